@@ -1,0 +1,98 @@
+"""Validated partition → published predictions, for exactly the day that was validated.
+
+- **resolve_champion** fixes the model version that this run uses from start to end.
+- **preprocess** turns the day's rows into features and rejects rows that cannot be scored.
+- **plan_chunks** cuts the features into chunks; **score** runs once for each, wherever there is a
+  free worker. A chunk that was scored before with the same rows and version is not scored again.
+- **assemble** puts the chunks together, **check_outputs** holds back what looks wrong, and
+  **publish** replaces the day's predictions in one step.
+"""
+
+from airflow.sdk import PartitionedAssetTimetable, dag, task
+
+from include.assets import PREDICTIONS, VALIDATED
+from include.task_defaults import TASK_DEFAULTS
+
+
+@dag(
+    schedule=PartitionedAssetTimetable(assets=VALIDATED),
+    catchup=False,
+    max_active_runs=4,
+    default_args=TASK_DEFAULTS,
+    doc_md=__doc__,
+    tags=["inference"],
+)
+def batch_inference() -> None:
+    """Preprocess, infer in chunks, post-process."""
+
+    @task
+    def resolve_champion() -> dict[str, str]:
+        """The model version that scores this run, whatever is promoted meanwhile."""
+        from dataclasses import asdict
+
+        from include import registry
+
+        return asdict(registry.champion())
+
+    @task
+    def preprocess(*, partition_key: str | None = None) -> str:
+        """Build the day's features. Returns a reference to them."""
+        from include import lake, scoring
+
+        return scoring.preprocess(lake.default_lake(), partition_key)
+
+    @task
+    def plan_chunks(features: str, model: dict[str, str]) -> list[dict]:
+        """Cut the day into chunks of rows."""
+        from include import lake, registry, scoring
+
+        return scoring.plan_chunks(lake.default_lake(), features, registry.ModelVersion(**model))
+
+    @task(map_index_template="{{ chunk_label }}")
+    def score(chunk: dict) -> str:
+        """Score one chunk. Returns where its scores are."""
+        from airflow.sdk import get_current_context
+
+        from include import lake, scoring
+
+        get_current_context()["chunk_label"] = chunk["label"]
+        return scoring.score_chunk(lake.default_lake(), scoring.Chunk(**chunk))
+
+    @task
+    def assemble(features: str, chunks: list[dict], scores: list[str]) -> str:
+        """Put the chunks' scores together. Returns a reference to them, not published yet."""
+        from include import lake, scoring
+
+        planned = [scoring.Chunk(**chunk) for chunk in chunks]
+        return scoring.assemble(lake.default_lake(), features, planned, list(scores))
+
+    @task
+    def check_outputs(predictions: str, features: str, model: dict[str, str]) -> dict:
+        """Check range, nulls, counts and distribution before anyone sees the predictions."""
+        from dataclasses import asdict
+
+        from include import lake, registry, scoring
+
+        champion = registry.ModelVersion(**model)
+        return asdict(scoring.check_outputs(lake.default_lake(), predictions, features, champion))
+
+    @task(outlets=[PREDICTIONS])
+    def publish(
+        predictions: str, check: dict, features: str, model: dict, *, run_id=None, outlet_events=None
+    ) -> int:
+        """Replace the day's predictions in one step. Returns their number."""
+        from include import lake, scoring
+
+        found = scoring.OutputCheck(**check)
+        outlet_events[PREDICTIONS].extra = {"version": predictions, **check}
+        lineage = {"features": features, "run_id": run_id, **model}
+        return scoring.publish(lake.default_lake(), predictions, found, lineage)
+
+    model = resolve_champion()
+    features = preprocess()
+    chunks = plan_chunks(features, model)
+    predictions = assemble(features, chunks, score.expand(chunk=chunks))
+    publish(predictions, check_outputs(predictions, features, model), features, model)
+
+
+batch_inference()

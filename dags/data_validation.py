@@ -1,0 +1,87 @@
+"""Landed files of a day → validated partition, quarantine and report.
+
+The day's inputs, and the truth of the day before, pass the same gates, each group on its own:
+late or broken truth never keeps a day from being scored.
+
+- **land** fetches what the source has and nobody has dropped yet.
+- **check_contract** fails the day at once if a column is missing, extra, moved or of another type.
+- **check_rows** puts bad rows into quarantine, each with its reasons.
+- **check_partition** judges the day as a whole: volume, null rates, duplicates, freshness.
+- **publish** shows the valid rows to everyone, all inputs at once.
+"""
+
+from airflow.sdk import Asset, CronPartitionTimetable, dag, task, task_group
+
+from include.assets import ACTUALS, VALIDATED
+from include.task_defaults import TASK_DEFAULTS
+
+
+@task_group
+def gates(table: str, days_back: int, outlet: Asset) -> None:
+    """The gates that a day's inputs of one table pass."""
+
+    @task
+    def land(*, partition_key: str | None = None) -> str:
+        """Fetch what has not landed yet. Returns the day, as a partition key."""
+        from include import lake, validation
+
+        key = lake.days_before(partition_key, days_back)
+        validation.land(lake.default_lake(), table, key)
+        return key
+
+    @task
+    def check_contract(key: str) -> list[dict[str, str]]:
+        """Check the columns and types of every landed file. Returns the files."""
+        from include import lake, validation
+
+        return validation.check_contract(lake.default_lake(), table, key)
+
+    @task(map_index_template="{{ input_name }}")
+    def check_rows(input_name: str, version: str) -> dict:
+        """Split one file into valid rows and quarantined ones. Returns the counts."""
+        from dataclasses import asdict
+
+        from airflow.sdk import get_current_context
+
+        from include import lake, validation
+
+        get_current_context()["input_name"] = input_name
+        return asdict(validation.check_rows(lake.default_lake(), input_name, version))
+
+    @task
+    def check_partition(checks: list[dict]) -> str:
+        """Judge the day as a whole, and write its report. Returns what may be published."""
+        from include import lake, validation
+
+        found = [validation.RowCheck(**check) for check in checks]
+        return validation.check_partition(lake.default_lake(), found)
+
+    @task(outlets=[outlet])
+    def publish(version: str, *, outlet_events=None) -> dict[str, int]:
+        """Publish the day. Returns the rows of each input."""
+        from include import lake, validation
+
+        outlet_events[outlet].add_partitions(lake.key_of(version))
+        outlet_events[outlet].extra = {"version": version}
+        return validation.publish(lake.default_lake(), version)
+
+    publish(check_partition(check_rows.expand_kwargs(check_contract(land()))))
+
+
+@dag(
+    schedule=CronPartitionTimetable(
+        "0 6 * * *", timezone="UTC", run_offset=-1, key_format="%Y-%m-%d"
+    ),
+    catchup=False,
+    max_active_runs=4,
+    default_args=TASK_DEFAULTS,
+    doc_md=__doc__,
+    tags=["validation"],
+)
+def data_validation() -> None:
+    """Yesterday's inputs, and the truth of the day before."""
+    gates.override(group_id="inputs")("validated", 0, VALIDATED)
+    gates.override(group_id="truth")("actuals", 1, ACTUALS)
+
+
+data_validation()

@@ -1,0 +1,15 @@
+"""The assets that join the DAGs. Each is partitioned by date: an event carries the day it is for."""
+
+from airflow.sdk import Asset
+
+VALIDATED = Asset("validated")
+"""A day whose inputs may be scored."""
+
+ACTUALS = Asset("actuals")
+"""A day whose truth is known."""
+
+PREDICTIONS = Asset("predictions")
+"""A day that is scored."""
+
+CHAMPION = Asset("champion")
+"""The model that scores has changed."""

@@ -1,0 +1,35 @@
+"""What a use case declares of each of its inputs, so that any input is validated by the same code."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+    from pandera.polars import DataFrameSchema
+
+
+@dataclass(frozen=True)
+class Input:
+    """The contract of one input: one Parquet file lands for each day.
+
+    Attributes:
+        name: its name in paths, messages and reports.
+        schema: columns, types and row checks. Columns must be exactly these, in this order.
+        key: columns that together name a row; no two rows may share them.
+        belongs: given the partition's day, an expression that is true for the rows of that day.
+        event_time: UTC datetime column from which freshness is judged, if there is one.
+        max_event_age_hours: most hours from the last event to the end of the partition's day.
+        max_null_rate: the greatest share of nulls of a nullable column that is no fault.
+        required: whether a day without this input fails. A file that is there must be right.
+    """
+
+    name: str
+    schema: "DataFrameSchema"
+    key: list[str]
+    belongs: Callable[[date], "pl.Expr"]
+    event_time: str | None = None
+    max_event_age_hours: float = 24.0
+    max_null_rate: Mapping[str, float] = field(default_factory=dict)
+    required: bool = True

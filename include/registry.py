@@ -1,0 +1,179 @@
+"""The one door to MLflow: which model is champion, where a version's files are, how one is added.
+
+MLflow takes seconds to import, so only the functions that need it do. Every error of the store
+leaves here as a `DependencyDown` or a `MissingData` that says which model it was about.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from include import usecase
+from include.errors import DependencyDown, MissingData
+from include.settings import settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from sklearn.pipeline import Pipeline
+
+CHAMPION, PREVIOUS = "champion", "previous"
+
+REFERENCE = "reference.json"
+"""Artifact with what the model's scores looked like on its holdout."""
+
+MODEL_URI = "model_uri"
+"""Tag of a run that says where its model is."""
+
+TRUSTED_TYPES = [
+    "include.encoder.FeatureEncoder",
+    "xgboost.core.Booster",
+    "xgboost.sklearn.XGBClassifier",
+]
+"""Types, beyond scikit-learn's own, that a model file may hold: nothing else is ever loaded."""
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version of a model."""
+
+    name: str
+    version: str
+    run_id: str
+
+
+def champion() -> ModelVersion:
+    """The version that scores.
+
+    Raises:
+        MissingData: no version has been made champion yet.
+        DependencyDown: the registry does not answer.
+    """
+    with _registry() as client:
+        found = client.search_registered_models(f"name = '{usecase.NAME}'")
+        if not found or CHAMPION not in found[0].aliases:
+            raise MissingData(
+                f"There is no champion of {usecase.NAME!r} yet in {settings().registry}. Nothing "
+                "was scored. Run `model_retraining` once, then clear this run's failed tasks."
+            )
+        version = client.get_model_version_by_alias(usecase.NAME, CHAMPION)
+    return ModelVersion(version.name, str(version.version), version.run_id)
+
+
+def load(model: ModelVersion) -> "Pipeline":
+    """The pipeline of a version, ready to predict."""
+    return _load(f"models:/{model.name}/{model.version}")
+
+
+def load_run(run_id: str) -> "Pipeline":
+    """The pipeline that a training run kept, registered or not."""
+    with _registry() as client:
+        return _load(client.get_run(run_id).data.tags[MODEL_URI])
+
+
+def _load(uri: str) -> "Pipeline":
+    import mlflow.sklearn
+
+    with _registry():
+        return mlflow.sklearn.load_model(uri)
+
+
+def reference(model: ModelVersion) -> dict[str, Any]:
+    """What the version's scores looked like on its holdout, as `training.evaluate` wrote it."""
+    with _registry() as client, tempfile.TemporaryDirectory() as folder:
+        return json.loads(Path(client.download_artifacts(model.run_id, REFERENCE, folder)).read_text())
+
+
+def log_training(pipeline: "Pipeline", params: dict[str, Any], tags: dict[str, str]) -> str:
+    """Keep a fitted pipeline and how it was made in a new run.
+
+    Returns:
+        The run's id.
+    """
+    import mlflow
+    import mlflow.sklearn
+
+    with _registry(), mlflow.start_run(experiment_id=_experiment(), tags=tags) as run:
+        mlflow.log_params(params)
+        logged = mlflow.sklearn.log_model(
+            pipeline,
+            name="model",
+            skops_trusted_types=TRUSTED_TYPES,
+            pip_requirements=str(Path(__file__).parent.parent / "requirements.txt"),
+        )
+        mlflow.set_tag(MODEL_URI, logged.model_uri)
+    return str(run.info.run_id)
+
+
+def log_evaluation(run_id: str, metrics: dict[str, float], scores: dict[str, Any]) -> None:
+    """Add a holdout's metrics and the scores' reference distribution to a run."""
+    with _registry() as client:
+        for name, value in metrics.items():
+            client.log_metric(run_id, name, value)
+        client.log_dict(run_id, scores, REFERENCE)
+
+
+def register(run_id: str) -> ModelVersion:
+    """Make a run's model a version of the registered model.
+
+    Running it again for the same run gives the same version.
+    """
+    import mlflow
+
+    with _registry() as client:
+        made = client.search_model_versions(f"name = '{usecase.NAME}' and run_id = '{run_id}'")
+        model_uri = client.get_run(run_id).data.tags[MODEL_URI]
+        version = made[0] if made else mlflow.register_model(model_uri, usecase.NAME)
+    return ModelVersion(usecase.NAME, str(version.version), run_id)
+
+
+def promote(model: ModelVersion) -> None:
+    """Make a version the champion; the one it replaces becomes `previous`."""
+    with _registry() as client:
+        aliases = client.get_registered_model(model.name).aliases
+        if aliases.get(CHAMPION) == model.version:
+            return
+        if CHAMPION in aliases:
+            client.set_registered_model_alias(model.name, PREVIOUS, aliases[CHAMPION])
+        client.set_registered_model_alias(model.name, CHAMPION, model.version)
+
+
+def create_store() -> None:
+    """Create the local store's tables; processes that open an empty one together would clash."""
+    with _registry():
+        _experiment()
+
+
+@contextmanager
+def _registry() -> Iterator["MlflowClient"]:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    uri = settings().registry
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield mlflow.MlflowClient()
+    except MlflowException as error:
+        raise DependencyDown(
+            f"The model registry at {uri} failed on {usecase.NAME!r}: {error.message}. The "
+            "champion is as it was. Check the registry; the retry goes on from here."
+        ) from error
+
+
+def _experiment() -> str:
+    """Id of the use case's experiment; a local store keeps its artifacts beside its database."""
+    import mlflow
+
+    found = mlflow.get_experiment_by_name(usecase.NAME)
+    if found is not None:
+        return str(found.experiment_id)
+    folder = settings().data_dir / "mlflow" / "artifacts"
+    local = settings().registry.startswith("sqlite:")
+    return mlflow.create_experiment(
+        usecase.NAME, artifact_location=folder.as_uri() if local else None
+    )

@@ -1,0 +1,309 @@
+"""From a validated day to its published predictions: preprocess, infer in chunks, post-process.
+
+Only the chunk function touches the model, and only a batch of rows at a time. A chunk's file is
+named by its input's content and the model's version, so a chunk is scored once, whoever asks.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from include import registry, usecase
+from include.encoder import FeatureEncoder
+from include.errors import BadData
+from include.lake import Lake, open_parquet, write_parquet
+from include.registry import ModelVersion
+from include.settings import settings
+from include.usecase import features
+from include.usecase.schema import KEY
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A run of row groups of a day's features, scored by one task."""
+
+    features: str
+    model: str
+    version: str
+    run_id: str
+    first_row: int
+    rows: int
+    first_group: int
+    last_group: int
+    label: str
+    content: str
+
+
+def preprocess(lake: Lake, key: str) -> str:
+    """Turn a day's validated rows into features, and reject the rows that lack a required one.
+
+    Returns:
+        Reference to the published version of the features.
+
+    Raises:
+        MissingData: the day has not been validated.
+        BadData: more rows are rejected than may be.
+    """
+    validated = lake.current("validated", key)
+    names = list(lake.manifest("validated", key).parts)
+    inputs = {name: validated.read(name) for name in names}
+    rows = features.build_features(inputs)
+    unusable = rows.select(_unusable()).to_series()
+    rejected = rows.filter(unusable)
+    if len(rejected) > settings().max_rejected_share * len(rows):
+        raise BadData(
+            f"{len(rejected)} of {len(rows)} rows of {key} lack a required feature or hold an "
+            f"infinite one, more than {settings().max_rejected_share:.1%}. Nothing was scored; "
+            f"look at the features of {validated}."
+        )
+    version = lake.new_version("features", key)
+    group_rows = min(settings().batch_rows, settings().chunk_rows)
+    version.write_frame("features", rows.filter(~unusable), group_rows)
+    version.write_frame("rejected", rejected)
+    version.publish(
+        ["features", "rejected"], {"validated": str(validated), "rows": len(rows)}
+    )
+    return str(version)
+
+
+def _unusable() -> pl.Expr:
+    missing = [pl.col(name).is_null() for name in features.REQUIRED]
+    infinite = [pl.col(name).is_infinite() for name in features.NUMERIC]
+    return pl.any_horizontal(*missing, *infinite).fill_null(False)
+
+
+def plan_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> list[dict[str, Any]]:
+    """Cut a day's features into chunks of about `chunk_rows` rows, along row groups.
+
+    Raises:
+        BadData: the model expects a feature that is not there.
+    """
+    version = lake.version(features_reference)
+    encoder = registry.load(model)[0]
+    assert isinstance(encoder, FeatureEncoder)
+    with version.parquet("features") as file:
+        encoder.check_columns(file.schema_arrow.names)
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    content = version.describe("features").sha256
+    chunks: list[dict[str, Any]] = []
+    first_group = first_row = rows = 0
+    for group, size in enumerate(sizes):
+        rows += size
+        if rows < settings().chunk_rows and group < len(sizes) - 1:
+            continue
+        chunk = Chunk(
+            features=features_reference,
+            model=model.name,
+            version=model.version,
+            run_id=model.run_id,
+            first_row=first_row,
+            rows=rows,
+            first_group=first_group,
+            last_group=group,
+            label=f"rows {first_row:,} to {first_row + rows - 1:,}",
+            content=content,
+        )
+        chunks.append(asdict(chunk))
+        first_group, first_row, rows = group + 1, first_row + rows, 0
+    return chunks
+
+
+def score_chunk(lake: Lake, chunk: Chunk) -> str:
+    """Score a chunk, unless the same rows have been scored by the same version before.
+
+    Returns:
+        Where the scores are: path of the file below the lake's root.
+    """
+    key = lake.version(chunk.features).key
+    name = f"{chunk.first_row:09d}-{chunk.rows:09d}.parquet"
+    folder = f"{chunk.content[:16]}-{chunk.model}-{chunk.version}"
+    relative = f"scores/date={key}/{folder}/{name}"
+    path = lake.root / relative
+    if path.exists():
+        log.info("Chunk %s is already scored: %s", chunk.label, path)
+        return relative
+    pipeline = registry.load(ModelVersion(chunk.model, chunk.version, chunk.run_id))
+    with lake.version(chunk.features).parquet("features") as file:
+        groups = list(range(chunk.first_group, chunk.last_group + 1))
+        score_file(file, groups, pipeline, path, chunk.model, chunk.version)
+    return relative
+
+
+def score_file(
+    file: pq.ParquetFile, groups: list[int], pipeline: "Pipeline", path: Any, model: str, version: str
+) -> int:
+    """Score some row groups of a file of features into a file of scores, a batch at a time.
+
+    Memory is bounded by `batch_rows`, whatever the number of rows.
+
+    Returns:
+        Rows scored.
+    """
+    columns = [*KEY, *(name for name in features.FEATURES if name not in KEY)]
+    rows = 0
+    with write_parquet(path, scores_schema(file.schema_arrow)) as writer:
+        for batch in file.iter_batches(settings().batch_rows, row_groups=groups, columns=columns):
+            writer.write_batch(score_batch(batch, pipeline, model, version))
+            rows += batch.num_rows
+    return rows
+
+
+def score_batch(
+    batch: pa.RecordBatch, pipeline: "Pipeline", model: str, version: str
+) -> pa.RecordBatch:
+    """The key of each row of a batch, its score (probability of the label) and whose it is."""
+    scores = pipeline.predict_proba(batch)[:, 1].astype(np.float32)
+    keys = [batch.column(name) for name in KEY]
+    names = [_repeat(name, batch.num_rows) for name in (model, version)]
+    return pa.RecordBatch.from_arrays(
+        [*keys, pa.array(scores), *names], schema=scores_schema(batch.schema)
+    )
+
+
+def scores_schema(feature_schema: pa.Schema) -> pa.Schema:
+    """Columns of a file of scores: the key as it is in the features, then score and model."""
+    name = pa.dictionary(pa.int8(), pa.string())
+    return pa.schema(
+        [
+            *(feature_schema.field(column) for column in KEY),
+            pa.field("score", pa.float32()),
+            pa.field("model", name),
+            pa.field("model_version", name),
+        ]
+    )
+
+
+def _repeat(value: str, times: int) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(np.zeros(times, np.int8), pa.array([value]))
+
+
+def assemble(lake: Lake, features_reference: str, chunks: list[Chunk], paths: list[str]) -> str:
+    """Put the chunks' scores together, in the order of the rows.
+
+    Returns:
+        Reference to a version of the predictions that is not published yet.
+
+    Raises:
+        BadData: the chunks do not add up to the rows of the features.
+    """
+    source = lake.version(features_reference)
+    version = lake.new_version("predictions", source.key)
+    with source.parquet("features") as file:
+        schema, expected = scores_schema(file.schema_arrow), file.metadata.num_rows
+    written = 0
+    with version.write("predictions", schema) as writer:
+        for chunk, path in zip(chunks, paths, strict=True):
+            with open_parquet(lake.root / path) as scores:
+                if scores.metadata.num_rows != chunk.rows:
+                    raise BadData(
+                        f"Chunk {chunk.label} has {scores.metadata.num_rows} scores for "
+                        f"{chunk.rows} rows in {lake.root / path}. Nothing was published; delete "
+                        "that file and clear this run's failed tasks."
+                    )
+                for batch in scores.iter_batches(settings().batch_rows):
+                    writer.write_batch(batch.cast(schema))
+                    written += batch.num_rows
+    if written != expected:
+        raise BadData(
+            f"{written} scores for {expected} rows of {source}. Nothing was published; "
+            "clear this run from `plan_chunks`."
+        )
+    return str(version)
+
+
+@dataclass(frozen=True)
+class OutputCheck:
+    """What was found in a day's predictions: `rows == scored + rejected`."""
+
+    rows: int
+    scored: int
+    rejected: int
+    mean: float
+    psi: float
+
+
+def check_outputs(
+    lake: Lake, predictions_reference: str, features_reference: str, model: ModelVersion
+) -> OutputCheck:
+    """Check predictions before anyone sees them.
+
+    Raises:
+        BadData: naming every breach: a score missing or outside [0, 1], a key twice, rows lost,
+            or a distribution far from that of the champion's holdout.
+    """
+    version, source = lake.version(predictions_reference), lake.version(features_reference)
+    manifest = lake.manifest("features", source.key)
+    scored = version.read("predictions")
+    with source.parquet("features") as file, source.parquet("rejected") as other:
+        accepted, rejected = file.metadata.num_rows, other.metadata.num_rows
+    rows = accepted + rejected if manifest is None else manifest.metadata["rows"]
+    scores = scored["score"]
+    breaches = []
+    if len(scored) + rejected != rows:
+        breaches.append(f"{rows} rows came in, {len(scored)} scored + {rejected} rejected go out")
+    if wrong := int((~scores.is_between(0, 1).fill_null(False)).sum()):
+        breaches.append(f"{wrong} scores are missing, NaN or outside 0 to 1")
+    if twice := int(scored.select(KEY).is_duplicated().sum()):
+        breaches.append(f"{twice} rows share their key with another")
+    psi = 0.0
+    if not wrong and len(scored):
+        psi = population_stability(scores.to_numpy(), registry.reference(model))
+        if psi > settings().max_score_psi:
+            breaches.append(
+                f"the scores' PSI against the holdout of version {model.version} is {psi:.2f}, "
+                f"more than {settings().max_score_psi:g}: mean {scores.mean():.3f}"
+            )
+    if breaches:
+        listed = "".join(f"\n  - {breach}" for breach in breaches)
+        raise BadData(
+            f"The predictions of {version.key} by {model.name} version {model.version} are not "
+            f"published: {len(breaches)} breach(es).{listed}\nThe day's last published "
+            f"predictions are untouched. Look at {version.part_path('predictions')}."
+        )
+    mean = float(scores.to_numpy().mean()) if len(scored) else float("nan")
+    return OutputCheck(rows, len(scored), rejected, mean, psi)
+
+
+def score_reference(scores: np.ndarray, bins: int = 10) -> dict[str, list[float]]:
+    """Distribution that later scores are compared with: bin edges at quantiles, and shares."""
+    inner = np.unique(np.quantile(scores, np.linspace(0, 1, bins + 1)[1:-1]))
+    edges = [0.0, *inner.tolist(), 1.0]
+    return {"edges": edges, "shares": _shares(scores, edges).tolist()}
+
+
+def population_stability(scores: np.ndarray, reference: dict[str, list[float]]) -> float:
+    """Population stability index of scores against a reference.
+
+    The sum over bins of (p - q) ln(p / q), with half a row added to each bin so that an empty
+    one does not make it infinite (Siddiqi, Credit Risk Scorecards, 2006).
+    """
+    shares, expected = _shares(scores, reference["edges"]), np.array(reference["shares"])
+    return float(((shares - expected) * np.log(shares / expected)).sum())
+
+
+def _shares(scores: np.ndarray, edges: list[float]) -> np.ndarray:
+    counts = np.histogram(scores, edges)[0] + 0.5
+    return counts / counts.sum()
+
+
+def publish(lake: Lake, predictions_reference: str, check: OutputCheck, lineage: dict[str, str]) -> int:
+    """Publish a day's predictions with what was found in them and what they were made from.
+
+    Returns:
+        Published rows.
+    """
+    version = lake.version(predictions_reference)
+    manifest = version.publish(["predictions"], {"check": asdict(check), **lineage})
+    return manifest.parts["predictions"].rows

@@ -1,0 +1,96 @@
+"""Every knob of the project, once: typed, with its default and unit, read from the environment.
+
+A setting `chunk_rows` is changed by the environment variable `ML_CHUNK_ROWS`. `make settings`
+prints them all.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """All settings. Instances are frozen; use `settings()` for the one of this process."""
+
+    model_config = SettingsConfigDict(env_prefix="ML_", frozen=True, populate_by_name=True)
+
+    # Where things are
+    data_dir: Path = Field(PROJECT / "data", description="Folder of everything made locally.")
+    lake_root: str = Field(
+        "", description="Root of all tables: a folder or a URI such as s3://conn@bucket/lake. "
+        "Empty: `lake` in the data folder."
+    )  # fmt: skip
+    mlflow_tracking_uri: str = Field(
+        "", validation_alias="MLFLOW_TRACKING_URI",
+        description="MLflow server or store. Empty: a SQLite file in the data folder."
+    )  # fmt: skip
+    lake_keep_days: int = Field(
+        30, ge=1, description="Days a replaced version of a partition is kept before it is deleted."
+    )
+
+    # Validation
+    max_quarantine_share: float = Field(
+        0.05, ge=0, le=1, description="Share of bad rows above which the whole partition fails."
+    )
+    max_duplicate_share: float = Field(
+        0.01, ge=0, le=1, description="Share of rows with a repeated key above which it fails."
+    )
+    volume_window_days: int = Field(
+        28, ge=1, description="Days before the partition whose row counts it is compared with."
+    )
+    volume_min_days: int = Field(
+        3, ge=1, description="Published days in that window below which volume is not judged."
+    )
+    min_volume_ratio: float = Field(
+        0.5, ge=0, description="Least rows, as a ratio to the median of the recent days."
+    )
+    max_volume_ratio: float = Field(
+        1.6, gt=0, description="Most rows, as a ratio to the median of the recent days."
+    )
+
+    # Scoring
+    chunk_rows: int = Field(
+        250_000, ge=1, description="Rows scored by one mapped task; rounded up to row groups."
+    )
+    batch_rows: int = Field(
+        65_536, ge=1, description="Rows held in memory at once, and rows of a Parquet row group."
+    )
+    max_score_psi: float = Field(
+        4.0, gt=0, description="Population stability index of a day's scores against the "
+        "champion's reference above which they are not published."
+    )  # fmt: skip
+    max_rejected_share: float = Field(
+        0.05, ge=0, le=1, description="Share of rows without a score above which a day fails."
+    )
+
+    # Training
+    train_start: str = Field("2013-01-01", description="First day of the first champion's window.")
+    train_end: str = Field("2013-02-28", description="Last day of it, holdout included.")
+    holdout_days: int = Field(14, ge=1, description="Days at the window's end kept for evaluation.")
+    seed: int = Field(7, description="Seed of everything random in a training.")
+
+    # Tasks
+    owner: str = Field("ml-platform", description="Owner shown on every DAG and task.")
+    retries: int = Field(4, ge=0, description="Times a task whose dependency is down is retried.")
+    retry_base_seconds: float = Field(10, gt=0, description="Longest wait before the first retry.")
+    retry_max_seconds: float = Field(600, gt=0, description="Longest wait before any retry.")
+
+    @property
+    def lake(self) -> str:
+        """Root URI or folder of the lake."""
+        return self.lake_root or str(self.data_dir / "lake")
+
+    @property
+    def registry(self) -> str:
+        """Tracking and registry URI of MLflow."""
+        return self.mlflow_tracking_uri or f"sqlite:///{self.data_dir / 'mlflow' / 'mlflow.db'}"
+
+
+@lru_cache
+def settings() -> Settings:
+    """The settings of this process, read from its environment once."""
+    return Settings()

@@ -1,0 +1,454 @@
+"""Is a landed day fit to be scored? Contract, rows, partition; then publish, or say why not.
+
+Three gates, each stricter in what it has seen: the contract looks at columns and types only, the
+row checks put bad rows aside with their reasons, the partition check judges the day as a whole.
+"""
+
+import difflib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from statistics import median
+
+import pandera.errors
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jinja2 import Environment, FileSystemLoader
+from pandera.errors import SchemaErrorReason
+
+from include.contract import Input
+from include.errors import BadData, MissingData
+from include.lake import Lake, Version, open_parquet, parse_key, put_text, read_text, to_arrow, write_parquet
+from include.settings import settings
+from include.usecase import schema, source
+
+log = logging.getLogger(__name__)
+
+INPUTS = {table_input.name: table_input for table_input in [*schema.INPUTS, schema.TRUTH]}
+
+TABLES = {
+    "validated": [table_input.name for table_input in schema.INPUTS],
+    schema.TRUTH.name: [schema.TRUTH.name],
+}
+"""Table → the inputs that are validated and published together in it."""
+
+SLICE_ROWS = 1_000_000
+"""Rows checked at once: bounds the memory of the row checks, whatever the partition's size."""
+
+
+@dataclass(frozen=True)
+class RowCheck:
+    """What the row checks found in one input of one day.
+
+    Attributes:
+        version: reference to the version whose part the valid rows are.
+        rows: rows in the landed file; `valid + quarantined == rows`.
+        duplicates: rows whose key another row has too.
+        failures: reason → rows it applies to (a row may have several reasons).
+        null_rates: column → share of its values that are null.
+        last_event: ISO time of the latest event among the valid rows.
+    """
+
+    version: str
+    input: str
+    rows: int
+    valid: int
+    quarantined: int
+    duplicates: int
+    failures: dict[str, int]
+    null_rates: dict[str, float]
+    last_event: str | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of validating one partition; kept as JSON and as a page."""
+
+    table: str
+    key: str
+    state: str
+    version: str
+    checked_at: str
+    breaches: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    inputs: list[RowCheck] = field(default_factory=list)
+
+
+def land(lake: Lake, table: str, key: str) -> list[str]:
+    """Fetch what has not landed yet of a day from the source.
+
+    A file that is there is never replaced: whoever dropped it, or mends it, has the last word.
+
+    Returns:
+        Names of the table's inputs that have a file now.
+    """
+    day = parse_key(key)
+    for name in TABLES[table]:
+        path = lake.landing_path(name, key)
+        if not path.exists() and (rows := source.fetch(name, day)) is not None:
+            table_rows = to_arrow(rows)
+            with write_parquet(path, table_rows.schema) as writer:
+                writer.write_table(table_rows)
+    return [name for name in TABLES[table] if lake.landing_path(name, key).exists()]
+
+
+def check_contract(lake: Lake, table: str, key: str) -> list[dict[str, str]]:
+    """Check that every landed file of a day is readable Parquet with the contract's columns.
+
+    Returns:
+        For each file that is there, the arguments of `check_rows`: `input_name`, and `version`, a
+        reference to the new version that all of them share.
+
+    Raises:
+        BadData: naming every breach in every file.
+        MissingData: a required file has not landed.
+    """
+    parse_key(key)
+    version = lake.new_version(table, key)
+    breaches: list[str] = []
+    missing: list[str] = []
+    present = []
+    for name in TABLES[table]:
+        path = lake.landing_path(name, key)
+        try:
+            with open_parquet(path) as file:
+                found, rows = file.schema_arrow, file.metadata.num_rows
+        except MissingData as error:
+            if INPUTS[name].required:
+                missing.append(str(error))
+            continue
+        except BadData as error:
+            breaches.append(str(error))
+            continue
+        present.append(name)
+        breaches += [f"{path}: {breach}" for breach in contract_breaches(INPUTS[name], found)]
+        if rows == 0:
+            breaches.append(f"{path}: the file has no rows")
+    if breaches or missing:
+        page = write_report(version, breaches + missing, [], [])
+        message = _failure(version, breaches + missing, page)
+        raise BadData(message) if breaches else MissingData(message)
+    return [{"input_name": name, "version": str(version)} for name in present]
+
+
+def contract_breaches(table_input: Input, found: pa.Schema) -> list[str]:
+    """Every way in which a file's columns differ from the contract, in words."""
+    expected = list(table_input.schema.columns)
+    empty = pl.DataFrame(pl.from_arrow(found.empty_table()))
+    try:
+        table_input.schema.validate(empty, lazy=True)
+    except pandera.errors.SchemaErrors as errors:
+        reasons = [(error.reason_code, error) for error in errors.schema_errors]
+    else:
+        return []
+    breaches = []
+    for reason, error in reasons:
+        if reason == SchemaErrorReason.COLUMN_NOT_IN_DATAFRAME:
+            similar = difflib.get_close_matches(
+                error.failure_cases, [name for name in empty.columns if name not in expected], 1
+            )
+            renamed = f" (is it {similar[0]!r} now?)" if similar else ""
+            breaches.append(f"column {error.failure_cases!r} is missing{renamed}")
+        elif reason == SchemaErrorReason.COLUMN_NOT_IN_SCHEMA:
+            breaches.append(f"column {error.failure_cases!r} is not in the contract")
+        elif reason == SchemaErrorReason.WRONG_DATATYPE:
+            name = error.schema.name
+            wanted = table_input.schema.columns[name].dtype
+            breaches.append(f"column {name!r} is {empty.schema[name]}, must be {wanted}")
+    if set(empty.columns) == set(expected) and empty.columns != expected:
+        breaches.append(
+            f"columns are in another order: {', '.join(empty.columns)}; "
+            f"must be {', '.join(expected)}"
+        )
+    return breaches or [str(error) for _, error in reasons]
+
+
+def check_rows(lake: Lake, input_name: str, version: str) -> RowCheck:
+    """Split one landed file into valid rows (a part of the version) and quarantined ones.
+
+    Rows are read, checked and written a slice at a time; only the key is held for all rows.
+    """
+    target = lake.version(version)
+    table_input = INPUTS[input_name]
+    path = lake.landing_path(input_name, target.key)
+    quarantine = quarantine_of(target)
+    with open_parquet(path) as file:
+        rejected_schema = file.schema_arrow.append(pa.field("reasons", pa.list_(pa.string())))
+        tally = RowTally(table_input)
+        with (
+            target.write(input_name, file.schema_arrow) as valid,
+            quarantine.write(input_name, rejected_schema) as rejected,
+        ):
+            for rows, reasons in checked_slices(file, table_input, parse_key(target.key), tally):
+                if reasons is None:
+                    _write(valid, rows, file.schema_arrow)
+                    continue
+                bad = reasons.list.len() > 0
+                _write(valid, rows.filter(~bad), file.schema_arrow)
+                marked = rows.with_columns(reasons.alias("reasons")).filter(bad)
+                _write(rejected, marked, rejected_schema)
+    return tally.result(version)
+
+
+def _write(writer: pq.ParquetWriter, rows: pl.DataFrame, file_schema: pa.Schema) -> None:
+    writer.write_table(to_arrow(rows).cast(file_schema), settings().batch_rows)
+
+
+class RowTally:
+    """Counts over all slices of one file."""
+
+    def __init__(self, table_input: Input):
+        self.input = table_input
+        self.rows = self.quarantined = self.duplicates = 0
+        self.failures: dict[str, int] = {}
+        self.nulls: dict[str, int] = dict.fromkeys(table_input.schema.columns, 0)
+        self.last_event: datetime | None = None
+
+    def add(self, rows: pl.DataFrame, failures: dict[str, pl.Series]) -> pl.Series | None:
+        """Count one slice; returns each row's list of reasons, None if no row has any."""
+        self.rows += len(rows)
+        for name, nulls in rows.null_count().row(0, named=True).items():
+            self.nulls[name] += nulls
+        bad = None
+        if failures:
+            marks = pl.DataFrame(failures)
+            for reason, count in marks.sum().row(0, named=True).items():
+                self.failures[reason] = self.failures.get(reason, 0) + count
+            bad = marks.select(pl.any_horizontal(pl.all())).to_series()
+            self.quarantined += int(bad.sum())
+        event = self.input.event_time
+        if event:
+            events = rows[event] if bad is None else rows[event].filter(~bad)
+            latest = events.max()
+            if isinstance(latest, datetime):
+                self.last_event = max(latest, self.last_event or latest)
+        if bad is None:
+            return None
+        return marks.select(
+            pl.concat_list(
+                pl.when(pl.col(reason)).then(pl.lit(reason)) for reason in failures
+            ).list.drop_nulls()
+        ).to_series()
+
+    def result(self, version: str) -> RowCheck:
+        """The counts as they travel to the next task."""
+        return RowCheck(
+            version=version,
+            input=self.input.name,
+            rows=self.rows,
+            valid=self.rows - self.quarantined,
+            quarantined=self.quarantined,
+            duplicates=self.duplicates,
+            failures=self.failures,
+            null_rates={name: nulls / self.rows for name, nulls in self.nulls.items()},
+            last_event=self.last_event.isoformat() if self.last_event else None,
+        )
+
+
+def checked_slices(
+    file: pq.ParquetFile, table_input: Input, day: date, tally: RowTally
+) -> Iterator[tuple[pl.DataFrame, pl.Series | None]]:
+    """Check a file's rows slice by slice.
+
+    Yields:
+        The slice, and a list of reasons for each of its rows (None: no row has any).
+
+    Raises:
+        BadData: the file's pages cannot be read, though its footer could.
+    """
+    try:
+        keys = pl.DataFrame(pl.from_arrow(file.read(columns=table_input.key)))
+        duplicated = keys.is_duplicated()
+        tally.duplicates = int(duplicated.sum())
+        del keys
+        start = 0
+        for batch in file.iter_batches(batch_size=SLICE_ROWS):
+            rows = pl.DataFrame(pl.from_arrow(batch))
+            failures = row_failures(table_input, rows, day)
+            if tally.duplicates:
+                failures["key: not unique"] = duplicated.slice(start, len(rows))
+            start += len(rows)
+            yield rows, tally.add(rows, failures)
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise BadData(
+            f"The {table_input.name} of {day} cannot be read to the end ({error}). The file is "
+            "damaged. Nothing was published; replace the file and run this partition again."
+        ) from error
+
+
+def row_failures(table_input: Input, rows: pl.DataFrame, day: date) -> dict[str, pl.Series]:
+    """Which rows break which rule.
+
+    Returns:
+        Reason → boolean series, true where the row breaks the rule; only rules somebody broke.
+    """
+    failures: dict[str, pl.Series] = {}
+    try:
+        table_input.schema.validate(rows, lazy=True)
+    except pandera.errors.SchemaErrors as errors:
+        for error in errors.schema_errors:
+            if error.check_output is None:
+                raise BadData(f"{table_input.name} of {day}: {error}") from error
+            passed = error.check_output["check_output"]
+            failures[f"{error.schema.name}: {_rule(error)}"] = ~passed.fill_null(True)
+    strangers = rows.select(~table_input.belongs(day).fill_null(False)).to_series()
+    if strangers.any():
+        failures["row of another day"] = strangers
+    return failures
+
+
+def _rule(error: pandera.errors.SchemaError) -> str:
+    if error.reason_code == SchemaErrorReason.SERIES_CONTAINS_NULLS:
+        return "missing"
+    check = error.check
+    return str(getattr(check, "error", None) or getattr(check, "name", None) or check)
+
+
+def check_partition(lake: Lake, checks: list[RowCheck]) -> str:
+    """Judge a day as a whole, and keep its quarantine and report whatever the judgement.
+
+    Returns:
+        Reference to the version that may be published.
+
+    Raises:
+        BadData: naming every breach.
+    """
+    version = lake.version(checks[0].version)
+    quarantine_of(version).publish([check.input for check in checks])
+    breaches: list[str] = []
+    warnings: list[str] = []
+    for check in checks:
+        found = partition_breaches(check, version.key, recent_rows(lake, version, check.input))
+        (breaches if INPUTS[check.input].required else warnings).extend(found)
+    absent = [name for name in TABLES[version.table] if name not in {c.input for c in checks}]
+    warnings += [f"{name}: nothing landed, the day goes on without it" for name in absent]
+    page = write_report(version, breaches, warnings, checks)
+    if breaches:
+        raise BadData(_failure(version, breaches, page))
+    log.info("Partition %s of %r may be published. Report: %s", version.key, version.table, page)
+    return str(version)
+
+
+def partition_breaches(check: RowCheck, key: str, recent: list[int]) -> list[str]:
+    """Every way in which a day is not like a day should be.
+
+    Args:
+        check: what the row checks found.
+        key: the partition's day.
+        recent: row counts of the days before it, for the volume.
+    """
+    limits, table_input = settings(), INPUTS[check.input]
+    breaches = []
+
+    def breach(message: str) -> None:
+        breaches.append(f"{check.input}: {message}")
+
+    if check.quarantined > limits.max_quarantine_share * check.rows:
+        worst = sorted(check.failures.items(), key=lambda item: -item[1])
+        breach(
+            f"{check.quarantined} of {check.rows} rows are bad, more than "
+            f"{limits.max_quarantine_share:.1%} ("
+            + ", ".join(f"{reason} × {count}" for reason, count in worst[:5])
+            + ")"
+        )
+    if check.duplicates > limits.max_duplicate_share * check.rows:
+        breach(
+            f"{check.duplicates} of {check.rows} rows share their key with another, more than "
+            f"{limits.max_duplicate_share:.1%}"
+        )
+    for column, limit in table_input.max_null_rate.items():
+        if check.null_rates[column] > limit:
+            breach(f"{column} is null in {check.null_rates[column]:.1%}, more than {limit:.1%}")
+    if len(recent) >= limits.volume_min_days:
+        usual = median(recent)
+        if not limits.min_volume_ratio <= check.valid / usual <= limits.max_volume_ratio:
+            breach(
+                f"{check.valid} rows are {check.valid / usual:.2f} × the median of the last "
+                f"{len(recent)} days ({usual:.0f}), must be {limits.min_volume_ratio} to "
+                f"{limits.max_volume_ratio}"
+            )
+    if table_input.event_time and check.last_event:
+        end = datetime.combine(parse_key(key), datetime.min.time(), UTC) + timedelta(days=1)
+        age = (end - datetime.fromisoformat(check.last_event)).total_seconds() / 3600
+        if age > table_input.max_event_age_hours:
+            breach(
+                f"the last event is {age:.1f} h before the end of the day, more than "
+                f"{table_input.max_event_age_hours:g} h: the day is not complete"
+            )
+    return breaches
+
+
+def recent_rows(lake: Lake, version: Version, input_name: str) -> list[int]:
+    """Valid rows of an input on the published days of the window before a version's day."""
+    day, window = parse_key(version.key), settings().volume_window_days
+    before = ((day - timedelta(days=back)).isoformat() for back in range(1, window + 1))
+    manifests = (lake.manifest(version.table, key) for key in before)
+    return [
+        manifest.parts[input_name].rows
+        for manifest in manifests
+        if manifest is not None and input_name in manifest.parts
+    ]
+
+
+def publish(lake: Lake, reference: str) -> dict[str, int]:
+    """Publish the day's valid rows, all inputs at once, with the report in the manifest.
+
+    Returns:
+        Input → published rows.
+    """
+    version = lake.version(reference)
+    report = json.loads(read_text(version.path / "report.json"))
+    names = [check["input"] for check in report["inputs"]]
+    manifest = version.publish(names, metadata={"report": report})
+    return {name: part.rows for name, part in manifest.parts.items()}
+
+
+def validate_day(lake: Lake, table: str, key: str) -> dict[str, int]:
+    """All steps for one day in one process: what the DAG does in tasks."""
+    land(lake, table, key)
+    checks = [check_rows(lake, **file) for file in check_contract(lake, table, key)]
+    return publish(lake, check_partition(lake, checks)) if checks else {}
+
+
+def quarantine_of(version: Version) -> Version:
+    """The version of the quarantine that belongs to a version."""
+    return Version(version.lake, f"quarantine/{version.table}", version.key, version.name)
+
+
+def write_report(
+    version: Version, breaches: list[str], warnings: list[str], checks: list[RowCheck]
+) -> str:
+    """Keep the outcome beside the version's data, as JSON and as a page. Returns the page's path."""
+    report = Report(
+        table=version.table,
+        key=version.key,
+        state="failed" if breaches else "passed",
+        version=version.name,
+        checked_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        breaches=breaches,
+        warnings=warnings,
+        inputs=checks,
+    )
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True
+    )
+    page = templates.get_template("validation_report.html").render(report=report)
+    put_text(version.path / "report.json", json.dumps(asdict(report), indent=1))
+    put_text(version.path / "report.html", page)
+    return str(version.path / "report.html")
+
+
+def _failure(version: Version, breaches: list[str], page: str) -> str:
+    listed = "".join(f"\n  - {breach}" for breach in breaches)
+    return (
+        f"Partition {version.key} of {version.table!r} is not published: "
+        f"{len(breaches)} breach(es).{listed}\n"
+        f"What was published before is untouched. Report: {page}. Mend or replace the landed "
+        "file, then clear this run's failed tasks."
+    )
