@@ -48,9 +48,11 @@ def batch_inference() -> None:
 
         return scoring.plan_chunks(lake.default_lake(), features, registry.ModelVersion(**model))
 
-    @task(map_index_template="{{ chunk_label }}")
+    @task(
+        map_index_template="{{ chunk_label }}",
+        doc_md="Score one chunk. Returns where its scores are.",
+    )
     def score(chunk: dict) -> str:
-        """Score one chunk. Returns where its scores are."""
         from airflow.sdk import get_current_context
 
         from include import lake, scoring
@@ -85,7 +87,7 @@ def batch_inference() -> None:
 
         found = scoring.OutputCheck(**check)
         outlet_events[PREDICTIONS].extra = {"version": predictions, **check}
-        lineage = {"features": features, "run_id": run_id, **model}
+        lineage = {"features": features, "model": model, "dag_run": run_id}
         return scoring.publish(lake.default_lake(), predictions, found, lineage)
 
     model = resolve_champion()

@@ -36,9 +36,11 @@ def gates(table: str, days_back: int, outlet: Asset) -> None:
 
         return validation.check_contract(lake.default_lake(), table, key)
 
-    @task(map_index_template="{{ input_name }}")
+    @task(
+        map_index_template="{{ input_name }}",
+        doc_md="Split one file into valid rows and quarantined ones. Returns the counts.",
+    )
     def check_rows(input_name: str, version: str) -> dict:
-        """Split one file into valid rows and quarantined ones. Returns the counts."""
         from dataclasses import asdict
 
         from airflow.sdk import get_current_context

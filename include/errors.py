@@ -1,8 +1,21 @@
 """The kinds of failure. A task's retry policy and its alert both follow the kind, never the message."""
 
+import errno
 from typing import ClassVar, Literal
 
 Kind = Literal["bad data", "missing data", "dependency down", "bug"]
+
+DOWN_ERRNO = {
+    errno.EBUSY, errno.EDQUOT, errno.EHOSTUNREACH, errno.EIO, errno.ENETUNREACH, errno.ENOSPC,
+    errno.EROFS, errno.ESTALE, getattr(errno, "EREMOTEIO", errno.EIO),
+}  # fmt: skip
+"""What a disk, a network share or (through s3fs) an object store says when it cannot serve."""
+
+DOWN_NAMES = {
+    "ConnectionError", "HTTPClientError", "Timeout",  # botocore and requests
+    "ClientConnectionError", "ServiceRequestError", "TransportError",  # aiohttp, Azure, httpx
+}  # fmt: skip
+"""Network errors of clients that do not derive theirs from Python's, told by their class."""
 
 
 class PipelineError(Exception):
@@ -33,6 +46,9 @@ def kind_of(error: BaseException) -> Kind:
     """The kind of any exception: what is not ours and not the network's is a bug."""
     if isinstance(error, PipelineError):
         return error.kind
-    if isinstance(error, ConnectionError | TimeoutError):
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if isinstance(error, TimeoutError) or names & DOWN_NAMES:
+        return "dependency down"
+    if isinstance(error, OSError) and error.errno in DOWN_ERRNO:
         return "dependency down"
     return "bug"

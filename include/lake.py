@@ -70,7 +70,7 @@ def parse_key(key: str | None) -> date:
     """
     try:
         day = date.fromisoformat(key or "")
-    except ValueError:
+    except (TypeError, ValueError):
         day = None
     if day is None or day.isoformat() != key:
         raise BadData(
@@ -113,7 +113,7 @@ def atomic_file(path: "AnyPath") -> Iterator[Path]:
                     os.fsync(written.fileno())
                 scratch.replace(path)
             else:
-                path.fs.put_file(str(scratch), path.path)
+                _put(scratch, path)
         finally:
             scratch.unlink(missing_ok=True)
     except OSError as error:
@@ -190,6 +190,17 @@ class Version:
         self.lake.prune(self.table, self.key)
         return manifest
 
+    def manifest(self) -> Manifest:
+        """What this version was published with, current or not.
+
+        Raises:
+            MissingData: it was never published.
+        """
+        found = _manifest(self.path / "manifest.json")
+        if found is None:
+            raise MissingData(f"Version {self} was never published. Run what publishes it again.")
+        return found
+
     def __str__(self) -> str:
         return f"{self.table}/{self.key}/{self.name}"
 
@@ -232,13 +243,7 @@ class Lake:
     def manifest(self, table: str, key: str) -> Manifest | None:
         """The manifest of a published partition, None if nothing was published."""
         parse_key(key)
-        path = self.partition_path(table, key) / "current.json"
-        try:
-            found = json.loads(_read_bytes(path))
-        except FileNotFoundError:
-            return None
-        found["parts"] = {name: Part(**part) for name, part in found["parts"].items()}
-        return Manifest(**found)
+        return _manifest(self.partition_path(table, key) / "current.json")
 
     def current(self, table: str, key: str) -> Version:
         """The published version of a partition.
@@ -261,16 +266,29 @@ class Lake:
         return sorted(key for key in keys if self.manifest(table, key) is not None)
 
     def prune(self, table: str, key: str) -> None:
-        """Delete versions of a partition that are not current and older than `lake_keep_days`."""
+        """Delete versions of a partition that were replaced more than `lake_keep_days` ago.
+
+        What was current then is kept too: it may have been replaced a moment ago only, and
+        somebody may still read it.
+        """
         manifest = self.manifest(table, key)
         oldest = datetime.now(UTC) - timedelta(days=settings().lake_keep_days)
-        for path in _list(self.partition_path(table, key)):
-            try:
-                made = datetime.strptime(path.name[:15], VERSION_TIME).replace(tzinfo=UTC)
-            except ValueError:
-                continue
-            if made < oldest and (manifest is None or path.name != manifest.version):
+        old = {path.name: path for path in _list(self.partition_path(table, key))}
+        old = {name: path for name, path in old.items() if _made_before(name, oldest)}
+        published = [name for name, path in old.items() if (path / "manifest.json").exists()]
+        keep = {max(published, default=""), manifest.version if manifest else ""}
+        for name, path in old.items():
+            if name not in keep:
                 _remove_tree(path)
+
+
+def _manifest(path: "AnyPath") -> Manifest | None:
+    try:
+        found = json.loads(_read_bytes(path))
+    except FileNotFoundError:
+        return None
+    found["parts"] = {name: Part(**part) for name, part in found["parts"].items()}
+    return Manifest(**found)
 
 
 def default_lake() -> Lake:
@@ -296,20 +314,33 @@ def open_parquet(path: "AnyPath") -> "pq.ParquetFile":
         MissingData: there is no file.
         BadData: the file is empty, cut off, or no Parquet.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path if isinstance(path, Path) else _open(path))
+        # Without it, reading batch by batch would keep all that was read: the whole file, compressed.
+        return pq.ParquetFile(path if isinstance(path, Path) else _open(path), pre_buffer=False)
     except FileNotFoundError as error:
         raise MissingData(
             f"There is no file {path}. Nothing was published; once it is there, run this again."
         ) from error
-    except pa.ArrowInvalid as error:
+    except Exception as error:
+        if not is_damage(error):
+            raise
         raise BadData(
-            f"{path} cannot be read as Parquet ({_first_line(error)}). It is empty, cut off or "
+            f"{path} cannot be read as Parquet ({first_line(error)}). It is empty, cut off or "
             "of another format. Nothing was published; replace the file and run this again."
         ) from error
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error of reading Parquet is the file's fault, not the disk's or the network's.
+
+    Arrow says so by its own errors, or by a plain `OSError` that no system call has numbered.
+    """
+    import pyarrow as pa
+
+    ours = isinstance(error, pa.ArrowInvalid | pa.ArrowNotImplementedError)
+    return ours or (type(error) is OSError and error.errno is None)
 
 
 @contextmanager
@@ -328,7 +359,16 @@ def to_arrow(frame: "pl.DataFrame") -> "pa.Table":
     return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def _first_line(error: BaseException) -> str:
+def _made_before(version: str, moment: datetime) -> bool:
+    """Whether a version is older; what is no version's name is not."""
+    try:
+        return datetime.strptime(version[:15], VERSION_TIME).replace(tzinfo=UTC) < moment
+    except ValueError:
+        return False
+
+
+def first_line(error: BaseException) -> str:
+    """An error's message without its details."""
     return str(error).strip().splitlines()[0].rstrip(".")
 
 
@@ -338,6 +378,13 @@ def _open(path: "AnyPath") -> Any:
 
 def _read_bytes(path: "AnyPath") -> bytes:
     return path.read_bytes() if isinstance(path, Path) else path.fs.cat_file(path.path)
+
+
+def _put(scratch: Path, path: "AnyPath") -> None:
+    try:
+        path.fs.put_file(str(scratch), path.path)
+    except (FileNotFoundError, PermissionError) as error:  # no such bucket, or no right to write
+        raise PermissionError(errno.EACCES, str(error)) from error
 
 
 def _list(folder: "AnyPath") -> list["AnyPath"]:

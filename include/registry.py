@@ -6,6 +6,7 @@ leaves here as a `DependencyDown` or a `MissingData` that says which model it wa
 
 import json
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include import usecase
-from include.errors import DependencyDown, MissingData
+from include.errors import BadData, DependencyDown, MissingData
 from include.settings import settings
 
 if TYPE_CHECKING:
@@ -75,10 +76,25 @@ def load_run(run_id: str) -> "Pipeline":
 
 
 def _load(uri: str) -> "Pipeline":
-    import mlflow.sklearn
+    # Not by mlflow.sklearn.load_model: it trusts what the model's own folder says is trusted.
+    import mlflow.artifacts
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
 
-    with _registry():
-        return mlflow.sklearn.load_model(uri)
+    with _registry(), tempfile.TemporaryDirectory() as folder:
+        files = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+        try:
+            return skops.io.load(Path(files) / "model.skops", trusted=TRUSTED_TYPES)
+        except FileNotFoundError as error:
+            raise MissingData(
+                f"There is no model.skops among the artifacts of {uri}. Nothing was scored. Bring "
+                "it back, train a new model, or make an earlier version champion."
+            ) from error
+        except (UntrustedTypesFoundException, zipfile.BadZipFile) as error:
+            raise BadData(
+                f"The model file of {uri} is refused: {error} Nothing of it was run or scored. "
+                "Find out who wrote it; train a new model, or make an earlier version champion."
+            ) from error
 
 
 def reference(model: ModelVersion) -> dict[str, Any]:
@@ -151,6 +167,7 @@ def create_store() -> None:
 def _registry() -> Iterator["MlflowClient"]:
     import mlflow
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     uri = settings().registry
     if uri.startswith("sqlite:///"):
@@ -158,9 +175,10 @@ def _registry() -> Iterator["MlflowClient"]:
     mlflow.set_tracking_uri(uri)
     try:
         yield mlflow.MlflowClient()
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise DependencyDown(
-            f"The model registry at {uri} failed on {usecase.NAME!r}: {error.message}. The "
+            f"The model registry at {uri} failed on {usecase.NAME!r}: {reason}. The "
             "champion is as it was. Check the registry; the retry goes on from here."
         ) from error
 

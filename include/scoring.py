@@ -94,7 +94,12 @@ def plan_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> lis
     encoder = registry.load(model)[0]
     assert isinstance(encoder, FeatureEncoder)
     with version.parquet("features") as file:
-        encoder.check_columns(file.schema_arrow.names)
+        try:
+            encoder.check_columns(file.schema_arrow.names)
+        except BadData as error:
+            raise BadData(
+                f"{model.name} version {model.version} cannot score {version}: {error}"
+            ) from error
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     content = version.describe("features").sha256
     chunks: list[dict[str, Any]] = []
@@ -244,11 +249,10 @@ def check_outputs(
             or a distribution far from that of the champion's holdout.
     """
     version, source = lake.version(predictions_reference), lake.version(features_reference)
-    manifest = lake.manifest("features", source.key)
+    rows = source.manifest().metadata["rows"]
     scored = version.read("predictions")
-    with source.parquet("features") as file, source.parquet("rejected") as other:
-        accepted, rejected = file.metadata.num_rows, other.metadata.num_rows
-    rows = accepted + rejected if manifest is None else manifest.metadata["rows"]
+    with source.parquet("rejected") as file:
+        rejected = file.metadata.num_rows
     scores = scored["score"]
     breaches = []
     if len(scored) + rejected != rows:
@@ -298,7 +302,7 @@ def _shares(scores: np.ndarray, edges: list[float]) -> np.ndarray:
     return counts / counts.sum()
 
 
-def publish(lake: Lake, predictions_reference: str, check: OutputCheck, lineage: dict[str, str]) -> int:
+def publish(lake: Lake, predictions_reference: str, check: OutputCheck, lineage: dict[str, Any]) -> int:
     """Publish a day's predictions with what was found in them and what they were made from.
 
     Returns:

@@ -1,7 +1,7 @@
 """Every knob of the project, once: typed, with its default and unit, read from the environment.
 
-A setting `chunk_rows` is changed by the environment variable `ML_CHUNK_ROWS`. `make settings`
-prints them all.
+A setting `chunk_rows` is changed by the environment variable `ML_CHUNK_ROWS`; `make settings`
+prints them all, with what they are now.
 """
 
 from functools import lru_cache
@@ -94,3 +94,14 @@ class Settings(BaseSettings):
 def settings() -> Settings:
     """The settings of this process, read from its environment once."""
     return Settings()
+
+
+def main() -> None:
+    """Print every setting: its variable, its value now, and what it means."""
+    for name, field in Settings.model_fields.items():
+        variable = field.validation_alias or f"{Settings.model_config['env_prefix']}{name.upper()}"
+        print(f"{variable}={getattr(settings(), name)}\n    {field.description}")
+
+
+if __name__ == "__main__":
+    main()

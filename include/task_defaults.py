@@ -36,6 +36,10 @@ TASK_DEFAULTS: dict[str, Any] = {
     "owner": settings().owner,
     "retries": settings().retries,
     "retry_policy": RetryByKind(),
+    # For what leaves no exception to judge: a killed process, a lost machine.
+    "retry_delay": timedelta(seconds=settings().retry_base_seconds),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(seconds=settings().retry_max_seconds),
     "execution_timeout": timedelta(hours=2),
     "on_failure_callback": report_failure,
 }

@@ -7,6 +7,7 @@ row checks put bad rows aside with their reasons, the partition check judges the
 import difflib
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -22,7 +23,18 @@ from pandera.errors import SchemaErrorReason
 
 from include.contract import Input
 from include.errors import BadData, MissingData
-from include.lake import Lake, Version, open_parquet, parse_key, put_text, read_text, to_arrow, write_parquet
+from include.lake import (
+    Lake,
+    Version,
+    first_line,
+    is_damage,
+    open_parquet,
+    parse_key,
+    put_text,
+    read_text,
+    to_arrow,
+    write_parquet,
+)
 from include.settings import settings
 from include.usecase import schema, source
 
@@ -138,14 +150,16 @@ def check_contract(lake: Lake, table: str, key: str) -> list[dict[str, str]]:
 def contract_breaches(table_input: Input, found: pa.Schema) -> list[str]:
     """Every way in which a file's columns differ from the contract, in words."""
     expected = list(table_input.schema.columns)
+    counts = Counter(found.names)
+    breaches = [f"column {name!r} is there {n} times" for name, n in counts.items() if n > 1]
+    found = pa.schema([found.field(found.names.index(name)) for name in counts])
     empty = pl.DataFrame(pl.from_arrow(found.empty_table()))
     try:
         table_input.schema.validate(empty, lazy=True)
     except pandera.errors.SchemaErrors as errors:
         reasons = [(error.reason_code, error) for error in errors.schema_errors]
     else:
-        return []
-    breaches = []
+        return breaches
     for reason, error in reasons:
         if reason == SchemaErrorReason.COLUMN_NOT_IN_DATAFRAME:
             similar = difflib.get_close_matches(
@@ -171,19 +185,31 @@ def check_rows(lake: Lake, input_name: str, version: str) -> RowCheck:
     """Split one landed file into valid rows (a part of the version) and quarantined ones.
 
     Rows are read, checked and written a slice at a time; only the key is held for all rows.
+
+    Raises:
+        BadData: the file's pages cannot be read, though its footer could.
     """
     target = lake.version(version)
-    table_input = INPUTS[input_name]
     path = lake.landing_path(input_name, target.key)
-    quarantine = quarantine_of(target)
-    with open_parquet(path) as file:
+    tally = RowTally(INPUTS[input_name])
+    try:
+        _split_rows(target, tally)
+    except BadData as error:
+        breaches = [f"{path}: {error}"]
+        page = write_report(target, breaches, [], [])
+        raise BadData(_failure(target, breaches, page)) from error
+    return tally.result(version)
+
+
+def _split_rows(target: Version, tally: "RowTally") -> None:
+    name, day = tally.input.name, parse_key(target.key)
+    with open_parquet(target.lake.landing_path(name, target.key)) as file:
         rejected_schema = file.schema_arrow.append(pa.field("reasons", pa.list_(pa.string())))
-        tally = RowTally(table_input)
         with (
-            target.write(input_name, file.schema_arrow) as valid,
-            quarantine.write(input_name, rejected_schema) as rejected,
+            target.write(name, file.schema_arrow) as valid,
+            quarantine_of(target).write(name, rejected_schema) as rejected,
         ):
-            for rows, reasons in checked_slices(file, table_input, parse_key(target.key), tally):
+            for rows, reasons in checked_slices(file, tally.input, day, tally):
                 if reasons is None:
                     _write(valid, rows, file.schema_arrow)
                     continue
@@ -191,7 +217,6 @@ def check_rows(lake: Lake, input_name: str, version: str) -> RowCheck:
                 _write(valid, rows.filter(~bad), file.schema_arrow)
                 marked = rows.with_columns(reasons.alias("reasons")).filter(bad)
                 _write(rejected, marked, rejected_schema)
-    return tally.result(version)
 
 
 def _write(writer: pq.ParquetWriter, rows: pl.DataFrame, file_schema: pa.Schema) -> None:
@@ -261,25 +286,50 @@ def checked_slices(
         BadData: the file's pages cannot be read, though its footer could.
     """
     try:
-        keys = pl.DataFrame(pl.from_arrow(file.read(columns=table_input.key)))
-        duplicated = keys.is_duplicated()
-        tally.duplicates = int(duplicated.sum())
-        del keys
+        duplicated = duplicated_keys(file, table_input.key)
+        tally.duplicates = 0 if duplicated is None else int(duplicated.sum())
         start = 0
-        for batch in file.iter_batches(batch_size=SLICE_ROWS):
-            rows = pl.DataFrame(pl.from_arrow(batch))
+        for rows in _slices(file):
             failures = row_failures(table_input, rows, day)
-            if tally.duplicates:
+            if duplicated is not None:
                 failures["key: not unique"] = duplicated.slice(start, len(rows))
             start += len(rows)
             yield rows, tally.add(rows, failures)
-    except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, OSError) and error.errno:
+    except Exception as error:
+        if not is_damage(error):
             raise
         raise BadData(
-            f"The {table_input.name} of {day} cannot be read to the end ({error}). The file is "
-            "damaged. Nothing was published; replace the file and run this partition again."
+            f"the rows cannot be read to the end ({first_line(error)}): the file is damaged"
         ) from error
+
+
+def duplicated_keys(file: pq.ParquetFile, key: list[str]) -> pl.Series | None:
+    """Which rows of a file share their key with another; None if no row does.
+
+    A hash of each key is all that is held at first: keys are compared only if hashes meet.
+    """
+    hashes = pl.concat([keys.hash_rows() for keys in _slices(file, key)])
+    if hashes.n_unique() == len(hashes):
+        return None
+    duplicated = hashes.is_duplicated()
+    suspects = duplicated.arg_true()
+    keys = pl.concat(_slices(file, key))[suspects]
+    return duplicated.scatter(suspects, keys.is_duplicated())
+
+
+def _slices(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
+    """Rows of a file, a slice at a time.
+
+    Raises:
+        ArrowInvalid: the pages are damaged, or text is not UTF-8: Polars would panic on it.
+    """
+    for batch in file.iter_batches(batch_size=SLICE_ROWS, columns=columns):
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                column.validate(full=True)
+            except pa.ArrowInvalid as error:
+                raise pa.ArrowInvalid(f"column {name!r}: {error}") from error
+        yield pl.DataFrame(pl.from_arrow(batch))
 
 
 def row_failures(table_input: Input, rows: pl.DataFrame, day: date) -> dict[str, pl.Series]:
@@ -449,6 +499,7 @@ def _failure(version: Version, breaches: list[str], page: str) -> str:
     return (
         f"Partition {version.key} of {version.table!r} is not published: "
         f"{len(breaches)} breach(es).{listed}\n"
-        f"What was published before is untouched. Report: {page}. Mend or replace the landed "
-        "file, then clear this run's failed tasks."
+        "What was published before is untouched.\n"
+        "Mend or replace the landed file, then clear this run.\n"
+        f"Report: {page}"
     )

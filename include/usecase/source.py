@@ -74,7 +74,7 @@ def _read(name: str, columns: list[str]) -> pl.DataFrame:
     else:
         content = path.read_bytes()
     return pl.read_csv(
-        io.BytesIO(content), columns=columns, null_values=["NA", ""], infer_schema_length=None
+        io.BytesIO(content), columns=columns, null_values=["NA", ""], infer_schema_length=10_000
     )
 
 
