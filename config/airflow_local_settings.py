@@ -1,0 +1,73 @@
+"""Imports what the tasks need once, in the process that tasks are forked from.
+
+Every task is a new process. Without this each one imports pandas, scikit-learn, MLflow … for
+itself: seconds of CPU before its first line runs. A forked process finds them in memory instead.
+
+Airflow imports this file at the start of each of its commands; only the parents of tasks are
+affected. Libraries only: with `include` here, an edit there would need a restart to be seen.
+"""
+
+import importlib
+import logging
+import sys
+
+from airflow.configuration import conf
+
+__all__: list[str] = []  # Airflow copies the names of this module into its settings: none
+
+LIBRARIES = (
+    "mlflow",
+    "mlflow.sklearn",
+    "mlflow.store.model_registry.sqlalchemy_store",  # else 1.4 CPU-seconds in every task
+    "mlflow.store.tracking.sqlalchemy_store",
+    "numpy",
+    "pandas",
+    "pandera.polars",
+    "polars",
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "pydantic_settings",
+    "sklearn.ensemble",
+    "sklearn.linear_model",
+    "sklearn.metrics",
+    "sklearn.pipeline",
+    "xgboost",
+)
+
+
+def forks_tasks(command: list[str], executor: str, platform: str) -> bool:
+    """Whether tasks are forked from the process that runs this command line of `airflow`."""
+    if platform == "darwin":  # there a task is always a fresh interpreter
+        return False
+    if command[:1] == ["scheduler"]:
+        return "LocalExecutor" in executor
+    return command[:2] == ["celery", "worker"]
+
+
+def preload() -> None:
+    """Import the libraries; a missing one costs a line in the log, and its tasks the import."""
+    for module in LIBRARIES:
+        _try_import(module)
+    _move_airflow_back()
+    _try_import("skops.io")
+
+
+def _try_import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # whatever a library does here, Airflow has to start
+        logging.getLogger(__name__).warning("%s is not preloaded: %s", module, error)
+
+
+def _move_airflow_back() -> None:
+    """Put Airflow's modules behind all others that are loaded.
+
+    skops looks for SciPy's functions in the loaded modules, in this order, and Airflow's answer
+    an unknown name by importing more of Airflow: 3 s of CPU and a thousand warnings.
+    """
+    for name in [name for name in sys.modules if name.partition(".")[0] == "airflow"]:
+        sys.modules[name] = sys.modules.pop(name)
+
+
+if forks_tasks(sys.argv[1:], conf.get("core", "executor"), sys.platform):
+    preload()

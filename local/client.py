@@ -1,0 +1,172 @@
+"""A small client of Airflow's REST API: what the demo, the tests and the benchmarks drive it with."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+FINISHED = {"success", "failed"}
+Found = TypeVar("Found")
+Json = dict[str, Any]
+
+
+class EmbeddedError(Exception):
+    """Something a person has to know; the message says it all, no traceback is needed."""
+
+
+@dataclass
+class Airflow:
+    """A running Airflow, driven over its REST API; dictionaries are as that API answers them."""
+
+    url: str
+    data: Path
+    _http: httpx.Client = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # Tokens are not needed where everyone is admin; a proxy in the environment is not wanted.
+        self._http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+
+    def request(self, method: str, path: str, **kwargs: Any) -> Any:
+        """Call `/api/v2<path>` and return its JSON; an error answer is one clear line."""
+        try:
+            answer = self._http.request(method, f"/api/v2{path}", **kwargs)
+        except httpx.HTTPError as error:
+            raise EmbeddedError(f"Airflow at {self.url} does not answer: {error!r}") from error
+        if answer.is_error:
+            raise EmbeddedError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
+        return answer.json() if answer.content else None
+
+    def health(self) -> Json:
+        """Status and latest heartbeat of each component."""
+        health: Json = self.request("GET", "/monitor/health")
+        return health
+
+    def dags(self) -> list[Json]:
+        """All DAGs that are there now."""
+        return self._all("/dags", "dags")
+
+    def import_errors(self) -> list[Json]:
+        """DAG files that cannot be imported: `filename` and `stack_trace`."""
+        return self._all("/importErrors", "import_errors")
+
+    def unpause(self, dag_id: str) -> None:
+        """Let a DAG run; new DAGs are paused."""
+        self.request("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
+
+    def pause(self, dag_id: str) -> None:
+        """Start no more runs of a DAG."""
+        self.request("PATCH", f"/dags/{dag_id}", json={"is_paused": True})
+
+    def trigger(
+        self, dag_id: str, conf: Json | None = None, partition_key: str | None = None
+    ) -> str:
+        """Start a run, of one partition if a key is given, and return its run id."""
+        body = {"logical_date": None, "conf": conf or {}, "partition_key": partition_key}
+        run = self.request("POST", f"/dags/{dag_id}/dagRuns", json=body)
+        return str(run["dag_run_id"])
+
+    def backfill(
+        self,
+        dag_id: str,
+        first_day: str,
+        last_day: str,
+        max_active_runs: int = 4,
+        reprocess: str = "none",
+    ) -> int:
+        """Start a backfill of the days from first to last, both included, and return its id.
+
+        `reprocess` says which days that have run already run again: none, failed or completed.
+        """
+        body = {
+            "dag_id": dag_id,
+            "from_date": f"{first_day}T00:00:00Z",
+            "to_date": f"{last_day}T23:59:59Z",
+            "max_active_runs": max_active_runs,
+            "reprocess_behavior": reprocess,
+        }
+        return int(self.request("POST", "/backfills", json=body)["id"])
+
+    def runs(self, dag_id: str = "~", **filters: Any) -> list[Json]:
+        """Runs of a DAG (or of all), oldest first, with `state` and `partition_key`."""
+        return self._all(f"/dags/{dag_id}/dagRuns", "dag_runs", **filters)
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[Json]:
+        """Task instances of a run, mapped ones each for itself."""
+        return self._all(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
+
+    def log(
+        self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1
+    ) -> str:
+        """Log of one try of a task: a line for each event, and for each exception."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        answer = self.request("GET", path, params={"map_index": map_index, "full_content": True})
+        lines = []
+        for entry in answer["content"]:
+            lines.append(entry["event"])
+            lines += [f"{e['exc_type']}: {e['exc_value']}" for e in entry.get("error_detail") or []]
+        return "\n".join(lines)
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
+        """What a task returned."""
+        task = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
+        entry = self.request("GET", f"{task}/xcomEntries/return_value")
+        return entry["value"]
+
+    def cancel_backfills(self, dag_id: str) -> None:
+        """Cancel what is left of earlier backfills of a DAG: only one can be under way."""
+        for backfill in self._all("/backfills", "backfills", dag_id=dag_id):
+            if backfill["completed_at"] is None:
+                self.request("PUT", f"/backfills/{backfill['id']}/cancel")
+
+    def clear(self, dag_id: str, run_id: str, only_failed: bool = False) -> None:
+        """Run the tasks of a run again, all or those that failed."""
+        body = {"dry_run": False, "only_failed": only_failed}
+        self.request("POST", f"/dags/{dag_id}/dagRuns/{run_id}/clear", json=body)
+
+    def wait(self, dag_id: str, run_id: str, timeout: float = 300) -> str:
+        """Wait until a run has ended and return its state."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}"
+        try:
+            run = poll(lambda: _ended(self.request("GET", path)), timeout)
+        except TimeoutError:
+            raise EmbeddedError(f"{run_id} of {dag_id} still runs after {timeout:.0f} s") from None
+        return str(run["state"])
+
+    def wait_partition(self, dag_id: str, partition_key: str, timeout: float = 300) -> Json:
+        """Wait until a partition has a run and its newest one has ended, and return that."""
+
+        def newest() -> Json | None:
+            runs = self.runs(dag_id, partition_key_pattern=partition_key)
+            return _ended(runs[-1]) if runs else None
+
+        try:
+            return poll(newest, timeout)
+        except TimeoutError:
+            raise EmbeddedError(
+                f"{dag_id} has no finished run of {partition_key} after {timeout:.0f} s"
+            ) from None
+
+    def _all(self, path: str, key: str, **params: Any) -> list[Json]:
+        items: list[Json] = []
+        while True:
+            page = self.request("GET", path, params={"limit": 100, "offset": len(items), **params})
+            items += page[key]
+            if not page[key] or len(items) >= page["total_entries"]:
+                return items
+
+
+def _ended(run: Json) -> Json | None:
+    return run if run["state"] in FINISHED else None
+
+
+def poll(look: Callable[[], Found | None], timeout: float, every: float = 0.5) -> Found:
+    """Look until there is something; TimeoutError if there is nothing after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (found := look()):
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(every)
+    return found

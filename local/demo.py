@@ -1,0 +1,253 @@
+"""The main job, live: a week of real data through a real Airflow, from nothing to a table.
+
+    python -m local.demo [--port N]
+
+History is seeded, a champion is trained, and a week is validated and scored. One day's file is
+broken and one day has bad rows, on purpose. The exit code is 0 only if the table at the end is
+what it should be. Airflow is left running; the demo can be run again.
+"""
+
+import argparse
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from include import lake as lakes
+from include import registry, validation
+from include.lake import Lake, parse_key
+from include.settings import settings
+from include.usecase import features, source
+from include.usecase.schema import INPUTS, KEY, TRUTH
+from local import embedded
+from local.client import Airflow, EmbeddedError, Json, poll
+from local.seed import seed
+
+DAYS = [parse_key(settings().train_end) + timedelta(days=n) for n in range(1, 8)]
+"""The week after the first champion's window."""
+
+BAD_ROWS_DAY, BROKEN_DAY = DAYS[2], DAYS[4]
+BAD_ROWS = 20
+MAIN = INPUTS[0].name
+CHUNK_ROWS = 250
+"""Small, so that a day of a thousand flights is scored in several mapped tasks."""
+
+WAIT_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Day:
+    """A line of the table: what became of one day; None where there is nothing to count."""
+
+    key: str
+    rows: int | None
+    quarantined: int | None
+    scored: int | None
+    state: str
+    auc: float | None
+
+
+class Progress:
+    """Lines with the seconds since the start."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False)
+        self.started = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        seconds = f"[dim]{time.monotonic() - self.started:4.0f} s[/dim]"
+        self.console.print(f"{seconds}  {line}", soft_wrap=True)
+
+
+def run(port: int | None, say: Progress) -> list[Day]:
+    """The demo: start, seed, train, run the week. Returns the table's lines."""
+    data = embedded.data_folder()
+    lake = lakes.default_lake()
+    with ThreadPoolExecutor(1) as other:
+        starting = other.submit(
+            embedded.start, data, port, extra={"ML_CHUNK_ROWS": str(CHUNK_ROWS)}, say=say
+        )
+        registry.create_store()
+        seed(lake, settings().train_start, settings().train_end, say)
+        drop_faulty_files(lake, say)
+        airflow = starting.result()
+    say(f"Airflow is up: {airflow.url}")
+    began = datetime.now(UTC)
+    for dag_id in ("data_validation", "batch_inference", "model_retraining"):
+        airflow.unpause(dag_id)
+    train(airflow, say)
+    airflow.cancel_backfills("data_validation")
+    airflow.backfill(
+        "data_validation", DAYS[0].isoformat(), DAYS[-1].isoformat(), reprocess="completed"
+    )
+    say(f"A week is on its way: {DAYS[0]} to {DAYS[-1]}")
+    return [describe(lake, day, runs) for day, runs in follow(airflow, began, say)]
+
+
+def drop_faulty_files(lake: Lake, say: Progress) -> None:
+    """Land what an upstream system might: a file cut off in the middle, and one with bad rows."""
+    whole = source.fetch(MAIN, BROKEN_DAY)
+    faulty = source.fetch(MAIN, BAD_ROWS_DAY)
+    assert whole is not None and faulty is not None
+    with lakes.atomic_file(lake.landing_path(MAIN, BROKEN_DAY.isoformat())) as path:
+        whole.write_parquet(path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    number, half = pl.int_range(pl.len()), BAD_ROWS // 2
+    required = [name for name, column in INPUTS[0].schema.columns.items() if not column.nullable]
+    one, another = [name for name in required if name not in KEY][:2]
+    faulty = faulty.with_columns(
+        pl.when(number >= half).then(one).alias(one),
+        pl.when(~number.is_between(half, BAD_ROWS - 1)).then(another).alias(another),
+    )
+    with lakes.atomic_file(lake.landing_path(MAIN, BAD_ROWS_DAY.isoformat())) as path:
+        faulty.write_parquet(path)
+    say(f"Dropped on purpose: half a file for {BROKEN_DAY}, {BAD_ROWS} bad rows for {BAD_ROWS_DAY}")
+
+
+def train(airflow: Airflow, say: Progress) -> None:
+    """Train the champion and tell how good it is."""
+    say("Training the champion: run of model_retraining")
+    run_id = airflow.trigger("model_retraining", {"reason": "demo"})
+    if airflow.wait("model_retraining", run_id, WAIT_SECONDS) != "success":
+        raise EmbeddedError(f"The training failed: see {airflow.url}/dags/model_retraining")
+    metrics = airflow.xcom("model_retraining", run_id, "evaluate")
+    say(
+        f"Champion trained: AUC {metrics['roc_auc']:.3f}, log-loss {metrics['log_loss']:.4f} "
+        f"(base rate alone: {metrics['base_log_loss']:.4f}) on its holdout"
+    )
+
+
+def follow(airflow: Airflow, began: datetime, say: Progress) -> list[tuple[date, dict[str, Json]]]:
+    """Wait until every day has ended, telling of each run that does. Returns the runs by DAG."""
+    ended: dict[date, dict[str, Json]] = {day: {} for day in DAYS}
+
+    def all_ended() -> bool:
+        for dag_id in ("data_validation", "batch_inference"):
+            for found in airflow.runs(dag_id):
+                day = _day_of(found, began)
+                if day is None or found["state"] not in ("success", "failed"):
+                    continue
+                if dag_id not in ended[day]:
+                    say(f"{day}  {dag_id}: {found['state']}")
+                ended[day][dag_id] = found
+        return all(_has_ended(runs) for runs in ended.values())
+
+    poll(all_ended, WAIT_SECONDS, every=1)
+    return list(ended.items())
+
+
+def _day_of(found: Json, began: datetime) -> date | None:
+    """The day of the week that a run of this demo is for."""
+    queued = found["queued_at"] or found["run_after"]
+    if datetime.fromisoformat(queued) < began or not found["partition_key"]:
+        return None
+    day = date.fromisoformat(found["partition_key"])
+    return day if day in DAYS else None
+
+
+def _has_ended(runs: dict[str, Json]) -> bool:
+    if "data_validation" not in runs:
+        return False
+    return runs["data_validation"]["state"] == "failed" or "batch_inference" in runs
+
+
+def describe(lake: Lake, day: date, runs: dict[str, Json]) -> Day:
+    """What a day came to, read from the lake."""
+    key = day.isoformat()
+    if runs["data_validation"]["state"] == "failed":
+        return Day(key, None, None, None, "refused", None)
+    manifest = lake.manifest("validated", key)
+    assert manifest is not None
+    check = validation.RowCheck(**manifest.metadata["report"]["inputs"][0])
+    if runs["batch_inference"]["state"] == "failed":
+        return Day(key, check.rows, check.quarantined, None, "not scored", None)
+    predictions = lake.current("predictions", key).read("predictions")
+    return Day(
+        key, check.rows, check.quarantined, len(predictions), "scored", auc(lake, key, predictions)
+    )
+
+
+def auc(lake: Lake, key: str, predictions: pl.DataFrame) -> float | None:
+    """Area under the ROC curve against the truth; None if it has not landed."""
+    from sklearn.metrics import roc_auc_score
+
+    if lake.manifest(TRUTH.name, key) is None:
+        return None
+    labels = features.build_labels(lake.current(TRUTH.name, key).read(TRUTH.name))
+    judged = predictions.join(labels, on=KEY)
+    return float(roc_auc_score(judged["label"], judged["score"]))
+
+
+def faults(days: list[Day]) -> list[str]:
+    """What the table should have said and does not."""
+    found = []
+    for day in days:
+        refused, bad = day.key == BROKEN_DAY.isoformat(), day.key == BAD_ROWS_DAY.isoformat()
+        if day.state != ("refused" if refused else "scored"):
+            found.append(f"{day.key} is {day.state}")
+        if refused or day.state != "scored":
+            continue
+        assert day.rows is not None and day.quarantined is not None and day.scored is not None
+        if day.quarantined != (BAD_ROWS if bad else 0):
+            found.append(f"{day.key} has {day.quarantined} rows in quarantine")
+        if day.rows != day.quarantined + day.scored:
+            found.append(f"{day.key}: {day.rows} rows came in, {day.scored} were scored")
+        if (day.auc is None) != (day.key == DAYS[-1].isoformat()):
+            found.append(f"{day.key}: its AUC is {day.auc}")
+        if day.auc is not None and not 0.5 < day.auc < 0.95:
+            found.append(f"{day.key}: an AUC of {day.auc:.3f} cannot be right")
+    return found
+
+
+def show(days: list[Day], console: Console) -> None:
+    """Print the table."""
+    table = Table("Day", title="The week")
+    for heading in ("Rows", "Quarantined", "Scored"):
+        table.add_column(heading, justify="right")
+    table.add_column("State")
+    table.add_column("AUC", justify="right")
+    colors = {"scored": "green", "refused": "red", "not scored": "yellow"}
+    for day in days:
+        counts = [_text(number) for number in (day.rows, day.quarantined, day.scored)]
+        auc_text = "–" if day.auc is None else f"{day.auc:.3f}"
+        table.add_row(day.key, *counts, f"[{colors[day.state]}]{day.state}[/]", auc_text)
+    console.print(table)
+
+
+def _text(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the demo and judge its table."""
+    parser = argparse.ArgumentParser(prog="python -m local.demo", description=main.__doc__)
+    parser.add_argument("--port", type=int, help="port of the UI; default: 8080 or the next free")
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    say = Progress()
+    try:
+        days = run(options.port, say)
+    except (EmbeddedError, TimeoutError) as error:
+        print(error or "The week did not end in time: look at the UI", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted. `make stop` ends Airflow, if it runs.", file=sys.stderr)
+        return 130
+    show(days, say.console)
+    airflow = embedded.running()
+    assert airflow is not None
+    say(f"Done. The UI is at {airflow.url} (no login); `make stop` ends it.")
+    wrong = faults(days)
+    for line in wrong:
+        print(f"Not as it should be: {line}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""What holds for every DAG file, and the shape of each DAG, from a real parse in a fresh process."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+DAGS = REPO / "dags"
+
+HEAVY = ["mlflow", "numpy", "pandas", "pandera", "polars", "pyarrow", "sklearn", "xgboost"]
+
+PARSE = """
+import json, sys
+from airflow.dag_processing.dagbag import BundleDagBag
+before = set(sys.modules)
+bag = BundleDagBag(dag_folder=sys.argv[1], bundle_path=sys.argv[1], bundle_name="dags-folder")
+def describe(task):
+    return {
+        "downstream": sorted(task.downstream_task_ids),
+        "mapped": task.is_mapped,
+        "retries": task.retries,
+        "policy": task.has_retry_policy,
+        "owner": task.owner,
+        "doc": task.doc_md,
+        "callback": bool(task.has_on_failure_callback),
+    }
+print(json.dumps({
+    "errors": {str(file): error for file, error in bag.import_errors.items()},
+    "imported": sorted({name.split(".")[0] for name in set(sys.modules) - before}),
+    "dags": {
+        dag.dag_id: {
+            "doc": dag.doc_md,
+            "catchup": dag.catchup,
+            "timetable": type(dag.timetable).__name__,
+            "owner": dag.owner,
+            "tags": sorted(dag.tags),
+            "tasks": {task.task_id: describe(task) for task in dag.tasks},
+        }
+        for dag in bag.dags.values()
+    },
+}))
+"""
+
+
+def parse(folder: Path) -> dict[str, Any]:
+    """Parse a folder as the DAG processor does, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE, str(folder)], check=True, capture_output=True, text=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def parsed() -> dict[str, Any]:
+    return parse(DAGS)
+
+
+@pytest.fixture(scope="module")
+def dags(parsed: dict[str, Any]) -> dict[str, Any]:
+    return parsed["dags"]
+
+
+@pytest.fixture(scope="module")
+def tasks(dags: dict[str, Any]) -> dict[str, Any]:
+    return {
+        f"{dag_id}.{task_id}": task
+        for dag_id, dag in dags.items()
+        for task_id, task in dag["tasks"].items()
+    }
+
+
+def test_every_file_parses_and_holds_the_dag_it_is_named_after(parsed: dict[str, Any]) -> None:
+    assert parsed["errors"] == {}
+    assert sorted(parsed["dags"]) == sorted(file.stem for file in DAGS.glob("*.py"))
+
+
+def test_parsing_imports_nothing_heavy(parsed: dict[str, Any]) -> None:
+    assert set(HEAVY) & set(parsed["imported"]) == set()
+
+
+def test_a_heavy_import_at_the_top_of_a_file_would_be_noticed(tmp_path: Path) -> None:
+    (tmp_path / "heavy.py").write_text("import polars\nfrom airflow.sdk import dag\n")
+    assert "polars" in parse(tmp_path)["imported"]
+
+
+def test_every_dag_says_what_it_does_and_never_catches_up_by_itself(dags: dict[str, Any]) -> None:
+    for dag_id, dag in dags.items():
+        assert dag["doc"] and len(dag["doc"]) > 80, dag_id
+        assert dag["tags"], dag_id
+        assert not dag["catchup"], dag_id
+
+
+def test_every_task_has_an_owner_docs_retries_by_kind_and_an_alert(tasks: dict[str, Any]) -> None:
+    for task_id, task in tasks.items():
+        assert task["owner"] not in ("", "airflow"), task_id
+        assert task["doc"], task_id
+        assert task["retries"] > 0, task_id
+        assert task["policy"], task_id
+        assert task["callback"], task_id
+
+
+def shape(dag: dict[str, Any]) -> dict[str, list[str]]:
+    """Task → what follows it; a mapped task's name ends with []."""
+    names = {name: f"{name}[]" if t["mapped"] else name for name, t in dag["tasks"].items()}
+    return {
+        names[task_id]: [names[after] for after in task["downstream"]]
+        for task_id, task in dag["tasks"].items()
+    }
+
+
+def test_data_validation_passes_inputs_and_truth_through_the_same_gates(
+    dags: dict[str, Any],
+) -> None:
+    dag = dags["data_validation"]
+    assert dag["timetable"] == "CronPartitionTimetable"
+    assert shape(dag) == {
+        f"{group}.{task}": [f"{group}.{after}"] if after else []
+        for group in ("inputs", "truth")
+        for task, after in [
+            ("land", "check_contract"),
+            ("check_contract", "check_rows[]"),
+            ("check_rows[]", "check_partition"),
+            ("check_partition", "publish"),
+            ("publish", ""),
+        ]
+    }
+
+
+def test_batch_inference_scores_each_validated_partition_in_chunks(dags: dict[str, Any]) -> None:
+    dag = dags["batch_inference"]
+    assert dag["timetable"] == "PartitionedAssetTimetable"
+    assert shape(dag) == {
+        "resolve_champion": ["check_outputs", "plan_chunks", "publish"],
+        "preprocess": ["assemble", "check_outputs", "plan_chunks", "publish"],
+        "plan_chunks": ["assemble", "score[]"],
+        "score[]": ["assemble"],
+        "assemble": ["check_outputs", "publish"],
+        "check_outputs": ["publish"],
+        "publish": [],
+    }
+
+
+def test_model_retraining_registers_only_what_was_evaluated(dags: dict[str, Any]) -> None:
+    dag = dags["model_retraining"]
+    assert dag["timetable"] == "NullTimetable"
+    assert shape(dag) == {
+        "build_training_set": ["evaluate", "train"],
+        "train": ["evaluate", "register_champion"],
+        "evaluate": ["register_champion"],
+        "register_champion": [],
+    }

@@ -1,0 +1,66 @@
+"""One real Airflow for all end-to-end tests, on a data folder of its own."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from include import registry
+from include.lake import Lake
+from include.settings import settings
+from local import embedded
+from local.client import Airflow
+from local.seed import seed
+
+SETTINGS = {
+    "ML_CHUNK_ROWS": "250",
+    "ML_RETRY_BASE_SECONDS": "1",
+    "ML_RETRY_MAX_SECONDS": "2",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data folder with three weeks of history, which this process sees through its settings."""
+    folder = tmp_path_factory.mktemp("data")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("ML_DATA_DIR", str(folder))
+    settings.cache_clear()
+    registry.create_store()
+    assert seed(Lake(settings().lake), "2013-01-01", "2013-01-21", say=lambda _: None) == 21
+    yield folder
+    patch.undo()
+    settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def airflow(data: Path) -> Iterator[Airflow]:
+    """The running Airflow; its DAGs are on, but for the daily one, which tests start by hand."""
+    running = embedded.start(data, free_port(), extra=SETTINGS)
+    running.unpause("batch_inference")
+    running.unpause("model_retraining")
+    yield running
+    embedded.stop(data)
+
+
+@pytest.fixture(scope="session")
+def lake(data: Path) -> Lake:
+    return Lake(settings().lake)
+
+
+@pytest.fixture(scope="session")
+def champion(airflow: Airflow) -> registry.ModelVersion:
+    """A champion, trained by the DAG on what was seeded."""
+    window = {"start": "2013-01-01", "end": "2013-01-21", "holdout_days": 5}
+    run_id = airflow.trigger("model_retraining", {"reason": "end-to-end test", **window})
+    assert airflow.wait("model_retraining", run_id) == "success"
+    return registry.champion()
