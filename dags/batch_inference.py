@@ -8,6 +8,8 @@
   **publish** replaces the day's predictions in one step.
 """
 
+from typing import Any
+
 from airflow.sdk import PartitionedAssetTimetable, dag, task
 
 from include.assets import PREDICTIONS, VALIDATED
@@ -25,7 +27,7 @@ from include.task_defaults import TASK_DEFAULTS
 def batch_inference() -> None:
     """Preprocess, infer in chunks, post-process."""
 
-    @task
+    @task(multiple_outputs=False)
     def resolve_champion() -> dict[str, str]:
         """The model version that scores this run, whatever is promoted meanwhile."""
         from dataclasses import asdict
@@ -68,7 +70,7 @@ def batch_inference() -> None:
         planned = [scoring.Chunk(**chunk) for chunk in chunks]
         return scoring.assemble(lake.default_lake(), features, planned, list(scores))
 
-    @task
+    @task(multiple_outputs=False)
     def check_outputs(predictions: str, features: str, model: dict[str, str]) -> dict:
         """Check range, nulls, counts and distribution before anyone sees the predictions."""
         from dataclasses import asdict
@@ -80,7 +82,13 @@ def batch_inference() -> None:
 
     @task(outlets=[PREDICTIONS])
     def publish(
-        predictions: str, check: dict, features: str, model: dict, *, run_id=None, outlet_events=None
+        predictions: str,
+        check: dict,
+        features: str,
+        model: dict[str, str],
+        *,
+        run_id: str | None = None,
+        outlet_events: Any = None,
     ) -> int:
         """Replace the day's predictions in one step. Returns their number."""
         from include import lake, scoring

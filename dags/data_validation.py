@@ -10,6 +10,8 @@ late or broken truth never keeps a day from being scored.
 - **publish** shows the valid rows to everyone, all inputs at once.
 """
 
+from typing import Any
+
 from airflow.sdk import Asset, CronPartitionTimetable, dag, task, task_group
 
 from include.assets import ACTUALS, VALIDATED
@@ -37,6 +39,7 @@ def gates(table: str, days_back: int, outlet: Asset) -> None:
         return validation.check_contract(lake.default_lake(), table, key)
 
     @task(
+        multiple_outputs=False,
         map_index_template="{{ input_name }}",
         doc_md="Split one file into valid rows and quarantined ones. Returns the counts.",
     )
@@ -58,8 +61,8 @@ def gates(table: str, days_back: int, outlet: Asset) -> None:
         found = [validation.RowCheck(**check) for check in checks]
         return validation.check_partition(lake.default_lake(), found)
 
-    @task(outlets=[outlet])
-    def publish(version: str, *, outlet_events=None) -> dict[str, int]:
+    @task(outlets=[outlet], multiple_outputs=False)
+    def publish(version: str, *, outlet_events: Any = None) -> dict[str, int]:
         """Publish the day. Returns the rows of each input."""
         from include import lake, validation
 

@@ -3,6 +3,8 @@
 The window's last days are the holdout: later than any day the model is trained on.
 """
 
+from typing import Any
+
 from airflow.sdk import Param, dag, task
 
 from include.assets import CHAMPION
@@ -34,7 +36,7 @@ def model_retraining() -> None:
     """Build the training set, train, evaluate on the holdout, register."""
 
     @task
-    def build_training_set(*, params=None) -> str:
+    def build_training_set(*, params: Any = None) -> str:
         """Join the features of every day with its truth. Returns a reference to the table."""
         from include import lake, training
 
@@ -43,21 +45,21 @@ def model_retraining() -> None:
         )
 
     @task
-    def train(training_set: str, *, params=None) -> str:
+    def train(training_set: str, *, params: Any = None) -> str:
         """Fit the model on the days before the holdout. Returns the MLflow run."""
         from include import lake, training
 
         return training.train(lake.default_lake(), training_set, params["reason"])
 
-    @task
+    @task(multiple_outputs=False)
     def evaluate(training_set: str, run: str) -> dict[str, float]:
         """Judge the model on the holdout. Returns the metrics."""
         from include import lake, training
 
         return training.evaluate(lake.default_lake(), training_set, run)
 
-    @task(outlets=[CHAMPION])
-    def register_champion(run: str, *, outlet_events=None) -> dict[str, str]:
+    @task(outlets=[CHAMPION], multiple_outputs=False)
+    def register_champion(run: str, *, outlet_events: Any = None) -> dict[str, str]:
         """Register the model and make it champion. Returns the version."""
         from dataclasses import asdict
 

@@ -22,7 +22,6 @@ def failure_record(context: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a failed task from Airflow's context of its run."""
     instance = context["task_instance"]
     error = context.get("exception")
-    failed = isinstance(error, BaseException)
     return {
         "dag_id": instance.dag_id,
         "run_id": instance.run_id,
@@ -30,8 +29,8 @@ def failure_record(context: Mapping[str, Any]) -> dict[str, Any]:
         "map_index": instance.map_index,
         "try_number": instance.try_number,
         "partition": context.get("partition_key"),
-        "kind": kind_of(error) if failed else "bug",
-        "error": type(error).__name__ if failed else "unknown",
+        "kind": kind_of(error) if isinstance(error, BaseException) else "bug",
+        "error": type(error).__name__ if error else "unknown",
         "message": str(error or context.get("reason") or "no exception was passed on"),
         "log_url": getattr(instance, "log_url", None),
     }

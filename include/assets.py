@@ -1,4 +1,4 @@
-"""The assets that join the DAGs. Each is partitioned by date: an event carries the day it is for."""
+"""The assets that join the DAGs, partitioned by date: an event carries the day it is for."""
 
 from airflow.sdk import Asset
 

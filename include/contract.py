@@ -1,4 +1,4 @@
-"""What a use case declares of each of its inputs, so that any input is validated by the same code."""
+"""What a use case declares of each input, so that any input is validated by the same code."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The kinds of failure. A task's retry policy and its alert both follow the kind, never the message."""
+"""The kinds of failure. A task's retries and its alert follow the kind, never the message."""
 
 import errno
 from typing import ClassVar, Literal

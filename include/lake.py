@@ -97,9 +97,9 @@ def atomic_file(path: "AnyPath") -> Iterator[Path]:
     Raises:
         DependencyDown: the lake is full or read-only; what was at `path` is untouched.
     """
-    local = isinstance(path, Path)
+    scratch: Path
     try:
-        if local:
+        if isinstance(path, Path):
             path.parent.mkdir(parents=True, exist_ok=True)
             scratch = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"
         else:
@@ -108,7 +108,7 @@ def atomic_file(path: "AnyPath") -> Iterator[Path]:
             scratch = Path(name)
         try:
             yield scratch
-            if local:
+            if isinstance(path, Path):
                 with scratch.open("rb") as written:
                     os.fsync(written.fileno())
                 scratch.replace(path)
@@ -317,7 +317,7 @@ def open_parquet(path: "AnyPath") -> "pq.ParquetFile":
     import pyarrow.parquet as pq
 
     try:
-        # Without it, reading batch by batch would keep all that was read: the whole file, compressed.
+        # Else reading batch by batch keeps all that was read: the whole file, compressed.
         return pq.ParquetFile(path if isinstance(path, Path) else _open(path), pre_buffer=False)
     except FileNotFoundError as error:
         raise MissingData(
@@ -380,7 +380,7 @@ def _read_bytes(path: "AnyPath") -> bytes:
     return path.read_bytes() if isinstance(path, Path) else path.fs.cat_file(path.path)
 
 
-def _put(scratch: Path, path: "AnyPath") -> None:
+def _put(scratch: Path, path: "ObjectStoragePath") -> None:
     try:
         path.fs.put_file(str(scratch), path.path)
     except (FileNotFoundError, PermissionError) as error:  # no such bucket, or no right to write

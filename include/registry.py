@@ -61,7 +61,7 @@ def champion() -> ModelVersion:
                 "was scored. Run `model_retraining` once, then clear this run's failed tasks."
             )
         version = client.get_model_version_by_alias(usecase.NAME, CHAMPION)
-    return ModelVersion(version.name, str(version.version), version.run_id)
+    return ModelVersion(version.name, str(version.version), str(version.run_id))
 
 
 def load(model: ModelVersion) -> "Pipeline":
@@ -100,7 +100,9 @@ def _load(uri: str) -> "Pipeline":
 def reference(model: ModelVersion) -> dict[str, Any]:
     """What the version's scores looked like on its holdout, as `training.evaluate` wrote it."""
     with _registry() as client, tempfile.TemporaryDirectory() as folder:
-        return json.loads(Path(client.download_artifacts(model.run_id, REFERENCE, folder)).read_text())
+        path = client.download_artifacts(model.run_id, REFERENCE, folder)
+        found: dict[str, Any] = json.loads(Path(path).read_text())
+    return found
 
 
 def log_training(pipeline: "Pipeline", params: dict[str, Any], tags: dict[str, str]) -> str:

@@ -4,9 +4,7 @@ Only the chunk function touches the model, and only a batch of rows at a time. A
 named by its input's content and the model's version, so a chunk is scored once, whoever asks.
 """
 
-import json
 import logging
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from include import registry, usecase
+from include import registry
 from include.encoder import FeatureEncoder
 from include.errors import BadData
 from include.lake import Lake, open_parquet, write_parquet
@@ -26,6 +24,8 @@ from include.usecase.schema import KEY
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
+
+    from include.lake import AnyPath
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,7 @@ def preprocess(lake: Lake, key: str) -> str:
         BadData: more rows are rejected than may be.
     """
     validated = lake.current("validated", key)
-    names = list(lake.manifest("validated", key).parts)
-    inputs = {name: validated.read(name) for name in names}
+    inputs = {name: validated.read(name) for name in validated.manifest().parts}
     rows = features.build_features(inputs)
     unusable = rows.select(_unusable()).to_series()
     rejected = rows.filter(unusable)
@@ -72,9 +71,7 @@ def preprocess(lake: Lake, key: str) -> str:
     group_rows = min(settings().batch_rows, settings().chunk_rows)
     version.write_frame("features", rows.filter(~unusable), group_rows)
     version.write_frame("rejected", rejected)
-    version.publish(
-        ["features", "rejected"], {"validated": str(validated), "rows": len(rows)}
-    )
+    version.publish(["features", "rejected"], {"validated": str(validated), "rows": len(rows)})
     return str(version)
 
 
@@ -147,7 +144,12 @@ def score_chunk(lake: Lake, chunk: Chunk) -> str:
 
 
 def score_file(
-    file: pq.ParquetFile, groups: list[int], pipeline: "Pipeline", path: Any, model: str, version: str
+    file: pq.ParquetFile,
+    groups: list[int],
+    pipeline: "Pipeline",
+    path: "AnyPath",
+    model: str,
+    version: str,
 ) -> int:
     """Score some row groups of a file of features into a file of scores, a batch at a time.
 
@@ -267,7 +269,7 @@ def check_outputs(
         if psi > settings().max_score_psi:
             breaches.append(
                 f"the scores' PSI against the holdout of version {model.version} is {psi:.2f}, "
-                f"more than {settings().max_score_psi:g}: mean {scores.mean():.3f}"
+                f"more than {settings().max_score_psi:g}: mean {scores.to_numpy().mean():.3f}"
             )
     if breaches:
         listed = "".join(f"\n  - {breach}" for breach in breaches)
@@ -302,7 +304,9 @@ def _shares(scores: np.ndarray, edges: list[float]) -> np.ndarray:
     return counts / counts.sum()
 
 
-def publish(lake: Lake, predictions_reference: str, check: OutputCheck, lineage: dict[str, Any]) -> int:
+def publish(
+    lake: Lake, predictions_reference: str, check: OutputCheck, lineage: dict[str, Any]
+) -> int:
     """Publish a day's predictions with what was found in them and what they were made from.
 
     Returns:

@@ -13,7 +13,7 @@ from sklearn.metrics import (
 
 from include import registry, scoring
 from include.errors import BadData, MissingData
-from include.lake import Lake, parse_key
+from include.lake import Lake, Version, parse_key
 from include.registry import ModelVersion
 from include.settings import settings
 from include.usecase import features, models
@@ -56,9 +56,10 @@ def build_training_set(lake: Lake, start: str, end: str, holdout_days: int) -> s
     sources = {}
     frames = []
     for day in days:
-        validated, truth = (lake.current(table, day.isoformat()) for table in ("validated", TRUTH.name))
-        sources[day.isoformat()] = [str(validated), str(truth)]
-        frames.append(_labelled(lake, day))
+        key = day.isoformat()
+        validated, truth = lake.current("validated", key), lake.current(TRUTH.name, key)
+        sources[key] = [str(validated), str(truth)]
+        frames.append(_labelled(day, validated, truth))
     rows = pl.concat(frames).with_columns(is_holdout=pl.col("day") >= holdout_from)
     version = lake.new_version("training", end)
     version.write_frame("rows", rows)
@@ -68,13 +69,10 @@ def build_training_set(lake: Lake, start: str, end: str, holdout_days: int) -> s
     return str(version)
 
 
-def _labelled(lake: Lake, day: date) -> pl.DataFrame:
-    key = day.isoformat()
-    manifest = lake.manifest("validated", key)
-    assert manifest is not None
-    validated = lake.current("validated", key)
-    rows = features.build_features({name: validated.read(name) for name in manifest.parts})
-    labels = features.build_labels(lake.current(TRUTH.name, key).read(TRUTH.name))
+def _labelled(day: date, validated: Version, truth: Version) -> pl.DataFrame:
+    names = validated.manifest().parts
+    rows = features.build_features({name: validated.read(name) for name in names})
+    labels = features.build_labels(truth.read(TRUTH.name))
     return rows.join(labels, on=KEY, how="inner", maintain_order="left").with_columns(day=day)
 
 

@@ -48,7 +48,7 @@ TABLES = {
 }
 """Table → the inputs that are validated and published together in it."""
 
-SLICE_ROWS = 1_000_000
+SLICE_ROWS = 262_144
 """Rows checked at once: bounds the memory of the row checks, whatever the partition's size."""
 
 
@@ -209,14 +209,10 @@ def _split_rows(target: Version, tally: "RowTally") -> None:
             target.write(name, file.schema_arrow) as valid,
             quarantine_of(target).write(name, rejected_schema) as rejected,
         ):
-            for rows, reasons in checked_slices(file, tally.input, day, tally):
-                if reasons is None:
-                    _write(valid, rows, file.schema_arrow)
-                    continue
-                bad = reasons.list.len() > 0
-                _write(valid, rows.filter(~bad), file.schema_arrow)
-                marked = rows.with_columns(reasons.alias("reasons")).filter(bad)
-                _write(rejected, marked, rejected_schema)
+            for good, bad in checked_slices(file, tally.input, day, tally):
+                _write(valid, good, file.schema_arrow)
+                if bad is not None:
+                    _write(rejected, bad, rejected_schema)
 
 
 def _write(writer: pq.ParquetWriter, rows: pl.DataFrame, file_schema: pa.Schema) -> None:
@@ -233,31 +229,31 @@ class RowTally:
         self.nulls: dict[str, int] = dict.fromkeys(table_input.schema.columns, 0)
         self.last_event: datetime | None = None
 
-    def add(self, rows: pl.DataFrame, failures: dict[str, pl.Series]) -> pl.Series | None:
-        """Count one slice; returns each row's list of reasons, None if no row has any."""
+    def split(
+        self, rows: pl.DataFrame, failures: dict[str, pl.Series]
+    ) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+        """Count one slice; returns its valid rows, and its bad ones with their `reasons`."""
         self.rows += len(rows)
         for name, nulls in rows.null_count().row(0, named=True).items():
             self.nulls[name] += nulls
-        bad = None
+        valid, rejected = rows, None
         if failures:
             marks = pl.DataFrame(failures)
             for reason, count in marks.sum().row(0, named=True).items():
                 self.failures[reason] = self.failures.get(reason, 0) + count
             bad = marks.select(pl.any_horizontal(pl.all())).to_series()
             self.quarantined += int(bad.sum())
-        event = self.input.event_time
-        if event:
-            events = rows[event] if bad is None else rows[event].filter(~bad)
-            latest = events.max()
-            if isinstance(latest, datetime):
-                self.last_event = max(latest, self.last_event or latest)
-        if bad is None:
-            return None
-        return marks.select(
-            pl.concat_list(
-                pl.when(pl.col(reason)).then(pl.lit(reason)) for reason in failures
-            ).list.drop_nulls()
-        ).to_series()
+            reasons = marks.filter(bad).select(
+                pl.concat_list(
+                    pl.when(pl.col(reason)).then(pl.lit(reason)) for reason in failures
+                ).list.drop_nulls()
+            )
+            valid = rows.filter(~bad)
+            rejected = rows.filter(bad).with_columns(reasons.to_series().alias("reasons"))
+        latest = valid[self.input.event_time].max() if self.input.event_time else None
+        if isinstance(latest, datetime):
+            self.last_event = max(latest, self.last_event or latest)
+        return valid, rejected
 
     def result(self, version: str) -> RowCheck:
         """The counts as they travel to the next task."""
@@ -276,11 +272,11 @@ class RowTally:
 
 def checked_slices(
     file: pq.ParquetFile, table_input: Input, day: date, tally: RowTally
-) -> Iterator[tuple[pl.DataFrame, pl.Series | None]]:
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame | None]]:
     """Check a file's rows slice by slice.
 
     Yields:
-        The slice, and a list of reasons for each of its rows (None: no row has any).
+        The slice's valid rows, and its bad ones with their `reasons` (None: there is none).
 
     Raises:
         BadData: the file's pages cannot be read, though its footer could.
@@ -294,7 +290,7 @@ def checked_slices(
             if duplicated is not None:
                 failures["key: not unique"] = duplicated.slice(start, len(rows))
             start += len(rows)
-            yield rows, tally.add(rows, failures)
+            yield tally.split(rows, failures)
     except Exception as error:
         if not is_damage(error):
             raise
@@ -474,7 +470,7 @@ def quarantine_of(version: Version) -> Version:
 def write_report(
     version: Version, breaches: list[str], warnings: list[str], checks: list[RowCheck]
 ) -> str:
-    """Keep the outcome beside the version's data, as JSON and as a page. Returns the page's path."""
+    """Keep the outcome beside the data, as JSON and as a page. Returns the page's path."""
     report = Report(
         table=version.table,
         key=version.key,

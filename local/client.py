@@ -1,4 +1,4 @@
-"""A small client of Airflow's REST API: what the demo, the tests and the benchmarks drive it with."""
+"""A small client of Airflow's REST API: the demo, the tests and the benchmarks drive it with it."""
 
 import time
 from collections.abc import Callable

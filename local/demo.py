@@ -61,6 +61,7 @@ class Progress:
         self.started = time.monotonic()
 
     def __call__(self, line: str) -> None:
+        """Print a line."""
         seconds = f"[dim]{time.monotonic() - self.started:4.0f} s[/dim]"
         self.console.print(f"{seconds}  {line}", soft_wrap=True)
 
@@ -94,7 +95,8 @@ def drop_faulty_files(lake: Lake, say: Progress) -> None:
     """Land what an upstream system might: a file cut off in the middle, and one with bad rows."""
     whole = source.fetch(MAIN, BROKEN_DAY)
     faulty = source.fetch(MAIN, BAD_ROWS_DAY)
-    assert whole is not None and faulty is not None
+    assert whole is not None
+    assert faulty is not None
     with lakes.atomic_file(lake.landing_path(MAIN, BROKEN_DAY.isoformat())) as path:
         whole.write_parquet(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -193,10 +195,9 @@ def faults(days: list[Day]) -> list[str]:
             found.append(f"{day.key} is {day.state}")
         if refused or day.state != "scored":
             continue
-        assert day.rows is not None and day.quarantined is not None and day.scored is not None
         if day.quarantined != (BAD_ROWS if bad else 0):
             found.append(f"{day.key} has {day.quarantined} rows in quarantine")
-        if day.rows != day.quarantined + day.scored:
+        elif day.rows != day.quarantined + (day.scored or 0):
             found.append(f"{day.key}: {day.rows} rows came in, {day.scored} were scored")
         if (day.auc is None) != (day.key == DAYS[-1].isoformat()):
             found.append(f"{day.key}: its AUC is {day.auc}")

@@ -7,30 +7,26 @@ Everything it makes is below one data folder, everything it opens listens on 127
 """
 
 import argparse
-import base64
 import contextlib
 import fcntl
 import importlib.metadata
 import json
-import os
 import re
-import secrets
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from local.client import Airflow, EmbeddedError, poll
+from local.environment import HOST, REPO, data_folder, environment
+from local.processes import Leader, send, wait_until_gone
 
-REPO = Path(__file__).resolve().parent.parent
-HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
 START_SECONDS = 300  # a cold disk and two busy cores: the first start compiles all of Airflow
 PARSE_SECONDS = 60
@@ -47,103 +43,6 @@ COMPONENTS = {
 }
 
 Say = Callable[[str], None]
-
-
-# --- configuration -----------------------------------------------------------------------------
-
-
-def data_folder() -> Path:
-    """The folder of everything made locally: `ML_DATA_DIR`, or `data` in the repository."""
-    return Path(os.environ.get("ML_DATA_DIR") or REPO / "data").resolve()
-
-
-def environment(
-    data: Path, port: int, dags_folder: Path | None = None, extra: dict[str, str] | None = None
-) -> dict[str, str]:
-    """Everything the Airflow processes read, from one place; `extra` overrides."""
-    home = data / "airflow"
-    # A shell set up for another Airflow must not leak into this one. And without bytecode files
-    # every process compiles Airflow again: 2.4 of the 3.6 CPU-seconds of importing it.
-    dropped = ("AIRFLOW__", "AIRFLOW_HOME", "AIRFLOW_CONFIG", "PYTHONDONTWRITEBYTECODE")
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
-    settings = {
-        "core": {
-            "executor": "LocalExecutor",
-            "parallelism": "6",
-            "dags_folder": str(dags_folder or REPO / "dags"),
-            "plugins_folder": str(REPO / "plugins"),
-            "load_examples": "false",
-            "auth_manager": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager"
-            ".SimpleAuthManager",
-            "simple_auth_manager_all_admins": "true",
-            "execution_api_server_url": f"http://{HOST}:{port}/execution/",
-            "hostname_callable": "socket.gethostname",  # the default asks DNS, on some laptops 5 s
-            "min_serialized_dag_update_interval": "5",
-        },
-        "database": {
-            "sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}",
-            "check_migrations": "false",  # `start` has migrated
-        },
-        "api": {"host": HOST, "port": str(port), "base_url": f"http://{HOST}:{port}"},
-        "logging": {
-            "base_log_folder": str(home / "logs"),
-            "dag_processor_child_process_log_directory": str(home / "logs" / "dag_processor"),
-            "colored_console_log": "false",
-            # Nothing listens there (see COMPONENTS): asking for a running task's log fails at once.
-            "worker_log_server_port": "9",
-            "trigger_log_server_port": "9",
-            "namespace_levels": "airflow.utils.log.file_task_handler=CRITICAL",
-        },
-        "scheduler": {
-            "scheduler_idle_sleep_time": "0.2",
-            # A laptop that slept, or a killed task: found in a minute, not in five.
-            "task_instance_heartbeat_timeout": "60",
-            "orphaned_tasks_check_interval": "60",
-        },
-        "dag_processor": {
-            "refresh_interval": "5",  # looks for new files; a changed one is parsed at once
-            "bundle_refresh_check_interval": "5",
-            "min_file_process_interval": "60",
-            "print_stats_interval": "0",
-        },
-        "workers": {"execution_api_timeout": "30"},  # two busy cores may take more than five
-        "metrics": {"statsd_on": "false"},
-    }
-    configured = {
-        f"AIRFLOW__{section.upper()}__{option.upper()}": value
-        for section, options in settings.items()
-        for option, value in options.items()
-    }
-    return {
-        **inherited,
-        **configured,
-        **_secrets(home),
-        "AIRFLOW_HOME": str(home),
-        "ML_DATA_DIR": str(data),
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        # Tasks side by side on few cores: threads that spin while they wait take 3 × as long.
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "NO_PROXY": ",".join(filter(None, [inherited.get("NO_PROXY"), HOST, "localhost"])),
-        "PYTHONPATH": os.pathsep.join([str(REPO), str(REPO / "config")]),
-        "PYTHONUNBUFFERED": "1",
-        **(extra or {}),
-    }
-
-
-def _secrets(home: Path) -> dict[str, str]:
-    """Keys of this installation, made once and readable by its owner only."""
-    path = home / "secrets.json"
-    if not path.exists():
-        keys = {
-            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
-            "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(32),
-            "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
-        }
-        home.mkdir(parents=True, exist_ok=True)
-        with open(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w") as file:
-            json.dump(keys, file)
-    stored: dict[str, str] = json.loads(path.read_text())
-    return stored
 
 
 # --- start -------------------------------------------------------------------------------------
@@ -221,6 +120,8 @@ def _choose_port(named: int | None, say: Say) -> int:
 
 def _not_free(port: int) -> str | None:
     """Why a port cannot be listened on; None if it can."""
+    if not 0 < port < 65536:
+        return "ports are 1 to 65535"
     with socket.socket() as probe:
         if probe.connect_ex((HOST, port)) == 0:
             return "it is taken"
@@ -228,13 +129,13 @@ def _not_free(port: int) -> str | None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
-        except (OSError, OverflowError) as error:
-            return getattr(error, "strerror", None) or str(error)
+        except OSError as error:
+            return error.strerror or str(error)
     return None
 
 
 def _migrate(home: Path, env: dict[str, str]) -> None:
-    """Bring the database to this Airflow's schema: 7 s, hence only when it is another version's."""
+    """Bring the database to this Airflow's schema; 4 s, so only if it is not known to be there."""
     version = importlib.metadata.version("apache-airflow-core")
     stamp = home / "migrated"
     if (home / "airflow.db").exists() and stamp.exists() and stamp.read_text() == version:
@@ -253,6 +154,7 @@ def _migrate(home: Path, env: dict[str, str]) -> None:
 def _launch(home: Path, port: int, env: dict[str, str]) -> dict[str, subprocess.Popen[bytes]]:
     """Start the four side by side, each the leader of a session of its own."""
     processes: dict[str, subprocess.Popen[bytes]] = {}
+    leaders: dict[str, dict[str, float]] = {}
     for name, command in COMPONENTS.items():
         with (home / "logs" / f"{name}.log").open("wb") as output:
             processes[name] = subprocess.Popen(
@@ -260,11 +162,9 @@ def _launch(home: Path, port: int, env: dict[str, str]) -> dict[str, subprocess.
                 env=env, cwd=REPO, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
+        pid = processes[name].pid
+        leaders[name] = asdict(Leader(pid, psutil.Process(pid).create_time()))
         # Written after each, so that what was started can be stopped whatever happens next.
-        leaders = {
-            name: {"pid": process.pid, "created": psutil.Process(process.pid).create_time()}
-            for name, process in processes.items()
-        }
         _state_file(home).write_text(json.dumps({"port": port, "leaders": leaders}, indent=2))
     return processes
 
@@ -337,36 +237,35 @@ def _tail(log: Path, lines: int = 15) -> str:
 def running(data: Path | None = None) -> Airflow | None:
     """The Airflow that runs on a data folder; None if there is none or a part of it is gone."""
     data = (data or data_folder()).resolve()
-    state = _read_state(data / "airflow")
-    if not state or len(state["leaders"]) < len(COMPONENTS):
+    port, leaders = _read_state(data / "airflow")
+    complete = leaders.keys() == COMPONENTS.keys()
+    if not complete or not all(leader.alive() for leader in leaders.values()):
         return None
-    if not all(_leader(leader) for leader in state["leaders"].values()):
-        return None
-    return Airflow(_url(state["port"]), data)
+    return Airflow(_url(port), data)
 
 
 def stop(data: Path | None = None, say: Say = print) -> None:
     """End what `start` started on a data folder, and what that started; never anything else."""
     home = (data or data_folder()).resolve() / "airflow"
-    leaders = _read_state(home).get("leaders", {})
-    running = {name: process for name in leaders if (process := _leader(leaders[name]))}
-    tasks = [p for p in _session(leaders.get("scheduler")) if p != running.get("scheduler")]
+    _, leaders = _read_state(home)
+    ending = {name: process for name, leader in leaders.items() if (process := leader.process())}
+    workers = leaders["scheduler"].followers() if "scheduler" in leaders else []
 
     def end(name: str) -> None:
-        say(f"Stopping {name} (pid {running[name].pid})")
-        _signal(running[name], signal.SIGTERM)
+        say(f"Stopping {name} (pid {ending[name].pid})")
+        send(ending[name], signal.SIGTERM)
 
-    for name in running.keys() - {"api-server"}:
-        end(name)
-    _wait_until_gone(tasks, TASK_SECONDS)
-    # The API server last: a task that ends in time reports its state to it.
-    if "api-server" in running:
+    for name in ending:
+        if name != "api-server":
+            end(name)
+    wait_until_gone(workers, TASK_SECONDS)
+    if "api-server" in ending:  # last: a task that ends in time reports its state to it
         end("api-server")
-    _wait_until_gone(list(running.values()), STOP_SECONDS)
-    left = [process for leader in leaders.values() for process in _session(leader)]
+    wait_until_gone(ending.values(), STOP_SECONDS)
+    left = [process for leader in leaders.values() for process in leader.session()]
     for process in left:
-        _signal(process, signal.SIGKILL)
-    _wait_until_gone(left, STOP_SECONDS)
+        send(process, signal.SIGKILL)
+    wait_until_gone(left, STOP_SECONDS)
     _state_file(home).unlink(missing_ok=True)
 
 
@@ -374,73 +273,13 @@ def _state_file(home: Path) -> Path:
     return home / "state.json"
 
 
-def _read_state(home: Path) -> dict[str, Any]:
+def _read_state(home: Path) -> tuple[int, dict[str, Leader]]:
+    """Port and processes of what was started last; nothing if it was stopped."""
     try:
-        state: dict[str, Any] = json.loads(_state_file(home).read_text())
+        state = json.loads(_state_file(home).read_text())
     except (FileNotFoundError, ValueError):
-        return {}
-    return state
-
-
-def _same(leader: dict[str, Any]) -> bool:
-    """Whether a pid is still the process that was started: by now it may be somebody else's."""
-    try:
-        return abs(psutil.Process(leader["pid"]).create_time() - leader["created"]) < 2
-    except psutil.Error:
-        return False
-
-
-def _leader(leader: dict[str, Any]) -> psutil.Process | None:
-    """The process that was started, if it still runs."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(leader["pid"])
-        if _same(leader) and _alive(process):
-            return process
-    return None
-
-
-def _session(leader: dict[str, Any] | None) -> list[psutil.Process]:
-    """All that runs in the session of a component: itself, workers and tasks, orphans too."""
-    if leader is None:
-        return []
-    pid = leader["pid"]
-    if psutil.pid_exists(pid) and not _same(leader):
-        return []
-    members = [process for process in psutil.process_iter() if _session_id(process) == pid]
-    # While a session has members its pid is given to nobody else, but a reboot starts anew.
-    return [p for p in members if _alive(p) and (_same(leader) or _is_airflow(p))]
-
-
-def _session_id(process: psutil.Process) -> int | None:
-    try:
-        return os.getsid(process.pid)
-    except OSError:
-        return None
-
-
-def _is_airflow(process: psutil.Process) -> bool:
-    try:
-        return "airflow" in " ".join(process.cmdline())
-    except psutil.Error:
-        return False
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _signal(process: psutil.Process, number: int) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process.send_signal(number)
-
-
-def _wait_until_gone(processes: list[psutil.Process], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while any(map(_alive, processes)) and time.monotonic() < deadline:
-        time.sleep(0.1)
+        return 0, {}
+    return state["port"], {name: Leader(**leader) for name, leader in state["leaders"].items()}
 
 
 # --- command line ------------------------------------------------------------------------------
@@ -457,7 +296,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "start":
-            print(f"Airflow is ready: {start(port=options.port).url}")
+            print(f"The UI is at {start(port=options.port).url} (no login); `make stop` ends it.")
         elif options.command == "stop":
             stop()
             print("Airflow is stopped")

@@ -11,7 +11,7 @@ import polars as pl
 from include.contract import Input
 
 KEY = ["date", "carrier", "flight", "origin"]
-"""A flight. Without the origin there are duplicates: some flight numbers leave from two airports."""
+"""A flight. Without the origin there are duplicates: some numbers leave from two airports."""
 
 ORIGINS = ["EWR", "JFK", "LGA"]
 CARRIERS = [
@@ -48,9 +48,7 @@ FLIGHTS = Input(
             "carrier": pa.Column(pl.String, _one_of(CARRIERS)),
             "flight": pa.Column(pl.Int32, _within(1, 9999)),
             "origin": pa.Column(pl.String, _one_of(ORIGINS)),
-            "dest": pa.Column(
-                pl.String, pa.Check.str_matches(r"^[A-Z]{3}$", n_failure_cases=10)
-            ),
+            "dest": pa.Column(pl.String, pa.Check.str_matches(r"^[A-Z]{3}$", n_failure_cases=10)),
             "tailnum": pa.Column(pl.String, nullable=True),
             "sched_dep_time": pa.Column(pl.Int32, _hhmm()),
             "sched_arr_time": pa.Column(pl.Int32, _hhmm()),

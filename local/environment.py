@@ -1,0 +1,110 @@
+"""The environment of the embedded Airflow: every setting of Airflow that we choose."""
+
+import base64
+import json
+import os
+import secrets
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+HOST = "127.0.0.1"
+
+
+def data_folder() -> Path:
+    """The folder of everything made locally: `ML_DATA_DIR`, or `data` in the repository."""
+    return Path(os.environ.get("ML_DATA_DIR") or REPO / "data").resolve()
+
+
+def environment(
+    data: Path, port: int, dags_folder: Path | None = None, extra: dict[str, str] | None = None
+) -> dict[str, str]:
+    """Everything the Airflow processes read, from one place; `extra` overrides."""
+    home = data / "airflow"
+    # A shell set up for another Airflow must not leak into this one. And without bytecode files
+    # every process compiles Airflow again: 2.4 of the 3.6 CPU-seconds of importing it.
+    dropped = ("AIRFLOW__", "AIRFLOW_HOME", "AIRFLOW_CONFIG", "PYTHONDONTWRITEBYTECODE")
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
+    no_proxy = ",".join(
+        filter(None, [inherited.get("no_proxy") or inherited.get("NO_PROXY"), HOST, "localhost"])
+    )
+    settings = {
+        "core": {
+            "executor": "LocalExecutor",
+            "parallelism": "6",
+            "dags_folder": str(dags_folder or REPO / "dags"),
+            "plugins_folder": str(REPO / "plugins"),
+            "load_examples": "false",
+            "auth_manager": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager"
+            ".SimpleAuthManager",
+            "simple_auth_manager_all_admins": "true",
+            "execution_api_server_url": f"http://{HOST}:{port}/execution/",
+            "hostname_callable": "socket.gethostname",  # the default asks DNS, on some laptops 5 s
+            "min_serialized_dag_update_interval": "5",
+        },
+        "database": {
+            "sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}",
+            "check_migrations": "false",  # `start` has migrated
+        },
+        "api": {"host": HOST, "port": str(port), "base_url": f"http://{HOST}:{port}"},
+        "logging": {
+            "base_log_folder": str(home / "logs"),
+            "dag_processor_child_process_log_directory": str(home / "logs" / "dag_processor"),
+            "colored_console_log": "false",
+            # Nothing listens there (see embedded.py): asking for a running task's log fails fast.
+            "worker_log_server_port": "9",
+            "trigger_log_server_port": "9",
+            "namespace_levels": "airflow.utils.log.file_task_handler=CRITICAL",
+        },
+        "scheduler": {
+            "scheduler_idle_sleep_time": "0.2",
+            # A laptop that slept, or a killed task: found in a minute, not in five.
+            "task_instance_heartbeat_timeout": "60",
+            "orphaned_tasks_check_interval": "60",
+        },
+        "dag_processor": {
+            "refresh_interval": "5",  # looks for new files; a changed one is parsed at once
+            "bundle_refresh_check_interval": "5",
+            "min_file_process_interval": "60",
+            "print_stats_interval": "0",
+        },
+        "workers": {"execution_api_timeout": "30"},  # two busy cores may take more than five
+        "metrics": {"statsd_on": "false"},
+    }
+    configured = {
+        f"AIRFLOW__{section.upper()}__{option.upper()}": value
+        for section, options in settings.items()
+        for option, value in options.items()
+    }
+    return {
+        **inherited,
+        **configured,
+        **_secrets(home),
+        "AIRFLOW_HOME": str(home),
+        "ML_DATA_DIR": str(data),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Tasks side by side on few cores: threads that spin while they wait cost three times over.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "NO_PROXY": no_proxy,
+        "no_proxy": no_proxy,
+        "PYTHONPATH": os.pathsep.join([str(REPO), str(REPO / "config")]),
+        "PYTHONUNBUFFERED": "1",
+        **(extra or {}),
+    }
+
+
+def _secrets(home: Path) -> dict[str, str]:
+    """Keys of this installation, made once and readable by its owner only."""
+    path = home / "secrets.json"
+    if not path.exists():
+        keys = {
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
+            "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(32),
+            "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+        }
+        home.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".new")
+        unfinished.touch(mode=0o600)
+        unfinished.write_text(json.dumps(keys))
+        unfinished.replace(path)
+    stored: dict[str, str] = json.loads(path.read_text())
+    return stored

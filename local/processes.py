@@ -1,0 +1,78 @@
+"""Processes that one command starts and another one ends: found again, and never mixed up."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Leader:
+    """A process we started as the leader of a session: its pid, and when it was created."""
+
+    pid: int
+    created: float
+
+    def process(self) -> psutil.Process | None:
+        """The process, if it is still there: by now its pid may be somebody else's."""
+        try:
+            process = psutil.Process(self.pid)
+            return process if abs(process.create_time() - self.created) < 2 else None
+        except psutil.Error:
+            return None
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        process = self.process()
+        return process is not None and alive(process)
+
+    def session(self) -> list[psutil.Process]:
+        """All that runs in its session: itself, its workers and tasks, orphans too."""
+        if psutil.pid_exists(self.pid) and self.process() is None:
+            return []
+        members = [p for p in psutil.process_iter() if _session_id(p) == self.pid and alive(p)]
+        # A pid is not given away while its session has members; after a reboot it may have been.
+        return members if self.process() else [p for p in members if _is_airflow(p)]
+
+    def followers(self) -> list[psutil.Process]:
+        """The session without the process itself."""
+        return [process for process in self.session() if process.pid != self.pid]
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether a process runs; one that has ended and is not collected yet does not."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def send(process: psutil.Process, number: int) -> None:
+    """Signal a process, unless it has gone by itself."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
+
+
+def wait_until_gone(processes: Iterable[psutil.Process], seconds: float) -> None:
+    """Wait until all have ended, at most `seconds`."""
+    waiting = list(processes)
+    deadline = time.monotonic() + seconds
+    while any(map(alive, waiting)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _session_id(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid)
+    except OSError:
+        return None
+
+
+def _is_airflow(process: psutil.Process) -> bool:
+    try:
+        return "airflow" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
