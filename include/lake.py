@@ -339,7 +339,9 @@ def is_damage(error: Exception) -> bool:
     """
     import pyarrow as pa
 
-    ours = isinstance(error, pa.ArrowInvalid | pa.ArrowNotImplementedError)
+    ours = isinstance(
+        error, pa.ArrowInvalid | pa.ArrowNotImplementedError | UnicodeDecodeError
+    )
     return ours or (type(error) is OSError and error.errno is None)
 
 

@@ -151,11 +151,12 @@ def register(run_id: str) -> ModelVersion:
 def promote(model: ModelVersion) -> None:
     """Make a version the champion; the one it replaces becomes `previous`."""
     with _registry() as client:
-        aliases = client.get_registered_model(model.name).aliases
-        if aliases.get(CHAMPION) == model.version:
+        # A SQLite store gives the versions as numbers, a server as text.
+        current = str(client.get_registered_model(model.name).aliases.get(CHAMPION, ""))
+        if current == model.version:
             return
-        if CHAMPION in aliases:
-            client.set_registered_model_alias(model.name, PREVIOUS, aliases[CHAMPION])
+        if current:
+            client.set_registered_model_alias(model.name, PREVIOUS, current)
         client.set_registered_model_alias(model.name, CHAMPION, model.version)
 
 

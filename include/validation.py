@@ -149,36 +149,32 @@ def check_contract(lake: Lake, table: str, key: str) -> list[dict[str, str]]:
 
 def contract_breaches(table_input: Input, found: pa.Schema) -> list[str]:
     """Every way in which a file's columns differ from the contract, in words."""
-    expected = list(table_input.schema.columns)
-    counts = Counter(found.names)
+    expected, counts = list(table_input.schema.columns), Counter(found.names)
+    common, extra = [n for n in counts if n in expected], [n for n in counts if n not in expected]
+    in_order = [name for name in expected if name in counts]
     breaches = [f"column {name!r} is there {n} times" for name, n in counts.items() if n > 1]
-    found = pa.schema([found.field(found.names.index(name)) for name in counts])
-    empty = pl.DataFrame(pl.from_arrow(found.empty_table()))
+    for name in expected:
+        if name not in counts:
+            similar = difflib.get_close_matches(name, extra, 1)
+            renamed = f" (is it {similar[0]!r} now?)" if similar else ""
+            breaches.append(f"column {name!r} is missing{renamed}")
+    breaches += [f"column {name!r} is not in the contract" for name in extra]
+    if common != in_order:
+        breaches.append(
+            f"columns are in another order: {', '.join(common)}; must be {', '.join(in_order)}"
+        )
+    types = pa.schema([found.field(found.names.index(name)) for name in common])
+    empty = pl.DataFrame(pl.from_arrow(types.empty_table()))
     try:
         table_input.schema.validate(empty, lazy=True)
     except pandera.errors.SchemaErrors as errors:
-        reasons = [(error.reason_code, error) for error in errors.schema_errors]
-    else:
-        return breaches
-    for reason, error in reasons:
-        if reason == SchemaErrorReason.COLUMN_NOT_IN_DATAFRAME:
-            similar = difflib.get_close_matches(
-                error.failure_cases, [name for name in empty.columns if name not in expected], 1
-            )
-            renamed = f" (is it {similar[0]!r} now?)" if similar else ""
-            breaches.append(f"column {error.failure_cases!r} is missing{renamed}")
-        elif reason == SchemaErrorReason.COLUMN_NOT_IN_SCHEMA:
-            breaches.append(f"column {error.failure_cases!r} is not in the contract")
-        elif reason == SchemaErrorReason.WRONG_DATATYPE:
-            name = error.schema.name
-            wanted = table_input.schema.columns[name].dtype
-            breaches.append(f"column {name!r} is {empty.schema[name]}, must be {wanted}")
-    if set(empty.columns) == set(expected) and empty.columns != expected:
-        breaches.append(
-            f"columns are in another order: {', '.join(empty.columns)}; "
-            f"must be {', '.join(expected)}"
-        )
-    return breaches or [str(error) for _, error in reasons]
+        for error in errors.schema_errors:
+            if error.reason_code == SchemaErrorReason.WRONG_DATATYPE:
+                name = error.schema.name
+                wanted = table_input.schema.columns[name].dtype
+                breaches.append(f"column {name!r} is {empty.schema[name]}, must be {wanted}")
+        return breaches or [str(error) for error in errors.schema_errors]
+    return breaches
 
 
 def check_rows(lake: Lake, input_name: str, version: str) -> RowCheck:

@@ -1,0 +1,133 @@
+"""What the benchmark programs share: sizes, children that are measured, and the line of a claim.
+
+This module imports nothing heavy: the peak memory of a child counts from what its parent had when
+it started it, so the programs that start children stay small.
+"""
+
+import argparse
+import contextlib
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+REPO = Path(__file__).resolve().parent.parent
+SIZES = ["small", "full"]
+REPEATS = 3
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What was measured, against what, and whether it is what was promised."""
+
+    name: str
+    figure: float
+    unit: str
+    against: str
+    target: str
+    met: bool | None
+
+
+def at_most(name: str, figure: float, unit: str, limit: float | None, against: str) -> Claim:
+    """A claim that a figure does not pass a limit; without one it is for information."""
+    if limit is None:
+        return Claim(name, round(figure, 3), unit, against, "none", None)
+    return Claim(name, round(figure, 3), unit, against, f"<= {limit:g}", figure <= limit)
+
+
+def at_least(name: str, figure: float, unit: str, limit: float, against: str) -> Claim:
+    """A claim that a figure reaches a limit."""
+    return Claim(name, round(figure, 3), unit, against, f">= {limit:g}", figure >= limit)
+
+
+def report(claims: list[Claim]) -> int:
+    """Print one line of JSON for each claim, last of all; returns the program's exit code."""
+    for claim in claims:
+        print(json.dumps(asdict(claim)), flush=True)
+    return 1 if any(claim.met is False for claim in claims) else 0
+
+
+def options(description: str | None) -> argparse.Namespace:
+    """The command line of every benchmark program: `--size`, and `--step` for its own children."""
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--size", choices=SIZES, default="full")
+    parser.add_argument("--step", help=argparse.SUPPRESS)
+    parser.add_argument("--arguments", type=json.loads, default={}, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def say(text: str) -> None:
+    """Print a line of progress at once."""
+    print(text, flush=True)
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder of this run, gone when the block ends."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def child(module: str, step: str, env: Mapping[str, str], **arguments: Any) -> dict[str, Any]:
+    """Run one step of a program in a process of its own; returns the JSON it printed last.
+
+    Args:
+        module: name of the program's module, its `__spec__.name`.
+        step: what the child does.
+        env: its environment.
+        arguments: what it gets, as JSON.
+    """
+    command = [sys.executable, "-m", module, "--step", step, "--arguments", json.dumps(arguments)]
+    # Without bytecode files every process would compile what it imports.
+    env = {name: value for name, value in env.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, env=env, cwd=REPO, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{module} {step} ended with code {done.returncode}\n{done.stderr}")
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
+
+
+class Clock:
+    """Seconds since it was made: of the wall, and of this process on all processors."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> dict[str, float]:
+        """`seconds` and `cpu_seconds` so far."""
+        return {
+            "seconds": time.perf_counter() - self._wall,
+            "cpu_seconds": time.process_time() - self._cpu,
+        }
+
+
+def peak_gigabytes() -> float:
+    """The most memory this process has had in RAM, interpreter and libraries included (10^9 B)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
+
+
+def alternate(sides: Mapping[str, Callable[[], T]], repeats: int = REPEATS) -> dict[str, list[T]]:
+    """Run the sides in turns, in reversed order every other time, so that drift hits both alike."""
+    results: dict[str, list[T]] = {name: [] for name in sides}
+    for number in range(repeats):
+        for name in reversed(sides) if number % 2 else sides:
+            results[name].append(sides[name]())
+    return results
+
+
+def best(results: Mapping[str, list[dict[str, Any]]], figure: str) -> dict[str, float]:
+    """The least of one figure of each side: what else the machine does only ever adds to it."""
+    return {name: min(one[figure] for one in runs) for name, runs in results.items()}

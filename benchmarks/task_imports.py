@@ -1,0 +1,144 @@
+"""Eight mapped scoring tasks of a thousand rows against eight that import nothing, on Airflow.
+
+The embedded Airflow runs the repository's own `batch_inference` on a day of 8,000 rows with
+`ML_CHUNK_ROWS=1000`, and in turns a DAG whose eight mapped tasks return a constant. Every task is
+a process of its own. The figure is the time from the first mapped task's start to the last one's
+end; each DAG runs once before anything is counted. The chunks are scored anew in every run.
+"""
+
+import json
+import os
+import shutil
+from datetime import date, datetime, timedelta
+from statistics import median
+from typing import Any
+
+from benchmarks.common import (
+    REPO,
+    REPEATS,
+    alternate,
+    at_most,
+    child,
+    options,
+    report,
+    say,
+    scratch_folder,
+)
+from local import embedded
+from local.client import Airflow
+
+MODULE = "benchmarks.task_imports"
+TASKS, ROWS = 8, 1000
+MAX_RATIO = 2.0
+KEY = "2013-03-01"
+NOTHING = f'''"""Eight mapped tasks that import nothing."""
+
+from airflow.sdk import dag, task
+
+
+@dag(schedule=None)
+def nothing() -> None:
+    """Plan eight chunks, do nothing for each."""
+
+    @task
+    def plan_chunks() -> list[dict]:
+        """Name the chunks."""
+        return [{{"label": str(number)}} for number in range({TASKS})]
+
+    @task
+    def score(chunk: dict) -> str:
+        """Import nothing, do nothing."""
+        return chunk["label"]
+
+    score.expand(chunk=plan_chunks())
+
+
+nothing()
+'''
+
+
+def main() -> int:
+    """Start an Airflow on a folder of its own, run both DAGs in turns, stop it."""
+    chosen = options(__doc__)
+    if chosen.step:
+        print(json.dumps(globals()[chosen.step](**chosen.arguments)))
+        return 0
+    repeats = REPEATS if chosen.size == "small" else 2 * REPEATS - 1
+    with scratch_folder() as folder:
+        say("Training a champion; publishing a day of 8,000 real flights")
+        child(MODULE, "prepare", {**os.environ, "ML_DATA_DIR": str(folder)}, folder=str(folder))
+        dags = folder / "dags"
+        dags.mkdir()
+        shutil.copy(REPO / "dags" / "batch_inference.py", dags)
+        (dags / "nothing.py").write_text(NOTHING)
+        try:
+            airflow = embedded.start(folder, dags_folder=dags, extra={"ML_CHUNK_ROWS": str(ROWS)})
+            sides = {
+                "scoring": lambda: _span(airflow, "batch_inference", KEY),
+                "nothing": lambda: _span(airflow, "nothing", None),
+            }
+            for dag_id in ("batch_inference", "nothing"):
+                airflow.unpause(dag_id)
+            say("Each once, not counted, then in turns")
+            alternate(sides, 1)
+            spans = {name: median(found) for name, found in alternate(sides, repeats).items()}
+        finally:
+            embedded.stop(folder)
+    return report(
+        [
+            at_most(
+                "task imports", spans["scoring"] / spans["nothing"], "x peer's time", MAX_RATIO,
+                f"{TASKS} mapped tasks that import nothing: {spans['nothing']:.2f} s, "
+                f"scoring {spans['scoring']:.2f} s (medians of {repeats})",
+            )
+        ]
+    )  # fmt: skip
+
+
+def _span(airflow: Airflow, dag_id: str, partition_key: str | None) -> float:
+    """Run a DAG; returns the seconds from its first mapped task's start to the last one's end."""
+    shutil.rmtree(airflow.data / "lake" / "scores", ignore_errors=True)
+    run_id = airflow.trigger(dag_id, partition_key=partition_key)
+    state = airflow.wait(dag_id, run_id)
+    tasks = [one for one in airflow.task_instances(dag_id, run_id) if one["task_id"] == "score"]
+    assert state == "success" and len(tasks) == TASKS, f"{dag_id}: {state}, {len(tasks)} tasks"
+    started = min(datetime.fromisoformat(one["start_date"]) for one in tasks)
+    ended = max(datetime.fromisoformat(one["end_date"]) for one in tasks)
+    seconds = (ended - started).total_seconds()
+    say(f"  {dag_id:18}{seconds:6.2f} s")
+    return seconds
+
+
+def prepare(folder: str) -> dict[str, Any]:
+    """Register a champion, and publish a validated day that gives so many chunks."""
+    import polars as pl
+
+    from include import registry, scoring
+    from include.lake import default_lake
+    from include.usecase import features, models, source
+    from include.usecase.schema import KEY as ROW_KEY
+
+    days = [date(2013, 1, 1) + timedelta(days=number) for number in range(14)]
+    flights = [rows for day in days if (rows := source.fetch("flights", day)) is not None]
+    truth = [rows for day in days if (rows := source.fetch("actuals", day)) is not None]
+    known = pl.concat(features.build_features({"flights": rows}) for rows in flights)
+    known = known.join(features.build_labels(pl.concat(truth)), on=ROW_KEY)
+    pipeline = models.xgboost_pipeline(seed=7).fit(known, known["label"].to_numpy())
+    run_id = registry.log_training(pipeline, {}, {"reason": "benchmark"})
+    scores = pipeline.predict_proba(known)[:, 1]
+    registry.log_evaluation(run_id, {}, scoring.score_reference(scores))
+    registry.promote(registry.register(run_id))
+
+    version = default_lake().new_version("validated", KEY)
+    day_rows = pl.concat(flights)[: TASKS * ROWS].with_columns(
+        pl.lit(date.fromisoformat(KEY)).alias("date"),
+        pl.int_range(1, TASKS * ROWS + 1, dtype=pl.Int32).alias("flight"),
+    )
+    assert len(day_rows) == TASKS * ROWS
+    version.write_frame("flights", day_rows)
+    version.publish(["flights"])
+    return {}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

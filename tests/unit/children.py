@@ -1,0 +1,126 @@
+"""What the tests run in processes of their own, most of them to be killed.
+
+A child is forked from a server that has imported this module, so it starts in milliseconds.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+# Every import here is one that no child waits for; skops is the faster the earlier it is.
+import skops.io  # noqa: F401, I001
+import mlflow.artifacts  # noqa: F401
+import mlflow.store.model_registry.sqlalchemy_store  # noqa: F401
+import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+import polars as pl
+import s3fs  # noqa: F401
+import xgboost  # noqa: F401
+from airflow.providers.amazon.aws.fs import s3  # noqa: F401
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook  # noqa: F401
+from airflow.sdk import ObjectStoragePath  # noqa: F401
+
+from include import lake as lake_module
+from include import validation
+from include.lake import Lake, Manifest
+from include.registry import ModelVersion
+from include.settings import settings
+from tests.unit.helpers import infer
+
+PARTS = ["first", "second"]
+
+
+def run(
+    function: Callable[..., object], environment: dict[str, str], *arguments: object
+) -> None:
+    """Run a function of this module with an environment of its own."""
+    os.environ.update(environment)
+    settings.cache_clear()
+    function(*arguments)
+
+
+def write_version(lake: Lake, content: int, rows: int = 1000) -> Manifest:
+    """Publish a version of which every value of every part says whose it is."""
+    version = lake.new_version("table", "2013-03-01")
+    for part in PARTS:
+        version.write_frame(part, pl.DataFrame({"content": [content] * rows}), rows // 4)
+    return version.publish(PARTS, {"content": content})
+
+
+def write_until_step(root: str, content: int, step: int, functions: set[str]) -> None:
+    """Publish a version, but die at the n-th step of these functions of `lake.py`."""
+    lake = Lake(root)
+    die_at_step(step, functions)
+    write_version(lake, content)
+
+
+def write_forever(root: str, contents: list[int]) -> None:
+    """Publish one content after the other until somebody ends it."""
+    lake = Lake(root)
+    while True:
+        for content in contents:
+            write_version(lake, content)
+
+
+def write_often(root: str, content: int, times: int) -> None:
+    """Publish the same content again and again."""
+    lake = Lake(root)
+    for _ in range(times):
+        write_version(lake, content)
+
+
+def validate_often(root: str, key: str, times: int) -> None:
+    """Validate and publish the same day again and again."""
+    for _ in range(times):
+        validation.validate_day(Lake(root), "validated", key)
+
+
+def infer_until_file(root: str, key: str, model: ModelVersion, files: int) -> None:
+    """Score and publish a day, but die before the n-th file is given its name."""
+    die_before_file(root, files)
+    infer(Lake(root), key, model)
+
+
+def infer_often(root: str, key: str, model: ModelVersion, times: int) -> None:
+    """Score and publish the same day again and again."""
+    for _ in range(times):
+        infer(Lake(root), key, model)
+
+
+def die_at_step(number: int, functions: set[str]) -> None:
+    """Kill this process before the n-th line of these functions of `lake.py` that is run."""
+    left = number
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal left
+        code = frame.f_code
+        if code.co_filename != lake_module.__file__ or code.co_name not in functions:
+            return None
+        if event == "line" or (event == "return" and code.co_name == "_put"):
+            left -= 1
+            if left == 0:
+                die()
+        return trace
+
+    sys.settrace(trace)
+
+
+def die_before_file(folder: str, number: int) -> None:
+    """Kill this process before the n-th time that a file under a folder is renamed."""
+    left = number
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        if event == "os.rename" and str(arguments[1]).startswith(folder):
+            left -= 1
+            if left == 0:
+                die()
+
+    sys.addaudithook(audit)
+
+
+def die() -> None:
+    """End this process as a lost machine does: nothing is cleaned up."""
+    os.kill(os.getpid(), signal.SIGKILL)

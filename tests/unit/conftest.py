@@ -1,0 +1,194 @@
+"""A lake with twenty real days, a champion trained on them, an S3 server, and killable children."""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import socket
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+from include.lake import Lake
+from include.registry import ModelVersion
+
+hypothesis.settings.register_profile(
+    "house",
+    deadline=None,
+    derandomize=True,
+    max_examples=25,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("house")
+
+FIRST_DAY, LAST_DAY = date(2013, 2, 1), date(2013, 2, 20)
+"""Days that are landed, validated and published, truth included, in every test's `lake`."""
+
+TRAINED = ("2013-02-01", "2013-02-16")
+"""Window of the champion's training set, the last five days being its holdout."""
+
+OLD_DAY, NEW_DAY = "2013-02-20", "2013-02-21"
+"""A published day, and one of which nothing is there yet."""
+
+
+@dataclass(frozen=True)
+class History:
+    """What is made once for all tests; nobody changes it."""
+
+    folder: Path
+    training_set: str
+    champion: ModelVersion
+
+    @property
+    def registry(self) -> str:
+        """URI of its MLflow store."""
+        return f"sqlite:///{self.folder / 'mlflow' / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="session")
+def history(tmp_path_factory: pytest.TempPathFactory) -> History:
+    """Twenty validated days and a champion; with pytest-xdist one worker makes it for all."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    folder, done = root / "history", root / "history.json"
+    with (root / "history.lock").open("w") as lock, pytest.MonkeyPatch.context() as patch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            done.write_text(json.dumps(make_history(folder, patch)))
+    made = json.loads(done.read_text())
+    return History(folder, made["training_set"], ModelVersion(**made["champion"]))
+
+
+def make_history(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    from include import registry, training, validation
+    from include.settings import settings
+
+    patch.setenv("ML_DATA_DIR", str(folder))
+    patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow' / 'mlflow.db'}")
+    settings.cache_clear()
+    lake = Lake(str(folder / "lake"))
+    for number in range((LAST_DAY - FIRST_DAY).days + 1):
+        for table in validation.TABLES:
+            validation.validate_day(lake, table, (FIRST_DAY + timedelta(number)).isoformat())
+    registry.create_store()
+    training_set = training.build_training_set(lake, *TRAINED, holdout_days=5)
+    run = training.train(lake, training_set, "the tests")
+    training.evaluate(lake, training_set, run)
+    champion = training.register_champion(run)
+    settings.cache_clear()
+    return {"training_set": training_set, "champion": vars(champion)}
+
+
+@pytest.fixture(autouse=True)
+def own_data(configure: Callable[..., None], tmp_path: Path) -> None:
+    """No test writes into the project's own data folder."""
+    configure(data_dir=tmp_path, mlflow_tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+@pytest.fixture
+def lake(history: History, configure: Callable[..., None], tmp_path: Path) -> Lake:
+    """A test's own lake with the history's days in it. The champion is the history's: read only."""
+    copy_lake(history, tmp_path / "lake")
+    configure(mlflow_tracking_uri=history.registry)
+    return Lake(str(tmp_path / "lake"))
+
+
+def copy_lake(history: History, folder: Path) -> None:
+    """Copy the history's lake by hard links: files of a lake are replaced, never changed."""
+    shutil.copytree(history.folder / "lake", folder, copy_function=os.link)
+
+
+@pytest.fixture
+def own_registry(history: History, configure: Callable[..., None], tmp_path: Path) -> Path:
+    """A test's own copy of the model registry, to change at will. Artifacts are the history's."""
+    copy = tmp_path / "mlflow.db"
+    with (
+        sqlite3.connect(history.registry.removeprefix("sqlite:///")) as source,
+        sqlite3.connect(copy) as target,
+    ):
+        source.backup(target)
+    configure(mlflow_tracking_uri=f"sqlite:///{copy}")
+    return copy
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[dict[str, str]]:
+    """A real S3 protocol on localhost. Gives the environment that leads boto and Airflow to it."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment = s3_environment(f"http://{host}:{port}")
+    boto3.client(
+        "s3",
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",
+        region_name="us-east-1",
+    ).create_bucket(Bucket="bucket")
+    yield environment
+    server.stop()
+
+
+def s3_environment(url: str) -> dict[str, str]:
+    """Variables for `s3://bucket` (boto's own) and for `s3://lake_test@bucket` (a connection)."""
+    connection = {
+        "conn_type": "aws",
+        "login": "testing",
+        "password": "testing",
+        "extra": {"endpoint_url": url, "region_name": "us-east-1"},
+    }
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AIRFLOW_CONN_LAKE_TEST": json.dumps(connection),
+    }
+
+
+@pytest.fixture
+def s3_root(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty place on S3 that a connection of Airflow's leads to."""
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://lake_test@bucket/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(params=["folder", "file URI", "s3 by connection", "s3 by environment"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where an empty lake is: every kind of place in turn."""
+    if request.param == "folder":
+        return str(tmp_path / "empty")
+    if request.param == "file URI":
+        return f"file://{tmp_path / 'empty'}"
+    place: str = request.getfixturevalue("s3_root")
+    return place if "connection" in request.param else place.replace("lake_test@", "")
+
+
+@pytest.fixture(scope="session")
+def children() -> Any:
+    """Context of processes that start in milliseconds, with everything imported, to be killed."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "tests.unit.children"])
+    return context
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port of localhost that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,74 @@
+"""Steps that many tests take."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from include import scoring, validation
+from include.errors import BadData, PipelineError
+from include.lake import Lake, Part, Version
+from include.registry import ModelVersion
+
+
+def landed(lake: Lake, input_name: str, key: str, table: str = "validated") -> Path:
+    """Land a day and give the path of one of its files, which may be changed."""
+    validation.land(lake, table, key)
+    path = lake.landing_path(input_name, key)
+    assert isinstance(path, Path)
+    return path
+
+
+def replace(path: Path, content: pa.Table | pl.DataFrame | bytes, **options: Any) -> None:
+    """Put another file in place of one. Never writes into it: another lake may share it."""
+    path.unlink(missing_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+        return
+    table = content if isinstance(content, pa.Table) else validation.to_arrow(content)
+    pq.write_table(table, path, **options)
+
+
+def shown(lake: Lake, table: str, key: str) -> dict[str, Part] | None:
+    """What readers see of a partition: each part as it is now, and as the manifest promised it."""
+    manifest = lake.manifest(table, key)
+    if manifest is None:
+        return None
+    version = Version(lake, table, key, manifest.version)
+    assert {part: version.describe(part) for part in manifest.parts} == manifest.parts
+    return manifest.parts
+
+
+@contextmanager
+def refused(
+    lake: Lake, table: str, key: str, *words: str, kind: type[PipelineError] = BadData
+) -> Iterator[None]:
+    """The block fails with these words in its message, and readers see what they saw before."""
+    manifest, before = lake.manifest(table, key), shown(lake, table, key)
+    with pytest.raises(kind) as failure:
+        yield
+    assert [word for word in words if word not in str(failure.value)] == [], str(failure.value)
+    assert lake.manifest(table, key) == manifest
+    assert shown(lake, table, key) == before
+
+
+def predict(lake: Lake, key: str, model: ModelVersion) -> str:
+    """All steps from a validated day to its predictions, checked, not published."""
+    features = scoring.preprocess(lake, key)
+    chunks = [scoring.Chunk(**chunk) for chunk in scoring.plan_chunks(lake, features, model)]
+    paths = [scoring.score_chunk(lake, chunk) for chunk in chunks]
+    return scoring.assemble(lake, features, chunks, paths)
+
+
+def infer(lake: Lake, key: str, model: ModelVersion) -> pl.DataFrame:
+    """All steps from a validated day to its published predictions, which it returns."""
+    predictions = predict(lake, key, model)
+    features = str(lake.current("features", key))
+    check = scoring.check_outputs(lake, predictions, features, model)
+    scoring.publish(lake, predictions, check, {"features": features})
+    return lake.current("predictions", key).read("predictions")

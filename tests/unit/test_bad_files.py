@@ -1,0 +1,319 @@
+"""Files that break the contract: a clear error with file, day and reason, and nothing published.
+
+Each is tried on a day that nobody has published yet, and on a published one: readers see what
+they saw before.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include import validation
+from include.errors import BadData, MissingData
+from include.lake import Lake
+from include.usecase.schema import FLIGHTS
+from tests.unit.conftest import NEW_DAY, OLD_DAY
+from tests.unit.helpers import landed, refused, replace, shown
+from tests.unit.test_lake import NO_DATES
+
+COLUMNS = list(FLIGHTS.schema.columns)
+
+Table = Callable[[pa.Table], pa.Table]
+
+
+@pytest.fixture(params=[NEW_DAY, OLD_DAY], ids=["new day", "published day"])
+def key(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def validate(lake: Lake, key: str) -> None:
+    assert validation.validate_day(lake, "validated", key)
+
+
+def latest_report(lake: Lake, key: str) -> dict:
+    """The newest report of a day, as JSON; its page tells the same."""
+    folder = lake.partition_path("validated", key)
+    assert isinstance(folder, Path)
+    path = max(folder.glob("*/report.json"), key=lambda path: path.stat().st_mtime_ns)
+    report = json.loads(path.read_text())
+    page = path.with_suffix(".html").read_text()
+    assert all(str(line[:40]) in page for line in [report["key"], report["state"]])
+    return report
+
+
+def test_a_missing_file_fails_the_day_and_is_named(lake: Lake) -> None:
+    key = "2013-02-22"
+    path = lake.landing_path("flights", key)
+    with refused(lake, "validated", key, f"Partition {key}", str(path), "no file", kind=MissingData):
+        validation.check_contract(lake, "validated", key)
+    assert latest_report(lake, key)["state"] == "failed"
+
+
+def test_a_missing_file_of_a_published_day_leaves_it_as_it_was(lake: Lake) -> None:
+    path = lake.landing_path("flights", OLD_DAY)
+    path.unlink()
+    with refused(lake, "validated", OLD_DAY, str(path), kind=MissingData):
+        validation.check_contract(lake, "validated", OLD_DAY)
+
+
+def half(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def as_csv(content: bytes) -> bytes:
+    return pl.read_parquet(content).write_csv().encode()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda content: b"", "size is 0 bytes"),
+        (half, "magic bytes not found in footer"),
+        (lambda content: content[:-1], "magic bytes not found in footer"),
+        (lambda content: content[: len(content) - 8 - 300] + content[-8:], "cannot be read as"),
+        (as_csv, "magic bytes not found in footer"),
+        (lambda content: json.dumps({"error": "quota"}).encode() * 9, "magic bytes not found"),
+    ],
+    ids=["empty", "cut off", "one byte short", "hole in the footer", "a CSV", "an error message"],
+)
+@pytest.mark.parametrize("input_name", ["flights", "weather"])
+def test_a_file_that_is_no_parquet_fails_the_day_and_is_named(
+    spoil: Callable[[bytes], bytes], reason: str, input_name: str, key: str, lake: Lake
+) -> None:
+    path = landed(lake, input_name, key)
+    replace(path, spoil(path.read_bytes()))
+    with refused(lake, "validated", key, f"Partition {key}", str(path), reason):
+        validate(lake, key)
+    (breach,) = latest_report(lake, key)["breaches"]
+    assert str(path) in breach
+
+
+def test_a_folder_named_parquet_fails_the_day_and_is_named(key: str, lake: Lake) -> None:
+    path = landed(lake, "flights", key)
+    path.rename(path.with_suffix(".part"))
+    path.mkdir()
+    with refused(lake, "validated", key, str(path), "is a directory"):
+        validate(lake, key)
+
+
+@pytest.mark.parametrize("compression", ["snappy", "zstd", "none"])
+@pytest.mark.parametrize("input_name", ["flights", "weather"])
+def test_a_file_with_a_damaged_page_in_the_middle_fails_the_day_and_is_named(
+    input_name: str, compression: str, key: str, lake: Lake
+) -> None:
+    path = landed(lake, input_name, key)
+    replace(path, pq.read_table(path), row_group_size=20, compression=compression)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 200] = b"\xff" * 200
+    replace(path, bytes(content))
+    with refused(lake, "validated", key, f"Partition {key}", str(path), "is damaged"):
+        validate(lake, key)
+    (breach,) = latest_report(lake, key)["breaches"]
+    assert str(path) in breach
+
+
+@given(data=st.data())
+def test_a_file_with_any_byte_changed_is_published_or_refused_never_a_bug(
+    lake: Lake, data: st.DataObject
+) -> None:
+    path = landed(lake, "flights", NEW_DAY)
+    if not (good := path.with_suffix(".good")).exists():
+        pq.write_table(pq.read_table(path).slice(0, 30), good, compression="none")
+    content = bytearray(good.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] ^= data.draw(st.integers(1, 255))
+    replace(path, bytes(content))
+    try:
+        files = validation.check_contract(lake, "validated", NEW_DAY)
+        checks = [validation.check_rows(lake, **file) for file in files]
+    except BadData as error:
+        assert str(path) in str(error)
+    else:
+        assert [check.valid + check.quarantined for check in checks] == [c.rows for c in checks]
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_missing_column_fails_the_day_and_is_named(name: str, lake: Lake) -> None:
+    path = landed(lake, "flights", OLD_DAY)
+    replace(path, pq.read_table(path).drop_columns([name]))
+    with refused(lake, "validated", OLD_DAY, str(path), f"column '{name}' is missing"):
+        validate(lake, OLD_DAY)
+
+
+@pytest.mark.parametrize("name", ["arr_delay", "", "Carrier", "größe"])
+def test_an_extra_column_fails_the_day_and_is_named(name: str, key: str, lake: Lake) -> None:
+    path = landed(lake, "flights", key)
+    table = pq.read_table(path)
+    replace(path, table.append_column(name, table["distance"]))
+    with refused(lake, "validated", key, str(path), f"column '{name}' is not in the contract"):
+        validate(lake, key)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("dest", "dest_code"), ("distance", "distances"), ("flight", "Flight")]
+)
+def test_a_renamed_column_fails_the_day_with_both_names(
+    old: str, new: str, key: str, lake: Lake
+) -> None:
+    path = landed(lake, "flights", key)
+    replace(path, pl.read_parquet(path).rename({old: new}))
+    words = [f"column '{old}' is missing (is it '{new}' now?)", f"column '{new}' is not in the"]
+    with refused(lake, "validated", key, str(path), *words):
+        validate(lake, key)
+
+
+def test_reordered_columns_fail_the_day_and_are_named(key: str, lake: Lake) -> None:
+    path = landed(lake, "flights", key)
+    moved = [*COLUMNS[1:], COLUMNS[0]]
+    replace(path, pl.read_parquet(path).select(moved))
+    words = ["columns are in another order: " + ", ".join(moved), "must be " + ", ".join(COLUMNS)]
+    with refused(lake, "validated", key, str(path), *words):
+        validate(lake, key)
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_column_of_another_type_fails_the_day_and_is_named(name: str, lake: Lake) -> None:
+    path = landed(lake, "flights", OLD_DAY)
+    table = pq.read_table(path)
+    replace(path, table.set_column(COLUMNS.index(name), name, pa.array([1.5] * len(table))))
+    with refused(lake, "validated", OLD_DAY, str(path), f"column '{name}' is Float64, must be "):
+        validate(lake, OLD_DAY)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda time: time.cast(pa.timestamp("ns", "UTC")), "Datetime(time_unit='ns', time_zone='UTC')"),
+        (lambda time: time.cast(pa.timestamp("us", "America/New_York")), "time_zone='America/New_York'"),
+        (lambda time: time.cast(pa.timestamp("us")), "Datetime(time_unit='us', time_zone=None)"),
+        (lambda time: pa.chunked_array([pa.nulls(len(time))]), "Null"),
+        (lambda time: time.cast(pa.string()).dictionary_encode(), "Categorical"),
+    ],
+)
+def test_a_time_of_another_unit_or_zone_is_another_type(
+    change: Callable[[pa.ChunkedArray], pa.ChunkedArray], found: str, lake: Lake
+) -> None:
+    path = landed(lake, "flights", OLD_DAY)
+    table = pq.read_table(path)
+    replace(path, table.set_column(COLUMNS.index("time_hour"), "time_hour", change(table["time_hour"])))
+    with refused(lake, "validated", OLD_DAY, "column 'time_hour' is ", found):
+        validate(lake, OLD_DAY)
+
+
+def test_a_column_that_is_there_twice_fails_the_day_and_is_named(key: str, lake: Lake) -> None:
+    path = landed(lake, "flights", key)
+    table = pq.read_table(path)
+    twice = pa.table([*table.columns, table["dest"]], names=[*COLUMNS, "dest"])
+    replace(path, twice)
+    with refused(lake, "validated", key, str(path), "column 'dest' is there 2 times"):
+        validate(lake, key)
+
+
+def test_every_breach_in_every_file_is_named_at_once(key: str, lake: Lake) -> None:
+    flights, weather = landed(lake, "flights", key), landed(lake, "weather", key)
+    table = pl.read_parquet(flights).drop("tailnum", "seats").rename({"origin": "origins"})
+    table = table.with_columns(pl.col("distance", "flight").cast(pl.Float64), extra=1)
+    replace(flights, table.select(pl.exclude("date"), "date"))
+    replace(weather, b"")
+    words = [
+        "9 breach(es)", str(flights), str(weather), "column 'tailnum' is missing",
+        "column 'seats' is missing", "column 'origin' is missing (is it 'origins' now?)",
+        "column 'origins' is not in the contract", "column 'extra' is not in the contract",
+        "column 'flight' is Float64, must be Int32", "column 'distance' is Float64, must be Int32",
+        "columns are in another order: carrier, flight", "0 bytes",
+    ]  # fmt: skip
+    with refused(lake, "validated", key, *words):
+        validate(lake, key)
+    assert len(latest_report(lake, key)["breaches"]) == 9
+
+
+@pytest.mark.parametrize("input_name", ["flights", "weather"])
+def test_a_file_without_rows_fails_the_day_and_is_named(
+    input_name: str, key: str, lake: Lake
+) -> None:
+    path = landed(lake, input_name, key)
+    replace(path, pq.read_table(path).slice(0, 0))
+    with refused(lake, "validated", key, f"Partition {key}", str(path), "has no rows"):
+        validate(lake, key)
+
+
+def test_text_that_is_not_utf_8_fails_the_day_and_names_the_column(key: str, lake: Lake) -> None:
+    path = landed(lake, "flights", key)
+    table = pq.read_table(path)
+    latin_1 = pa.array([f"S{n}o".replace("0", "ã").encode("latin-1") for n in range(len(table))])
+    as_text = pa.Array.from_buffers(pa.string(), len(table), latin_1.buffers())
+    replace(path, table.set_column(COLUMNS.index("tailnum"), "tailnum", as_text))
+    with refused(lake, "validated", key, str(path), "column 'tailnum'", "UTF8"):
+        validate(lake, key)
+
+
+@pytest.mark.parametrize("key", NO_DATES)
+@pytest.mark.parametrize("table", list(validation.TABLES))
+def test_a_key_that_is_no_date_lands_and_publishes_nothing(
+    table: str, key: str, tmp_path: Path
+) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    for use in (validation.land, validation.check_contract, validation.validate_day):
+        with pytest.raises(BadData) as failure:
+            use(lake, table, key)
+        assert f"{key!r} is no partition" in str(failure.value)
+    assert not list(tmp_path.rglob("*.parquet"))
+    assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"), [(b"", BadData), (b"a,b\n1,2\n" * 9, BadData), (None, MissingData)]
+)
+def test_a_bad_file_on_s3_fails_the_day_and_is_named(
+    content: bytes | None, kind: type[BadData], s3_root: str
+) -> None:
+    lake = Lake(s3_root)
+    path = lake.landing_path("flights", NEW_DAY)
+    if content is not None:
+        with path.open("wb") as file:
+            file.write(content)
+    with refused(lake, "validated", NEW_DAY, f"Partition {NEW_DAY}", str(path), kind=kind):
+        validation.check_contract(lake, "validated", NEW_DAY)
+
+
+def test_a_day_is_validated_on_s3_as_in_a_folder(s3_root: str, lake: Lake) -> None:
+    remote = Lake(s3_root)
+    validate(remote, NEW_DAY)
+    validate(lake, NEW_DAY)
+    assert shown(remote, "validated", NEW_DAY) == shown(lake, "validated", NEW_DAY)
+
+
+def test_a_mended_file_is_published_by_the_next_run(lake: Lake) -> None:
+    path = landed(lake, "flights", NEW_DAY)
+    good = path.read_bytes()
+    replace(path, half(good))
+    with refused(lake, "validated", NEW_DAY, "cannot be read"):
+        validate(lake, NEW_DAY)
+    replace(path, good)
+    validate(lake, NEW_DAY)
+    assert shown(lake, "validated", NEW_DAY) is not None
+
+
+def test_a_file_that_has_landed_is_never_fetched_again(lake: Lake) -> None:
+    path = landed(lake, "flights", NEW_DAY)
+    replace(path, b"dropped by hand")
+    assert validation.land(lake, "validated", NEW_DAY) == ["flights", "weather"]
+    assert path.read_bytes() == b"dropped by hand"
+
+
+def test_truth_lands_apart_from_what_is_scored(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    assert validation.land(lake, "actuals", NEW_DAY) == ["actuals"]
+    assert [path.name for path in (tmp_path / "landing").iterdir()] == ["actuals"]
+
+
+def test_truth_that_has_not_landed_is_no_failure(lake: Lake) -> None:
+    assert validation.check_contract(lake, "actuals", NEW_DAY) == []

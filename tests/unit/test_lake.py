@@ -1,0 +1,306 @@
+"""What a partition is, who sees it when, and what is left of it; on a folder and on S3."""
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include import lake as lake_module
+from include.errors import BadData, DependencyDown, MissingData, kind_of
+from include.lake import Lake, Manifest, Version
+from tests.unit.conftest import s3_environment
+from tests.unit.helpers import replace, shown
+
+DAY = "2013-03-01"
+NO_DATES = [
+    None, "", "2013-3-1", "20130301", "2013-W09-5", "2013-02-30", "2013-03-01T00:00", " 2013-03-01",
+    "2013-03-01\n", "../x", "2013-03-01/../2013-03-02", "date=2013-03-01", "yesterday", 20130301,
+    date(2013, 3, 1),
+]  # fmt: skip
+
+
+def publish(lake: Lake, content: int, key: str = DAY, rows: int = 10) -> Version:
+    version = lake.new_version("table", key)
+    for part in ("a", "b"):
+        version.write_frame(part, pl.DataFrame({"content": [content] * rows}))
+    version.publish(["a", "b"], {"content": content})
+    return version
+
+
+def contents(lake: Lake, key: str = DAY) -> set[int]:
+    version = lake.current("table", key)
+    return {value for part in ("a", "b") for value in version.read(part)["content"].to_list()}
+
+
+@pytest.mark.parametrize("key", NO_DATES)
+def test_a_key_that_is_no_date_is_refused_by_name(key: str, tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    for use in (lake_module.parse_key, lambda key: lake.manifest("table", key)):
+        with pytest.raises(BadData) as failure:
+            use(key)
+        assert repr(key) in str(failure.value)
+    with pytest.raises(BadData):
+        lake.new_version("table", key)
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(st.dates())
+def test_a_key_is_the_day_it_names(day: date) -> None:
+    assert lake_module.parse_key(day.isoformat()) == day
+
+
+@given(st.dates(min_value=date(1, 2, 1)), st.integers(0, 30))
+def test_days_before_a_key_are_counted_back(day: date, days: int) -> None:
+    assert lake_module.days_before(day.isoformat(), days) == (day - timedelta(days)).isoformat()
+
+
+def test_nobody_sees_a_version_before_it_is_published(root: str) -> None:
+    lake = Lake(root)
+    version = lake.new_version("table", DAY)
+    version.write_frame("a", pl.DataFrame({"content": [1]}))
+    assert lake.manifest("table", DAY) is None
+    assert lake.published_keys("table") == []
+    with pytest.raises(MissingData, match=rf"'table' has no published partition {DAY} under .*"):
+        lake.current("table", DAY)
+    with pytest.raises(MissingData, match=version.name):
+        version.manifest()
+
+
+def test_a_version_replaces_the_one_before_whole(root: str) -> None:
+    lake = Lake(root)
+    old, new = publish(lake, 1), publish(lake, 2)
+    assert lake.current("table", DAY).name == new.name
+    assert contents(lake) == {2}
+    assert old.read("a")["content"].to_list() == [1] * 10
+    assert old.manifest().metadata == {"content": 1}
+
+
+def test_a_manifest_tells_rows_bytes_hash_and_columns_of_every_part(root: str) -> None:
+    lake = Lake(root)
+    publish(lake, 1)
+    parts = shown(lake, "table", DAY)
+    assert parts is not None
+    assert {(part.rows, tuple(part.columns)) for part in parts.values()} == {(10, ("content",))}
+
+
+def test_a_reference_leads_back_to_its_version(root: str) -> None:
+    lake = Lake(root)
+    version = publish(lake, 1)
+    again = lake.version(str(version))
+    assert (again.table, again.key, again.path) == (version.table, version.key, version.path)
+    assert lake_module.key_of(str(version)) == DAY
+    nested = Version(lake, "quarantine/table", DAY, version.name)
+    assert lake.version(str(nested)).table == "quarantine/table"
+
+
+def test_published_keys_are_listed_oldest_first(root: str) -> None:
+    lake = Lake(root)
+    for key in ("2013-03-02", "2012-12-31", "2013-03-01"):
+        publish(lake, 1, key)
+    lake.new_version("table", "2013-03-03").write_frame("a", pl.DataFrame({"content": [1]}))
+    assert lake.published_keys("table") == ["2012-12-31", "2013-03-01", "2013-03-02"]
+    assert lake.published_keys("no such table") == []
+
+
+def test_a_part_is_read_by_column(root: str) -> None:
+    version = Lake(root).new_version("table", DAY)
+    version.write_frame("a", pl.DataFrame({"x": [1, 2], "y": ["é", "日本"]}))
+    assert version.read("a", ["y"]).to_dict(as_series=False) == {"y": ["é", "日本"]}
+
+
+def test_a_part_that_is_not_there_is_missing_by_path(root: str) -> None:
+    version = Lake(root).new_version("table", DAY)
+    with pytest.raises(MissingData, match=rf"table/date={DAY}/{version.name}/a\.parquet"):
+        version.read("a")
+
+
+def test_a_part_whose_writing_fails_never_appears(root: str) -> None:
+    version = Lake(root).new_version("table", DAY)
+    version.write_frame("a", pl.DataFrame({"content": [1]}))
+    before = version.describe("a")
+    with pytest.raises(ZeroDivisionError), version.write("a", pa.schema([("x", pa.int8())])):
+        _ = 1 / 0
+    assert version.describe("a") == before
+    assert [path.name for path in lake_module._list(version.path)] == ["a.parquet"]
+
+
+def test_a_text_is_written_and_replaced_whole(root: str) -> None:
+    path = Lake(root).root / "folder" / "note.txt"
+    for text in ("first", "zweite Ausgabe: größer"):
+        lake_module.put_text(path, text)
+        assert lake_module.read_text(path) == text
+    assert [found.name for found in lake_module._list(path.parent)] == ["note.txt"]
+
+
+def test_scratch_files_of_killed_writers_do_no_harm(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    version = publish(lake, 1)
+    for folder in (version.path, version.path.parent, version.path.parent.parent):
+        assert isinstance(folder, Path)
+        (folder / ".current.json.4711.ab12cd34").write_text("{")
+        (folder / ".a.parquet.4711.ab12cd34").write_bytes(b"PAR1")
+    assert lake.published_keys("table") == [DAY]
+    assert contents(lake) == {1}
+    publish(lake, 2)
+    assert contents(lake) == {2}
+
+
+def made(lake: Lake, days_ago: float, content: int, published: bool = True) -> str:
+    """A version as it would be, had it been made some days ago."""
+    moment = datetime.now(UTC) - timedelta(days=days_ago)
+    name = f"{moment.strftime(lake_module.VERSION_TIME)}-{content:08x}"
+    version = Version(lake, "table", DAY, name)
+    for part in ("a", "b"):
+        version.write_frame(part, pl.DataFrame({"content": [content]}))
+    if published:
+        version.publish(["a", "b"])
+    return name
+
+
+def versions(lake: Lake) -> set[str]:
+    found = lake_module._list(lake.partition_path("table", DAY))
+    return {path.name for path in found} - {"current.json"}
+
+
+def test_only_versions_replaced_long_ago_are_deleted(root: str, configure) -> None:
+    configure(lake_keep_days=30)
+    lake = Lake(root)
+    gone = {made(lake, 50, 1), made(lake, 45, 2, published=False), made(lake, 40, 3)}
+    kept = {made(lake, 35, 4), made(lake, 20, 5), made(lake, 10, 6, published=False)}
+    current = publish(lake, 7).name
+    assert versions(lake) == kept | {current}
+    assert not gone & versions(lake)
+
+
+def test_a_version_is_not_deleted_the_moment_it_is_replaced_however_old(root: str, configure) -> None:
+    configure(lake_keep_days=1)
+    lake = Lake(root)
+    made(lake, 400, 1)
+    reader = lake.current("table", DAY)
+    publish(lake, 2)
+    assert reader.read("a")["content"].to_list() == [1]
+
+
+def test_the_current_version_is_kept_however_old(tmp_path: Path, configure) -> None:
+    configure(lake_keep_days=1)
+    lake = Lake(str(tmp_path))
+    current = made(lake, 100, 1)
+    made(lake, 50, 2, published=False)
+    lake.prune("table", DAY)
+    assert versions(lake) == {current}
+
+
+def test_what_is_no_version_is_never_deleted(tmp_path: Path, configure) -> None:
+    configure(lake_keep_days=1)
+    lake = Lake(str(tmp_path))
+    strangers = {"notes", "2013", "20130301T000000x".replace("T", "-")}
+    for name in strangers:
+        (tmp_path / "table" / f"date={DAY}" / name).mkdir(parents=True)
+    publish(lake, 1)
+    assert strangers < versions(lake)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "size is 0 bytes"),
+        (b"PAR1", "smaller than"),
+        (b"a,b\n1,2\n" * 10, "magic bytes not found"),
+        (b"PAR1" + b"\xff" * 100 + b"\x40\x00\x00\x00PAR1", "thrift"),
+    ],
+)
+def test_what_is_no_parquet_is_bad_data_by_path_and_reason(
+    content: bytes, reason: str, root: str
+) -> None:
+    path = Lake(root).root / "landing" / "flights" / f"{DAY}.parquet"
+    with lake_module.atomic_file(path) as scratch:
+        scratch.write_bytes(content)
+    with pytest.raises(BadData) as failure:
+        lake_module.open_parquet(path)
+    assert str(path) in str(failure.value)
+    assert reason in str(failure.value)
+
+
+def test_a_folder_in_place_of_a_file_is_bad_data(tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").mkdir()
+    with pytest.raises(BadData, match="is a directory"):
+        lake_module.open_parquet(tmp_path / "x.parquet")
+
+
+def test_a_manifest_is_what_was_published(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    version = publish(lake, 1)
+    manifest = lake.manifest("table", DAY)
+    assert isinstance(manifest, Manifest)
+    assert manifest == version.manifest()
+    assert (manifest.table, manifest.key, manifest.version) == ("table", DAY, version.name)
+    assert datetime.fromisoformat(manifest.published_at).tzinfo is not None
+    assert json.loads((version.path.parent / "current.json").read_text())["metadata"] == {
+        "content": 1
+    }
+
+
+def test_a_file_of_another_lake_is_not_changed_by_replacing_it(tmp_path: Path) -> None:
+    """The tests copy lakes by hard links: this is why they may."""
+    first, second = tmp_path / "first.txt", tmp_path / "second.txt"
+    lake_module.put_text(first, "old")
+    second.hardlink_to(first)
+    lake_module.put_text(first, "new")
+    replace(second, b"other")
+    assert (first.read_text(), second.read_text()) == ("new", "other")
+
+
+@pytest.mark.usefixtures("s3_root")
+def test_a_bucket_that_is_not_there_is_a_dependency_that_is_down() -> None:
+    with pytest.raises(DependencyDown, match="bucket does not exist"):
+        publish(Lake("s3://no-such-bucket/lake"), 1)
+
+
+def test_a_store_that_does_not_answer_is_a_dependency_that_is_down(
+    monkeypatch: pytest.MonkeyPatch, unused_port: int
+) -> None:
+    lake = lake_at(f"http://127.0.0.1:{unused_port}", monkeypatch)
+    with pytest.raises(Exception, match="Could not connect") as failure:
+        lake.manifest("table", DAY)
+    assert kind_of(failure.value) == "dependency down"
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (503, "ServiceUnavailable")])
+def test_a_store_that_refuses_a_write_is_a_dependency_that_is_down(
+    status: int, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = f"<Error><Code>{code}</Code><Message>no, {code}</Message></Error>".encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        lake = lake_at(f"http://127.0.0.1:{server.server_port}", monkeypatch)
+        with pytest.raises(Exception, match=code) as failure:
+            lake_module.put_text(lake.root / "note.txt", "text")
+        server.shutdown()
+    assert kind_of(failure.value) == "dependency down"
+
+
+def lake_at(url: str, monkeypatch: pytest.MonkeyPatch) -> Lake:
+    """A lake on another S3 server, by a connection of its own."""
+    variables = s3_environment(url) | {"AWS_MAX_ATTEMPTS": "1"}
+    name = f"lake_{url.rpartition(':')[2]}"
+    variables[f"AIRFLOW_CONN_{name.upper()}"] = variables.pop("AIRFLOW_CONN_LAKE_TEST")
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    return Lake(f"s3://{name}@bucket/lake")
