@@ -7,6 +7,7 @@ it started it, so the programs that start children stay small.
 import argparse
 import contextlib
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -49,20 +50,30 @@ def at_least(name: str, figure: float, unit: str, limit: float, against: str) ->
     return Claim(name, round(figure, 3), unit, against, f">= {limit:g}", figure >= limit)
 
 
-def report(claims: list[Claim]) -> int:
-    """Print one line of JSON for each claim, last of all; returns the program's exit code."""
-    for claim in claims:
-        print(json.dumps(asdict(claim)), flush=True)
-    return 1 if any(claim.met is False for claim in claims) else 0
+def program(main: Callable[[str], list[Claim]], *steps: Callable[..., dict[str, Any]]) -> int:
+    """Be a benchmark program: run `main` on the size that is asked for, or one of its steps.
 
+    Args:
+        main: measures on a size, `small` or `full`, and returns its claims.
+        steps: what `child` runs in a process of its own: takes and returns what JSON can hold.
 
-def options(description: str | None) -> argparse.Namespace:
-    """The command line of every benchmark program: `--size`, and `--step` for its own children."""
-    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    Returns:
+        The exit code: 1 if a target was not met.
+    """
+    described = (sys.modules["__main__"].__doc__ or "").splitlines()[0]
+    parser = argparse.ArgumentParser(description=described)
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--arguments", type=json.loads, default={}, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.step:
+        step = {one.__name__: one for one in steps}[options.step]
+        print(json.dumps(step(**options.arguments)), flush=True)
+        return 0
+    claims = main(options.size)
+    for claim in claims:
+        print(json.dumps(asdict(claim)), flush=True)
+    return 1 if any(claim.met is False for claim in claims) else 0
 
 
 def say(text: str) -> None:
@@ -80,21 +91,27 @@ def scratch_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def child(module: str, step: str, env: Mapping[str, str], **arguments: Any) -> dict[str, Any]:
-    """Run one step of a program in a process of its own; returns the JSON it printed last.
+def child(
+    step: Callable[..., dict[str, Any]], env: Mapping[str, str], **arguments: Any
+) -> dict[str, Any]:
+    """Run one step of the running program in a process of its own; returns what it returned.
 
     Args:
-        module: name of the program's module, its `__spec__.name`.
-        step: what the child does.
-        env: its environment.
-        arguments: what it gets, as JSON.
+        step: one of those that the program gave to `program`.
+        env: variables that are added to this process's.
+        arguments: what the step gets.
     """
-    command = [sys.executable, "-m", module, "--step", step, "--arguments", json.dumps(arguments)]
+    spec = sys.modules["__main__"].__spec__
+    assert spec is not None, "run it as `python -m benchmarks.<name>`"
+    command = [sys.executable, "-m", spec.name, "--step", step.__name__]
+    command += ["--arguments", json.dumps(arguments)]
     # Without bytecode files every process would compile what it imports.
-    env = {name: value for name, value in env.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    done = subprocess.run(command, env=env, cwd=REPO, capture_output=True, text=True)
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(
+        command, env={**inherited, **env}, cwd=REPO, capture_output=True, text=True
+    )
     if done.returncode != 0:
-        raise SystemExit(f"{module} {step} ended with code {done.returncode}\n{done.stderr}")
+        raise SystemExit(f"{spec.name} {step.__name__} ended with {done.returncode}\n{done.stderr}")
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return answer
 
@@ -123,7 +140,7 @@ def alternate(sides: Mapping[str, Callable[[], T]], repeats: int = REPEATS) -> d
     """Run the sides in turns, in reversed order every other time, so that drift hits both alike."""
     results: dict[str, list[T]] = {name: [] for name in sides}
     for number in range(repeats):
-        for name in reversed(sides) if number % 2 else sides:
+        for name in reversed(list(sides)) if number % 2 else sides:
             results[name].append(sides[name]())
     return results
 

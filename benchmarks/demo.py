@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.common import REPO, at_most, options, report, say, scratch_folder
+from benchmarks.common import REPO, Claim, at_most, program, say, scratch_folder
 
 MAX_SECONDS, MAX_GIGABYTES = 300, 4
 
@@ -37,9 +37,8 @@ def gigabytes_below(data: Path) -> float:
     return total / 1e9
 
 
-def main() -> int:
-    """Run the demo once, stop it, and report how long it took and what it held."""
-    options(__doc__)
+def main(size: str) -> list[Claim]:
+    """Run the demo once, whatever the size, stop it, and say how long it took and what it held."""
     with scratch_folder() as folder, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -61,13 +60,11 @@ def main() -> int:
             subprocess.run(stop, cwd=REPO, env=environment, check=True, capture_output=True)
         if demo.returncode != 0:
             raise SystemExit(f"The demo ended with code {demo.returncode}")
-    return report(
-        [
-            at_most("demo", seconds, "s", MAX_SECONDS, "from an empty data folder, two cores"),
-            at_most("demo_memory", most, "GB", MAX_GIGABYTES, "all its processes together"),
-        ]
-    )
+    return [
+        at_most("demo", seconds, "s", MAX_SECONDS, "from an empty data folder, two cores"),
+        at_most("demo memory", most, "GB", MAX_GIGABYTES, "all its processes together"),
+    ]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

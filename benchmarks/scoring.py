@@ -7,86 +7,82 @@ check of what is already scored, no atomic file. Their scores must be equal.
 """
 
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import (
+    Claim,
     Clock,
     alternate,
     at_least,
     at_most,
     best,
     child,
-    options,
     peak_gigabytes,
-    report,
+    program,
     say,
     scratch_folder,
 )
 
-MODULE = "benchmarks.scoring"
 ROWS = {"small": (500_000, 2_000_000), "full": (5_000_000, 20_000_000)}
+MIN_RATIO = 0.9
 MAX_GIGABYTES = 0.6
 MAX_GROWTH = 1.1
 KEY = "2013-03-01"
 
 
-def main() -> int:
+def main(size: str) -> list[Claim]:
     """Make the data, run both sides in turns, then the pipeline on four times the rows."""
-    chosen = options(__doc__)
-    if chosen.step:
-        print(json.dumps(globals()[chosen.step](**chosen.arguments)))
-        return 0
-    rows, more_rows = ROWS[chosen.size]
+    rows, more_rows = ROWS[size]
     with scratch_folder() as folder:
-        env = {**os.environ, "ML_DATA_DIR": str(folder), "ML_CHUNK_ROWS": str(10 * more_rows)}
-        env["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        env = {
+            "ML_DATA_DIR": str(folder),
+            "ML_CHUNK_ROWS": str(10 * more_rows),
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
 
-        def run(step: str, **arguments: Any) -> dict[str, Any]:
-            found = child(MODULE, step, env, folder=str(folder), **arguments)
+        def run(step: Callable[..., dict[str, Any]], **arguments: Any) -> dict[str, Any]:
+            found = child(step, env, folder=str(folder), **arguments)
             if "seconds" in found:
                 say(
-                    f"  {step:9}{found['rows']:>11,} rows {found['seconds']:7.2f} s "
+                    f"  {step.__name__:9}{found['rows']:>11,} rows {found['seconds']:7.2f} s "
                     f"({found['cpu_seconds']:.2f} CPU-s) "
                     f"{found['rows'] / found['seconds']:>10,.0f} rows/s {found['peak']:.3f} GB"
                 )
             return found
 
         say(f"Training the use case's model; features of {rows:,} rows, resampled from real ones")
-        run("train")
-        made = run("generate", rows=rows)
+        run(train)
+        made = run(generate, rows=rows)
         say(f"  {made['bytes_per_row']:.0f} bytes a row (real days: {made['real']:.0f})")
         say(f"Scoring {rows:,} rows as one chunk, in turns")
         chunk = made["chunk"]
-        runs = alternate({"pipeline": lambda: run("pipeline", chunk=chunk),
-                          "tight": lambda: run("tight", chunk=chunk)})  # fmt: skip
-        run("compare", chunk=chunk)
+        sides = {step.__name__: partial(run, step, chunk=chunk) for step in (pipeline, tight)}
+        runs = alternate(sides)
+        run(compare, chunk=chunk)
         say(f"Scoring {more_rows:,} rows as one chunk")
-        more = run("pipeline", chunk=run("generate", rows=more_rows)["chunk"])
-    seconds = best(runs, "seconds")
-    pipeline, tight = rows / seconds["pipeline"], rows / seconds["tight"]
+        more = run(pipeline, chunk=run(generate, rows=more_rows)["chunk"])
+    speed = {side: rows / seconds for side, seconds in best(runs, "seconds").items()}
     peak = max(one["peak"] for one in runs["pipeline"])
-    return report(
-        [
-            at_least(
-                "scoring speed", pipeline / tight, "x rows/s of the peer", 0.9,
-                f"tight script: {tight:,.0f} rows/s, pipeline {pipeline:,.0f} "
-                f"(best of {len(runs['tight'])}, {rows:,} rows)",
-            ),
-            at_most(
-                "scoring memory", peak, "GB peak RSS", MAX_GIGABYTES,
-                f"a fixed limit, imports included; tight script: "
-                f"{max(one['peak'] for one in runs['tight']):.3f} GB",
-            ),
-            at_most(
-                "scoring memory growth", more["peak"] / peak, "x peak RSS", MAX_GROWTH,
-                f"itself: {more_rows:,} rows against {rows:,}",
-            ),
-        ]
-    )  # fmt: skip
+    return [
+        at_least(
+            "scoring speed", speed["pipeline"] / speed["tight"], "x rows/s of the peer", MIN_RATIO,
+            f"tight script: {speed['tight']:,.0f} rows/s, pipeline {speed['pipeline']:,.0f} "
+            f"(best of {len(runs['tight'])}, {rows:,} rows)",
+        ),
+        at_most(
+            "scoring memory", peak, "GB peak RSS", MAX_GIGABYTES,
+            "a fixed limit, imports included; tight script: "
+            f"{max(one['peak'] for one in runs['tight']):.3f} GB",
+        ),
+        at_most(
+            "scoring memory growth", more["peak"] / peak, "x peak RSS", MAX_GROWTH,
+            f"itself: {more_rows:,} rows against {rows:,}",
+        ),
+    ]  # fmt: skip
 
 
 def train(folder: str) -> dict[str, Any]:
@@ -125,7 +121,8 @@ def generate(folder: str, rows: int) -> dict[str, Any]:
     sample.write_frame("features", real)
     version = lake.new_version("features", KEY)
     with version.write("features", to_arrow(real).schema) as writer:
-        for batch in _resampled(real, NUMERIC, rows, settings().batch_rows, np.random.default_rng(1)):
+        rng = np.random.default_rng(1)
+        for batch in _resampled(real, NUMERIC, rows, settings().batch_rows, rng):
             writer.write_table(to_arrow(batch))
     version.publish(["features"])
     return {
@@ -217,9 +214,10 @@ def compare(folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
         pq.read_table(Path(folder) / f"{side}.parquet", columns=["score"])
         for side in ("pipeline", "tight")
     )
-    assert len(ours) == chunk["rows"] and ours.equals(theirs), "the two sides' scores differ"
+    assert len(ours) == chunk["rows"], "rows were lost"
+    assert ours.equals(theirs), "the two sides' scores differ"
     return {}
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(program(main, train, generate, pipeline, tight, compare))

@@ -6,28 +6,26 @@ a process of its own. The figure is the time from the first mapped task's start 
 end; each DAG runs once before anything is counted. The chunks are scored anew in every run.
 """
 
-import json
-import os
 import shutil
 from datetime import date, datetime, timedelta
+from functools import partial
 from statistics import median
 from typing import Any
 
 from benchmarks.common import (
     REPO,
-    REPEATS,
+    Claim,
     alternate,
     at_most,
     child,
-    options,
-    report,
+    program,
     say,
     scratch_folder,
 )
 from local import embedded
 from local.client import Airflow
 
-MODULE = "benchmarks.task_imports"
+RUNS = {"small": 3, "full": 7}
 TASKS, ROWS = 8, 1000
 MAX_RATIO = 2.0
 KEY = "2013-03-01"
@@ -57,16 +55,12 @@ nothing()
 '''
 
 
-def main() -> int:
+def main(size: str) -> list[Claim]:
     """Start an Airflow on a folder of its own, run both DAGs in turns, stop it."""
-    chosen = options(__doc__)
-    if chosen.step:
-        print(json.dumps(globals()[chosen.step](**chosen.arguments)))
-        return 0
-    repeats = REPEATS if chosen.size == "small" else 2 * REPEATS - 1
+    repeats = RUNS[size]
     with scratch_folder() as folder:
         say("Training a champion; publishing a day of 8,000 real flights")
-        child(MODULE, "prepare", {**os.environ, "ML_DATA_DIR": str(folder)}, folder=str(folder))
+        child(prepare, {"ML_DATA_DIR": str(folder)})
         dags = folder / "dags"
         dags.mkdir()
         shutil.copy(REPO / "dags" / "batch_inference.py", dags)
@@ -74,8 +68,8 @@ def main() -> int:
         try:
             airflow = embedded.start(folder, dags_folder=dags, extra={"ML_CHUNK_ROWS": str(ROWS)})
             sides = {
-                "scoring": lambda: _span(airflow, "batch_inference", KEY),
-                "nothing": lambda: _span(airflow, "nothing", None),
+                "scoring": partial(_span, airflow, "batch_inference", KEY),
+                "nothing": partial(_span, airflow, "nothing", None),
             }
             for dag_id in ("batch_inference", "nothing"):
                 airflow.unpause(dag_id)
@@ -84,15 +78,12 @@ def main() -> int:
             spans = {name: median(found) for name, found in alternate(sides, repeats).items()}
         finally:
             embedded.stop(folder)
-    return report(
-        [
-            at_most(
-                "task imports", spans["scoring"] / spans["nothing"], "x peer's time", MAX_RATIO,
-                f"{TASKS} mapped tasks that import nothing: {spans['nothing']:.2f} s, "
-                f"scoring {spans['scoring']:.2f} s (medians of {repeats})",
-            )
-        ]
-    )  # fmt: skip
+    against = (
+        f"{TASKS} mapped tasks that import nothing: {spans['nothing']:.2f} s, "
+        f"scoring {spans['scoring']:.2f} s (medians of {repeats})"
+    )
+    ratio = spans["scoring"] / spans["nothing"]
+    return [at_most("task imports", ratio, "x peer's time", MAX_RATIO, against)]
 
 
 def _span(airflow: Airflow, dag_id: str, partition_key: str | None) -> float:
@@ -101,7 +92,8 @@ def _span(airflow: Airflow, dag_id: str, partition_key: str | None) -> float:
     run_id = airflow.trigger(dag_id, partition_key=partition_key)
     state = airflow.wait(dag_id, run_id)
     tasks = [one for one in airflow.task_instances(dag_id, run_id) if one["task_id"] == "score"]
-    assert state == "success" and len(tasks) == TASKS, f"{dag_id}: {state}, {len(tasks)} tasks"
+    assert state == "success", f"{dag_id}: {state}"
+    assert len(tasks) == TASKS, f"{dag_id}: {len(tasks)} tasks"
     started = min(datetime.fromisoformat(one["start_date"]) for one in tasks)
     ended = max(datetime.fromisoformat(one["end_date"]) for one in tasks)
     seconds = (ended - started).total_seconds()
@@ -109,7 +101,7 @@ def _span(airflow: Airflow, dag_id: str, partition_key: str | None) -> float:
     return seconds
 
 
-def prepare(folder: str) -> dict[str, Any]:
+def prepare() -> dict[str, Any]:
     """Register a champion, and publish a validated day that gives so many chunks."""
     import polars as pl
 
@@ -141,4 +133,4 @@ def prepare(folder: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(program(main, prepare))

@@ -7,9 +7,9 @@ schema with the same checks, the day's date and the key's uniqueness included; i
 and judges no day. Each run has a process of its own, sides in turns; imports are not timed.
 """
 
-import json
-import os
+from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,8 @@ from benchmarks.common import (
     at_most,
     best,
     child,
-    options,
     peak_gigabytes,
-    report,
+    program,
     say,
     scratch_folder,
 )
@@ -30,7 +29,6 @@ from benchmarks.common import (
 if TYPE_CHECKING:
     from include.contract import Input
 
-MODULE = "benchmarks.validation"
 ROWS = {"small": 500_000, "full": 5_000_000}
 MAX_RATIO = 1.3
 MAX_GIGABYTES = 1.2
@@ -39,35 +37,30 @@ BAD_SHARE = 0.001
 WEATHER = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure"]
 
 
-def main() -> int:
+def main(size: str) -> list[Claim]:
     """Make a clean file and one with bad rows; validate each by both sides in turns."""
-    chosen = options(__doc__)
-    if chosen.step:
-        print(json.dumps(globals()[chosen.step](**chosen.arguments)))
-        return 0
-    rows = ROWS[chosen.size]
+    rows = ROWS[size]
     claims: list[Claim] = []
     with scratch_folder() as folder:
-        env = {**os.environ, "ML_DATA_DIR": str(folder)}
+        path = str(folder / "landed.parquet")
 
-        def run(step: str, **arguments: Any) -> dict[str, Any]:
-            found = child(MODULE, step, env, **arguments)
-            if "seconds" in found:
-                say(
-                    f"  {step:9}{found['seconds']:7.2f} s ({found['cpu_seconds']:.2f} CPU-s) "
-                    f"{found['peak']:.3f} GB, {found['bad']:,} rows are bad"
-                )
+        def run(step: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+            found = child(step, {"ML_DATA_DIR": str(folder)}, path=path)
+            say(
+                f"  {step.__name__:9}{found['seconds']:7.2f} s ({found['cpu_seconds']:.2f} CPU-s) "
+                f"{found['peak']:.3f} GB, {found['bad']:,} rows are bad"
+            )
             return found
 
+        sides = {step.__name__: partial(run, step) for step in (pipeline, pandera)}
         for kind, bad in {"clean": 0, "bad rows": round(rows * BAD_SHARE)}.items():
-            path = str(folder / "landed.parquet")
             say(f"Validating {rows:,} rows x 20 columns, {bad:,} of them bad, in turns")
-            run("generate", path=path, rows=rows, bad=bad)
-            runs = alternate({side: lambda side=side: run(side, path=path)
-                              for side in ("pipeline", "pandera")})  # fmt: skip
-            assert {one["bad"] for side in runs.values() for one in side} == {bad}
+            child(generate, {}, path=path, rows=rows, bad=bad)
+            runs = alternate(sides)
+            found = {one["bad"] for side in runs.values() for one in side}
+            assert found == {bad}, f"{bad} rows are bad, the sides found {found}"
             claims += _claims(kind, rows, runs)
-    return report(claims)
+    return claims
 
 
 def _claims(kind: str, rows: int, runs: dict[str, list[dict[str, Any]]]) -> list[Claim]:
@@ -122,7 +115,8 @@ def generate(path: str, rows: int, bad: int) -> dict[str, Any]:
     for number in range(0, 360, 6):
         day = date(2013, 1, 1) + timedelta(days=number)
         flights, weather = source.fetch("flights", day), source.fetch("weather", day)
-        assert flights is not None and weather is not None
+        assert flights is not None
+        assert weather is not None
         weather = weather.with_columns(pl.col("time_hour") + source.WEATHER_AGE)
         joined = flights.join(weather, on=["origin", "time_hour"], how="left")
         days.append(joined.with_columns(pl.col("time_hour") + (DAY - day)))
@@ -199,4 +193,4 @@ def pandera(path: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(program(main, generate, pipeline, pandera))

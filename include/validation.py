@@ -313,7 +313,8 @@ def _slices(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[
     """Rows of a file, a slice at a time.
 
     Raises:
-        ArrowInvalid: the pages are damaged, or text is not UTF-8: Polars would panic on it.
+        ArrowInvalid: the pages are damaged, or text is not UTF-8. Polars would panic on such text,
+            and on such metadata, which is left out.
     """
     for batch in file.iter_batches(batch_size=SLICE_ROWS, columns=columns):
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -321,7 +322,7 @@ def _slices(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[
                 column.validate(full=True)
             except pa.ArrowInvalid as error:
                 raise pa.ArrowInvalid(f"column {name!r}: {error}") from error
-        yield pl.DataFrame(pl.from_arrow(batch))
+        yield pl.DataFrame(pl.from_arrow(batch.replace_schema_metadata()))
 
 
 def row_failures(table_input: Input, rows: pl.DataFrame, day: date) -> dict[str, pl.Series]:
