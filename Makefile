@@ -29,9 +29,9 @@ endif
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	  /^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-demo: $(READY) ## Run a week of real flights through a real Airflow, and leave its UI up (PORT=8080)
+demo: $(READY) ## Run a week of real data through a real Airflow, and leave its UI up (PORT=8080)
 	@$(PY) -m local.demo $(if $(PORT),--port $(PORT))
 
 start: $(READY) ## Start Airflow on this machine (PORT=8080)
@@ -40,11 +40,8 @@ start: $(READY) ## Start Airflow on this machine (PORT=8080)
 stop: ## Stop the Airflow that demo or start left running
 	@if [ -f $(READY) ]; then $(PY) -m local.embedded stop; else echo "Nothing to stop"; fi
 
-seed: $(READY) ## Land the raw data of some days (FROM=2013-01-01 TO=2013-01-31)
-	@if [ -z "$(FROM)" ] || [ -z "$(TO)" ]; then \
-	  echo "make seed needs the first and the last day: make seed FROM=2013-01-01 TO=2013-01-31" >&2; \
-	  exit 2; fi
-	@$(PY) -m local.seed --from $(FROM) --to $(TO)
+seed: $(READY) ## Land and validate history (FROM=2013-01-01 TO=2013-02-28)
+	@$(PY) -m local.seed $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO))
 
 ##@ Check it
 .PHONY: test test-unit test-dags test-e2e lint format bench
