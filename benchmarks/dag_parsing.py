@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.common import REPO, Claim, at_most, child, program, say, scratch_folder
 
-REPEATS = {"small": 5, "full": 15}
+REPEATS = {"small": 5, "full": 40}
 MAX_RATIO = 1.3
 EMPTY = '''"""A DAG with one task that does nothing."""
 

@@ -307,8 +307,12 @@ def read_text(path: "AnyPath") -> str:
     return _read_bytes(path).decode()
 
 
-def open_parquet(path: "AnyPath") -> "pq.ParquetFile":
+def open_parquet(path: "AnyPath", read_dictionary: list[str] | None = None) -> "pq.ParquetFile":
     """Open a Parquet file of the lake, local or remote.
+
+    Args:
+        path: where it is.
+        read_dictionary: text columns to read as codes and their distinct values.
 
     Raises:
         MissingData: there is no file.
@@ -318,7 +322,11 @@ def open_parquet(path: "AnyPath") -> "pq.ParquetFile":
 
     try:
         # Else reading batch by batch keeps all that was read: the whole file, compressed.
-        return pq.ParquetFile(path if isinstance(path, Path) else _open(path), pre_buffer=False)
+        return pq.ParquetFile(
+            path if isinstance(path, Path) else _open(path),
+            pre_buffer=False,
+            read_dictionary=read_dictionary,
+        )
     except FileNotFoundError as error:
         raise MissingData(
             f"There is no file {path}. Nothing was published; once it is there, run this again."
@@ -339,9 +347,7 @@ def is_damage(error: Exception) -> bool:
     """
     import pyarrow as pa
 
-    ours = isinstance(
-        error, pa.ArrowInvalid | pa.ArrowNotImplementedError | UnicodeDecodeError
-    )
+    ours = isinstance(error, pa.ArrowInvalid | pa.ArrowNotImplementedError | UnicodeDecodeError)
     return ours or (type(error) is OSError and error.errno is None)
 
 

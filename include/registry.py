@@ -196,5 +196,5 @@ def _experiment() -> str:
     folder = settings().data_dir / "mlflow" / "artifacts"
     local = settings().registry.startswith("sqlite:")
     return mlflow.create_experiment(
-        usecase.NAME, artifact_location=folder.as_uri() if local else None
+        usecase.NAME, artifact_location=folder.resolve().as_uri() if local else None
     )

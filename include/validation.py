@@ -9,10 +9,12 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import pandera.errors
 import polars as pl
@@ -37,6 +39,9 @@ from include.lake import (
 )
 from include.settings import settings
 from include.usecase import schema, source
+
+if TYPE_CHECKING:
+    from include.lake import AnyPath
 
 log = logging.getLogger(__name__)
 
@@ -199,16 +204,18 @@ def check_rows(lake: Lake, input_name: str, version: str) -> RowCheck:
 
 def _split_rows(target: Version, tally: "RowTally") -> None:
     name, day = tally.input.name, parse_key(target.key)
-    with open_parquet(target.lake.landing_path(name, target.key)) as file:
-        rejected_schema = file.schema_arrow.append(pa.field("reasons", pa.list_(pa.string())))
-        with (
-            target.write(name, file.schema_arrow) as valid,
-            quarantine_of(target).write(name, rejected_schema) as rejected,
-        ):
-            for good, bad in checked_slices(file, tally.input, day, tally):
-                _write(valid, good, file.schema_arrow)
-                if bad is not None:
-                    _write(rejected, bad, rejected_schema)
+    path = target.lake.landing_path(name, target.key)
+    with open_parquet(path) as file:
+        valid_schema = file.schema_arrow
+    rejected_schema = valid_schema.append(pa.field("reasons", pa.list_(pa.string())))
+    with (
+        target.write(name, valid_schema) as valid,
+        quarantine_of(target).write(name, rejected_schema) as rejected,
+    ):
+        for good, bad in checked_slices(path, tally.input, day, tally):
+            _write(valid, good, valid_schema)
+            if bad is not None:
+                _write(rejected, bad, rejected_schema)
 
 
 def _write(writer: pq.ParquetWriter, rows: pl.DataFrame, file_schema: pa.Schema) -> None:
@@ -267,7 +274,7 @@ class RowTally:
 
 
 def checked_slices(
-    file: pq.ParquetFile, table_input: Input, day: date, tally: RowTally
+    path: "AnyPath", table_input: Input, day: date, tally: RowTally
 ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame | None]]:
     """Check a file's rows slice by slice.
 
@@ -278,10 +285,10 @@ def checked_slices(
         BadData: the file's pages cannot be read, though its footer could.
     """
     try:
-        duplicated = duplicated_keys(file, table_input.key)
+        duplicated = duplicated_keys(path, table_input.key)
         tally.duplicates = 0 if duplicated is None else int(duplicated.sum())
         start = 0
-        for rows in _slices(file):
+        for rows in _ahead(_slices(path)):
             failures = row_failures(table_input, rows, day)
             if duplicated is not None:
                 failures["key: not unique"] = duplicated.slice(start, len(rows))
@@ -295,34 +302,71 @@ def checked_slices(
         ) from error
 
 
-def duplicated_keys(file: pq.ParquetFile, key: list[str]) -> pl.Series | None:
+def duplicated_keys(path: "AnyPath", key: list[str]) -> pl.Series | None:
     """Which rows of a file share their key with another; None if no row does.
 
     A hash of each key is all that is held at first: keys are compared only if hashes meet.
     """
-    hashes = pl.concat([keys.hash_rows() for keys in _slices(file, key)])
+    hashes = pl.concat([keys.hash_rows() for keys in _ahead(_slices(path, key))])
     if hashes.n_unique() == len(hashes):
         return None
     duplicated = hashes.is_duplicated()
     suspects = duplicated.arg_true()
-    keys = pl.concat(_slices(file, key))[suspects]
+    keys = pl.concat(_slices(path, key))[suspects]
     return duplicated.scatter(suspects, keys.is_duplicated())
 
 
-def _slices(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
+def _slices(path: "AnyPath", columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
     """Rows of a file, a slice at a time.
 
     Raises:
-        ArrowInvalid: the pages are damaged, or text is not UTF-8. Polars would panic on such text,
-            and on such metadata, which is left out.
+        ArrowInvalid: the pages are damaged, or text is not UTF-8.
     """
-    for batch in file.iter_batches(batch_size=SLICE_ROWS, columns=columns):
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            try:
-                column.validate(full=True)
-            except pa.ArrowInvalid as error:
-                raise pa.ArrowInvalid(f"column {name!r}: {error}") from error
-        yield pl.DataFrame(pl.from_arrow(batch.replace_schema_metadata()))
+    with open_parquet(path) as file:
+        repeated = _repeated_text(file)
+    with open_parquet(path, read_dictionary=repeated) as file:
+        for batch in file.iter_batches(batch_size=SLICE_ROWS, columns=columns):
+            named = zip(batch.schema.names, batch.columns, strict=True)
+            yield pl.DataFrame([_series(name, values, name in repeated) for name, values in named])
+
+
+def _repeated_text(file: pq.ParquetFile) -> list[str]:
+    """Text columns that take less than four bytes a value: few values, repeated.
+
+    Read as codes and values they cost a quarter of the time.
+    """
+    if not file.num_row_groups:
+        return []
+    group = file.metadata.row_group(0)
+    chunks = [group.column(number) for number in range(group.num_columns)]
+    sizes = {chunk.path_in_schema: chunk.total_uncompressed_size for chunk in chunks}
+    text = [
+        field.name
+        for field in file.schema_arrow
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+    ]
+    return [name for name in text if sizes[name] < 4 * group.num_rows]
+
+
+def _series(name: str, values: pa.Array, coded: bool) -> pl.Series:
+    """A column of a batch; raises `ArrowInvalid` for text on which Polars would panic."""
+    try:
+        if coded:
+            values.dictionary.validate(full=True)
+            return pl.Series(name, values.dictionary).gather(pl.Series(values.indices))
+        values.validate(full=True)
+        return pl.Series(name, values)
+    except pa.ArrowInvalid as error:
+        raise pa.ArrowInvalid(f"column {name!r}: {error}") from error
+
+
+def _ahead(slices: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The same slices, each read while the one before it is worked on."""
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        coming = reader.submit(next, slices, None)
+        while (rows := coming.result()) is not None:
+            coming = reader.submit(next, slices, None)
+            yield rows
 
 
 def row_failures(table_input: Input, rows: pl.DataFrame, day: date) -> dict[str, pl.Series]:

@@ -7,20 +7,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from types import FrameType
 from typing import Any
 
-# Every import here is one that no child waits for; skops is the faster the earlier it is.
-import skops.io  # noqa: F401, I001
-import mlflow.artifacts  # noqa: F401
-import mlflow.store.model_registry.sqlalchemy_store  # noqa: F401
-import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 import polars as pl
-import s3fs  # noqa: F401
-import xgboost  # noqa: F401
-from airflow.providers.amazon.aws.fs import s3  # noqa: F401
-from airflow.providers.amazon.aws.hooks.s3 import S3Hook  # noqa: F401
-from airflow.sdk import ObjectStoragePath  # noqa: F401
 
 from include import lake as lake_module
 from include import validation
@@ -29,12 +20,23 @@ from include.registry import ModelVersion
 from include.settings import settings
 from tests.unit.helpers import infer
 
+for waited_for in (  # what a child would wait for; skops is the faster the earlier it is
+    "skops.io",
+    "mlflow.artifacts",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "xgboost",
+    "s3fs",
+    "airflow.providers.amazon.aws.fs.s3",
+    "airflow.providers.amazon.aws.hooks.s3",
+):
+    import_module(waited_for)
+
+DAY = "2013-03-01"
 PARTS = ["first", "second"]
 
 
-def run(
-    function: Callable[..., object], environment: dict[str, str], *arguments: object
-) -> None:
+def run(function: Callable[..., object], environment: dict[str, str], *arguments: object) -> None:
     """Run a function of this module with an environment of its own."""
     os.environ.update(environment)
     settings.cache_clear()
@@ -43,10 +45,20 @@ def run(
 
 def write_version(lake: Lake, content: int, rows: int = 1000) -> Manifest:
     """Publish a version of which every value of every part says whose it is."""
-    version = lake.new_version("table", "2013-03-01")
+    version = lake.new_version("table", DAY)
     for part in PARTS:
         version.write_frame(part, pl.DataFrame({"content": [content] * rows}), rows // 4)
     return version.publish(PARTS, {"content": content})
+
+
+def content(lake: Lake) -> int:
+    """The number that the published version is full of, after a proof that it is whole."""
+    version = lake.current("table", DAY)
+    manifest = version.manifest()
+    assert {part: version.describe(part) for part in manifest.parts} == manifest.parts
+    found = {number for part in PARTS for number in version.read(part)["content"]}
+    assert found == {manifest.metadata["content"]}
+    return found.pop()
 
 
 def write_until_step(root: str, content: int, step: int, functions: set[str]) -> None:

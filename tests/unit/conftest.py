@@ -179,11 +179,32 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def children() -> Any:
-    """Context of processes that start in milliseconds, with everything imported, to be killed."""
+def process_server() -> Any:
+    """Starts processes in milliseconds, each with everything imported, that may be killed."""
     context = get_context("forkserver")
     context.set_forkserver_preload(["pytest", "tests.unit.children"])
     return context
+
+
+@pytest.fixture
+def start(process_server: Any) -> Iterator[Callable[..., Any]]:
+    """Start a function of `children.py`, with an environment, in a process of its own."""
+    from tests.unit import children
+
+    started = []
+
+    def begin(function: Callable[..., object], environment: dict[str, str], *arguments: object):
+        process = process_server.Process(
+            target=children.run, args=(function, environment, *arguments)
+        )
+        process.start()
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.join()
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """Steps that many tests take."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import polars as pl
@@ -72,3 +73,29 @@ def infer(lake: Lake, key: str, model: ModelVersion) -> pl.DataFrame:
     check = scoring.check_outputs(lake, predictions, features, model)
     scoring.publish(lake, predictions, check, {"features": features})
     return lake.current("predictions", key).read("predictions")
+
+
+@contextmanager
+def watched(read: Callable[[], object], pause: float = 0.01) -> Iterator[list[object]]:
+    """Read all the time while the block runs; what a reader raises, the block's end raises."""
+    seen: list[object] = []
+    failures: list[Exception] = []
+    done = Event()
+
+    def watch() -> None:
+        while not done.wait(pause) and not failures:
+            try:
+                seen.append(read())
+            except Exception as error:
+                failures.append(error)
+
+    reader = Thread(target=watch)
+    reader.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        reader.join()
+    for failure in failures:
+        raise failure
+    assert seen

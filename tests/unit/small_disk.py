@@ -5,9 +5,7 @@
 A disk of its own is mounted, which nobody outside sees and which ends with this process.
 """
 
-
 import json
-
 import shutil
 import subprocess
 import sys
@@ -20,6 +18,7 @@ from include.lake import Lake, days_before
 from tests.unit.helpers import infer, shown
 
 KEY = "2013-02-20"
+WAYS = ("land", "validate", "infer")
 
 
 def attempt(lake: Lake, what: str) -> dict[str, Any]:
@@ -44,15 +43,13 @@ def attempt(lake: Lake, what: str) -> dict[str, Any]:
 
 def main(mount_point: Path, history: Path) -> None:
     """Mount a small disk with a lake on it, fill it to every degree, make it read-only."""
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(mount_point)], check=True
-    )
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(mount_point)], check=True)
     shutil.copytree(history / "lake", mount_point / "lake")
     lake = Lake(str(mount_point / "lake"))
     infer(lake, KEY, registry.champion())
     outcomes = []
     filler = mount_point / "filler"
-    for what in ("land", "validate", "infer"):
+    for what in WAYS:
         for free in (0, 12_000, 30_000, 50_000, 70_000):
             filler.write_bytes(b"")
             filler.write_bytes(bytes(max(0, shutil.disk_usage(mount_point).free - free)))
@@ -60,7 +57,7 @@ def main(mount_point: Path, history: Path) -> None:
     filler.unlink()
     outcomes.append({"free": None, **attempt(lake, "validate")})
     subprocess.run(["mount", "-o", "remount,ro", str(mount_point)], check=True)
-    outcomes += [{"read-only": True, **attempt(lake, what)} for what in ("land", "validate", "infer")]
+    outcomes += [{"read-only": True, **attempt(lake, what)} for what in WAYS]
     print(json.dumps(outcomes))
 
 

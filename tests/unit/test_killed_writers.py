@@ -7,73 +7,17 @@ every part is as the manifest says (rows, bytes, hash), and all of them hold the
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import pytest
 
 from include.lake import Lake
 from tests.unit import children
+from tests.unit.helpers import watched
 
-DAY = "2013-03-01"
-
-
-def content(lake: Lake) -> int:
-    """The number that the published version is full of, after a proof that it is whole."""
-    version = lake.current("table", DAY)
-    manifest = version.manifest()
-    assert {part: version.describe(part) for part in manifest.parts} == manifest.parts
-    found = {number for part in children.PARTS for number in version.read(part)["content"]}
-    assert found == {manifest.metadata["content"]}
-    return found.pop()
-
-
-@contextmanager
-def watched(read: Callable[[], object]) -> Iterator[list[object]]:
-    """Read all the time while the block runs; what a reader raises, the block's end raises."""
-    seen: list[object] = []
-    failures: list[Exception] = []
-    done = Event()
-
-    def watch() -> None:
-        while not done.wait(0.01) and not failures:
-            try:
-                seen.append(read())
-            except Exception as error:
-                failures.append(error)
-
-    reader = Thread(target=watch)
-    reader.start()
-    try:
-        yield seen
-    finally:
-        done.set()
-        reader.join()
-    for failure in failures:
-        raise failure
-    assert seen
-
-
-@pytest.fixture
-def start(children: Any) -> Iterator[Callable[..., Any]]:
-    """Start a function of `children.py` in a process of its own."""
-    started = []
-
-    def begin(function: Callable[..., object], environment: dict[str, str], *arguments: object):
-        from tests.unit import children as module
-
-        process = children.Process(target=module.run, args=(function, environment, *arguments))
-        process.start()
-        started.append(process)
-        return process
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.join()
+content, DAY = children.content, children.DAY
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -92,7 +36,7 @@ def test_a_writer_killed_at_any_step_leaves_the_old_version_or_the_new_one(
     lake = Lake(root)
     children.write_version(lake, 0)
     published, last = [], 0
-    with watched(lambda: content(lake)):
+    with watched(lambda: content(lake), pause=0.2 if environment else 0.01):
         for step in range(1, 200):
             child = start(children.write_until_step, environment, root, step, step, functions)
             child.join()
@@ -114,7 +58,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_version(
     lake = Lake(root)
     children.write_version(lake, 0)
     moments = random.Random(7)
-    with watched(lambda: content(lake)):
+    with watched(lambda: content(lake), pause=0.2 if environment else 0.01):
         for _ in range(3 if environment else 15):
             child = start(children.write_forever, environment, root, [1, 2])
             before = lake.current("table", DAY).name

@@ -1,57 +1,82 @@
-"""Settings: each is described, has a default, and is changed by its environment variable."""
+"""Every knob, once: described, with a default, changed by its variable, refused when wrong."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
-from include.settings import Settings, main, settings
+from include.settings import PROJECT, Settings, settings
 
-Configure = Callable[..., None]
-
-
-def test_every_setting_has_a_default_and_a_description() -> None:
-    for name, field in Settings.model_fields.items():
-        assert not field.is_required(), name
-        assert len(field.description or "") > 10, name
+FIELDS = Settings.model_fields.items()
 
 
-def test_an_environment_variable_changes_a_setting(configure: Configure) -> None:
-    assert settings().chunk_rows == 250_000
-    configure(chunk_rows=1000)
-    assert settings().chunk_rows == 1000
+def variable(name: str, field: FieldInfo) -> str:
+    return str(field.validation_alias or f"ML_{name.upper()}")
 
 
-def test_mlflow_keeps_its_own_variable(configure: Configure) -> None:
-    configure(mlflow_tracking_uri="http://127.0.0.1:5000")
-    assert settings().registry == "http://127.0.0.1:5000"
+@pytest.mark.parametrize(("name", "field"), FIELDS)
+def test_every_setting_has_a_description_and_a_default(name: str, field: FieldInfo) -> None:
+    assert field.description
+    assert field.description.endswith(".")
+    assert not field.is_required()
 
 
-def test_lake_and_registry_are_in_the_data_folder_unless_said_otherwise(
-    monkeypatch: pytest.MonkeyPatch, configure: Configure, tmp_path: Path
+def test_the_defaults_are_right_by_themselves(configure) -> None:
+    configure()
+    assert Settings(**{name: getattr(Settings(), name) for name, _ in FIELDS}) == Settings()
+
+
+@pytest.mark.parametrize(("name", "field"), FIELDS)
+def test_every_setting_is_changed_by_its_variable(
+    name: str, field: FieldInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    configure(data_dir=tmp_path)
-    assert settings().lake == str(tmp_path / "lake")
-    assert settings().registry == f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}"
+    before = getattr(settings(), name)
+    new: object = "x"
+    if isinstance(before, int | float):
+        new = before + 1 if isinstance(before, int) else before / 2
+    monkeypatch.setenv(variable(name, field), str(new))
+    settings.cache_clear()
+    assert getattr(settings(), name) == (Path("x") if isinstance(before, Path) else new)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("chunk_rows", "many"), ("max_quarantine_share", 1.5), ("retry_base_seconds", 0)],
-)
-def test_a_wrong_value_is_an_error_that_names_the_setting(
-    configure: Configure, name: str, value: object
+WRONG = [
+    ("chunk_rows", "many"), ("chunk_rows", "0"), ("chunk_rows", "1.5"), ("batch_rows", "-1"),
+    ("max_quarantine_share", "5%"), ("max_quarantine_share", "1.1"), ("lake_keep_days", "0"),
+    ("max_rejected_share", "-1"), ("retries", "-1"), ("max_score_psi", "0"),
+    ("retry_base_seconds", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_a_wrong_value_is_an_error_that_names_it(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    configure(**{name: value})
-    with pytest.raises(ValidationError, match=name):
+    monkeypatch.setenv(f"ML_{name.upper()}", value)
+    settings.cache_clear()
+    with pytest.raises(ValidationError, match=name) as failure:
         settings()
+    assert repr(value) in str(failure.value)
 
 
-def test_all_settings_are_listed_by_their_variables(capsys: pytest.CaptureFixture[str]) -> None:
-    main()
-    listed = capsys.readouterr().out
-    assert "ML_CHUNK_ROWS=250000" in listed
-    assert "MLFLOW_TRACKING_URI=" in listed
-    assert listed.count("\n") == 2 * len(Settings.model_fields)
+def test_settings_are_read_once_and_cannot_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = settings()
+    monkeypatch.setenv("ML_CHUNK_ROWS", "5")
+    assert settings() is before
+    with pytest.raises(ValidationError, match="frozen"):
+        before.chunk_rows = 5  # type: ignore[misc]
+
+
+def test_everything_is_in_the_data_folder_unless_said_otherwise(
+    configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ML_DATA_DIR", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name)
+    configure()
+    assert settings().lake == str(PROJECT / "data" / "lake")
+    assert settings().registry == f"sqlite:///{PROJECT / 'data' / 'mlflow' / 'mlflow.db'}"
+    configure(data_dir="/elsewhere", lake_root="s3://conn@bucket/lake")
+    assert settings().lake == "s3://conn@bucket/lake"
+    assert settings().registry == "sqlite:////elsewhere/mlflow/mlflow.db"
+    configure(mlflow_tracking_uri="http://mlflow:5000")
+    assert settings().registry == "http://mlflow:5000"

@@ -1,0 +1,208 @@
+"""A day is judged as a whole; whatever the judgement, its quarantine and its report are kept."""
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from include import validation
+from include.errors import BadData
+from include.lake import Lake
+from tests.unit.conftest import NEW_DAY, OLD_DAY
+from tests.unit.helpers import landed, refused, replace, shown
+from tests.unit.test_rows import with_value
+
+Frame = Callable[[pl.DataFrame], pl.DataFrame]
+
+
+def with_share(column: str, value: object, share: float) -> Frame:
+    """Change that share of a column's values."""
+    return lambda rows: rows.with_columns(
+        pl.when(pl.int_range(pl.len()) < share * pl.len())
+        .then(pl.lit(value, rows.schema[column]))
+        .otherwise(pl.col(column))
+        .alias(column)
+    )
+
+
+def until_noon(rows: pl.DataFrame) -> pl.DataFrame:
+    """What is left of a day that was cut off."""
+    return rows.filter(pl.col("sched_dep_time") < 1200)
+
+
+def twice(rows: pl.DataFrame) -> pl.DataFrame:
+    """Twice as many flights, each of a key of its own."""
+    number = pl.int_range(1, pl.len() + 1, dtype=pl.Int32)
+    return pl.concat([rows.with_columns(flight=number), rows.with_columns(flight=number + 5000)])
+
+
+def of_tomorrow(rows: pl.DataFrame) -> pl.DataFrame:
+    """The same flights, dated a day later."""
+    return rows.with_columns(pl.col("date") + timedelta(1))
+
+
+def repeated(rows: pl.DataFrame) -> pl.DataFrame:
+    """Ten rows are there twice."""
+    return pl.concat([rows, rows[:10]])
+
+
+BAD_DAYS: list[tuple[str, Frame, list[str]]] = [
+    ("too few rows", lambda rows: rows[::3], ["rows are 0.3", "× the median of the last 19 days"]),
+    ("too many rows", twice, ["× the median of the last 19 days", "must be 0.5 to 1.6"]),
+    ("cut off at noon", until_noon, ["the last event is ", "h before the end of the day"]),
+    ("too many bad rows", with_share("carrier", "ZZ", 0.06), ["bad, more than 5.0% (carrier"]),
+    ("too many duplicates", repeated, ["20 of ", "share their key", "1.0%"]),
+    ("rows of another day", of_tomorrow, ["row of another day ×"]),
+    ("an all-null column", with_share("dest", None, 1), ["rows are bad", "dest: missing ×"]),
+    ("an all-null optional column", with_share("seats", None, 1), ["seats is null in 100.0%"]),
+    ("a key that is always null", with_share("flight", None, 1), ["flight: missing ×"]),
+    ("an unknown category", with_share("origin", "BOS", 1), ["origin: isin(", ") ×"]),
+    ("text that is not ASCII", with_share("dest", "MÜC", 0.5), ["dest: str_matches", ") ×"]),
+]
+
+
+@pytest.mark.parametrize(("what", "spoil", "words"), BAD_DAYS)
+@pytest.mark.parametrize("key", [NEW_DAY, OLD_DAY], ids=["new day", "published day"])
+def test_a_bad_day_fails_with_its_reason_and_publishes_nothing(
+    what: str, spoil: Frame, words: list[str], key: str, lake: Lake
+) -> None:
+    path = landed(lake, "flights", key)
+    replace(path, spoil(pl.read_parquet(path)))
+    words = [word.replace("19 days", "20 days" if key == NEW_DAY else "19 days") for word in words]
+    with refused(lake, "validated", key, f"Partition {key}", "flights", *words):
+        validation.validate_day(lake, "validated", key)
+
+
+def test_all_that_is_wrong_with_a_day_is_told_at_once(lake: Lake) -> None:
+    path = landed(lake, "flights", NEW_DAY)
+    rows = until_noon(pl.read_parquet(path))[::2]
+    rows = with_share("seats", None, 1)(with_share("carrier", "ZZ", 0.5)(rows))
+    replace(path, pl.concat([rows, rows[-20:]]))
+    words = ["5 breach(es)", "rows are bad", "share their key", "seats is null", "× the median"]
+    with refused(lake, "validated", NEW_DAY, *words, "the last event"):
+        validation.validate_day(lake, "validated", NEW_DAY)
+
+
+def test_the_limits_are_settings(lake: Lake, configure: Callable[..., None]) -> None:
+    path = landed(lake, "flights", NEW_DAY)
+    rows = pl.read_parquet(path)
+    replace(path, with_share("carrier", "ZZ", 0.06)(pl.concat([rows, rows[-10:]])[::3]))
+    configure(max_quarantine_share=0.1, max_duplicate_share=0.1, min_volume_ratio=0.1)
+    published = validation.validate_day(lake, "validated", NEW_DAY)
+    assert 0.9 * len(rows) / 3 < published["flights"] < len(rows) / 3
+
+
+def test_volume_is_not_judged_before_there_are_days_to_compare_with(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "empty"))
+    path = landed(lake, "flights", NEW_DAY)
+    replace(path, pl.read_parquet(path)[::20].vstack(pl.read_parquet(path)[-1:]).unique())
+    assert validation.validate_day(lake, "validated", NEW_DAY)
+
+
+def test_volume_is_compared_with_the_days_of_the_window_only(
+    lake: Lake, configure: Callable[..., None]
+) -> None:
+    version = lake.new_version("validated", NEW_DAY)
+    assert len(validation.recent_rows(lake, version, "flights")) == 20
+    configure(volume_window_days=5)
+    recent = validation.recent_rows(lake, version, "flights")
+    days = [f"2013-02-{day}" for day in (20, 19, 18, 17, 16)]
+    manifests = [lake.manifest("validated", day) for day in days]
+    assert recent == [manifest.parts["flights"].rows for manifest in manifests if manifest]
+
+
+def test_a_day_without_weather_goes_on_with_a_warning(lake: Lake) -> None:
+    key = "2013-12-31"
+    assert list(validation.validate_day(lake, "validated", key)) == ["flights"]
+    manifest = lake.manifest("validated", key)
+    assert manifest is not None
+    report = manifest.metadata["report"]
+    assert report["state"] == "passed"
+    assert report["warnings"] == ["weather: nothing landed, the day goes on without it"]
+
+
+def test_bad_weather_is_a_warning_and_the_day_goes_on(lake: Lake) -> None:
+    path = landed(lake, "weather", NEW_DAY)
+    replace(path, with_share("temp", 999.0, 0.5)(pl.read_parquet(path)))
+    published = validation.validate_day(lake, "validated", NEW_DAY)
+    manifest = lake.manifest("validated", NEW_DAY)
+    assert manifest is not None
+    assert any(line.startswith("weather: ") for line in manifest.metadata["report"]["warnings"])
+    assert 0 < published["weather"] < 40
+
+
+def reports(lake: Lake, key: str) -> list[tuple[dict, str]]:
+    """All reports of a day, oldest first: JSON and page."""
+    folder = lake.partition_path("validated", key)
+    assert isinstance(folder, Path)
+    paths = sorted(folder.glob("*/report.json"), key=lambda path: path.stat().st_mtime_ns)
+    return [(json.loads(p.read_text()), p.with_suffix(".html").read_text()) for p in paths]
+
+
+def test_a_passed_day_keeps_its_report_beside_its_rows_and_in_its_manifest(lake: Lake) -> None:
+    path = landed(lake, "flights", NEW_DAY)
+    replace(path, with_share("carrier", "<b>", 0.01)(pl.read_parquet(path)))
+    validation.validate_day(lake, "validated", NEW_DAY)
+    manifest = lake.manifest("validated", NEW_DAY)
+    ((report, page),) = reports(lake, NEW_DAY)
+    assert manifest is not None
+    assert manifest.metadata["report"] == report
+    assert (report["state"], report["breaches"]) == ("passed", [])
+    assert [check["input"] for check in report["inputs"]] == ["flights", "weather"]
+    (reason,) = report["inputs"][0]["failures"]
+    assert reason.replace("'", "&#39;") in page
+    assert "passed" in page
+
+
+def test_a_failed_day_keeps_its_report_and_its_quarantine(lake: Lake) -> None:
+    path = landed(lake, "flights", NEW_DAY)
+    replace(path, with_share("dest", "<script>", 1)(pl.read_parquet(path)))
+    with pytest.raises(BadData) as failure:
+        validation.validate_day(lake, "validated", NEW_DAY)
+    ((report, page),) = reports(lake, NEW_DAY)
+    assert report["state"] == "failed"
+    assert "dest: str_matches" in report["breaches"][0]
+    assert all(breach in str(failure.value) for breach in report["breaches"])
+    assert str(lake.partition_path("validated", NEW_DAY) / report["version"]) in str(failure.value)
+    assert "Why it failed" in page
+    quarantined = lake.current("quarantine/validated", NEW_DAY).read("flights")
+    assert quarantined["dest"].unique().to_list() == ["<script>"]
+
+
+def test_a_report_shows_what_it_quotes_as_text(lake: Lake) -> None:
+    version = lake.new_version("validated", NEW_DAY)
+    validation.write_report(version, ["<script>alert(1)</script>"], [], [])
+    ((report, page),) = reports(lake, NEW_DAY)
+    assert report["breaches"] == ["<script>alert(1)</script>"]
+    assert "<script>" not in page
+
+
+def test_validating_again_replaces_rows_report_and_quarantine(lake: Lake) -> None:
+    path = landed(lake, "flights", NEW_DAY)
+    good = pl.read_parquet(path)
+    replace(path, with_value(good, 0, "carrier", "ZZ"))
+    validation.validate_day(lake, "validated", NEW_DAY)
+    assert len(lake.current("quarantine/validated", NEW_DAY).read("flights")) == 1
+    replace(path, good)
+    validation.validate_day(lake, "validated", NEW_DAY)
+    assert len(lake.current("quarantine/validated", NEW_DAY).read("flights")) == 0
+    assert lake.current("validated", NEW_DAY).read("flights").equals(good)
+
+
+def test_validating_again_publishes_the_same_rows(lake: Lake) -> None:
+    before = shown(lake, "validated", OLD_DAY)
+    validation.validate_day(lake, "validated", OLD_DAY)
+    assert shown(lake, "validated", OLD_DAY) == before
+
+
+def test_what_is_published_is_what_landed_less_the_quarantine(lake: Lake) -> None:
+    for key in lake.published_keys("validated"):
+        manifest = lake.manifest("validated", key)
+        assert manifest is not None
+        for check in manifest.metadata["report"]["inputs"]:
+            raw = pl.read_parquet(lake.landing_path(check["input"], key))
+            assert check["rows"] == len(raw) == check["valid"] + check["quarantined"]
+            assert manifest.parts[check["input"]].rows == check["valid"]
