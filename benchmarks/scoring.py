@@ -97,7 +97,7 @@ def train(folder: str) -> dict[str, Any]:
     truth = [rows for day in days if (rows := source.fetch("actuals", day)) is not None]
     labels = features.build_labels(pl.concat(truth))
     rows = pl.concat([_real_features(day) for day in days]).join(labels, on=KEY)
-    pipeline = models.xgboost_pipeline(seed=7).fit(rows, rows["label"].to_numpy())
+    pipeline = models.make_pipeline(seed=7).fit(rows, rows["label"].to_numpy())
     model = registry.register(registry.log_training(pipeline, {}, {"reason": "benchmark"}))
     registry.promote(model)
     pipeline[1].get_booster().save_model(Path(folder) / "model.ubj")

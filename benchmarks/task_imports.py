@@ -115,7 +115,7 @@ def prepare() -> dict[str, Any]:
     truth = [rows for day in days if (rows := source.fetch("actuals", day)) is not None]
     known = pl.concat(features.build_features({"flights": rows}) for rows in flights)
     known = known.join(features.build_labels(pl.concat(truth)), on=ROW_KEY)
-    pipeline = models.xgboost_pipeline(seed=7).fit(known, known["label"].to_numpy())
+    pipeline = models.make_pipeline(seed=7).fit(known, known["label"].to_numpy())
     run_id = registry.log_training(pipeline, {}, {"reason": "benchmark"})
     scores = pipeline.predict_proba(known)[:, 1]
     registry.log_evaluation(run_id, {}, scoring.score_reference(scores))

@@ -28,13 +28,13 @@ def batch_inference() -> None:
     """Preprocess, infer in chunks, post-process."""
 
     @task(multiple_outputs=False)
-    def resolve_champion() -> dict[str, str]:
+    def resolve_champion(*, partition_key: str | None = None) -> dict[str, str]:
         """The model version that scores this run, whatever is promoted meanwhile."""
         from dataclasses import asdict
 
         from include import registry
 
-        return asdict(registry.champion())
+        return asdict(registry.champion(partition_key))
 
     @task
     def preprocess(*, partition_key: str | None = None) -> str:

@@ -21,10 +21,10 @@ from include.task_defaults import TASK_DEFAULTS
     params={
         "reason": Param("first champion", type="string", description="Why it is trained now."),
         "start": Param(
-            settings().train_start, type="string", format="date", description="First day."
+            str(settings().train_start), type="string", format="date", description="First day."
         ),
         "end": Param(
-            settings().train_end, type="string", format="date", description="Last day."
+            str(settings().train_end), type="string", format="date", description="Last day."
         ),
         "holdout_days": Param(
             settings().holdout_days, type="integer", minimum=1,

@@ -29,8 +29,8 @@ def failure_record(context: Mapping[str, Any]) -> dict[str, Any]:
         "map_index": instance.map_index,
         "try_number": instance.try_number,
         "partition": context.get("partition_key"),
-        "kind": kind_of(error) if isinstance(error, BaseException) else "bug",
+        "kind": kind_of(error) if isinstance(error, BaseException) else "killed",
         "error": type(error).__name__ if error else "unknown",
-        "message": str(error or context.get("reason") or "no exception was passed on"),
+        "message": str(error or context.get("reason") or "") or repr(error),
         "log_url": getattr(instance, "log_url", None),
     }

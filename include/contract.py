@@ -20,9 +20,10 @@ class Input:
         key: columns that together name a row; no two rows may share them.
         belongs: given the partition's day, an expression that is true for the rows of that day.
         event_time: UTC datetime column from which freshness is judged, if there is one.
+        time_zone: where the partition's day begins and ends.
         max_event_age_hours: most hours from the last event to the end of the partition's day.
         max_null_rate: the greatest share of nulls of a nullable column that is no fault.
-        required: whether a day without this input fails. A file that is there must be right.
+        required: whether a day without this input fails. A file that is there must always be right.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Input:
     key: list[str]
     belongs: Callable[[date], "pl.Expr"]
     event_time: str | None = None
+    time_zone: str = "UTC"
     max_event_age_hours: float = 24.0
     max_null_rate: Mapping[str, float] = field(default_factory=dict)
     required: bool = True

@@ -3,19 +3,21 @@
 import errno
 from typing import ClassVar, Literal
 
-Kind = Literal["bad data", "missing data", "dependency down", "bug"]
+Kind = Literal["bad data", "missing data", "dependency down", "killed", "bug"]
 
 DOWN_ERRNO = {
-    errno.EBUSY, errno.EDQUOT, errno.EHOSTUNREACH, errno.EIO, errno.ENETUNREACH, errno.ENOSPC,
-    errno.EROFS, errno.ESTALE, getattr(errno, "EREMOTEIO", errno.EIO),
+    errno.EACCES, errno.EBUSY, errno.EDQUOT, errno.EHOSTUNREACH, errno.EIO, errno.ENETUNREACH,
+    errno.ENOSPC, errno.EPERM, errno.EROFS, errno.ESTALE, getattr(errno, "EREMOTEIO", errno.EIO),
 }  # fmt: skip
 """What a disk, a network share or (through s3fs) an object store says when it cannot serve."""
 
 DOWN_NAMES = {
     "ConnectionError", "HTTPClientError", "Timeout",  # botocore and requests
     "ClientConnectionError", "ServiceRequestError", "TransportError",  # aiohttp, Azure, httpx
+    "AirflowRuntimeError",  # Airflow's API server does not answer the task
+    "AirflowTaskTimeout",  # something hung for the whole of the task's time
 }  # fmt: skip
-"""Network errors of clients that do not derive theirs from Python's, told by their class."""
+"""Errors of clients that do not derive theirs from Python's, told by their class."""
 
 
 class PipelineError(Exception):

@@ -1,6 +1,6 @@
 """Where every table lives, and the one way to publish a partition: all of it or nothing.
 
-    <root>/landing/<input>/<key>.parquet          what others drop; never changed by us
+    <root>/landing/<input>/<key>.parquet          raw files; one that is there is never replaced
     <root>/<table>/date=<key>/<version>/*.parquet a version's parts, invisible until published
     <root>/<table>/date=<key>/current.json        names the published version: its manifest
 
@@ -12,9 +12,9 @@ system (rename) and an object store (one PUT) each do in one step. Readers start
 import errno
 import hashlib
 import json
+import logging
 import os
 import secrets
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 NOT_WRITABLE = {
     errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EPERM, errno.EROFS
 }  # fmt: skip
-VERSION_TIME = "%Y%m%dT%H%M%S"
+VERSION_TIME = "%Y%m%dT%H%M%S.%f"
+"""How a version's name begins, so that names are in the order in which versions were begun."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,18 @@ class Part:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `current.json` says of a published partition."""
+    """What `current.json` says of a published partition.
+
+    Attributes:
+        made_from: the version of the partition's inputs: what is made from an older one never
+            replaces what is made from a newer one.
+    """
 
     table: str
     key: str
     version: str
     published_at: str
+    made_from: str
     parts: dict[str, Part]
     metadata: dict[str, Any] = field(default_factory=dict)
 
@@ -174,20 +183,38 @@ class Version:
                 size += len(block)
         return Part(rows, size, digest.hexdigest(), columns)
 
-    def publish(self, parts: list[str], metadata: dict[str, Any] | None = None) -> Manifest:
-        """Make this version the partition's current one, in one step, and forget old ones."""
+    def publish(
+        self, parts: list[str], metadata: dict[str, Any] | None = None, made_from: str | None = None
+    ) -> Manifest:
+        """Make this version the partition's current one, in one step.
+
+        A run that was overtaken, by one that began later or has newer inputs, changes nothing.
+        Replaced versions are kept: what was published can always be looked at again.
+
+        Args:
+            parts: the parts that belong to it.
+            metadata: what else its manifest says.
+            made_from: the version of its inputs, by default its own: what begins later is newer.
+
+        Returns:
+            The partition's current manifest now.
+        """
         manifest = Manifest(
             table=self.table,
             key=self.key,
             version=self.name,
             published_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            made_from=made_from or self.name,
             parts={part: self.describe(part) for part in parts},
             metadata=metadata or {},
         )
         text = json.dumps(asdict(manifest), indent=1)
         put_text(self.path / "manifest.json", text)
+        current = self.lake.manifest(self.table, self.key)
+        if current is not None and current.made_from > manifest.made_from:
+            log.warning("%s was overtaken: %s stays published", self, current.version)
+            return current
         put_text(self.path.parent / "current.json", text)
-        self.lake.prune(self.table, self.key)
         return manifest
 
     def manifest(self) -> Manifest:
@@ -219,7 +246,7 @@ class Lake:
 
             self.root = ObjectStoragePath(root)
         else:
-            self.root = Path(root.removeprefix("file://"))
+            self.root = Path(root.removeprefix("file://")).absolute()
 
     def landing_path(self, input_name: str, key: str) -> "AnyPath":
         """Where a raw file of one input and partition lands."""
@@ -234,6 +261,12 @@ class Lake:
         parse_key(key)
         name = f"{datetime.now(UTC).strftime(VERSION_TIME)}-{secrets.token_hex(4)}"
         return Version(self, table, key, name)
+
+    def published_keys(self, table: str) -> list[str]:
+        """Keys of all published partitions of a table, oldest first."""
+        folders = (path for path in _list(self.root / table) if path.name.startswith("date="))
+        keys = [folder.name.removeprefix("date=") for folder in folders]
+        return sorted(key for key in keys if self.manifest(table, key) is not None)
 
     def version(self, reference: str) -> Version:
         """The version a reference (`str(version)`) names."""
@@ -258,28 +291,6 @@ class Lake:
                 "Run the pipeline that publishes it for this date, then this one again."
             )
         return Version(self, table, key, manifest.version)
-
-    def published_keys(self, table: str) -> list[str]:
-        """Keys of all published partitions of a table, oldest first."""
-        folders = (path for path in _list(self.root / table) if path.name.startswith("date="))
-        keys = [folder.name.removeprefix("date=") for folder in folders]
-        return sorted(key for key in keys if self.manifest(table, key) is not None)
-
-    def prune(self, table: str, key: str) -> None:
-        """Delete versions of a partition that were replaced more than `lake_keep_days` ago.
-
-        What was current then is kept too: it may have been replaced a moment ago only, and
-        somebody may still read it.
-        """
-        manifest = self.manifest(table, key)
-        oldest = datetime.now(UTC) - timedelta(days=settings().lake_keep_days)
-        old = {path.name: path for path in _list(self.partition_path(table, key))}
-        old = {name: path for name, path in old.items() if _made_before(name, oldest)}
-        published = [name for name, path in old.items() if (path / "manifest.json").exists()]
-        keep = {max(published, default=""), manifest.version if manifest else ""}
-        for name, path in old.items():
-            if name not in keep:
-                _remove_tree(path)
 
 
 def _manifest(path: "AnyPath") -> Manifest | None:
@@ -367,17 +378,9 @@ def to_arrow(frame: "pl.DataFrame") -> "pa.Table":
     return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def _made_before(version: str, moment: datetime) -> bool:
-    """Whether a version is older; what is no version's name is not."""
-    try:
-        return datetime.strptime(version[:15], VERSION_TIME).replace(tzinfo=UTC) < moment
-    except ValueError:
-        return False
-
-
 def first_line(error: BaseException) -> str:
     """An error's message without its details."""
-    return str(error).strip().splitlines()[0].rstrip(".")
+    return (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
 
 
 def _open(path: "AnyPath") -> Any:
@@ -402,11 +405,3 @@ def _list(folder: "AnyPath") -> list["AnyPath"]:
         names = folder.fs.ls(folder.path, detail=False, refresh=True)
         return [folder / name.rstrip("/").rsplit("/", 1)[-1] for name in names]
     return []
-
-
-def _remove_tree(folder: "AnyPath") -> None:
-    with suppress(FileNotFoundError):
-        if isinstance(folder, Path):
-            shutil.rmtree(folder)
-        else:
-            folder.fs.rm(folder.path, recursive=True)

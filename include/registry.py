@@ -10,11 +10,14 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from include import usecase
 from include.errors import BadData, DependencyDown, MissingData
+from include.lake import first_line
 from include.settings import settings
 
 if TYPE_CHECKING:
@@ -29,12 +32,12 @@ REFERENCE = "reference.json"
 MODEL_URI = "model_uri"
 """Tag of a run that says where its model is."""
 
-TRUSTED_TYPES = [
-    "include.encoder.FeatureEncoder",
-    "xgboost.core.Booster",
-    "xgboost.sklearn.XGBClassifier",
-]
-"""Types, beyond scikit-learn's own, that a model file may hold: nothing else is ever loaded."""
+MODEL_PACKAGES = ["numpy", "polars", "pyarrow", "scikit-learn", "skops", "xgboost"]
+"""Modules' packages that a model needs where it is loaded."""
+
+
+KINDS = {"INVALID_PARAMETER_VALUE": BadData, "RESOURCE_DOES_NOT_EXIST": MissingData}
+"""MLflow's codes for what another try, or a registry that is up, would not change at once."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,11 @@ class ModelVersion:
     run_id: str
 
 
-def champion() -> ModelVersion:
+def champion(key: str | None = None) -> ModelVersion:
     """The version that scores.
+
+    Args:
+        key: the day that is to be scored, for the message.
 
     Raises:
         MissingData: no version has been made champion yet.
@@ -57,11 +63,12 @@ def champion() -> ModelVersion:
         found = client.search_registered_models(f"name = '{usecase.NAME}'")
         if not found or CHAMPION not in found[0].aliases:
             raise MissingData(
-                f"There is no champion of {usecase.NAME!r} yet in {settings().registry}. Nothing "
-                "was scored. Run `model_retraining` once, then clear this run's failed tasks."
+                f"There is no champion of {usecase.NAME!r} yet in {_shown(settings().registry)}. "
+                f"Nothing was scored{f' for {key}' if key else ''}. Run `model_retraining` once, "
+                "then clear this run's failed tasks."
             )
-        version = client.get_model_version_by_alias(usecase.NAME, CHAMPION)
-    return ModelVersion(version.name, str(version.version), str(version.run_id))
+        model = client.get_model_version_by_alias(usecase.NAME, CHAMPION)
+    return ModelVersion(model.name, str(model.version), str(model.run_id))
 
 
 def load(model: ModelVersion) -> "Pipeline":
@@ -80,6 +87,8 @@ def _load(uri: str) -> "Pipeline":
     import mlflow.artifacts
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
+
+    from include.usecase.models import TRUSTED_TYPES
 
     with _registry(), tempfile.TemporaryDirectory() as folder:
         files = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
@@ -114,13 +123,15 @@ def log_training(pipeline: "Pipeline", params: dict[str, Any], tags: dict[str, s
     import mlflow
     import mlflow.sklearn
 
+    from include.usecase.models import TRUSTED_TYPES
+
     with _registry(), mlflow.start_run(experiment_id=_experiment(), tags=tags) as run:
         mlflow.log_params(params)
         logged = mlflow.sklearn.log_model(
             pipeline,
             name="model",
             skops_trusted_types=TRUSTED_TYPES,
-            pip_requirements=str(Path(__file__).parent.parent / "requirements.txt"),
+            pip_requirements=_installed(MODEL_PACKAGES),
         )
         mlflow.set_tag(MODEL_URI, logged.model_uri)
     return str(run.info.run_id)
@@ -144,8 +155,8 @@ def register(run_id: str) -> ModelVersion:
     with _registry() as client:
         made = client.search_model_versions(f"name = '{usecase.NAME}' and run_id = '{run_id}'")
         model_uri = client.get_run(run_id).data.tags[MODEL_URI]
-        version = made[0] if made else mlflow.register_model(model_uri, usecase.NAME)
-    return ModelVersion(usecase.NAME, str(version.version), run_id)
+        model = made[0] if made else mlflow.register_model(model_uri, usecase.NAME)
+    return ModelVersion(usecase.NAME, str(model.version), run_id)
 
 
 def promote(model: ModelVersion) -> None:
@@ -179,11 +190,27 @@ def _registry() -> Iterator["MlflowClient"]:
     try:
         yield mlflow.MlflowClient()
     except (MlflowException, SQLAlchemyError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise DependencyDown(
-            f"The model registry at {uri} failed on {usecase.NAME!r}: {reason}. The "
-            "champion is as it was. Check the registry; the retry goes on from here."
+        kind = KINDS.get(getattr(error, "error_code", ""), DependencyDown)
+        raise kind(
+            f"The model registry at {_shown(uri)} failed on {usecase.NAME!r}: "
+            f"{first_line(error)}. The champion is as it was. Check the registry and what was "
+            "asked of it, then clear this run's failed tasks."
         ) from error
+
+
+def _installed(packages: list[str]) -> list[str]:
+    """The packages, pinned to what is installed here; `xgboost` may be here as `xgboost-cpu`."""
+    found = {package.name: package.version for package in distributions()}
+    pins = []
+    for name in packages:
+        pins += [f"{n}=={found[n]}" for n in (name, f"{name}-cpu") if n in found]
+    return pins
+
+
+def _shown(uri: str) -> str:
+    """A URI without the password that may be in it."""
+    place = urlsplit(uri).netloc
+    return uri.replace(place, place.rpartition("@")[2], 1) if "@" in place else uri
 
 
 def _experiment() -> str:

@@ -20,7 +20,7 @@ from include.lake import Lake, open_parquet, write_parquet
 from include.registry import ModelVersion
 from include.settings import settings
 from include.usecase import features
-from include.usecase.schema import KEY
+from include.usecase.schema import INPUTS, KEY
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -59,8 +59,14 @@ def preprocess(lake: Lake, key: str) -> str:
     validated = lake.current("validated", key)
     inputs = {name: validated.read(name) for name in validated.manifest().parts}
     rows = features.build_features(inputs)
-    unusable = rows.select(_unusable()).to_series()
-    rejected = rows.filter(unusable)
+    known = validated.manifest().parts[INPUTS[0].name].rows
+    if not len(rows) == known > 0:
+        raise BadData(
+            f"{known} rows of {key} are validated and {len(rows)} have features: there must be one "
+            f"row of features for each. Nothing was scored; look at `build_features`, {validated}."
+        )
+    usable = rows.select(is_usable()).to_series()
+    rejected = rows.filter(~usable)
     if len(rejected) > settings().max_rejected_share * len(rows):
         raise BadData(
             f"{len(rejected)} of {len(rows)} rows of {key} lack a required feature or hold an "
@@ -69,16 +75,21 @@ def preprocess(lake: Lake, key: str) -> str:
         )
     version = lake.new_version("features", key)
     group_rows = min(settings().batch_rows, settings().chunk_rows)
-    version.write_frame("features", rows.filter(~unusable), group_rows)
+    version.write_frame("features", rows.filter(usable), group_rows)
     version.write_frame("rejected", rejected)
-    version.publish(["features", "rejected"], {"validated": str(validated), "rows": len(rows)})
+    version.publish(
+        ["features", "rejected"],
+        {"validated": str(validated), "rows": known},
+        made_from=validated.name,
+    )
     return str(version)
 
 
-def _unusable() -> pl.Expr:
+def is_usable() -> pl.Expr:
+    """True for rows of features that can be scored and trained on: complete and finite."""
     missing = [pl.col(name).is_null() for name in features.REQUIRED]
     infinite = [pl.col(name).is_infinite() for name in features.NUMERIC]
-    return pl.any_horizontal(*missing, *infinite).fill_null(False)
+    return ~pl.any_horizontal(*missing, *infinite).fill_null(False)
 
 
 def plan_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> list[dict[str, Any]]:
@@ -89,7 +100,11 @@ def plan_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> lis
     """
     version = lake.version(features_reference)
     encoder = registry.load(model)[0]
-    assert isinstance(encoder, FeatureEncoder)
+    if not isinstance(encoder, FeatureEncoder):
+        raise BadData(
+            f"{model.name} version {model.version} does not begin with a FeatureEncoder but with "
+            f"a {type(encoder).__name__}: nothing was scored. Train a model with this project."
+        )
     with version.parquet("features") as file:
         try:
             encoder.check_columns(file.schema_arrow.names)
@@ -98,7 +113,7 @@ def plan_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> lis
                 f"{model.name} version {model.version} cannot score {version}: {error}"
             ) from error
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    content = version.describe("features").sha256
+    content = version.manifest().parts["features"].sha256
     chunks: list[dict[str, Any]] = []
     first_group = first_row = rows = 0
     for group, size in enumerate(sizes):
@@ -130,7 +145,7 @@ def score_chunk(lake: Lake, chunk: Chunk) -> str:
     """
     key = lake.version(chunk.features).key
     name = f"{chunk.first_row:09d}-{chunk.rows:09d}.parquet"
-    folder = f"{chunk.content[:16]}-{chunk.model}-{chunk.version}"
+    folder = f"{chunk.content[:16]}-{chunk.model}-{chunk.version}-{chunk.run_id[:8]}"
     relative = f"scores/date={key}/{folder}/{name}"
     path = lake.root / relative
     if path.exists():
@@ -170,8 +185,17 @@ def score_file(
 def score_batch(
     batch: pa.RecordBatch, pipeline: "Pipeline", model: str, version: str
 ) -> pa.RecordBatch:
-    """The key of each row of a batch, its score (probability of the label) and whose it is."""
+    """The key of each row of a batch, its score (probability of the label) and whose it is.
+
+    Raises:
+        BadData: a score is NaN or outside 0 to 1, so that no such score is ever kept.
+    """
     scores = pipeline.predict_proba(batch)[:, 1].astype(np.float32)
+    if wrong := int((~((scores >= 0) & (scores <= 1))).sum()):
+        raise BadData(
+            f"{wrong} of {len(scores)} scores of {model} version {version} are NaN or outside 0 to "
+            "1. Nothing was kept. Mend the model or its features, or promote another version."
+        )
     keys = [batch.column(name) for name in KEY]
     names = [_repeat(name, batch.num_rows) for name in (model, version)]
     return pa.RecordBatch.from_arrays(
@@ -264,7 +288,9 @@ def check_outputs(
     if twice := int(scored.select(KEY).is_duplicated().sum()):
         breaches.append(f"{twice} rows share their key with another")
     psi = 0.0
-    if not wrong and len(scored):
+    if not len(scored):
+        breaches.append("there is not one score")
+    elif not wrong:
         psi = population_stability(scores.to_numpy(), registry.reference(model))
         if psi > settings().max_score_psi:
             breaches.append(
@@ -278,8 +304,7 @@ def check_outputs(
             f"published: {len(breaches)} breach(es).{listed}\nThe day's last published "
             f"predictions are untouched. Look at {version.part_path('predictions')}."
         )
-    mean = float(scores.to_numpy().mean()) if len(scored) else float("nan")
-    return OutputCheck(rows, len(scored), rejected, mean, psi)
+    return OutputCheck(rows, len(scored), rejected, float(scores.to_numpy().mean()), psi)
 
 
 def score_reference(scores: np.ndarray, bins: int = 10) -> dict[str, list[float]]:
@@ -313,5 +338,6 @@ def publish(
         Published rows.
     """
     version = lake.version(predictions_reference)
-    manifest = version.publish(["predictions"], {"check": asdict(check), **lineage})
+    made_from = lake.version(lineage["features"]).manifest().made_from
+    manifest = version.publish(["predictions"], {"check": asdict(check), **lineage}, made_from)
     return manifest.parts["predictions"].rows

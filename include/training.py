@@ -43,21 +43,22 @@ def build_training_set(lake: Lake, start: str, end: str, holdout_days: int) -> s
             f"{holdout_days} day(s) of it are the holdout. Ask for a longer window."
         )
     days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
-    needed = [(table, day.isoformat()) for day in days for table in ("validated", TRUTH.name)]
+    needed = [(table, day.isoformat()) for day in days for table in ("validated", "actuals")]
     missing = [(table, key) for table, key in needed if lake.manifest(table, key) is None]
     if missing:
         listed = ", ".join(f"{table} {key}" for table, key in missing[:10])
         more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
         raise MissingData(
             f"{len(missing)} partition(s) of the training window {start} to {end} are not "
-            f"published: {listed}{more}. No model was trained. Backfill `data_validation` over "
-            "the window (or `make seed`), then clear this run's failed tasks."
+            f"published: {listed}{more}. No model was trained. Backfill `data_validation` from "
+            f"{start} to the day after {end}, as a day's truth comes with the next day's run (or "
+            "`make seed`), then clear this run's failed tasks."
         )
     sources = {}
     frames = []
     for day in days:
         key = day.isoformat()
-        validated, truth = lake.current("validated", key), lake.current(TRUTH.name, key)
+        validated, truth = lake.current("validated", key), lake.current("actuals", key)
         sources[key] = [str(validated), str(truth)]
         frames.append(_labelled(day, validated, truth))
     rows = pl.concat(frames).with_columns(is_holdout=pl.col("day") >= holdout_from)
@@ -72,6 +73,7 @@ def build_training_set(lake: Lake, start: str, end: str, holdout_days: int) -> s
 def _labelled(day: date, validated: Version, truth: Version) -> pl.DataFrame:
     names = validated.manifest().parts
     rows = features.build_features({name: validated.read(name) for name in names})
+    rows = rows.filter(scoring.is_usable())
     labels = features.build_labels(truth.read(TRUTH.name))
     return rows.join(labels, on=KEY, how="inner", maintain_order="left").with_columns(day=day)
 
@@ -88,7 +90,7 @@ def train(lake: Lake, training_set: str, reason: str) -> str:
     version = lake.version(training_set)
     rows = version.read("rows").filter(~pl.col("is_holdout"))
     _require_both_classes(rows, f"the training days of {version}")
-    pipeline = models.xgboost_pipeline(settings().seed)
+    pipeline = models.make_pipeline(settings().seed)
     pipeline.fit(rows, rows["label"].to_numpy())
     params: dict[str, Any] = {
         "training_set": training_set,

@@ -15,6 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import pandera.errors
 import polars as pl
@@ -49,7 +50,7 @@ INPUTS = {table_input.name: table_input for table_input in [*schema.INPUTS, sche
 
 TABLES = {
     "validated": [table_input.name for table_input in schema.INPUTS],
-    schema.TRUTH.name: [schema.TRUTH.name],
+    "actuals": [schema.TRUTH.name],
 }
 """Table → the inputs that are validated and published together in it."""
 
@@ -408,13 +409,17 @@ def check_partition(lake: Lake, checks: list[RowCheck]) -> str:
     """
     version = lake.version(checks[0].version)
     quarantine_of(version).publish([check.input for check in checks])
-    breaches: list[str] = []
-    warnings: list[str] = []
+    breaches = []
     for check in checks:
+        path = lake.landing_path(check.input, version.key)
         found = partition_breaches(check, version.key, recent_rows(lake, version, check.input))
-        (breaches if INPUTS[check.input].required else warnings).extend(found)
+        breaches += [f"{path}: {breach}" for breach in found]
     absent = [name for name in TABLES[version.table] if name not in {c.input for c in checks}]
-    warnings += [f"{name}: nothing landed, the day goes on without it" for name in absent]
+    warnings = [
+        f"{lake.landing_path(name, version.key)}: nothing landed, the day goes on without "
+        f"{name}; run it again once it is there"
+        for name in absent
+    ]
     page = write_report(version, breaches, warnings, checks)
     if breaches:
         raise BadData(_failure(version, breaches, page))
@@ -431,11 +436,8 @@ def partition_breaches(check: RowCheck, key: str, recent: list[int]) -> list[str
         recent: row counts of the days before it, for the volume.
     """
     limits, table_input = settings(), INPUTS[check.input]
-    breaches = []
-
-    def breach(message: str) -> None:
-        breaches.append(f"{check.input}: {message}")
-
+    breaches: list[str] = []
+    breach = breaches.append
     if check.quarantined > limits.max_quarantine_share * check.rows:
         worst = sorted(check.failures.items(), key=lambda item: -item[1])
         breach(
@@ -454,14 +456,16 @@ def partition_breaches(check: RowCheck, key: str, recent: list[int]) -> list[str
             breach(f"{column} is null in {check.null_rates[column]:.1%}, more than {limit:.1%}")
     if len(recent) >= limits.volume_min_days:
         usual = median(recent)
-        if not limits.min_volume_ratio <= check.valid / usual <= limits.max_volume_ratio:
+        least, most = usual * limits.min_volume_ratio, usual * limits.max_volume_ratio
+        if not least <= check.valid <= most:
             breach(
-                f"{check.valid} rows are {check.valid / usual:.2f} × the median of the last "
-                f"{len(recent)} days ({usual:.0f}), must be {limits.min_volume_ratio} to "
-                f"{limits.max_volume_ratio}"
+                f"{check.valid} rows are not {least:.0f} to {most:.0f}, which is "
+                f"{limits.min_volume_ratio} to {limits.max_volume_ratio} × the median of the last "
+                f"{len(recent)} days"
             )
     if table_input.event_time and check.last_event:
-        end = datetime.combine(parse_key(key), datetime.min.time(), UTC) + timedelta(days=1)
+        midnight = datetime.combine(parse_key(key) + timedelta(days=1), datetime.min.time())
+        end = midnight.replace(tzinfo=ZoneInfo(table_input.time_zone))
         age = (end - datetime.fromisoformat(check.last_event)).total_seconds() / 3600
         if age > table_input.max_event_age_hours:
             breach(

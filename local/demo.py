@@ -21,15 +21,16 @@ from rich.table import Table
 
 from include import lake as lakes
 from include import registry, validation
-from include.lake import Lake, parse_key
-from include.settings import settings
-from include.usecase import features, source
+from include.errors import PipelineError
+from include.lake import Lake
+from include.usecase import FIRST_WINDOW, features, source
 from include.usecase.schema import INPUTS, KEY, TRUTH
 from local import embedded
 from local.client import Airflow, EmbeddedError, Json, poll
+from local.environment import forget_settings
 from local.seed import seed
 
-DAYS = [parse_key(settings().train_end) + timedelta(days=n) for n in range(1, 8)]
+DAYS = [date.fromisoformat(FIRST_WINDOW[1]) + timedelta(days=n) for n in range(1, 8)]
 """The week after the first champion's window."""
 
 BAD_ROWS_DAY, BROKEN_DAY = DAYS[2], DAYS[4]
@@ -75,7 +76,7 @@ def run(port: int | None, say: Progress) -> list[Day]:
             embedded.start, data, port, extra={"ML_CHUNK_ROWS": str(CHUNK_ROWS)}, say=say
         )
         registry.create_store()
-        seed(lake, settings().train_start, settings().train_end, say)
+        seed(lake, *FIRST_WINDOW, say)
         drop_faulty_files(lake, say)
         airflow = starting.result()
     say(f"Airflow is up: {airflow.url}")
@@ -179,9 +180,9 @@ def auc(lake: Lake, key: str, predictions: pl.DataFrame) -> float | None:
     """Area under the ROC curve against the truth; None if it has not landed."""
     from sklearn.metrics import roc_auc_score
 
-    if lake.manifest(TRUTH.name, key) is None:
+    if lake.manifest("actuals", key) is None:
         return None
-    labels = features.build_labels(lake.current(TRUTH.name, key).read(TRUTH.name))
+    labels = features.build_labels(lake.current("actuals", key).read(TRUTH.name))
     judged = predictions.join(labels, on=KEY)
     return float(roc_auc_score(judged["label"], judged["score"]))
 
@@ -199,8 +200,8 @@ def faults(days: list[Day]) -> list[str]:
             found.append(f"{day.key} has {day.quarantined} rows in quarantine")
         elif day.rows != day.quarantined + (day.scored or 0):
             found.append(f"{day.key}: {day.rows} rows came in, {day.scored} were scored")
-        if (day.auc is None) != (day.key == DAYS[-1].isoformat()):
-            found.append(f"{day.key}: its AUC is {day.auc}")
+        if day.auc is None and day.key != DAYS[-1].isoformat():
+            found.append(f"{day.key} is over and has no AUC")
         if day.auc is not None and not 0.5 < day.auc < 0.95:
             found.append(f"{day.key}: an AUC of {day.auc:.3f} cannot be right")
     return found
@@ -230,12 +231,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m local.demo", description=main.__doc__)
     parser.add_argument("--port", type=int, help="port of the UI; default: 8080 or the next free")
     options = parser.parse_args(arguments)
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    forget_settings()
+    os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"
     say = Progress()
     try:
         days = run(options.port, say)
-    except (EmbeddedError, TimeoutError) as error:
-        print(error or "The week did not end in time: look at the UI", file=sys.stderr)
+    except TimeoutError:
+        print(f"The week has not ended after {WAIT_SECONDS} s: look at the UI", file=sys.stderr)
+        return 2
+    except (EmbeddedError, PipelineError) as error:
+        print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Interrupted. `make stop` ends Airflow, if it runs.", file=sys.stderr)

@@ -63,7 +63,7 @@ def start(
         if (airflow := running(data)) is not None:
             if port is not None and airflow.url != _url(port):
                 raise EmbeddedError(f"Airflow already runs at {airflow.url}: `make stop` ends it.")
-            say(f"Airflow already runs at {airflow.url}")
+            say(f"Airflow already runs at {airflow.url}, with the settings it was started with")
             return airflow
         stop(data, say=lambda _: None)  # what is left of one that did not end well
         port = _choose_port(port, say)

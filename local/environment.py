@@ -6,6 +6,8 @@ import os
 import secrets
 from pathlib import Path
 
+from include.settings import settings
+
 REPO = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 
@@ -13,6 +15,17 @@ HOST = "127.0.0.1"
 def data_folder() -> Path:
     """The folder of everything made locally: `ML_DATA_DIR`, or `data` in the repository."""
     return Path(os.environ.get("ML_DATA_DIR") or REPO / "data").resolve()
+
+
+def forget_settings() -> None:
+    """Drop what the shell says of lake, registry and limits; the data folder alone is kept.
+
+    What tries things out, breaks files and promotes models must never meet a real lake.
+    """
+    for name in list(os.environ):
+        if name.startswith(("ML_", "MLFLOW_")) and name != "ML_DATA_DIR":
+            del os.environ[name]
+    settings.cache_clear()
 
 
 def environment(

@@ -42,8 +42,10 @@ def seed(lake: Lake, start: str, end: str, say: Callable[[str], None] = print) -
 def main(arguments: list[str] | None = None) -> int:
     """Seed the window of the first training, or another one."""
     parser = argparse.ArgumentParser(prog="python -m local.seed", description=main.__doc__)
-    parser.add_argument("--from", dest="start", default=settings().train_start, help="first day")
-    parser.add_argument("--to", dest="end", default=settings().train_end, help="last day")
+    parser.add_argument(
+        "--from", dest="start", default=str(settings().train_start), help="first day"
+    )
+    parser.add_argument("--to", dest="end", default=str(settings().train_end), help="last day")
     options = parser.parse_args(arguments)
     try:
         published = seed(default_lake(), options.start, options.end)

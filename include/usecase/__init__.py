@@ -6,3 +6,6 @@ labels, `models` says what is trained on them. Nothing outside this folder names
 
 NAME = "flight-delays"
 """Name of the use case, of its experiment and of its registered model."""
+
+FIRST_WINDOW = ("2013-01-01", "2013-02-28")
+"""First and last day of the history that the first champion is trained on."""

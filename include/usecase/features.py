@@ -1,8 +1,9 @@
 """From a day's validated inputs to features, and from its truth to labels.
 
 Everything here is known two hours before a flight leaves. Never a feature, because it is known
-only after: departure and arrival times and delays, air time; nor whether a plane was assigned
-(`tailnum`), which is missing exactly for cancelled flights.
+only after: departure and arrival times and delays, air time. Neither is `tailnum`: it is missing
+exactly for cancelled flights. The plane's facts are missing with it, from which no model can learn
+a thing, as a cancelled flight has no label.
 """
 
 import polars as pl

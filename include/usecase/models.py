@@ -6,8 +6,15 @@ from xgboost import XGBClassifier
 from include.encoder import FeatureEncoder
 from include.usecase.features import CATEGORICAL, NUMERIC
 
+TRUSTED_TYPES = [
+    "include.encoder.FeatureEncoder",
+    "xgboost.core.Booster",
+    "xgboost.sklearn.XGBClassifier",
+]
+"""Types, beyond scikit-learn's own, that a model file may hold: nothing else is ever loaded."""
 
-def xgboost_pipeline(seed: int) -> Pipeline:
+
+def make_pipeline(seed: int) -> Pipeline:
     """Gradient-boosted trees with native categories and missing values."""
     classifier = XGBClassifier(
         n_estimators=200,

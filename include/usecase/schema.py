@@ -64,6 +64,7 @@ FLIGHTS = Input(
     key=KEY,
     belongs=lambda day: pl.col("date") == day,
     event_time="time_hour",
+    time_zone="America/New_York",
     max_event_age_hours=3,
     max_null_rate={"tailnum": 0.3, "seats": 0.4, "plane_year": 0.4},
 )
@@ -90,7 +91,8 @@ WEATHER = Input(
     key=["origin", "time_hour"],
     belongs=lambda day: pl.col("time_hour").dt.date().is_between(day, day + timedelta(days=1)),
     event_time="time_hour",
-    max_event_age_hours=6,
+    time_zone="America/New_York",
+    max_event_age_hours=7,
     max_null_rate={
         "temp": 0.1, "dewp": 0.1, "humid": 0.1, "wind_dir": 0.3, "wind_speed": 0.1, "precip": 0.1,
         "visib": 0.1, "wind_gust": 1.0, "pressure": 1.0,
@@ -114,7 +116,6 @@ ACTUALS = Input(
     key=KEY,
     belongs=lambda day: pl.col("date") == day,
     max_null_rate={"arr_delay": 1.0},
-    required=False,
 )
 
 INPUTS = [FLIGHTS, WEATHER]

@@ -55,11 +55,14 @@ def fetch(input_name: str, day: date) -> pl.DataFrame | None:
     if input_name == "actuals":
         rows = flights.select("date", "carrier", "flight", "origin", "arr_delay")
     elif input_name == "flights":
-        rows = flights.drop("arr_delay")
-    else:
+        years = day.year - source_day.year  # a replayed plane is as old as it was
+        rows = flights.drop("arr_delay").with_columns(pl.col("plane_year") + years)
+    elif input_name == "weather":
         known = (pl.col("time_hour").min() - WEATHER_AGE, pl.col("time_hour").max() - WEATHER_AGE)
         first, last = flights.select(first=known[0], last=known[1]).row(0)
         rows = _weather().filter(pl.col("time_hour").is_between(first, last))
+    else:
+        raise ValueError(f"{input_name!r} is no input: flights, weather and actuals are")
     moments = [name for name in ("date", "time_hour") if name in rows.columns]
     return rows.with_columns(pl.col(moments) + shift) if len(rows) else None
 

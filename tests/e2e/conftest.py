@@ -11,6 +11,7 @@ from include.lake import Lake
 from include.settings import settings
 from local import embedded
 from local.client import Airflow
+from local.environment import forget_settings
 from local.seed import seed
 
 SETTINGS = {
@@ -32,6 +33,7 @@ def free_port() -> int:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A data folder with three weeks of history, which this process sees through its settings."""
     folder = tmp_path_factory.mktemp("data")
+    forget_settings()
     patch = pytest.MonkeyPatch()
     patch.setenv("ML_DATA_DIR", str(folder))
     settings.cache_clear()

@@ -208,8 +208,8 @@ def start(process_server: Any) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def unused_port() -> int:
-    """A port of localhost that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def unused_port() -> Iterator[int]:
+    """A port of localhost that nobody listens on, nor can while the test runs."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])

@@ -319,5 +319,6 @@ def test_truth_lands_apart_from_what_is_scored(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "landing").iterdir()] == ["actuals"]
 
 
-def test_truth_that_has_not_landed_is_no_failure(lake: Lake) -> None:
-    assert validation.check_contract(lake, "actuals", NEW_DAY) == []
+def test_truth_that_has_not_landed_is_missed(lake: Lake) -> None:
+    with refused(lake, "actuals", NEW_DAY, f"actuals/{NEW_DAY}.parquet", kind=MissingData):
+        validation.check_contract(lake, "actuals", NEW_DAY)

@@ -1,7 +1,7 @@
 """What a partition is, who sees it when, and what is left of it; on a folder and on S3."""
 
 import json
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -152,59 +152,35 @@ def test_scratch_files_of_killed_writers_do_no_harm(tmp_path: Path) -> None:
     assert contents(lake) == {2}
 
 
-def made(lake: Lake, days_ago: float, content: int, published: bool = True) -> str:
-    """A version as it would be, had it been made some days ago."""
-    moment = datetime.now(UTC) - timedelta(days=days_ago)
-    name = f"{moment.strftime(lake_module.VERSION_TIME)}-{content:08x}"
-    version = Version(lake, "table", DAY, name)
-    for part in ("a", "b"):
-        version.write_frame(part, pl.DataFrame({"content": [content]}))
-    if published:
-        version.publish(["a", "b"])
-    return name
-
-
-def versions(lake: Lake) -> set[str]:
-    found = lake_module._list(lake.partition_path("table", DAY))
-    return {path.name for path in found} - {"current.json"}
-
-
-def test_only_versions_replaced_long_ago_are_deleted(root: str, configure) -> None:
-    configure(lake_keep_days=30)
+def test_what_was_replaced_can_still_be_read(root: str) -> None:
     lake = Lake(root)
-    gone = {made(lake, 50, 1), made(lake, 45, 2, published=False), made(lake, 40, 3)}
-    kept = {made(lake, 35, 4), made(lake, 20, 5), made(lake, 10, 6, published=False)}
-    current = publish(lake, 7).name
-    assert versions(lake) == kept | {current}
-    assert not gone & versions(lake)
-
-
-def test_a_version_is_not_deleted_when_it_is_replaced_however_old(root: str, configure) -> None:
-    configure(lake_keep_days=1)
-    lake = Lake(root)
-    made(lake, 400, 1)
+    publish(lake, 1)
     reader = lake.current("table", DAY)
     publish(lake, 2)
-    assert reader.read("a")["content"].to_list() == [1]
+    assert reader.read("a")["content"].unique().to_list() == [1]
+    assert contents(lake) == {2}
 
 
-def test_the_current_version_is_kept_however_old(tmp_path: Path, configure) -> None:
-    configure(lake_keep_days=1)
+def test_a_run_that_was_overtaken_changes_nothing(root: str) -> None:
+    lake = Lake(root)
+    slow = lake.new_version("table", DAY)
+    quick = publish(lake, 2)
+    slow.write_frame("a", pl.DataFrame({"content": [1]}))
+    current = slow.publish(["a"])
+    assert current.version == quick.name
+    assert lake.current("table", DAY).name == quick.name
+
+
+def test_what_is_made_from_newer_inputs_stays_whoever_began_first(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
-    current = made(lake, 100, 1)
-    made(lake, 50, 2, published=False)
-    lake.prune("table", DAY)
-    assert versions(lake) == {current}
-
-
-def test_what_is_no_version_is_never_deleted(tmp_path: Path, configure) -> None:
-    configure(lake_keep_days=1)
-    lake = Lake(str(tmp_path))
-    strangers = {"notes", "2013", "20130301T000000x".replace("T", "-")}
-    for name in strangers:
-        (tmp_path / "table" / f"date={DAY}" / name).mkdir(parents=True)
-    publish(lake, 1)
-    assert strangers < versions(lake)
+    first, second = lake.new_version("table", DAY), lake.new_version("table", DAY)
+    for version in (first, second):
+        version.write_frame("a", pl.DataFrame({"content": [1]}))
+    first.publish(["a"], made_from="newer inputs")
+    second.publish(["a"], made_from="an older version of the inputs")
+    assert lake.current("table", DAY).name == first.name
+    second.publish(["a"], made_from="newer inputs")
+    assert lake.current("table", DAY).name == second.name
 
 
 @pytest.mark.parametrize(

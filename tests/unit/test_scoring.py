@@ -397,3 +397,44 @@ def test_scores_carry_the_key_as_the_features_have_it(lake: Lake, history: Histo
         given_keys = [file.schema_arrow.field(name) for name in KEY]
     assert [found.field(name) for name in KEY] == given_keys
     assert set(FEATURES) & set(found.names) == {"carrier", "origin"}
+
+
+@pytest.mark.parametrize("kept", [0, 500])
+def test_rows_that_get_no_features_are_noticed(
+    kept: int, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = scoring.features.build_features
+    monkeypatch.setattr(scoring.features, "build_features", lambda inputs: build(inputs)[:kept])
+    with refused(lake, "features", OLD_DAY, f"{kept} have features", OLD_DAY):
+        scoring.preprocess(lake, OLD_DAY)
+
+
+def test_a_slow_run_never_replaces_predictions_from_newer_rows(
+    lake: Lake, history: History
+) -> None:
+    slow = predict(lake, OLD_DAY, history.champion)
+    old_features = str(lake.current("features", OLD_DAY))
+    check = scoring.check_outputs(lake, slow, old_features, history.champion)
+    publish_validated(lake, OLD_DAY, lake.current("validated", OLD_DAY).read("flights")[:700])
+    infer(lake, OLD_DAY, history.champion)
+    scoring.publish(lake, slow, check, {"features": old_features})
+    assert len(lake.current("predictions", OLD_DAY).read("predictions")) == 700
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -0.1, 1.1])
+def test_a_score_that_is_none_is_never_kept(
+    wrong: float, lake: Lake, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def __getitem__(self, step: int) -> Any:
+            return registry_load(history.champion)[step]
+
+        def predict_proba(self, rows: pa.RecordBatch) -> np.ndarray:
+            return np.full((rows.num_rows, 2), wrong)
+
+    registry_load = registry.load
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "load", lambda model: Broken())
+        with refused(lake, "predictions", OLD_DAY, "NaN or outside 0 to 1"):
+            infer(lake, OLD_DAY, history.champion)
+    assert len(infer(lake, OLD_DAY, history.champion)) > 0

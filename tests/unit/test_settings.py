@@ -1,5 +1,6 @@
 """Every knob, once: described, with a default, changed by its variable, refused when wrong."""
 
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,9 @@ def test_every_setting_is_changed_by_its_variable(
 ) -> None:
     before = getattr(settings(), name)
     new: object = "x"
-    if isinstance(before, int | float):
+    if isinstance(before, date):
+        new = before + timedelta(days=1)
+    elif isinstance(before, int | float):
         new = before + 1 if isinstance(before, int) else before / 2
     monkeypatch.setenv(variable(name, field), str(new))
     settings.cache_clear()
@@ -42,7 +45,7 @@ def test_every_setting_is_changed_by_its_variable(
 
 WRONG = [
     ("chunk_rows", "many"), ("chunk_rows", "0"), ("chunk_rows", "1.5"), ("batch_rows", "-1"),
-    ("max_quarantine_share", "5%"), ("max_quarantine_share", "1.1"), ("lake_keep_days", "0"),
+    ("max_quarantine_share", "5%"), ("max_quarantine_share", "1.1"), ("train_end", "2013-2-28"),
     ("max_rejected_share", "-1"), ("retries", "-1"), ("max_score_psi", "0"),
     ("retry_base_seconds", ""),
 ]  # fmt: skip

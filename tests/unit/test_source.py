@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from include import validation
 from include.lake import Lake
-from include.usecase import source
+from include.usecase import features, source
 from include.usecase.schema import ACTUALS, FLIGHTS, INPUTS
 
 AFTER_THE_FACT = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"]
@@ -40,7 +40,7 @@ def test_a_replayed_day_looks_as_if_it_were_today(day: date) -> None:
     moment = flights["time_hour"].min()
     assert isinstance(moment, datetime)
     assert timedelta(0) < moment - datetime.combine(day, datetime.min.time(), UTC) < timedelta(1)
-    others = pl.exclude("date", "time_hour")
+    others = pl.exclude("date", "time_hour", "plane_year")
     assert flights.select(others).equals(original.select(others))
 
 
@@ -84,3 +84,20 @@ def test_every_flight_of_the_schedule_has_one_row_of_truth(lake: Lake) -> None:
 def test_any_real_day_passes_its_own_contract(day: str, lake: Lake) -> None:
     for table in validation.TABLES:
         assert validation.validate_day(lake, table, day)
+
+
+@given(DATES)
+def test_a_replayed_day_has_the_very_features_of_the_day_it_replays(day: date) -> None:
+    source_day = source.replayed_day(day)
+    assert features_of(day).equals(features_of(source_day))
+
+
+def features_of(day: date) -> pl.DataFrame:
+    fetched = {name: source.fetch(name, day) for name in ("flights", "weather")}
+    inputs = {name: rows for name, rows in fetched.items() if rows is not None}
+    return features.build_features(inputs).drop("date")
+
+
+def test_an_input_that_is_none_is_an_error() -> None:
+    with pytest.raises(ValueError, match="'fligths' is no input"):
+        source.fetch("fligths", date(2013, 3, 1))
