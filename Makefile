@@ -47,10 +47,11 @@ seed: $(READY) ## Land and validate history (FROM=2013-01-01 TO=2013-02-28)
 .PHONY: test test-unit test-dags test-e2e lint format bench
 
 test: $(READY) ## Pass all tests: unit, dags and e2e
-	@$(PY) -m pytest tests
+	@$(PY) -m pytest -n 2 tests/unit tests/dags
+	@$(PY) -m pytest tests/e2e
 
 test-unit: $(READY) ## Test the library, without Airflow
-	@$(PY) -m pytest tests/unit
+	@$(PY) -m pytest -n 2 tests/unit
 
 test-dags: $(READY) ## Test that the DAGs parse, their structure and their rules
 	@$(PY) -m pytest tests/dags

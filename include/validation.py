@@ -169,8 +169,11 @@ def contract_breaches(table_input: Input, found: pa.Schema) -> list[str]:
         breaches.append(
             f"columns are in another order: {', '.join(common)}; must be {', '.join(in_order)}"
         )
-    types = pa.schema([found.field(found.names.index(name)) for name in common])
-    empty = pl.DataFrame(pl.from_arrow(types.empty_table()))
+    types = pa.schema([(name, found.field(found.names.index(name)).type) for name in common])
+    try:
+        empty = pl.DataFrame(pl.from_arrow(types.empty_table()))
+    except pl.exceptions.PanicException as error:
+        return [*breaches, f"the columns' types cannot be read: {first_line(error)}"]
     try:
         table_input.schema.validate(empty, lazy=True)
     except pandera.errors.SchemaErrors as errors:
@@ -196,6 +199,8 @@ def check_rows(lake: Lake, input_name: str, version: str) -> RowCheck:
     tally = RowTally(INPUTS[input_name])
     try:
         _split_rows(target, tally)
+        if not tally.rows:
+            raise BadData("the file has no rows any more")
     except BadData as error:
         breaches = [f"{path}: {error}"]
         page = write_report(target, breaches, [], [])
@@ -308,7 +313,8 @@ def duplicated_keys(path: "AnyPath", key: list[str]) -> pl.Series | None:
 
     A hash of each key is all that is held at first: keys are compared only if hashes meet.
     """
-    hashes = pl.concat([keys.hash_rows() for keys in _ahead(_slices(path, key))])
+    slices = [keys.hash_rows() for keys in _ahead(_slices(path, key))]
+    hashes = pl.concat(slices) if slices else pl.Series([], dtype=pl.UInt64)
     if hashes.n_unique() == len(hashes):
         return None
     duplicated = hashes.is_duplicated()

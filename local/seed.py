@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 
+from pydantic import ValidationError
+
 from include import validation
 from include.errors import PipelineError
 from include.lake import Lake, default_lake, parse_key
@@ -41,6 +43,11 @@ def seed(lake: Lake, start: str, end: str, say: Callable[[str], None] = print) -
 
 def main(arguments: list[str] | None = None) -> int:
     """Seed the window of the first training, or another one."""
+    try:
+        settings()
+    except ValidationError as error:
+        print(f"A setting is wrong: {error}", file=sys.stderr)
+        return 2
     parser = argparse.ArgumentParser(prog="python -m local.seed", description=main.__doc__)
     parser.add_argument(
         "--from", dest="start", default=str(settings().train_start), help="first day"

@@ -319,6 +319,31 @@ def test_truth_lands_apart_from_what_is_scored(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "landing").iterdir()] == ["actuals"]
 
 
+def with_time_field(lake: Lake, field: pa.Field) -> list[str]:
+    """Breaches of a real file whose column of times is declared otherwise."""
+    columns = pq.read_schema(landed(lake, "flights", NEW_DAY))
+    position = columns.get_field_index(field.name)
+    return validation.contract_breaches(FLIGHTS, columns.set(position, field))
+
+
+def test_a_type_on_which_polars_panics_is_a_breach(lake: Lake) -> None:
+    (breach,) = with_time_field(lake, pa.field("time_hour", pa.timestamp("us", "Z")))
+    assert "types cannot be read" in breach
+
+
+def test_what_else_a_file_says_of_a_column_is_nothing_to_us(lake: Lake) -> None:
+    field = pa.field("time_hour", pa.timestamp("us", "UTC"), metadata={b"note": b"\xff"})
+    assert with_time_field(lake, field) == []
+
+
+def test_a_file_emptied_between_two_gates_fails_the_day(lake: Lake) -> None:
+    path = landed(lake, "flights", NEW_DAY)
+    (checked, *_) = validation.check_contract(lake, "validated", NEW_DAY)
+    replace(path, pl.read_parquet(path)[:0])
+    with refused(lake, "validated", NEW_DAY, str(path), "no rows any more"):
+        validation.check_rows(lake, **checked)
+
+
 def test_truth_that_has_not_landed_is_missed(lake: Lake) -> None:
     with refused(lake, "actuals", NEW_DAY, f"actuals/{NEW_DAY}.parquet", kind=MissingData):
         validation.check_contract(lake, "actuals", NEW_DAY)
