@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 
 REPO = Path(__file__).resolve().parent.parent
 SIZES = ["small", "full"]
-REPEATS = 3
+REPEATS = {"small": 3, "full": 5}
 
 T = TypeVar("T")
 
@@ -81,6 +82,13 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def free_port() -> int:
+    """A port that nothing listens on now, so that the usual one stays free."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
     """A folder of this run, gone when the block ends."""
@@ -136,7 +144,7 @@ def peak_gigabytes() -> float:
     return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
 
 
-def alternate(sides: Mapping[str, Callable[[], T]], repeats: int = REPEATS) -> dict[str, list[T]]:
+def alternate(sides: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, list[T]]:
     """Run the sides in turns, in reversed order every other time, so that drift hits both alike."""
     results: dict[str, list[T]] = {name: [] for name in sides}
     for number in range(repeats):

@@ -5,7 +5,6 @@ over all its processes of their proportional share, sampled every second.
 """
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.common import REPO, Claim, at_most, program, say, scratch_folder
+from benchmarks.common import REPO, Claim, at_most, free_port, program, say, scratch_folder
 
 MAX_SECONDS, MAX_GIGABYTES = 300, 4
 
@@ -39,15 +38,12 @@ def gigabytes_below(data: Path) -> float:
 
 def main(size: str) -> list[Claim]:
     """Run the demo once, whatever the size, stop it, and say how long it took and what it held."""
-    with scratch_folder() as folder, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-        probe.close()
+    with scratch_folder() as folder:
         environment = {**os.environ, "ML_DATA_DIR": str(folder)}
         say("Running the demo on an empty data folder")
         started, most = time.monotonic(), 0.0
         demo = subprocess.Popen(
-            [sys.executable, "-m", "local.demo", "--port", port],
+            [sys.executable, "-m", "local.demo", "--port", str(free_port())],
             cwd=REPO, env=environment, preexec_fn=two_cores,
         )  # fmt: skip
         try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import (
+    REPEATS,
     Claim,
     Clock,
     alternate,
@@ -61,7 +62,7 @@ def main(size: str) -> list[Claim]:
         say(f"Scoring {rows:,} rows as one chunk, in turns")
         chunk = made["chunk"]
         sides = {step.__name__: partial(run, step, chunk=chunk) for step in (pipeline, tight)}
-        runs = alternate(sides)
+        runs = alternate(sides, REPEATS[size])
         run(compare, chunk=chunk)
         say(f"Scoring {more_rows:,} rows as one chunk")
         more = run(pipeline, chunk=run(generate, rows=more_rows)["chunk"])

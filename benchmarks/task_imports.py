@@ -18,6 +18,7 @@ from benchmarks.common import (
     alternate,
     at_most,
     child,
+    free_port,
     program,
     say,
     scratch_folder,
@@ -66,7 +67,9 @@ def main(size: str) -> list[Claim]:
         shutil.copy(REPO / "dags" / "batch_inference.py", dags)
         (dags / "nothing.py").write_text(NOTHING)
         try:
-            airflow = embedded.start(folder, dags_folder=dags, extra={"ML_CHUNK_ROWS": str(ROWS)})
+            airflow = embedded.start(
+                folder, free_port(), dags_folder=dags, extra={"ML_CHUNK_ROWS": str(ROWS)}
+            )
             sides = {
                 "scoring": partial(_span, airflow, "batch_inference", KEY),
                 "nothing": partial(_span, airflow, "nothing", None),

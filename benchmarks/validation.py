@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.common import (
+    REPEATS,
     Claim,
     Clock,
     alternate,
@@ -56,7 +57,7 @@ def main(size: str) -> list[Claim]:
         for kind, bad in {"clean": 0, "bad rows": round(rows * BAD_SHARE)}.items():
             say(f"Validating {rows:,} rows x 20 columns, {bad:,} of them bad, in turns")
             child(generate, {}, path=path, rows=rows, bad=bad)
-            runs = alternate(sides)
+            runs = alternate(sides, REPEATS[size])
             found = {one["bad"] for side in runs.values() for one in side}
             assert found == {bad}, f"{bad} rows are bad, the sides found {found}"
             claims += _claims(kind, rows, runs)

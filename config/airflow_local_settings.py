@@ -2,9 +2,11 @@
 
 Every task is a new process. Without this each one imports pandas, scikit-learn, MLflow … for
 itself: seconds of CPU before its first line runs. A forked process finds them in memory instead.
+So does each parse of a DAG file, which needs the settings' library only.
 
-Airflow imports this file at the start of each of its commands; only the parents of tasks are
-affected. Libraries only: with `include` here, an edit there would need a restart to be seen.
+Airflow imports this file at the start of each of its commands; only the parents of tasks and of
+parses are affected. Libraries only: with `include` here, an edit there would need a restart to be
+seen.
 """
 
 import importlib
@@ -15,7 +17,8 @@ from airflow.configuration import conf
 
 __all__: list[str] = []  # Airflow copies the names of this module into its settings: none
 
-LIBRARIES = (
+PARSE_LIBRARIES = ("pydantic_settings",)
+TASK_LIBRARIES = (
     "mlflow",
     "mlflow.sklearn",
     "mlflow.store.model_registry.sqlalchemy_store",  # else 1.4 CPU-seconds in every task
@@ -44,12 +47,18 @@ def forks_tasks(command: list[str], executor: str, platform: str) -> bool:
     return command[:2] == ["celery", "worker"]
 
 
-def preload() -> None:
+def preload_for_tasks() -> None:
     """Import the libraries; a missing one costs a line in the log, and its tasks the import."""
-    for module in LIBRARIES:
+    for module in TASK_LIBRARIES:
         _try_import(module)
     _move_airflow_back()
     _try_import("skops.io")
+
+
+def preload_for_parses() -> None:
+    """Import what every DAG file imports, and nothing that its tasks alone need."""
+    for module in PARSE_LIBRARIES:
+        _try_import(module)
 
 
 def _try_import(module: str) -> None:
@@ -70,4 +79,6 @@ def _move_airflow_back() -> None:
 
 
 if forks_tasks(sys.argv[1:], conf.get("core", "executor"), sys.platform):
-    preload()
+    preload_for_tasks()
+elif sys.argv[1:2] == ["dag-processor"]:
+    preload_for_parses()

@@ -172,8 +172,8 @@ def contract_breaches(table_input: Input, found: pa.Schema) -> list[str]:
     types = pa.schema([(name, found.field(found.names.index(name)).type) for name in common])
     try:
         empty = pl.DataFrame(pl.from_arrow(types.empty_table()))
-    except pl.exceptions.PanicException as error:
-        return [*breaches, f"the columns' types cannot be read: {first_line(error)}"]
+    except pl.exceptions.PanicException as panic:
+        return [*breaches, f"the columns' types cannot be read: {first_line(panic)}"]
     try:
         table_input.schema.validate(empty, lazy=True)
     except pandera.errors.SchemaErrors as errors:

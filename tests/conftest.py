@@ -10,6 +10,7 @@ import pytest
 
 AIRFLOW_HOME = tempfile.mkdtemp(prefix="airflow-home-")
 os.environ["AIRFLOW_HOME"] = AIRFLOW_HOME  # before anything imports Airflow
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # else trainings beside each other take ten times as long
 atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import skops.io  # noqa: F401  it searches what is loaded already: 1 s now, 20 s after Airflow
 
 from include.lake import Lake
 from include.registry import ModelVersion

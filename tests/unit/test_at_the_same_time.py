@@ -28,7 +28,7 @@ def test_two_writers_of_one_partition_never_mix(
     environment = request.getfixturevalue("s3_server") if on_s3 else {}
     lake = Lake(root)
     children.write_version(lake, 0)
-    times = 4 if on_s3 else 40
+    times = 4 if on_s3 else 20
     with watched(lambda: children.content(lake)) as seen:
         finish(*(start(children.write_often, environment, root, n, times) for n in (1, 2)))
     assert set(seen) <= {0, 1, 2}
