@@ -344,6 +344,8 @@ def _repeated_text(file: pq.ParquetFile) -> list[str]:
     """
     if not file.num_row_groups:
         return []
+    # A damaged footer is an error here. Asking its columns first would end the whole process.
+    next(file.iter_batches(batch_size=1, row_groups=[0]), None)
     group = file.metadata.row_group(0)
     chunks = [group.column(number) for number in range(group.num_columns)]
     sizes = {chunk.path_in_schema: chunk.total_uncompressed_size for chunk in chunks}
@@ -352,16 +354,15 @@ def _repeated_text(file: pq.ParquetFile) -> list[str]:
         for field in file.schema_arrow
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
     ]
-    return [name for name in text if sizes[name] < 4 * group.num_rows]
+    return [name for name in text if name in sizes and sizes[name] < 4 * group.num_rows]
 
 
 def _series(name: str, values: pa.Array, coded: bool) -> pl.Series:
     """A column of a batch; raises `ArrowInvalid` for text on which Polars would panic."""
     try:
-        if coded:
-            values.dictionary.validate(full=True)
-            return pl.Series(name, values.dictionary).gather(pl.Series(values.indices))
         values.validate(full=True)
+        if coded:
+            return pl.Series(name, values.dictionary).gather(pl.Series(values.indices))
         return pl.Series(name, values)
     except pa.ArrowInvalid as error:
         raise pa.ArrowInvalid(f"column {name!r}: {error}") from error

@@ -3,7 +3,7 @@
 Ranges are those of the world, not of the sample: a breach is a fault of the data, not a rare day.
 """
 
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pandera.polars as pa
 import polars as pl
@@ -40,6 +40,11 @@ def _hhmm() -> pa.Check:
     )
 
 
+def _in_utc(day: date) -> pl.Expr:
+    """Whether `time_hour` is on a New York day, which ends on the next day in UTC."""
+    return pl.col("time_hour").dt.date().is_between(day, day + timedelta(days=1))
+
+
 FLIGHTS = Input(
     name="flights",
     schema=pa.DataFrameSchema(
@@ -62,7 +67,7 @@ FLIGHTS = Input(
         ordered=True,
     ),
     key=KEY,
-    belongs=lambda day: pl.col("date") == day,
+    belongs=lambda day: (pl.col("date") == day) & _in_utc(day),
     event_time="time_hour",
     time_zone="America/New_York",
     max_event_age_hours=3,
@@ -89,7 +94,7 @@ WEATHER = Input(
         ordered=True,
     ),
     key=["origin", "time_hour"],
-    belongs=lambda day: pl.col("time_hour").dt.date().is_between(day, day + timedelta(days=1)),
+    belongs=lambda day: _in_utc(day),
     event_time="time_hour",
     time_zone="America/New_York",
     max_event_age_hours=7,

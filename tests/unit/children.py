@@ -4,6 +4,7 @@ A child is forked from a server that has imported this module, so it starts in m
 """
 
 import os
+import random
 import signal
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import polars as pl
 
 from include import lake as lake_module
 from include import validation
+from include.errors import BadData
 from include.lake import Lake, Manifest
 from include.registry import ModelVersion
 from include.settings import settings
@@ -87,6 +89,28 @@ def validate_often(root: str, key: str, times: int) -> None:
     """Validate and publish the same day again and again."""
     for _ in range(times):
         validation.validate_day(Lake(root), "validated", key)
+
+
+def read_damaged(root: str, key: str, times: int) -> None:
+    """Check a landed file again and again, each time with other bytes of it changed."""
+    lake, chance = Lake(root), random.Random(7)
+    path = lake.landing_path("flights", key)
+    good = path.read_bytes()
+    for _ in range(times):
+        content = bytearray(good)
+        first = chance.choice([0, len(content) // 2])  # the second half is mostly the footer
+        for place in chance.choices(range(first, len(content)), k=chance.choice([1, 3])):
+            content[place] ^= chance.randrange(1, 256)
+        path.unlink()
+        path.write_bytes(content)
+        try:
+            files = validation.check_contract(lake, "validated", key)
+            checks = [validation.check_rows(lake, **file) for file in files]
+        except BadData as error:
+            assert str(path) in str(error)
+        else:
+            for check in checks:
+                assert check.rows == check.valid + check.quarantined
 
 
 def infer_until_file(root: str, key: str, model: ModelVersion, files: int) -> None:

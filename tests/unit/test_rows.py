@@ -1,7 +1,7 @@
 """Bad rows go to quarantine, each with its reasons; all others are published unchanged."""
 
 from dataclasses import asdict
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from math import inf, nan
 from typing import Any
 
@@ -28,7 +28,11 @@ BAD_VALUES: list[tuple[str, Any]] = [
     ("block_minutes", 0), ("block_minutes", 1440), ("block_minutes", None),
     ("distance", 0), ("distance", 2_000_000), ("distance", None),
     ("seats", 0), ("seats", 5000), ("plane_year", 0), ("plane_year", 1903), ("time_hour", None),
+    ("time_hour", datetime(1970, 1, 1, tzinfo=UTC)),
+    ("time_hour", datetime.combine(DAY + timedelta(2), datetime.min.time(), UTC)),
 ]  # fmt: skip
+
+MOMENTS = ["date", "time_hour"]
 
 NO_FAULTS: list[tuple[str, Any]] = [
     ("tailnum", None), ("tailnum", "Ñ108-ЖØ"), ("tailnum", ""), ("seats", None),
@@ -78,7 +82,7 @@ def test_every_row_is_valid_or_in_quarantine_with_its_reasons(
     columns = [spoilt[place][0] for place in sorted(spoilt)]
     for reasons, column in zip(quarantined["reasons"], columns, strict=True):
         named = [reason.partition(":")[0] for reason in reasons]
-        assert column in named or (column == "date" and "row of another day" in named)
+        assert column in named or (column in MOMENTS and "row of another day" in named)
     assert sum(found.failures.values()) == quarantined["reasons"].list.len().sum()
 
 
@@ -126,6 +130,17 @@ def test_truth_that_is_no_plausible_number_is_in_quarantine(value: float, lake: 
     replace(path, with_value(pl.read_parquet(path), 0, "arr_delay", value))
     found = check(lake, "actuals", "actuals")
     assert (found.quarantined, list(found.failures)) == (1, ["arr_delay: in_range(-300, 3000)"])
+
+
+@pytest.mark.parametrize("input_name", ["flights", "weather"])
+def test_times_in_another_unit_are_in_quarantine(input_name: str, lake: Lake) -> None:
+    path = landed(lake, input_name, NEW_DAY)
+    rows = pl.read_parquet(path)
+    time = pl.col("time_hour")
+    replace(path, rows.with_columns((time.cast(pl.Int64) * 1000).cast(rows.schema["time_hour"])))
+    found = check(lake, input_name)
+    assert found.failures == {"row of another day": len(rows)}
+    assert (found.valid, found.last_event) == (0, None)
 
 
 def test_weather_of_another_day_is_in_quarantine(lake: Lake) -> None:
