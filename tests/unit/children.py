@@ -103,14 +103,14 @@ def read_damaged(root: str, key: str, times: int) -> None:
             content[place] ^= chance.randrange(1, 256)
         path.unlink()
         path.write_bytes(content)
+        message = str(path)
         try:
-            files = validation.check_contract(lake, "validated", key)
-            checks = [validation.check_rows(lake, **file) for file in files]
-        except BadData as error:
-            assert str(path) in str(error)
-        else:
-            for check in checks:
+            for file in validation.check_contract(lake, "validated", key):
+                check = validation.check_rows(lake, **file)
                 assert check.rows == check.valid + check.quarantined
+        except BadData as error:
+            message = str(error)
+        assert str(path) in message
 
 
 def infer_until_file(root: str, key: str, model: ModelVersion, files: int) -> None:
