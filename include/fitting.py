@@ -1,0 +1,175 @@
+"""How a candidate's pipeline is fitted on Parquet files, in memory that is bounded.
+
+What fits the memory is fitted as usual. What does not is trained by XGBoost from a cache on disk;
+estimators that need all rows at once get a random sample that fits.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xgboost
+from sklearn.pipeline import Pipeline
+
+from include.encoder import FeatureEncoder
+from include.errors import BadData
+
+LABEL = "label"
+
+XGBOOST_BYTES, OTHER_BYTES = 24, 64
+"""Most memory of a fit per row and feature. XGBoost was measured at 19 to 23: the rows, the encoded
+matrix and what it sorts and bins, each in four bytes. scikit-learn's estimators were at 28 (boosted
+trees) and 44 to 56 (linear, one-hot): they calculate in eight bytes, and copy more."""
+
+BATCH_ROWS = 262_144
+"""Rows read at once, and of a page of XGBoost's cache. Training from disk took four times as long
+with a quarter of them, and half as much memory again with four times as many."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a pipeline was fitted.
+
+    Attributes:
+        rows: rows of the files.
+        rows_used: rows the model has seen.
+        method: "in memory", "external memory" or "sample".
+    """
+
+    rows: int
+    rows_used: int
+    method: str
+
+
+def fit(pipeline: Pipeline, files: list[pq.ParquetFile], memory_bytes: int, seed: int) -> Fit:
+    """Fit a pipeline on the rows of all files; the same rows and seed give the same model.
+
+    Args:
+        pipeline: a `FeatureEncoder` first, a classifier of two classes last.
+        files: open files with the encoder's columns and `label` (int8, 0 or 1); nothing else of
+            them is read. Their rows are in the order of the files.
+        memory_bytes: for the rows and all that is made from them. Training from disk takes 0.3 GB
+            and 40 bytes a row, whatever is given, and keeps its cache, six bytes per row and
+            feature, in the system's temporary folder.
+        seed: of the sample.
+
+    Raises:
+        BadData: there are no rows, or they have one class only.
+    """
+    rows = sum(file.metadata.num_rows for file in files)
+    if not rows:
+        raise BadData(
+            "There are no labelled rows in the training days. The champion is as it was. Choose "
+            "another window."
+        )
+    encoder: FeatureEncoder = pipeline[0]
+    columns = [*encoder.numeric, *encoder.categorical, LABEL]
+    from_disk = len(pipeline) == 2 and isinstance(pipeline[1], xgboost.XGBClassifier)
+    row_bytes = (len(columns) - 1) * (XGBOOST_BYTES if from_disk else OTHER_BYTES)
+    rows_that_fit = memory_bytes // row_bytes
+    if rows <= rows_that_fit:
+        _fit_in_memory(pipeline, _batches(files, columns))
+        return Fit(rows, rows, "in memory")
+    if from_disk:
+        _fit_from_disk(encoder, pipeline[1], files)
+        return Fit(rows, rows, "external memory")
+    _fit_in_memory(pipeline, _sample(_batches(files, columns), rows, rows_that_fit, seed))
+    return Fit(rows, rows_that_fit, "sample")
+
+
+def _batches(files: list[pq.ParquetFile], columns: list[str]) -> Iterator[pa.RecordBatch]:
+    for file in files:
+        yield from file.iter_batches(BATCH_ROWS, columns=columns)
+
+
+def _sample(
+    batches: Iterable[pa.RecordBatch], rows: int, wanted: int, seed: int
+) -> Iterator[pa.RecordBatch]:
+    """So many of the rows, each choice of them as likely as any other, in their order."""
+    random = np.random.default_rng(seed)
+    for batch in batches:
+        here = random.hypergeometric(wanted, rows - wanted, batch.num_rows)
+        places = random.choice(batch.num_rows, here, replace=False)
+        yield batch.take(pa.array(np.sort(places)))
+        rows, wanted = rows - batch.num_rows, wanted - here
+
+
+def _fit_in_memory(pipeline: Pipeline, batches: Iterable[pa.RecordBatch]) -> None:
+    table = pa.Table.from_batches(batches)
+    _require_both_classes(set(table[LABEL].unique().to_pylist()), table.num_rows)
+    pipeline.fit(table, table[LABEL].to_numpy())
+
+
+def _fit_from_disk(
+    encoder: FeatureEncoder, classifier: xgboost.XGBClassifier, files: list[pq.ParquetFile]
+) -> None:
+    values: dict[str, set[Any]] = {name: set() for name in [*encoder.categorical, LABEL]}
+    for batch in _batches(files, list(values)):
+        for name, known in values.items():
+            known.update(batch.column(name).unique().to_pylist())
+    _require_both_classes(values.pop(LABEL), sum(file.metadata.num_rows for file in files))
+    rows = list(zip_longest(*values.values()))
+    encoder.fit(pl.DataFrame(rows, schema=list(values), orient="row", infer_schema_length=None))
+
+    with tempfile.TemporaryDirectory(prefix="training-") as folder:
+        booster = _train(classifier, _EncodedBatches(encoder, classifier, files, folder))
+    parameters = classifier.get_params()
+    classifier.load_model(booster.save_raw())
+    # Loading made the model's base score a parameter, from which every clone would start.
+    classifier.set_params(**parameters)
+
+
+class _EncodedBatches(xgboost.DataIter):
+    """The files' rows as XGBoost takes them; it goes through them several times."""
+
+    def __init__(
+        self,
+        encoder: FeatureEncoder,
+        classifier: xgboost.XGBClassifier,
+        files: list[pq.ParquetFile],
+        folder: str,
+    ):
+        super().__init__(cache_prefix=str(Path(folder) / "cache"))
+        self.encoder, self.feature_types = encoder, classifier.feature_types
+        self.files = files
+
+    def reset(self) -> None:
+        columns = [*self.encoder.numeric, *self.encoder.categorical, LABEL]
+        self.batches = _batches(self.files, columns)
+
+    def next(self, input_data: Callable[..., None]) -> bool:
+        batch = next(self.batches, None)
+        if batch is not None:
+            input_data(
+                data=self.encoder.transform(batch),
+                label=batch.column(LABEL).to_numpy(),
+                feature_types=self.feature_types,
+            )
+        return batch is not None
+
+
+def _train(classifier: xgboost.XGBClassifier, batches: _EncodedBatches) -> xgboost.Booster:
+    matrix = xgboost.ExtMemQuantileDMatrix(
+        batches,
+        missing=classifier.missing,
+        nthread=classifier.n_jobs,
+        max_bin=classifier.max_bin,
+        enable_categorical=classifier.enable_categorical,
+    )
+    rounds = classifier.get_num_boosting_rounds()
+    return xgboost.train(classifier.get_xgb_params(), matrix, rounds)
+
+
+def _require_both_classes(classes: set[int], rows: int) -> None:
+    if len(classes) < 2:
+        raise BadData(
+            f"There is only one class in {rows} labelled rows of the training days. The champion "
+            "is as it was. Choose a longer window."
+        )
