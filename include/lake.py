@@ -262,11 +262,11 @@ class Lake:
         name = f"{datetime.now(UTC).strftime(VERSION_TIME)}-{secrets.token_hex(4)}"
         return Version(self, table, key, name)
 
-    def published_keys(self, table: str) -> list[str]:
-        """Keys of all published partitions of a table, oldest first."""
+    def published_keys(self, table: str) -> Iterator[str]:
+        """Keys of the published partitions of a table, newest first, each looked up when asked."""
         folders = (path for path in _list(self.root / table) if path.name.startswith("date="))
-        keys = [folder.name.removeprefix("date=") for folder in folders]
-        return sorted(key for key in keys if self.manifest(table, key) is not None)
+        keys = sorted((folder.name.removeprefix("date=") for folder in folders), reverse=True)
+        return (key for key in keys if self.manifest(table, key) is not None)
 
     def version(self, reference: str) -> Version:
         """The version a reference (`str(version)`) names."""

@@ -70,13 +70,67 @@ class Settings(BaseSettings):
 
     # Training
     train_start: date = Field(
-        date.fromisoformat(FIRST_WINDOW[0]), description="First day of the training window."
-    )
-    train_end: date = Field(
-        date.fromisoformat(FIRST_WINDOW[1]), description="Last day of it, holdout included."
-    )
-    holdout_days: int = Field(14, ge=1, description="Days at the window's end kept for evaluation.")
+        date.fromisoformat(FIRST_WINDOW[0]), description="First day of a training window, if the "
+        "run names none. Its last day is then the newest whose truth is known."
+    )  # fmt: skip
+    holdout_days: int = Field(
+        14, ge=5, description="Days at the window's end kept for evaluation. With fewer than ten, "
+        "days as different as the weather makes them look like inputs that have changed."
+    )  # fmt: skip
     seed: int = Field(7, description="Seed of everything random in a training.")
+    training_memory_mb: float = Field(
+        4096, gt=0, description="Memory for the rows of one training. What needs more is trained "
+        "from disk (XGBoost) or on a random sample (models that cannot)."
+    )  # fmt: skip
+    refit: bool = Field(
+        True, description="Whether a challenger that passed is fitted again, holdout included."
+    )
+    git_commit: str = Field(
+        "", description="Commit of the code, kept with every model. Empty: git is asked."
+    )
+
+    # The gate between challenger and champion. Without a champion it is judged against a forecast
+    # that knows nothing but the base rate of the training days.
+    gate_min_gain: float = Field(
+        0.001, description="Log-loss that a challenger must gain on the champion."
+    )
+    gate_confidence: float = Field(
+        0.9, ge=0, le=1, description="Share of bootstrap samples, drawn by day, that must show it."
+    )
+    gate_min_days: int = Field(
+        5, ge=2, description="Days of the holdout that the champion must not have been trained on."
+    )
+    gate_max_slice_loss: float = Field(
+        0.02, description="Log-loss that it may lose to the champion on any slice of rows."
+    )
+    gate_min_slice_rows: int = Field(
+        500, ge=1, description="Rows of the holdout below which a slice is not judged."
+    )
+    gate_max_calibration_error: float = Field(
+        0.05, ge=0, le=1, description="Mean distance of its probabilities from the observed rates "
+        "that passes; a greater one passes only if the champion's is no less."
+    )  # fmt: skip
+    gate_max_auc: float = Field(
+        0.8, ge=0.5, le=1, description="AUC above which a challenger is too good to be true (a "
+        "leak), unless the champion comes near it."
+    )  # fmt: skip
+    gate_max_auc_gain: float = Field(
+        0.1, ge=0, description="How near: the gain of AUC on the champion that is still believed."
+    )
+    gate_max_shift_ratio: float = Field(
+        2.5, gt=0, description="Shift of a feature from training to holdout, as a ratio to the "
+        "largest between earlier windows of that length, above which the inputs are not the same."
+    )  # fmt: skip
+    gate_max_scoring_seconds: float = Field(
+        60, gt=0, description="CPU-seconds that scoring a million rows may take."
+    )
+    gate_max_model_mb: float = Field(100, gt=0, description="Size of the model's file, in MB.")
+    require_approval: bool = Field(
+        False, description="Whether a person has to approve a promotion, if the run does not say."
+    )
+    approval_hours: float = Field(
+        24, gt=0, description="Hours to wait for that; no answer means no promotion."
+    )
 
     # Tasks
     owner: str = Field("ml-platform", description="Owner shown on every DAG and task.")

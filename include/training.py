@@ -1,144 +1,143 @@
-"""From labelled history to a registered model: training set, fit, evaluation on a later holdout."""
+"""From a snapshot to a registered challenger: fit each candidate, refit the best, register it."""
 
-from datetime import date, timedelta
-from typing import Any
+import json
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
-from sklearn.metrics import (
-    average_precision_score,
-    brier_score_loss,
-    log_loss,
-    roc_auc_score,
-)
-
-from include import registry, scoring
-from include.errors import BadData, MissingData
-from include.lake import Lake, Version, parse_key
+from include import evaluation, gate, plots, registry, scoring
+from include.errors import BadData
+from include.fitting import fit
+from include.gate import Verdict
+from include.lake import Lake, days_before
 from include.registry import ModelVersion
 from include.settings import settings
+from include.snapshot import PARTS, fingerprint
 from include.usecase import features, models
-from include.usecase.schema import KEY, TRUTH
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EXAMPLE_ROWS = 100
+"""Rows from which a model's signature is taken."""
 
 
-def build_training_set(lake: Lake, start: str, end: str, holdout_days: int) -> str:
-    """Join the features of each day of a window with its labels, and keep them as one table.
-
-    Args:
-        start: first day, the training's.
-        end: last day, the holdout's.
-        holdout_days: days at the end of the window that are for evaluation only.
-
-    Returns:
-        Reference to the published training set, with columns `day` and `is_holdout` added.
-
-    Raises:
-        BadData: the window is empty, or shorter than the holdout.
-        MissingData: naming the days that are not validated, or whose truth is not there.
-    """
-    first, last = parse_key(start), parse_key(end)
-    holdout_from = last - timedelta(days=holdout_days - 1)
-    if not first < holdout_from:
-        raise BadData(
-            f"No day is left to train on: the window is {start} to {end} and the last "
-            f"{holdout_days} day(s) of it are the holdout. Ask for a longer window."
-        )
-    days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
-    needed = [(table, day.isoformat()) for day in days for table in ("validated", "actuals")]
-    missing = [(table, key) for table, key in needed if lake.manifest(table, key) is None]
-    if missing:
-        listed = ", ".join(f"{table} {key}" for table, key in missing[:10])
-        more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
-        raise MissingData(
-            f"{len(missing)} partition(s) of the training window {start} to {end} are not "
-            f"published: {listed}{more}. No model was trained. Backfill `data_validation` from "
-            f"{start} to the day after {end}, as a day's truth comes with the next day's run (or "
-            "`make seed`), then clear this run's failed tasks."
-        )
-    sources = {}
-    frames = []
-    for day in days:
-        key = day.isoformat()
-        validated, truth = lake.current("validated", key), lake.current("actuals", key)
-        sources[key] = [str(validated), str(truth)]
-        frames.append(_labelled(day, validated, truth))
-    rows = pl.concat(frames).with_columns(is_holdout=pl.col("day") >= holdout_from)
-    version = lake.new_version("training", end)
-    version.write_frame("rows", rows)
-    version.publish(
-        ["rows"], {"start": start, "end": end, "holdout_days": holdout_days, "sources": sources}
-    )
-    return str(version)
-
-
-def _labelled(day: date, validated: Version, truth: Version) -> pl.DataFrame:
-    names = validated.manifest().parts
-    rows = features.build_features({name: validated.read(name) for name in names})
-    rows = rows.filter(scoring.is_usable())
-    labels = features.build_labels(truth.read(TRUTH.name))
-    return rows.join(labels, on=KEY, how="inner", maintain_order="left").with_columns(day=day)
-
-
-def train(lake: Lake, training_set: str, reason: str) -> str:
-    """Fit the model on the days before the holdout and keep it in a run.
+def train(lake: Lake, snapshot: str, candidate: str, reason: str) -> str:
+    """Fit a candidate on the days before the holdout and keep it in a run.
 
     Returns:
         Id of the MLflow run.
-
-    Raises:
-        BadData: the training days have one class only.
     """
-    version = lake.version(training_set)
-    rows = version.read("rows").filter(~pl.col("is_holdout"))
-    _require_both_classes(rows, f"the training days of {version}")
-    pipeline = models.make_pipeline(settings().seed)
-    pipeline.fit(rows, rows["label"].to_numpy())
-    params: dict[str, Any] = {
-        "training_set": training_set,
-        "rows": len(rows),
-        "first_day": str(rows["day"].min()),
-        "last_day": str(rows["day"].max()),
-        "seed": settings().seed,
-    }
-    return registry.log_training(pipeline, params, {"reason": reason})
+    return _train(lake, snapshot, ["training"], candidate, {"reason": reason})
 
 
-def evaluate(lake: Lake, training_set: str, run_id: str) -> dict[str, float]:
-    """Judge a run's model on the holdout, and keep the figures and the scores' distribution.
+def refit(lake: Lake, verdict: Verdict) -> str:
+    """Fit the challenger again, holdout included, and keep it with how it was judged.
+
+    Nobody has judged the model that this gives, so it has to know the holdout at least as well as
+    the one that had not seen it. If the setting `refit` is off, the judged model itself is taken.
 
     Returns:
-        log_loss, roc_auc, average_precision, brier, base_log_loss (of the training days' rate).
+        Id of the MLflow run of the model that is to be registered.
 
     Raises:
-        BadData: the holdout has one class only.
+        BadData: the refitted model is worse on the rows it was fitted on than the judged one.
     """
-    version = lake.version(training_set)
-    rows = version.read("rows")
-    holdout = rows.filter(pl.col("is_holdout"))
-    _require_both_classes(holdout, f"the holdout of {version}")
-    labels = holdout["label"].to_numpy()
-    base_rate = float(rows.filter(~pl.col("is_holdout"))["label"].to_numpy().mean())
-    scores = registry.load_run(run_id).predict_proba(holdout)[:, 1]
-    metrics = {
-        "log_loss": float(log_loss(labels, scores)),
-        "roc_auc": float(roc_auc_score(labels, scores)),
-        "average_precision": float(average_precision_score(labels, scores)),
-        "brier": float(brier_score_loss(labels, scores)),
-        "base_log_loss": float(log_loss(labels, [base_rate] * len(labels), labels=[0, 1])),
-    }
-    registry.log_evaluation(run_id, metrics, scoring.score_reference(scores))
-    return metrics
-
-
-def register_champion(run_id: str) -> ModelVersion:
-    """Register a run's model and make it the champion."""
-    model = registry.register(run_id)
-    registry.promote(model)
-    return model
-
-
-def _require_both_classes(rows: pl.DataFrame, what: str) -> None:
-    if rows["label"].n_unique() < 2:
-        raise BadData(
-            f"There is only one class in {len(rows)} labelled rows of {what}. The champion is as "
-            "it was. Choose a longer window."
+    assert verdict.challenger is not None
+    judged = verdict.challenger["run_id"]
+    judged_on = lake.version(verdict.challenger["evaluation"])
+    scores = evaluation.read_scores(judged_on)
+    run_id = judged
+    if settings().refit:
+        candidate = verdict.challenger["candidate"]
+        run_id = _train(
+            lake, verdict.snapshot, list(PARTS), candidate, {"mlflow.parentRunId": judged}
         )
+        holdout = evaluation.read_rows(lake, judged_on)
+        known = evaluation.figures(
+            holdout["label"].to_numpy(), registry.load_run(run_id).predict_proba(holdout)[:, 1]
+        )
+        before = judged_on.manifest().metadata["figures"]["log_loss"]
+        if not known.log_loss <= before + settings().gate_min_gain:
+            raise BadData(
+                f"The {candidate} fitted again with the holdout (run {run_id}) has a log-loss of "
+                f"{known.log_loss:.4f} on it; the one that had not seen it has {before:.4f}. The "
+                "champion is as it was. Look for chance in the recipe, or set ML_REFIT=false."
+            )
+    registry.log_reference(run_id, scoring.score_reference(scores))
+    return run_id
+
+
+def register(lake: Lake, verdict: Verdict, run_id: str, reason: str, dag_run: str) -> ModelVersion:
+    """Make a run's model a version of the registry, with its lineage, verdict and pictures."""
+    assert verdict.challenger is not None
+    version = lake.version(verdict.snapshot)
+    judged = lake.version(verdict.challenger["evaluation"]).manifest().metadata
+    figures = {f"holdout_{name}": value for name, value in judged["figures"].items()}
+    tags = {
+        "candidate": verdict.challenger["candidate"],
+        "snapshot": verdict.snapshot,
+        "snapshot_sha256": fingerprint(version),
+        "judged_run": verdict.challenger["run_id"],
+        "judged_against": verdict.champion["version"] if verdict.champion else "base rate",
+        "git_commit": registry.tag(run_id, "git_commit"),
+        "reason": reason,
+        "dag_run": dag_run,
+        **figures,
+    }
+    registry.log_verdict(run_id, verdict.markdown, {"verdict": "passed"})
+    registry.log_plots(run_id, _plots(lake, verdict))
+    return registry.register(
+        run_id, verdict.markdown, {name: str(value) for name, value in tags.items()}
+    )
+
+
+def _train(
+    lake: Lake, snapshot: str, parts: list[str], candidate: str, tags: dict[str, str]
+) -> str:
+    version = lake.version(snapshot)
+    pipeline = models.CANDIDATES[candidate](settings().seed)
+    with ExitStack() as stack:
+        files = [stack.enter_context(version.parquet(part)) for part in parts]
+        done = fit(pipeline, files, int(settings().training_memory_mb * 1e6), settings().seed)
+        example = next(files[0].iter_batches(EXAMPLE_ROWS, columns=features.FEATURES))
+    facts = version.manifest().metadata
+    params: dict[str, Any] = {
+        "candidate": candidate,
+        "snapshot": snapshot,
+        "snapshot_sha256": fingerprint(version),
+        "parts": json.dumps(parts),
+        "start": facts["start"],
+        "end": facts["end"],
+        "holdout_days": facts["holdout_days"],
+        "last_day": facts["end"]
+        if "holdout" in parts
+        else days_before(facts["end"], facts["holdout_days"]),
+        "seed": settings().seed,
+        "training_memory_mb": settings().training_memory_mb,
+        **vars(done),
+    }
+    return registry.log_training(pipeline, params, tags, example, f"{candidate} to {facts['end']}")
+
+
+def _plots(lake: Lake, verdict: Verdict) -> dict[str, "Figure"]:
+    """Pictures of the judged model, on rows that it had not seen, beside its rival's."""
+    assert verdict.challenger is not None
+    judged_on = lake.version(verdict.challenger["evaluation"])
+    rows = evaluation.read_rows(lake, judged_on)
+    labels = rows["label"].to_numpy()
+    challenger = gate.read_model(judged_on)
+    if verdict.champion_evaluation:
+        name, rival = "champion", gate.read_model(lake.version(verdict.champion_evaluation))
+    else:
+        name, rival = "base rate", gate.base_rate(lake.version(verdict.snapshot))
+    scores = {"challenger": challenger.scores, name: rival.scores}
+    pipeline = registry.load_run(verdict.challenger["run_id"])
+    gains = plots.feature_contributions(pipeline, rows, labels, features.FEATURES, settings().seed)
+    return {
+        "calibration": plots.calibration(labels, scores),
+        "roc": plots.roc(labels, scores),
+        "slices": plots.slices(
+            gate.slice_gains(challenger, rival), -settings().gate_max_slice_loss
+        ),
+        "contributions": plots.contributions(gains),
+    }

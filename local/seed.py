@@ -17,6 +17,7 @@ from include import validation
 from include.errors import PipelineError
 from include.lake import Lake, default_lake, parse_key
 from include.settings import settings
+from include.usecase import FIRST_WINDOW
 
 
 def seed(lake: Lake, start: str, end: str, say: Callable[[str], None] = print) -> int:
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--from", dest="start", default=str(settings().train_start), help="first day"
     )
-    parser.add_argument("--to", dest="end", default=str(settings().train_end), help="last day")
+    parser.add_argument("--to", dest="end", default=FIRST_WINDOW[1], help="last day")
     options = parser.parse_args(arguments)
     try:
         published = seed(default_lake(), options.start, options.end)

@@ -21,6 +21,9 @@ FEATURES = [*NUMERIC, *CATEGORICAL]
 REQUIRED = ["dep_minute", "block_minutes", "distance", "carrier", "origin"]
 """Features without which a row is rejected instead of scored."""
 
+SLICES = ["origin", "carrier"]
+"""Columns whose every value is a group of rows that no new model may be much worse on."""
+
 LATE_MINUTES = 15
 
 

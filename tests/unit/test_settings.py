@@ -45,7 +45,7 @@ def test_every_setting_is_changed_by_its_variable(
 
 WRONG = [
     ("chunk_rows", "many"), ("chunk_rows", "0"), ("chunk_rows", "1.5"), ("batch_rows", "-1"),
-    ("max_quarantine_share", "5%"), ("max_quarantine_share", "1.1"), ("train_end", "2013-2-28"),
+    ("max_quarantine_share", "5%"), ("max_quarantine_share", "1.1"), ("train_start", "2013-2-28"),
     ("max_rejected_share", "-1"), ("retries", "-1"), ("max_score_psi", "0"),
     ("retry_base_seconds", ""),
 ]  # fmt: skip

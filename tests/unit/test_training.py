@@ -1,133 +1,258 @@
-"""From landed history to a fitted, evaluated model."""
+"""From a snapshot to a registered challenger: what is kept of it, and when it is refused."""
 
+import json
 from collections.abc import Callable
-from datetime import date, timedelta
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
+from mlflow import MlflowClient
+from mlflow.models import get_model_info
+from sklearn.pipeline import Pipeline
 
-from include import registry, scoring, training
+from include import evaluation, gate, registry, scoring, training, usecase
 from include.encoder import FeatureEncoder
-from include.errors import BadData, MissingData
+from include.errors import BadData, DependencyDown, MissingData
+from include.evaluation import Rival
+from include.gate import Verdict
 from include.lake import Lake
-from include.usecase.features import FEATURES
-from include.usecase.schema import KEY
-from tests.unit.conftest import FIRST_DAY, LAST_DAY, TRAINED, History
+from include.registry import ModelVersion
+from include.snapshot import fingerprint
+from include.usecase import features, models
+from tests.unit.conftest import TRAINED, History
 
 
-def test_the_holdout_is_later_than_any_day_that_is_trained_on(lake: Lake) -> None:
-    version = lake.version(training.build_training_set(lake, "2013-02-10", "2013-02-15", 2))
-    rows = version.read("rows")
-    days = [date(2013, 2, day) for day in range(10, 16)]
-    assert rows["day"].unique().sort().to_list() == days
-    assert rows.filter("is_holdout")["day"].unique().sort().to_list() == days[-2:]
-    assert lake.current("training", "2013-02-15").name == version.name
+def run_of(run_id: str) -> Any:
+    return MlflowClient().get_run(run_id).data
 
 
-def test_every_flight_that_arrived_is_in_the_training_set_once(lake: Lake) -> None:
-    version = lake.version(training.build_training_set(lake, "2013-02-08", "2013-02-10", 1))
-    rows = version.read("rows")
-    keys = [f"2013-02-{day:02}" for day in (8, 9, 10)]
-    truth = pl.concat([lake.current("actuals", key).read("actuals") for key in keys])
-    arrived = truth.drop_nulls("arr_delay").select(*KEY, label=pl.col("arr_delay") >= 15)
-    found = rows.select(*KEY, label=pl.col("label") == 1)
-    assert found.sort(KEY).equals(arrived.sort(KEY))
-    assert set(rows.columns) == {*KEY, *FEATURES, "label", "day", "is_holdout"}
-
-
-def test_a_training_set_names_the_versions_it_was_made_from(lake: Lake) -> None:
-    version = lake.version(training.build_training_set(lake, "2013-02-10", "2013-02-12", 1))
-    sources = version.manifest().metadata["sources"]
-    for key in ("2013-02-10", "2013-02-11", "2013-02-12"):
-        assert sources[key] == [str(lake.current(table, key)) for table in ("validated", "actuals")]
-
-
-def test_the_same_history_gives_the_same_training_set(lake: Lake, history: History) -> None:
-    again = lake.version(training.build_training_set(lake, *TRAINED, holdout_days=5))
-    assert again.read("rows").equals(lake.version(history.training_set).read("rows"))
-
-
-def test_every_day_that_is_missing_is_named(lake: Lake) -> None:
-    start, end = FIRST_DAY - timedelta(1), LAST_DAY + timedelta(1)
-    words = r"4 partition\(s\).*validated 2013-01-31, actuals 2013-01-31, validated 2013-02-21"
-    with pytest.raises(MissingData, match=words):
-        training.build_training_set(lake, str(start), str(end), 5)
-    assert lake.manifest("training", str(end)) is None
-
-
-def test_a_long_list_of_missing_days_is_cut(lake: Lake) -> None:
-    with pytest.raises(MissingData, match="actuals 2013-04-05 and 50 more"):
-        training.build_training_set(lake, "2013-04-01", "2013-04-30", 5)
-
-
-@pytest.mark.parametrize(
-    ("start", "end", "holdout_days"),
-    [
-        ("2013-02-10", "2013-02-10", 1),
-        ("2013-02-10", "2013-02-14", 5),
-        ("2013-02-14", "2013-02-10", 1),
-    ],
-)
-def test_a_window_without_a_day_to_train_on_is_refused(
-    start: str, end: str, holdout_days: int, lake: Lake
+def test_a_training_keeps_what_repeats_it(
+    lake: Lake, history: History, own_registry: Path, configure: Callable[..., None]
 ) -> None:
-    with pytest.raises(BadData, match=f"window is {start} to {end}"):
-        training.build_training_set(lake, start, end, holdout_days)
+    configure(seed=8, git_commit="abc123+", training_memory_mb=1000)
+    run = training.train(lake, history.snapshot, "logistic_regression", "the drift of May")
+    rows = lake.version(history.snapshot).read("training")
+    assert run_of(run).params == {
+        "candidate": "logistic_regression",
+        "snapshot": history.snapshot,
+        "snapshot_sha256": fingerprint(lake.version(history.snapshot)),
+        "parts": '["training"]',
+        "start": TRAINED[0],
+        "end": TRAINED[1],
+        "last_day": str(rows["day"].max()),
+        "holdout_days": "5",
+        "seed": "8",
+        "training_memory_mb": "1000.0",
+        "rows": str(len(rows)),
+        "rows_used": str(len(rows)),
+        "method": "in memory",
+    }
+    tags = run_of(run).tags
+    assert (tags["reason"], tags["git_commit"]) == ("the drift of May", "abc123+")
 
 
-@pytest.mark.parametrize("end", ["2013-2-14", "20130214", "", "../x"])
-def test_a_window_that_ends_on_no_date_is_refused(end: str, lake: Lake) -> None:
-    with pytest.raises(BadData, match="is no partition"):
-        training.build_training_set(lake, "2013-02-10", end, 1)
-
-
-@pytest.mark.parametrize(("part", "use"), [("training days", "train"), ("holdout", "evaluate")])
-def test_a_window_of_one_class_is_refused(
-    part: str, use: str, lake: Lake, history: History
+def test_a_model_says_what_it_reads_and_gives(
+    lake: Lake, history: History, own_registry: Path
 ) -> None:
-    rows = lake.version(history.training_set).read("rows")
-    here = pl.col("is_holdout") if part == "holdout" else ~pl.col("is_holdout")
-    one = rows.with_columns(label=pl.when(here).then(pl.lit(0, pl.Int8)).otherwise("label"))
-    version = lake.new_version("training", TRAINED[1])
-    version.write_frame("rows", one)
-    judge = {"train": training.train, "evaluate": training.evaluate}[use]
-    with pytest.raises(BadData, match=rf"only one class in \d+ labelled rows of the {part}"):
-        judge(lake, str(version), history.champion.run_id)
+    run = training.train(lake, history.snapshot, "logistic_regression", "a test")
+    signature = get_model_info(run_of(run).tags[registry.MODEL_URI]).signature
+    assert signature is not None
+    assert signature.inputs.input_names() == features.FEATURES
+    assert signature.outputs.inputs[0].shape == (-1, 2)
 
 
-def test_training_again_gives_the_same_model(lake: Lake, history: History, own_registry) -> None:
-    again = registry.load_run(training.train(lake, history.training_set, "again"))
-    rows = lake.version(history.training_set).read("rows")
+def test_training_again_gives_the_same_model(
+    lake: Lake, history: History, own_registry: Path
+) -> None:
+    again = registry.load_run(training.train(lake, history.snapshot, "xgboost", "again"))
+    rows = lake.version(history.snapshot).read("holdout")
     champion = registry.load(history.champion)
     np.testing.assert_array_equal(again.predict_proba(rows), champion.predict_proba(rows))
 
 
-def test_the_model_knows_the_days_before_the_holdout_only(lake: Lake, history: History) -> None:
-    rows = lake.version(history.training_set).read("rows").filter(~pl.col("is_holdout"))
-    encoder = registry.load(history.champion)[0]
-    assert isinstance(encoder, FeatureEncoder)
-    assert encoder.categories_["dest"] == rows["dest"].unique().sort().to_list()
-
-
-def test_the_evaluation_is_that_of_the_holdout(lake: Lake, history: History, own_registry) -> None:
-    from sklearn.metrics import roc_auc_score
-
-    metrics = training.evaluate(lake, history.training_set, history.champion.run_id)
-    rows = lake.version(history.training_set).read("rows").filter("is_holdout")
-    scores = registry.load(history.champion).predict_proba(rows)[:, 1]
-    assert metrics["roc_auc"] == pytest.approx(roc_auc_score(rows["label"].to_numpy(), scores))
-    assert set(metrics) == {"log_loss", "roc_auc", "average_precision", "brier", "base_log_loss"}
-    assert 0.5 < metrics["roc_auc"] < 0.8, "better than a coin, and worse than one who looks ahead"
-    reference = registry.reference(history.champion)
-    assert scoring.population_stability(scores, reference) == pytest.approx(0, abs=1e-12)
-
-
 def test_another_seed_gives_another_model(
-    lake: Lake, history: History, own_registry, configure: Callable[..., None]
+    lake: Lake, history: History, own_registry: Path, configure: Callable[..., None]
 ) -> None:
     configure(seed=8)
-    other = registry.load_run(training.train(lake, history.training_set, "another seed"))
-    rows = lake.version(history.training_set).read("rows")
+    other = registry.load_run(training.train(lake, history.snapshot, "xgboost", "another seed"))
+    rows = lake.version(history.snapshot).read("holdout")
     champion = registry.load(history.champion)
     assert (other.predict_proba(rows) != champion.predict_proba(rows)).any()
+
+
+def test_a_model_knows_the_days_before_the_holdout_only(lake: Lake, history: History) -> None:
+    rows = lake.version(history.snapshot).read("training")
+    assert known_destinations(history.champion.run_id, history) == sorted(set(rows["dest"]))
+
+
+def known_destinations(run_id: str, history: History) -> list[str]:
+    encoder = registry.load_run(run_id)[0]
+    assert isinstance(encoder, FeatureEncoder)
+    return encoder.categories_["dest"]
+
+
+def test_a_part_that_is_gone_is_missing_and_no_run_is_begun(
+    lake: Lake, history: History, own_registry: Path
+) -> None:
+    runs = all_runs()
+    path = lake.version(history.snapshot).part_path("training")
+    assert isinstance(path, Path)
+    path.unlink()
+    with pytest.raises(MissingData, match="There is no file"):
+        training.train(lake, history.snapshot, "xgboost", "a test")
+    assert all_runs() == runs
+
+
+def all_runs() -> list[str]:
+    client = MlflowClient()
+    return [
+        run.info.run_id
+        for experiment in client.search_experiments()
+        for run in client.search_runs([experiment.experiment_id])
+    ]
+
+
+# --- The challenger that passed -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A challenger that was judged, and its verdict."""
+
+    lake: Lake
+    run: str
+    verdict: Verdict
+    scores: np.ndarray
+
+
+@pytest.fixture
+def passed(lake: Lake, history: History, own_registry: Path) -> Passed:
+    """The history's model, as if the gate had let it pass against the champion: itself."""
+    return judged_on(lake, history, evaluation.find_rival(lake, history.snapshot))
+
+
+def judged_on(lake: Lake, history: History, rival: Rival | None) -> Passed:
+    run = history.champion.run_id
+    judged = evaluation.evaluate_run(lake, history.snapshot, run, "xgboost", rival)
+    champion = evaluation.evaluate_champion(lake, history.snapshot, rival)
+    verdict = gate.judge(lake, history.snapshot, champion, [judged])
+    challenger = {"candidate": "xgboost", "run_id": run, "evaluation": judged}
+    scores = evaluation.read_scores(lake.version(judged))
+    return Passed(lake, run, replace(verdict, challenger=challenger), scores)
+
+
+def test_a_refitted_challenger_knows_the_holdout_too(passed: Passed, history: History) -> None:
+    run = training.refit(passed.lake, passed.verdict)
+    assert run != passed.run
+    version = passed.lake.version(history.snapshot)
+    parts = [version.read("training"), version.read("holdout")]
+    params, tags = run_of(run).params, run_of(run).tags
+    assert json.loads(params["parts"]) == ["training", "holdout"]
+    assert int(params["rows"]) == sum(map(len, parts))
+    assert params["last_day"] == TRAINED[1]
+    assert tags["mlflow.parentRunId"] == passed.run
+    assert known_destinations(run, history) == sorted({*parts[0]["dest"], *parts[1]["dest"]})
+    labels = parts[1]["label"].to_numpy()
+    after = registry.load_run(run).predict_proba(parts[1])[:, 1]
+    losses = [evaluation.log_losses(labels, scores).mean() for scores in (after, passed.scores)]
+    assert losses[0] < losses[1]
+
+
+def test_a_refitted_challenger_is_compared_with_what_it_scored_before_it_knew(
+    passed: Passed, history: History
+) -> None:
+    run = training.refit(passed.lake, passed.verdict)
+    model = ModelVersion(usecase.NAME, "2", run)
+    assert registry.reference(model) == scoring.score_reference(passed.scores)
+
+
+def test_without_a_refit_the_judged_model_itself_is_taken(
+    passed: Passed, configure: Callable[..., None]
+) -> None:
+    configure(refit=False)
+    runs = all_runs()
+    assert training.refit(passed.lake, passed.verdict) == passed.run
+    assert all_runs() == runs
+
+
+def test_a_refit_that_is_worse_than_the_judged_model_is_refused(
+    passed: Passed, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unbalanced(seed: int) -> Pipeline:
+        return models.xgboost(seed).set_params(classify__scale_pos_weight=20)
+
+    monkeypatch.setitem(models.CANDIDATES, "xgboost", unbalanced)
+    with pytest.raises(BadData, match=r"xgboost fitted again with the holdout \(run ") as failure:
+        training.refit(passed.lake, passed.verdict)
+    assert "set ML_REFIT=false" in str(failure.value)
+    assert registry.champion() == history.champion
+
+
+@pytest.mark.parametrize("against", ["champion", "base rate"])
+def test_a_registered_challenger_tells_where_it_came_from(
+    against: str, lake: Lake, history: History, own_registry: Path
+) -> None:
+    rival = evaluation.find_rival(lake, history.snapshot) if against == "champion" else None
+    passed = judged_on(lake, history, rival)
+    verdict = passed.verdict
+    run = registry.log_training(registry.load_run(passed.run), {}, {"git_commit": "abc123"})
+    version = training.register(passed.lake, verdict, run, "the drift of May", "manual__1")
+    assert version.run_id == run
+
+    kept = MlflowClient().get_model_version(usecase.NAME, version.version)
+    assert verdict.challenger is not None
+    facts = passed.lake.version(verdict.challenger["evaluation"]).manifest().metadata
+    assert kept.description == verdict.markdown
+    assert kept.tags == {
+        "candidate": "xgboost",
+        "snapshot": history.snapshot,
+        "snapshot_sha256": fingerprint(passed.lake.version(history.snapshot)),
+        "judged_run": passed.run,
+        "judged_against": history.champion.version if rival else "base rate",
+        "git_commit": "abc123",
+        "reason": "the drift of May",
+        "dag_run": "manual__1",
+        **{f"holdout_{name}": str(value) for name, value in facts["figures"].items()},
+    }
+    assert run_of(run).tags["verdict"] == "passed"
+    client = MlflowClient()
+    assert Path(client.download_artifacts(run, registry.VERDICT)).read_text() == verdict.markdown
+    pictures = Path(client.download_artifacts(run, "plots"))
+    assert {path.name for path in pictures.iterdir()} == {
+        "calibration.png", "contributions.png", "roc.png", "slices.png"
+    }  # fmt: skip
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures.iterdir())
+
+
+def test_a_run_that_is_registered_already_stays_the_version_it_is(
+    passed: Passed, history: History
+) -> None:
+    again = training.register(passed.lake, passed.verdict, passed.run, "a test", "manual__1")
+    assert again == history.champion == registry.champion()
+
+
+STEPS: list[Callable[[Passed, History], object]] = [
+    lambda passed, history: training.train(passed.lake, history.snapshot, "xgboost", "a test"),
+    lambda passed, history: training.refit(passed.lake, passed.verdict),
+    lambda passed, history: training.register(passed.lake, passed.verdict, passed.run, "a", "b"),
+]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=["train", "refit", "register"])
+def test_a_registry_that_is_down_is_said_to_be_and_the_champion_stays(
+    step: Callable[[Passed, History], object],
+    passed: Passed,
+    history: History,
+    own_registry: Path,
+    configure: Callable[..., None],
+    unused_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    configure(mlflow_tracking_uri=f"http://127.0.0.1:{unused_port}")
+    with pytest.raises(DependencyDown, match=rf"registry at http://127\.0\.0\.1:{unused_port}"):
+        step(passed, history)
+    configure(mlflow_tracking_uri=f"sqlite:///{own_registry}")
+    assert registry.champion() == history.champion

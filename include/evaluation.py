@@ -1,0 +1,264 @@
+"""How good a model is on a snapshot's holdout: the same rows for each, all of them and by slice.
+
+A champion may have been trained on days of a holdout that came later. What a model has seen says
+nothing about it, so only the days after its training count, for it and for its challengers.
+"""
+
+import time
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from sklearn.pipeline import Pipeline
+
+from include import registry
+from include.encoder import FeatureEncoder
+from include.errors import BadData
+from include.lake import Lake, Version, parse_key
+from include.registry import ModelVersion
+from include.settings import settings
+from include.usecase import features
+from include.usecase.schema import KEY
+
+RESAMPLES = 2000
+CALIBRATION_BINS = 10
+LEAST_PROBABILITY = 1e-7
+"""A wrong score of 0 or 1 costs 16 nats, not infinitely many."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a model's scores are worth on some rows; None where the rows have one class only.
+
+    Attributes:
+        rate: share of rows with the label 1.
+        mean_score: what the model takes that share to be.
+        log_loss: in nats a row.
+        brier: mean squared error of the probability.
+        calibration_error: see `calibration_error`.
+    """
+
+    rows: int
+    rate: float
+    mean_score: float
+    log_loss: float
+    brier: float
+    calibration_error: float
+    roc_auc: float | None
+    average_precision: float | None
+
+
+def figures(labels: np.ndarray, scores: np.ndarray) -> Figures:
+    """Judge scores of shape (rows,) by their labels, 0 or 1, of the same shape."""
+    both = 0 < labels.sum() < len(labels)
+    return Figures(
+        rows=len(labels),
+        rate=float(labels.mean()),
+        mean_score=float(scores.mean()),
+        log_loss=float(log_losses(labels, scores).mean()),
+        brier=float(brier_score_loss(labels, scores, pos_label=1)),
+        calibration_error=calibration_error(labels, scores),
+        roc_auc=float(roc_auc_score(labels, scores)) if both else None,
+        average_precision=float(average_precision_score(labels, scores)) if both else None,
+    )
+
+
+def log_losses(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Each row's log-loss in nats, of shape (rows,)."""
+    likely = np.where(labels == 1, scores, 1 - scores.astype(np.float64))
+    return -np.log(np.clip(likely, LEAST_PROBABILITY, 1))
+
+
+def calibration_error(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Expected calibration error over bins of equally many rows.
+
+    The mean, over rows, of the distance between the mean score and the observed rate of the row's
+    bin (Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, 2015; equal
+    bins as in Nixon et al., Measuring Calibration in Deep Learning, 2019).
+    """
+    inner = np.quantile(scores, np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1])
+    bins = np.searchsorted(inner, scores, side="right")
+    gaps = np.bincount(bins, weights=labels - scores.astype(np.float64))
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def bootstrap_means(values: np.ndarray, days: np.ndarray, seed: int) -> np.ndarray:
+    """Means of `RESAMPLES` samples of whole days, drawn with replacement (a block bootstrap).
+
+    Rows of one day share their weather and their delays, so that days are drawn, not rows (Künsch,
+    The Jackknife and the Bootstrap for General Stationary Observations, 1989).
+
+    Args:
+        values: of shape (rows,); the difference of two models' losses makes it a paired test.
+        days: each row's day, of shape (rows,).
+        seed: of the draws.
+
+    Returns:
+        Means of shape (RESAMPLES,).
+    """
+    _, numbers = np.unique(days, return_inverse=True)
+    sums, counts = np.bincount(numbers, values), np.bincount(numbers)
+    drawn = np.random.default_rng(seed).integers(0, len(counts), (RESAMPLES, len(counts)))
+    means: np.ndarray = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    return means
+
+
+def by_slice(rows: pl.DataFrame, labels: np.ndarray, scores: np.ndarray) -> dict[str, Figures]:
+    """Figures of every slice that the use case declares, named like `origin = EWR`."""
+    found = {}
+    for column in features.SLICES:
+        values = rows[column].to_numpy()
+        for value in rows[column].drop_nulls().unique().sort():
+            here = values == value
+            found[f"{column} = {value}"] = figures(labels[here], scores[here])
+    return found
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The champion that challengers are judged against, and the last day that it was trained on."""
+
+    model: ModelVersion
+    last_day: str | None
+
+
+def as_rival(found: dict[str, Any] | None) -> Rival | None:
+    """A rival from its `asdict`, as it travels in XComs and manifests."""
+    return None if found is None else Rival(ModelVersion(**found["model"]), found["last_day"])
+
+
+def find_rival(lake: Lake, snapshot: str) -> Rival | None:
+    """The champion, fixed for all that follows; None if there is none yet.
+
+    Raises:
+        BadData: it was trained on so much of the holdout that no fair comparison is possible.
+    """
+    model = registry.find_champion()
+    if model is None:
+        return None
+    rival = Rival(model, registry.param(model.run_id, "last_day"))
+    days = unseen(lake, snapshot, rival)["day"].unique().sort()
+    least = settings().gate_min_days
+    if len(days) < least:
+        facts = lake.version(snapshot).manifest().metadata
+        raise BadData(
+            f"Only {len(days)} day(s) of the holdout, the last {facts['holdout_days']} days to "
+            f"{facts['end']}, are later than what the champion (version {model.version}) was "
+            f"trained on, to {rival.last_day}: at least {least} are needed for a fair comparison "
+            "(ML_GATE_MIN_DAYS). No model was trained and the champion is as it was. Ask again "
+            f"when the days to {parse_key(rival.last_day) + timedelta(days=least)} are known."
+        )
+    return rival
+
+
+def unseen(lake: Lake, snapshot: str, rival: Rival | None) -> pl.DataFrame:
+    """The rows of a snapshot's holdout that neither its candidates nor the champion have seen."""
+    holdout = lake.version(snapshot).read("holdout")
+    if rival is None or rival.last_day is None:
+        return holdout
+    return holdout.filter(pl.col("day") > parse_key(rival.last_day))
+
+
+def evaluate_run(
+    lake: Lake, snapshot: str, run_id: str, candidate: str, rival: Rival | None = None
+) -> str:
+    """Score the unseen rows of the holdout with the model of a training run, and keep the figures.
+
+    Returns:
+        Reference to the evaluation.
+
+    Raises:
+        BadData: a score is NaN or outside 0 to 1; the model lacks a feature.
+    """
+    reference = _evaluate(
+        lake,
+        snapshot,
+        rival,
+        registry.load_run(run_id),
+        {"candidate": candidate, "run_id": run_id, "model_bytes": registry.model_bytes(run_id)},
+    )
+    found = lake.version(reference).manifest().metadata
+    registry.log_metrics(
+        run_id,
+        {
+            **{name: value for name, value in found["figures"].items() if value is not None},
+            "scoring_seconds_per_million": found["scoring_seconds_per_million"],
+        },
+    )
+    return reference
+
+
+def evaluate_champion(lake: Lake, snapshot: str, rival: Rival | None) -> str | None:
+    """The same for the champion; None if there is none yet."""
+    if rival is None:
+        return None
+    model = rival.model
+    facts = {"candidate": "champion", "run_id": model.run_id}
+    try:
+        return _evaluate(lake, snapshot, rival, registry.load(model), facts)
+    except BadData as error:
+        raise BadData(
+            f"The champion, version {model.version}, cannot be compared with a challenger: {error} "
+            f"If it is not worth bringing back, take the alias {registry.CHAMPION!r} from it in "
+            "MLflow: challengers are then judged against the base rate."
+        ) from error
+
+
+def _evaluate(
+    lake: Lake, snapshot: str, rival: Rival | None, pipeline: Pipeline, facts: dict[str, Any]
+) -> str:
+    holdout = unseen(lake, snapshot, rival)
+    labels = holdout["label"].to_numpy()
+    scores, seconds = _score(holdout, pipeline)
+    sliced = by_slice(holdout, labels, scores)
+    version = lake.new_version("evaluations", lake.version(snapshot).key)
+    version.write_frame("scores", holdout.select(*KEY, "day", "label", score=pl.Series(scores)))
+    encoder = pipeline[0]
+    read = [*encoder.numeric, *encoder.categorical] if isinstance(encoder, FeatureEncoder) else []
+    version.publish(
+        ["scores"],
+        {
+            "snapshot": snapshot,
+            "rival": None if rival is None else asdict(rival),
+            **facts,
+            "features": read,
+            "figures": asdict(figures(labels, scores)),
+            "slices": {name: asdict(found) for name, found in sliced.items()},
+            "scoring_seconds_per_million": seconds / len(holdout) * 1e6,
+        },
+    )
+    return str(version)
+
+
+def _score(rows: pl.DataFrame, pipeline: Pipeline) -> tuple[np.ndarray, float]:
+    """Scores of rows, a batch at a time, and the CPU-seconds that this took."""
+    batches = list(rows.iter_slices(settings().batch_rows))
+    pipeline.predict_proba(batches[0].head(1))  # what is made at the first call is no one's cost
+    began = time.process_time()
+    scores = np.concatenate([pipeline.predict_proba(batch)[:, 1] for batch in batches])
+    seconds = time.process_time() - began
+    if wrong := int((~((scores >= 0) & (scores <= 1))).sum()):
+        raise BadData(
+            f"{wrong} of {len(scores)} scores are NaN or outside 0 to 1. Nothing was promoted. "
+            "Mend the model or its features."
+        )
+    return scores, seconds
+
+
+def read_rival(version: Version) -> Rival | None:
+    """Whom an evaluation was made against."""
+    return as_rival(version.manifest().metadata["rival"])
+
+
+def read_rows(lake: Lake, version: Version) -> pl.DataFrame:
+    """The rows of the holdout that an evaluation is about, with their features."""
+    return unseen(lake, version.manifest().metadata["snapshot"], read_rival(version))
+
+
+def read_scores(version: Version) -> np.ndarray:
+    """The scores of an evaluation, of shape (rows that were judged,)."""
+    scores: np.ndarray = version.read("scores", ["score"])["score"].to_numpy()
+    return scores

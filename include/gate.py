@@ -1,0 +1,344 @@
+"""The gate between a challenger and the champion: every rule, its figure, its bound, its answer.
+
+A rule's bound is a setting `gate_…`; what is judged is one holdout, the same rows for all. Where
+there is no champion, a forecast of the training days' base rate stands in for it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from include import evaluation, registry, snapshot
+from include.errors import BadData
+from include.evaluation import Figures, Rival
+from include.lake import Lake, Version
+from include.settings import settings
+from include.usecase import features
+
+LEAST_SHIFT, MOST_SHIFT = 0.3, 0.8
+"""A shift below the first is never a fault, one above the second never normal (see `_inputs`)."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the gate knows of one model, on the rows of the holdout."""
+
+    figures: Figures
+    slices: dict[str, Figures]
+    scores: np.ndarray
+    features: list[str]
+    scoring_seconds_per_million: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What all models are judged by: labels and days of the holdout's rows, and shifts of inputs.
+
+    Attributes:
+        reference: the champion, or the base rate if there is none.
+        shifts: of the features, as `snapshot.input_shifts` found them.
+    """
+
+    labels: np.ndarray
+    days: np.ndarray
+    reference: Model
+    has_champion: bool
+    shifts: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule's answer to one model."""
+
+    name: str
+    found: str
+    bound: str
+    passed: bool
+
+
+def check(model: Model, evidence: Evidence) -> list[Rule]:
+    """All rules' answers to a model."""
+    rules = (_better, _slices, _calibrated, _not_too_good, _features, _inputs, _speed, _size)
+    return [rule(model, evidence) for rule in rules]
+
+
+def _better(model: Model, evidence: Evidence) -> Rule:
+    """Its log-loss is less by a margin, in nearly all samples of days."""
+    gains = evaluation.log_losses(evidence.labels, evidence.reference.scores)
+    gains -= evaluation.log_losses(evidence.labels, model.scores)
+    means = evaluation.bootstrap_means(gains, evidence.days, settings().seed)
+    margin, confidence = settings().gate_min_gain, settings().gate_confidence
+    share = float((means >= margin).mean())
+    whom = "champion" if evidence.has_champion else "base rate"
+    return Rule(
+        f"better than the {whom}",
+        f"{_gain(gains.mean())}, enough in {share:.1%}",
+        f"gains ≥ {margin:g} log-loss in ≥ {confidence:.0%} of samples",
+        share >= confidence,
+    )
+
+
+def _slices(model: Model, evidence: Evidence) -> Rule:
+    """On no slice that is large enough is it much worse."""
+    gains = slice_gains(model, evidence.reference)
+    bound = settings().gate_max_slice_loss
+    least = settings().gate_min_slice_rows
+    where = min(gains, key=gains.__getitem__, default=None)
+    found = f"{_gain(gains[where])} ({where})" if where else "no slice to judge"
+    return Rule(
+        "no worse on any slice",
+        found,
+        f"loses ≤ {bound:g} log-loss where there are ≥ {least} rows",
+        where is None or -gains[where] <= bound,
+    )
+
+
+def _gain(value: float) -> str:
+    return f"gains {value:.4f}" if value >= 0 else f"loses {-value:.4f}"
+
+
+def slice_gains(model: Model, reference: Model) -> dict[str, float]:
+    """Log-loss that a model gains on another one, by slice that is large enough to judge."""
+    return {
+        name: reference.slices[name].log_loss - found.log_loss
+        for name, found in model.slices.items()
+        if found.rows >= settings().gate_min_slice_rows
+    }
+
+
+def _calibrated(model: Model, evidence: Evidence) -> Rule:
+    """Its probabilities are those that are observed, or nearer to them than the champion's.
+
+    A week of storms moves the rate of every day, which no model foresees: hence the comparison.
+    """
+    found = model.figures.calibration_error
+    bound = max(settings().gate_max_calibration_error, evidence.reference.figures.calibration_error)
+    return Rule("calibrated", f"{found:.3f}", f"calibration error ≤ {bound:.3f}", found <= bound)
+
+
+def _not_too_good(model: Model, evidence: Evidence) -> Rule:
+    """It does not know the future: a leaked label looks like a miracle."""
+    found, known = model.figures.roc_auc, evidence.reference.figures.roc_auc or 0.5
+    bound = max(settings().gate_max_auc, known + settings().gate_max_auc_gain)
+    passed = found is not None and found <= bound
+    text = "unknown, one class only" if found is None else f"{found:.3f}"
+    return Rule("not too good to be true", text, f"AUC ≤ {bound:.3f}", passed)
+
+
+def _features(model: Model, evidence: Evidence) -> Rule:
+    """It reads exactly the features that this code makes."""
+    extra = sorted(set(model.features) ^ set(features.FEATURES))
+    return Rule(
+        "same features",
+        "as declared" if not extra else f"differs in {', '.join(extra[:3])}",
+        f"the {len(features.FEATURES)} features of the use case",
+        not extra,
+    )
+
+
+def _inputs(model: Model, evidence: Evidence) -> Rule:
+    """What it was trained on looks like what it will score.
+
+    A unit that has changed, a feed that went missing or a time zone moves a feature at once and
+    further than the seasons do. Each feature is held to what it did before, as far as that is
+    known. (Of 240 honest windows of the flights of 2013 one is refused; Celsius for Fahrenheit,
+    kilometres for miles or a pressure in inches of mercury nearly always are.)
+    """
+    ratio = settings().gate_max_shift_ratio
+    allowed = (ratio * pl.col("usual")).clip(LEAST_SHIFT, MOST_SHIFT).fill_null(MOST_SHIFT)
+    judged = evidence.shifts.with_columns(allowed=allowed)
+    worst = judged.sort(pl.col("shift") / pl.col("allowed")).row(-1, named=True)
+    return Rule(
+        "same inputs",
+        f"{worst['shift']:.2f} of {worst['allowed']:.2f} ({worst['feature']})",
+        f"shift ≤ {ratio:g} × the usual ({LEAST_SHIFT} to {MOST_SHIFT})",
+        worst["shift"] <= worst["allowed"],
+    )
+
+
+def _speed(model: Model, evidence: Evidence) -> Rule:
+    found, bound = model.scoring_seconds_per_million, settings().gate_max_scoring_seconds
+    return Rule(
+        "fast enough", f"{found:.1f} s", f"≤ {bound:g} CPU-s per million rows", found <= bound
+    )
+
+
+def _size(model: Model, evidence: Evidence) -> Rule:
+    found, bound = model.bytes / 1e6, settings().gate_max_model_mb
+    return Rule("small enough", f"{found:.1f} MB", f"≤ {bound:g} MB", found <= bound)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of the candidates of one snapshot.
+
+    Attributes:
+        challenger: the best of the candidates that passed every rule: `candidate`, `run_id` and
+            `evaluation`; None if all were refused.
+        champion: the version they were judged against; None for the base rate.
+        champion_evaluation: reference to its evaluation.
+        rules: the rules' answers by candidate.
+        markdown: all of it as tables for a person.
+    """
+
+    snapshot: str
+    challenger: dict[str, str] | None
+    champion: dict[str, str] | None
+    champion_evaluation: str | None
+    rules: dict[str, list[dict[str, Any]]]
+    markdown: str
+
+
+def judge(lake: Lake, reference: str, champion: str | None, candidates: list[str]) -> Verdict:
+    """Judge the candidates of a snapshot by their evaluations, and keep the verdict in their runs.
+
+    Args:
+        reference: the snapshot.
+        champion: evaluation of the champion, if there is one.
+        candidates: evaluations of the candidates.
+
+    Raises:
+        BadData: an evaluation is not of this snapshot, or not against this champion.
+    """
+    rival = _rival(lake, reference, [*candidates, *([champion] if champion else [])])
+    if (rival is None) != (champion is None):
+        raise BadData(
+            f"The evaluations of {reference} were made against {rival and rival.model}, and the "
+            f"champion's evaluation is {champion}. Clear this run from `take_snapshot`."
+        )
+    evidence = gather(lake, reference, champion)
+    judged = {}
+    for name in candidates:
+        facts = lake.version(name).manifest().metadata
+        rules = check(read_model(lake.version(name)), evidence)
+        judged[name] = (facts, rules)
+    passed = [name for name, (_, rules) in judged.items() if all(rule.passed for rule in rules)]
+    best = min(passed, key=lambda name: judged[name][0]["figures"]["log_loss"], default=None)
+    known = asdict(rival.model) if rival else None
+    verdict = Verdict(
+        snapshot=reference,
+        challenger=None
+        if best is None
+        else {
+            "candidate": judged[best][0]["candidate"],
+            "run_id": judged[best][0]["run_id"],
+            "evaluation": best,
+        },
+        champion=known,
+        champion_evaluation=champion,
+        rules={facts["candidate"]: [asdict(r) for r in rules] for facts, rules in judged.values()},
+        markdown=_markdown(lake.version(reference), evidence, judged, best, known),
+    )
+    for name, (facts, rules) in judged.items():
+        answer = "passed" if name in passed else "refused"
+        refused_by = ", ".join(rule.name for rule in rules if not rule.passed)
+        tags = {"verdict": answer, "refused_by": refused_by, "chosen": str(name == best).lower()}
+        registry.log_verdict(facts["run_id"], verdict.markdown, tags)
+    return verdict
+
+
+def _rival(lake: Lake, reference: str, evaluations: list[str]) -> Rival | None:
+    """Whom the evaluations are against, which must be the same for all, as must the snapshot."""
+    versions = [lake.version(name) for name in evaluations]
+    rivals = [evaluation.read_rival(version) for version in versions]
+    for name, version, rival in zip(evaluations, versions, rivals, strict=True):
+        if version.manifest().metadata["snapshot"] != reference or rival != rivals[0]:
+            raise BadData(
+                f"{name} was made on another snapshot than {reference}, or against another "
+                "champion than the others: its figures cannot be compared. Nothing was promoted; "
+                "clear this run from `take_snapshot`."
+            )
+    return rivals[0]
+
+
+def gather(lake: Lake, reference: str, champion: str | None) -> Evidence:
+    """The evidence of a snapshot's holdout against a champion's evaluation, or the base rate."""
+    version = lake.version(reference)
+    judged = lake.version(champion).read("scores") if champion else version.read("holdout")
+    rows = judged.select("label", "day")
+    return Evidence(
+        labels=rows["label"].to_numpy(),
+        days=rows["day"].to_numpy(),
+        reference=read_model(lake.version(champion)) if champion else base_rate(version),
+        has_champion=champion is not None,
+        shifts=snapshot.input_shifts(version),
+    )
+
+
+def base_rate(version: Version) -> Model:
+    """The forecast that gives every row of a snapshot's holdout the rate of its training days."""
+    holdout = version.read("holdout")
+    labels = holdout["label"].to_numpy()
+    counts = version.manifest().metadata["labels"]["training"]
+    scores = np.full(len(labels), counts["1"] / (counts["0"] + counts["1"]))
+    sliced = evaluation.by_slice(holdout, labels, scores)
+    return Model(evaluation.figures(labels, scores), sliced, scores, features.FEATURES, 0, 0)
+
+
+def read_model(version: Version) -> Model:
+    """What the gate knows of a model, from its evaluation."""
+    facts = version.manifest().metadata
+    return Model(
+        figures=Figures(**facts["figures"]),
+        slices={name: Figures(**found) for name, found in facts["slices"].items()},
+        scores=evaluation.read_scores(version),
+        features=facts["features"],
+        scoring_seconds_per_million=facts["scoring_seconds_per_million"],
+        bytes=facts.get("model_bytes", 0),
+    )
+
+
+def _markdown(
+    version: Version,
+    evidence: Evidence,
+    judged: dict[str, tuple[dict[str, Any], list[Rule]]],
+    best: str | None,
+    champion: dict[str, str] | None,
+) -> str:
+    facts = version.manifest().metadata
+    rival = f"champion (version {champion['version']})" if champion else "base rate"
+    names = [found["candidate"] for found, _ in judged.values()]
+    decision = f"**{judged[best][0]['candidate']}** passed" if best else "All were **refused**"
+    days = np.unique(evidence.days)
+    window = (
+        f"trained on {facts['start']} and later, judged on {len(days)} days, {days[0]} to "
+        f"{days[-1]} ({len(evidence.labels):,} rows), against the {rival}"
+    )
+    by_rule = zip(*(rules for _, rules in judged.values()), strict=True)
+    rules = [
+        [
+            same_rule[0].name,
+            *(f"{'✓' if rule.passed else '✗'} {rule.found}" for rule in same_rule),
+            same_rule[0].bound,
+        ]
+        for same_rule in by_rule
+    ]
+    measures = ["log_loss", "roc_auc", "average_precision", "brier", "calibration_error"]
+    all_figures = [
+        *(Figures(**found["figures"]) for found, _ in judged.values()),
+        evidence.reference.figures,
+    ]
+    compared = [
+        [measure, *("–" if value is None else f"{value:.4f}" for value in values)]
+        for measure in measures
+        if (values := [getattr(found, measure) for found in all_figures])
+    ]
+    return "\n".join(
+        [
+            f"{decision}: {window}.",
+            "",
+            *_table(["rule", *names, "bound"], rules),
+            "",
+            *_table(["on the holdout", *names, rival], compared),
+        ]
+    )
+
+
+def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    headings = list(headings)
+    lines = [headings, ["---"] * len(headings), *rows]
+    return [f"| {' | '.join(cells)} |" for cells in lines]

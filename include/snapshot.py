@@ -1,0 +1,227 @@
+"""The rows of a training, fixed for good: of which days, from which versions, with what content.
+
+A snapshot is a version of the table `training`. Nothing in the lake is ever deleted, so a training
+can be repeated from it whenever somebody asks how a model came about.
+"""
+
+from contextlib import ExitStack
+from datetime import date, timedelta
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from scipy.stats import ks_2samp
+
+from include import scoring
+from include.errors import BadData, MissingData
+from include.lake import Lake, Version, parse_key, to_arrow
+from include.settings import settings
+from include.usecase import features
+from include.usecase.schema import KEY, TRUTH
+
+TABLES = ("validated", "actuals")
+LEAST_SHIFTS = 3
+PARTS: tuple[Literal["training"], Literal["holdout"]] = ("training", "holdout")
+
+
+def take(lake: Lake, start: str | None, end: str | None, holdout_days: int) -> str:
+    """Join the features of each day of a window with its labels, and keep them as one version.
+
+    Args:
+        start: first day to train on; None for the setting.
+        end: last day of the holdout; None for the newest day whose truth is known.
+        holdout_days: days at the end of the window that are for evaluation only.
+
+    Returns:
+        Reference to the snapshot, whose parts `training` and `holdout` have the key, the features,
+        `label` and `day` of every row, in the order of the days. One day is in memory at a time.
+
+    Raises:
+        BadData: the window is empty or no longer than the holdout; a part of it has no labelled row
+            or one class only.
+        MissingData: naming the days that are not validated, or whose truth is not there.
+    """
+    first = parse_key(start) if start else settings().train_start
+    last = parse_key(end) if end else _newest_day(lake)
+    holdout_from = last - timedelta(days=holdout_days - 1)
+    if not first < holdout_from <= last:
+        raise BadData(
+            f"No day is left to train on: the window is {first} to {last} and the last "
+            f"{holdout_days} day(s) of it are the holdout. Ask for a longer window."
+        )
+    days = {
+        "training": _days(first, holdout_from - timedelta(days=1)),
+        "holdout": _days(holdout_from, last),
+    }
+    sources = _resolve(lake, [*days["training"], *days["holdout"]])
+    version = lake.new_version("training", str(last))
+    labels = {part: _write(lake, version, part, days[part], sources) for part in PARTS}
+    metadata = {
+        "start": str(first),
+        "end": str(last),
+        "holdout_days": holdout_days,
+        "labels": labels,
+        "sources": {key: [described for _, described in found] for key, found in sources.items()},
+    }
+    version.publish(list(PARTS), metadata)
+    return str(version)
+
+
+def verify(lake: Lake, reference: str) -> str:
+    """Make sure that a snapshot still is what it was when it was taken.
+
+    Returns:
+        Its reference.
+
+    Raises:
+        BadData: a part has another content, or there is no such snapshot.
+    """
+    table, _, rest = reference.partition("/")
+    if table != "training" or rest.count("/") != 1 or ".." in rest:
+        raise BadData(
+            f"{reference!r} is no snapshot: one is named like training/2013-02-28/… in the "
+            "parameters of a run in MLflow. Nothing was trained."
+        )
+    version = lake.version(reference)
+    parse_key(version.key)
+    try:
+        parts = version.manifest().parts
+    except MissingData as error:  # it will not come by itself: the name is wrong
+        raise BadData(f"There is no snapshot {reference} under {lake.root}. {error}") from error
+    for part, promised in parts.items():
+        if version.describe(part) != promised:
+            raise BadData(
+                f"{version.part_path(part)} is not what was published as part of {reference}: its "
+                "content has another hash. Nothing was trained. Bring the file back, or take a "
+                "new snapshot by naming a window instead."
+            )
+    return reference
+
+
+def fingerprint(version: Version) -> str:
+    """SHA-256 hashes of a snapshot's parts: what makes two trainings the same."""
+    return " ".join(f"{name}:{part.sha256}" for name, part in version.manifest().parts.items())
+
+
+def input_shifts(version: Version) -> pl.DataFrame:
+    """How far each feature moves from training to holdout, and how far it usually moves.
+
+    Time is cut into windows of the holdout's length. Two windows are as far apart as the
+    two-sample Kolmogorov–Smirnov statistic of their numbers (the total variation distance of their
+    categories), or as the difference of their shares of nulls if that is more: 0 to 1.
+
+    Returns:
+        A row a feature: `feature`, `shift` (between the last window of the training days and the
+        holdout), `usual` (the largest of the shifts before that one; null where there are fewer
+        than `LEAST_SHIFTS` of them, too few to say what is usual).
+    """
+    metadata = version.manifest().metadata
+    length = metadata["holdout_days"]
+    last = parse_key(metadata["end"])
+    found = []
+    for name in features.FEATURES:
+        rows = pl.concat([version.read(part, ["day", name]) for part in PARTS])
+        numbered = rows.with_columns(window=(last - pl.col("day")).dt.total_days() // length)
+        windows = numbered.partition_by("window", as_dict=True, include_key=False)
+        # The oldest window may be a day long; one is enough to judge only if it is whole.
+        whole = rows["day"].n_unique() // length
+        values = [windows[(n,)][name] for n in range(max(whole, 2)) if (n,) in windows]
+        shift, *earlier = (_distance(later, former) for later, former in pairwise(values))
+        usual = max(earlier) if len(earlier) >= LEAST_SHIFTS else None
+        found.append({"feature": name, "shift": shift, "usual": usual})
+    return pl.DataFrame(found, schema={"feature": str, "shift": float, "usual": float})
+
+
+def _days(first: date, last: date) -> list[date]:
+    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
+
+
+def _newest_day(lake: Lake) -> date:
+    for key in lake.published_keys("actuals"):
+        if lake.manifest("validated", key) is not None:
+            return parse_key(key)
+    raise MissingData(
+        f"There is not one day with inputs and truth under {lake.root}. No model was trained. "
+        "Backfill `data_validation` (or `make seed`), then clear this run's failed tasks."
+    )
+
+
+Sources = dict[str, list[tuple[Version, dict[str, Any]]]]
+
+
+def _resolve(lake: Lake, days: list[date]) -> Sources:
+    """The version of each day's partitions, and the hashes of its parts."""
+    sources: Sources = {}
+    missing = []
+    for day in days:
+        key = day.isoformat()
+        sources[key] = []
+        for table in TABLES:
+            manifest = lake.manifest(table, key)
+            if manifest is None:
+                missing.append(f"{table} {key}")
+                continue
+            version = Version(lake, table, key, manifest.version)
+            hashes = {name: part.sha256 for name, part in manifest.parts.items()}
+            sources[key].append((version, {"version": str(version), "sha256": hashes}))
+    if missing:
+        more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+        raise MissingData(
+            f"{len(missing)} partition(s) of the training window {days[0]} to {days[-1]} are not "
+            f"published: {', '.join(missing[:10])}{more}. No model was trained. Backfill "
+            f"`data_validation` from {days[0]} to the day after {days[-1]}, as a day's truth comes "
+            "with the next day's run (or `make seed`), then clear this run's failed tasks; or ask "
+            "for a window without them."
+        )
+    return sources
+
+
+def _write(
+    lake: Lake, version: Version, part: str, days: list[date], sources: Sources
+) -> dict[str, int]:
+    """Write the days of one part, a row group or more each. Returns the rows of each class."""
+    counts = np.zeros(2, dtype=int)
+    with ExitStack() as stack:
+        writer = None
+        for day in days:
+            (validated, _), (truth, _) = sources[day.isoformat()]
+            rows = _labelled(day, validated, truth)
+            counts += np.bincount(rows["label"].to_numpy(), minlength=2)
+            table = to_arrow(rows)
+            writer = writer or stack.enter_context(version.write(part, table.schema))
+            writer.write_table(table, settings().batch_rows)
+    which = f"the {part} ({days[0]} to {days[-1]})"
+    if not counts.all():
+        what = "only one class" if counts.any() else "no labelled row"
+        raise BadData(
+            f"There is {what} in {which}: {counts[0]} rows with label 0, {counts[1]} with label 1. "
+            "No model was trained and the champion is as it was. Choose a longer window."
+        )
+    return {"0": int(counts[0]), "1": int(counts[1])}
+
+
+def _labelled(day: date, validated: Version, truth: Version) -> pl.DataFrame:
+    names = validated.manifest().parts
+    rows = features.build_features({name: validated.read(name) for name in names})
+    rows = rows.filter(scoring.is_usable())
+    labels = features.build_labels(truth.read(TRUTH.name))
+    joined = rows.join(labels, on=KEY, how="inner", maintain_order="left")
+    return joined.with_columns(day=pl.lit(day))
+
+
+def _distance(one: pl.Series, other: pl.Series) -> float:
+    nulls = abs(one.null_count() / max(len(one), 1) - other.null_count() / max(len(other), 1))
+    one, other = one.drop_nulls(), other.drop_nulls()
+    if not len(one) or not len(other):
+        return float(nulls)
+    if one.dtype == pl.String:
+        shares = [
+            s.value_counts(normalize=True).rename({s.name: "value", "proportion": f"{n}"})
+            for n, s in enumerate((one, other))
+        ]
+        both = shares[0].join(shares[1], on="value", how="full").fill_null(0)
+        apart = float((both["0"] - both["1"]).abs().sum()) / 2
+    else:
+        apart = float(ks_2samp(one.to_numpy(), other.to_numpy(), method="asymp").statistic)
+    return max(apart, float(nulls))

@@ -1,0 +1,357 @@
+"""What a model is worth on the holdout: known figures, honest samples of days, every slice."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlflow import MlflowClient
+from sklearn import metrics
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+
+from include import evaluation, promotion, registry, usecase
+from include.encoder import FeatureEncoder
+from include.errors import BadData
+from include.evaluation import Rival
+from include.lake import Lake
+from include.registry import ModelVersion
+from include.usecase import features
+from include.usecase.schema import KEY
+from tests.unit.conftest import History
+
+ROWS = 1000
+RANDOM = np.random.default_rng(7)
+SCORES = RANDOM.uniform(0.001, 0.999, ROWS)
+LABELS = (RANDOM.uniform(size=ROWS) < SCORES**1.5).astype(np.int8)
+
+
+@st.composite
+def judged(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and scores of a few rows."""
+    rows = draw(st.integers(1, 60))
+    labels = draw(st.lists(st.integers(0, 1), min_size=rows, max_size=rows))
+    score = st.floats(0, 1) | st.sampled_from([0.0, 0.25, 1.0])
+    scores = draw(st.lists(score, min_size=rows, max_size=rows))
+    return np.array(labels, np.int8), np.array(scores)
+
+
+# --- Figures ------------------------------------------------------------------------------------
+
+
+def test_figures_are_those_of_scikit_learn() -> None:
+    found = evaluation.figures(LABELS, SCORES)
+    expected = {
+        "rows": ROWS,
+        "rate": LABELS.mean(),
+        "mean_score": SCORES.mean(),
+        "log_loss": metrics.log_loss(LABELS, SCORES),
+        "brier": metrics.brier_score_loss(LABELS, SCORES),
+        "roc_auc": metrics.roc_auc_score(LABELS, SCORES),
+        "average_precision": metrics.average_precision_score(LABELS, SCORES),
+    }
+    for name, value in expected.items():
+        assert getattr(found, name) == pytest.approx(value, abs=1e-12), name
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_rows_of_one_class_have_no_curve(label: int) -> None:
+    found = evaluation.figures(np.full(5, label, np.int8), SCORES[:5])
+    assert found.roc_auc is None
+    assert found.average_precision is None
+    assert found.rate == label
+    likely = SCORES[:5] if label else 1 - SCORES[:5]
+    assert found.log_loss == pytest.approx(-np.log(likely).mean(), abs=1e-12)
+    assert found.brier == pytest.approx(((1 - likely) ** 2).mean(), abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_certain_score_costs_nothing_or_much_but_not_infinitely_much(dtype: type) -> None:
+    labels, scores = np.array([0, 1, 0, 1]), np.array([0, 1, 1, 0], dtype)
+    costs = evaluation.log_losses(labels, scores)
+    assert costs[:2].tolist() == [0, 0]
+    assert costs[2:] == pytest.approx(-np.log(1e-7))
+
+
+@given(judged())
+def test_a_log_loss_is_finite_and_less_for_a_score_that_is_nearer(
+    rows: tuple[np.ndarray, np.ndarray],
+) -> None:
+    labels, scores = rows
+    costs = evaluation.log_losses(labels, scores)
+    assert np.isfinite(costs).all()
+    assert (costs >= 0).all()
+    assert (evaluation.log_losses(labels, (scores + labels) / 2) <= costs).all()
+
+
+# --- Calibration --------------------------------------------------------------------------------
+
+
+def test_scores_that_are_the_rates_are_calibrated() -> None:
+    rates = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+    labels = np.concatenate([np.arange(10) < rate * 10 for rate in rates]).astype(int)
+    assert evaluation.calibration_error(labels, np.repeat(rates, 10)) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_calibration_error_known_by_hand() -> None:
+    # Ten bins of two rows, each with one label of 1: the error is the mean of |0.5 - score|.
+    labels, scores = np.tile([0, 1], 10), np.repeat(np.arange(10) / 10, 2)
+    assert evaluation.calibration_error(labels, scores) == pytest.approx(0.25, abs=1e-12)
+
+
+@pytest.mark.parametrize(("score", "error"), [(0.25, 0), (0.0, 0.25), (1.0, 0.75)])
+def test_one_score_for_all_is_as_wrong_as_its_rate(score: float, error: float) -> None:
+    labels = np.tile([0, 0, 0, 1], 25)
+    assert evaluation.calibration_error(labels, np.full(100, score)) == pytest.approx(error)
+
+
+@given(judged(), st.randoms(use_true_random=False))
+def test_a_calibration_error_is_from_0_to_1_and_knows_no_order(
+    rows: tuple[np.ndarray, np.ndarray], random: Any
+) -> None:
+    labels, scores = rows
+    found = evaluation.calibration_error(labels, scores)
+    assert abs(labels.mean() - scores.mean()) - 1e-12 <= found <= 1
+    order = random.sample(range(len(labels)), len(labels))
+    assert evaluation.calibration_error(labels[order], scores[order]) == pytest.approx(found)
+
+
+# --- Samples of days ----------------------------------------------------------------------------
+
+
+def test_samples_of_days_scatter_about_the_mean_of_the_rows() -> None:
+    days = np.repeat(np.arange(20), 50)
+    values = RANDOM.normal(size=1000)
+    means = evaluation.bootstrap_means(values, days, seed=7)
+    assert means.shape == (evaluation.RESAMPLES,)
+    error = means.std() / np.sqrt(evaluation.RESAMPLES)
+    assert means.mean() == pytest.approx(values.mean(), abs=4 * error)
+
+
+def test_a_day_is_drawn_whole() -> None:
+    """A hundred equal rows a day say no more than one: the variance is that of twelve days."""
+    by_day = np.arange(12.0)
+    means = evaluation.bootstrap_means(np.repeat(by_day, 100), np.repeat(np.arange(12), 100), 7)
+    assert np.isin(np.round(means * 12, 9), np.arange(12 * 11 + 1)).all(), "means of twelve days"
+    assert means.std() == pytest.approx(by_day.std() / np.sqrt(12), rel=0.1)
+
+
+def test_a_day_weighs_as_much_as_it_has_rows() -> None:
+    values, days = np.array([0.0] * 30 + [1.0] * 10), np.array([1] * 30 + [2] * 10)
+    means = evaluation.bootstrap_means(values, days, seed=7)
+    assert set(np.unique(means)) == {0, 0.25, 1}
+
+
+def test_a_seed_repeats_its_samples() -> None:
+    values, days = RANDOM.normal(size=100), np.repeat(np.arange(10), 10)
+    one, again, other = (evaluation.bootstrap_means(values, days, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+
+
+@given(
+    st.integers(-1000, 1000).map(lambda number: number / 64),
+    st.lists(st.integers(0, 5), min_size=1, max_size=30),
+)
+def test_what_is_the_same_in_all_rows_is_so_in_all_samples(value: float, days: list[int]) -> None:
+    means = evaluation.bootstrap_means(np.full(len(days), value), np.array(days), seed=7)
+    assert (means == value).all()
+
+
+# --- Slices -------------------------------------------------------------------------------------
+
+
+def test_every_value_of_a_slicing_column_is_judged(lake: Lake, history: History) -> None:
+    rows = lake.version(history.snapshot).read("holdout")
+    labels = rows["label"].to_numpy()
+    scores = RANDOM.uniform(size=len(rows))
+    found = evaluation.by_slice(rows, labels, scores)
+    expected = {f"{column} = {v}" for column in features.SLICES for v in rows[column].unique()}
+    assert set(found) == expected
+    for column in features.SLICES:
+        of_column = [figures for name, figures in found.items() if name.startswith(f"{column} = ")]
+        counts = np.array([figures.rows for figures in of_column])
+        assert counts.sum() == len(rows)
+        losses = [figures.log_loss for figures in of_column]
+        mean = evaluation.log_losses(labels, scores).mean()
+        assert np.average(losses, weights=counts) == pytest.approx(mean)
+    jfk = (rows["origin"] == "JFK").to_numpy()
+    assert found["origin = JFK"] == evaluation.figures(labels[jfk], scores[jfk])
+
+
+# --- Models on a holdout ------------------------------------------------------------------------
+
+
+def test_a_run_is_judged_by_its_scores_of_the_holdout(
+    lake: Lake, history: History, own_registry: Path
+) -> None:
+    run = history.champion.run_id
+    version = lake.version(evaluation.evaluate_run(lake, history.snapshot, run, "xgboost"))
+    holdout = lake.version(history.snapshot).read("holdout")
+    kept = version.read("scores")
+    assert kept.drop("score").equals(holdout.select(*KEY, "day", "label"))
+    scores = registry.load_run(run).predict_proba(holdout)[:, 1]
+    np.testing.assert_array_equal(evaluation.read_scores(version), scores)
+
+    facts = version.manifest().metadata
+    labels = holdout["label"].to_numpy()
+    assert facts["figures"] == asdict(evaluation.figures(labels, scores))
+    sliced = evaluation.by_slice(holdout, labels, scores)
+    assert facts["slices"] == {name: asdict(found) for name, found in sliced.items()}
+    assert facts["features"] == features.FEATURES
+    assert facts["snapshot"] == history.snapshot
+    assert (facts["candidate"], facts["run_id"]) == ("xgboost", run)
+    assert facts["scoring_seconds_per_million"] > 0
+    assert facts["model_bytes"] == registry.model_bytes(run) > 100_000
+    assert 0.5 < facts["figures"]["roc_auc"] < 0.8, "better than a coin, and knows no future"
+
+
+def test_the_figures_are_in_the_run(lake: Lake, history: History, own_registry: Path) -> None:
+    run = history.champion.run_id
+    version = lake.version(evaluation.evaluate_run(lake, history.snapshot, run, "xgboost"))
+    facts = version.manifest().metadata
+    expected = dict(facts["figures"])
+    expected["scoring_seconds_per_million"] = facts["scoring_seconds_per_million"]
+    assert MlflowClient().get_run(run).data.metrics == expected
+
+
+@pytest.mark.parametrize("batch_rows", [97, 100_000])
+def test_scores_do_not_depend_on_how_many_rows_are_scored_at_once(
+    batch_rows: int,
+    lake: Lake,
+    history: History,
+    own_registry: Path,
+    configure: Callable[..., None],
+) -> None:
+    configure(batch_rows=batch_rows)
+    rival = evaluation.find_rival(lake, history.snapshot)
+    reference = evaluation.evaluate_champion(lake, history.snapshot, rival)
+    assert reference is not None
+    holdout = lake.version(history.snapshot).read("holdout")
+    expected = registry.load(history.champion).predict_proba(holdout)[:, 1]
+    np.testing.assert_array_equal(evaluation.read_scores(lake.version(reference)), expected)
+
+
+def test_the_champion_is_judged_on_the_same_rows(lake: Lake, history: History) -> None:
+    rival = evaluation.find_rival(lake, history.snapshot)
+    assert rival == Rival(history.champion, last_day="2013-02-11")
+    reference = evaluation.evaluate_champion(lake, history.snapshot, rival)
+    assert reference is not None
+    version = lake.version(reference)
+    assert evaluation.read_rival(version) == rival
+    assert evaluation.read_rows(lake, version).equals(
+        lake.version(history.snapshot).read("holdout")
+    )
+
+
+def test_without_a_champion_there_is_nothing_to_judge(
+    lake: Lake, history: History, own_registry: Path
+) -> None:
+    MlflowClient(f"sqlite:///{own_registry}").delete_registered_model_alias(
+        usecase.NAME, registry.CHAMPION
+    )
+    rival = evaluation.find_rival(lake, history.snapshot)
+    assert rival is None
+    assert evaluation.evaluate_champion(lake, history.snapshot, rival) is None
+
+
+def crown(history: History, last_day: str) -> ModelVersion:
+    """Make the history's model champion once more, as if it had been trained to another day."""
+    known = registry.log_training(registry.load(history.champion), {"last_day": last_day}, {})
+    version = registry.register(known)
+    promotion.promote(version, history.champion, "a test")
+    return version
+
+
+def test_only_days_that_the_champion_has_not_seen_count(
+    lake: Lake, history: History, own_registry: Path, configure: Callable[..., None]
+) -> None:
+    version = crown(history, last_day="2013-02-13")
+    configure(gate_min_days=3)
+    rival = evaluation.find_rival(lake, history.snapshot)
+    assert rival == Rival(version, last_day="2013-02-13")
+    assert evaluation.as_rival(json.loads(json.dumps(asdict(rival)))) == rival
+    later = lake.version(history.snapshot).read("holdout").filter(pl.col("day").dt.day() > 13)
+    run = history.champion.run_id
+    for reference in (
+        evaluation.evaluate_champion(lake, history.snapshot, rival),
+        evaluation.evaluate_run(lake, history.snapshot, run, "xgboost", rival),
+    ):
+        assert reference is not None
+        judged = lake.version(reference)
+        assert evaluation.read_rows(lake, judged).equals(later)
+        assert judged.read("scores")["day"].equals(later["day"])
+        assert judged.manifest().metadata["figures"]["rows"] == len(later)
+
+
+@pytest.mark.parametrize(("last_day", "unseen"), [("2013-02-12", 4), ("2013-02-28", 0)])
+def test_a_champion_that_knows_the_holdout_cannot_be_compared(
+    last_day: str, unseen: int, lake: Lake, history: History, own_registry: Path
+) -> None:
+    version = crown(history, last_day)
+    with pytest.raises(BadData, match=rf"Only {unseen} day\(s\) of the holdout") as failure:
+        evaluation.find_rival(lake, history.snapshot)
+    five_later = date.fromisoformat(last_day) + timedelta(5)
+    for words in (f"(version {version.version})", f"Ask again when the days to {five_later}"):
+        assert words in str(failure.value)
+
+
+def log_model(lake: Lake, history: History, numeric: list[str]) -> str:
+    """Keep a model of a few numbers and the carrier in a run, whether the columns exist or not."""
+    rows = lake.version(history.snapshot).read("training")
+    rows = rows.with_columns(pl.lit(1.0).alias(n) for n in numeric if n not in rows.columns)
+    encoder = FeatureEncoder(numeric, ["carrier"])
+    pipeline = Pipeline([("encode", encoder), ("classify", LogisticRegression())])
+    known = rows.drop_nulls(numeric)
+    pipeline.fit(known, known["label"].to_numpy())
+    return registry.log_training(pipeline, {}, {})
+
+
+def test_a_champion_that_needs_other_columns_says_what_to_do(
+    lake: Lake, history: History, own_registry: Path
+) -> None:
+    old = registry.register(log_model(lake, history, ["distance", "dep_delay"]))
+    promotion.promote(old, history.champion, "a test")
+    rival = evaluation.find_rival(lake, history.snapshot)
+    with pytest.raises(BadData, match=f"champion, version {old.version}, cannot be") as failure:
+        evaluation.evaluate_champion(lake, history.snapshot, rival)
+    for words in ("lacks: dep_delay", "take the alias 'champion' from it in MLflow"):
+        assert words in str(failure.value)
+    assert registry.champion() == old
+
+
+def test_a_challenger_that_needs_other_columns_is_refused(
+    lake: Lake, history: History, own_registry: Path
+) -> None:
+    run = log_model(lake, history, ["distance", "dep_delay"])
+    with pytest.raises(BadData, match="lacks: dep_delay"):
+        evaluation.evaluate_run(lake, history.snapshot, run, "other")
+
+
+def test_the_columns_that_a_model_reads_are_kept(
+    lake: Lake, history: History, own_registry: Path
+) -> None:
+    run = log_model(lake, history, ["distance"])
+    version = lake.version(evaluation.evaluate_run(lake, history.snapshot, run, "other"))
+    assert version.manifest().metadata["features"] == ["distance", "carrier"]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in matmul:RuntimeWarning")
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_scores_that_are_no_probabilities_are_refused(
+    wrong: float, lake: Lake, history: History, own_registry: Path
+) -> None:
+    pipeline = registry.load_run(log_model(lake, history, ["distance"]))
+    pipeline["classify"].coef_[:] = wrong
+    run = registry.log_training(pipeline, {}, {})
+    before = list(lake.published_keys("evaluations"))
+    with pytest.raises(BadData, match=r"scores are NaN or outside 0 to 1\. Nothing was promoted"):
+        evaluation.evaluate_run(lake, history.snapshot, run, "other")
+    assert list(lake.published_keys("evaluations")) == before
