@@ -24,7 +24,7 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
 ##@ Try it
-.PHONY: help demo start stop seed
+.PHONY: help demo start stop seed rollback
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -42,6 +42,9 @@ stop: ## Stop the Airflow that demo or start left running
 
 seed: $(READY) ## Land and validate history (FROM=2013-01-01 TO=2013-02-28)
 	@$(PY) -m local.seed $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO))
+
+rollback: $(READY) ## Put the champion's predecessor back (REASON="why")
+	@$(PY) -m local.rollback --reason "$$REASON"
 
 ##@ Check it
 .PHONY: test test-unit test-dags test-e2e lint format bench

@@ -90,7 +90,7 @@ def train(folder: str) -> dict[str, Any]:
     """Train the use case's pipeline on two real months, register it, and keep it for the peer."""
     import polars as pl
 
-    from include import registry
+    from include import promotion, registry
     from include.usecase import features, models, source
     from include.usecase.schema import KEY
 
@@ -98,9 +98,9 @@ def train(folder: str) -> dict[str, Any]:
     truth = [rows for day in days if (rows := source.fetch("actuals", day)) is not None]
     labels = features.build_labels(pl.concat(truth))
     rows = pl.concat([_real_features(day) for day in days]).join(labels, on=KEY)
-    pipeline = models.make_pipeline(seed=7).fit(rows, rows["label"].to_numpy())
+    pipeline = models.xgboost(seed=7).fit(rows, rows["label"].to_numpy())
     model = registry.register(registry.log_training(pipeline, {}, {"reason": "benchmark"}))
-    registry.promote(model)
+    promotion.promote(model, None, "benchmark")
     pipeline[1].get_booster().save_model(Path(folder) / "model.ubj")
     (Path(folder) / "categories.json").write_text(json.dumps(pipeline[0].categories_))
     return {}

@@ -108,7 +108,7 @@ def prepare() -> dict[str, Any]:
     """Register a champion, and publish a validated day that gives so many chunks."""
     import polars as pl
 
-    from include import registry, scoring
+    from include import promotion, registry, scoring
     from include.lake import default_lake
     from include.usecase import features, models, source
     from include.usecase.schema import KEY as ROW_KEY
@@ -118,11 +118,11 @@ def prepare() -> dict[str, Any]:
     truth = [rows for day in days if (rows := source.fetch("actuals", day)) is not None]
     known = pl.concat(features.build_features({"flights": rows}) for rows in flights)
     known = known.join(features.build_labels(pl.concat(truth)), on=ROW_KEY)
-    pipeline = models.make_pipeline(seed=7).fit(known, known["label"].to_numpy())
+    pipeline = models.xgboost(seed=7).fit(known, known["label"].to_numpy())
     run_id = registry.log_training(pipeline, {}, {"reason": "benchmark"})
     scores = pipeline.predict_proba(known)[:, 1]
-    registry.log_evaluation(run_id, {}, scoring.score_reference(scores))
-    registry.promote(registry.register(run_id))
+    registry.log_reference(run_id, scoring.score_reference(scores))
+    promotion.promote(registry.register(run_id), None, "benchmark")
 
     version = default_lake().new_version("validated", KEY)
     day_rows = pl.concat(flights)[: TASKS * ROWS].with_columns(

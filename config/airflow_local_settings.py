@@ -19,6 +19,7 @@ __all__: list[str] = []  # Airflow copies the names of this module into its sett
 
 PARSE_LIBRARIES = ("pydantic_settings",)
 TASK_LIBRARIES = (
+    "matplotlib.backends.backend_agg",
     "mlflow",
     "mlflow.sklearn",
     "mlflow.store.model_registry.sqlalchemy_store",  # else 1.4 CPU-seconds in every task
@@ -30,7 +31,10 @@ TASK_LIBRARIES = (
     "pyarrow.dataset",
     "pyarrow.parquet",
     "pydantic_settings",
+    "scipy.stats",
+    "sklearn.compose",
     "sklearn.ensemble",
+    "sklearn.inspection",
     "sklearn.linear_model",
     "sklearn.metrics",
     "sklearn.pipeline",

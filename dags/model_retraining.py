@@ -1,11 +1,23 @@
-"""Landed history → a trained, evaluated and registered champion.
+"""Labelled history → a challenger that beats the champion fairly → the next champion, or not.
 
-The window's last days are the holdout: later than any day the model is trained on.
+- **take_snapshot** fixes the rows: training days, then the holdout, later than any of them.
+- **find_rival** fixes the champion to beat. Days that it was trained on do not count.
+- **train** and **evaluate** run once for each candidate of the use case; **evaluate_champion**
+  scores the same rows.
+- **judge** puts every rule of the gate to every candidate. The run ends here, as a success, if all
+  are refused, if it is a dry run or repeats an earlier one: the champion stays.
+- **refit** fits the best again on all days, **register** makes it a version of the registry.
+- **approve** asks a person, if the run wants it so, and shows the verdict. No answer means no.
+- **promote** makes it champion in one step, unless another one has become champion meanwhile.
+
+One run at a time: another one that is asked for meanwhile waits in the queue.
 """
 
+from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Param, dag, task
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import Param, TriggerRule, dag, task
 
 from include.assets import CHAMPION
 from include.settings import settings
@@ -19,59 +31,188 @@ from include.task_defaults import TASK_DEFAULTS
     doc_md=__doc__,
     tags=["training"],
     params={
-        "reason": Param("first champion", type="string", description="Why it is trained now."),
+        "reason": Param("asked for by hand", type="string", minLength=1, description="Why now."),
         "start": Param(
-            str(settings().train_start), type="string", format="date", description="First day."
+            None, type=["null", "string"], format="date",
+            description=f"First day to train on. Empty: {settings().train_start}.",
         ),
         "end": Param(
-            str(settings().train_end), type="string", format="date", description="Last day."
+            None, type=["null", "string"], format="date",
+            description="Last day of the holdout. Empty: the newest day whose truth is known.",
         ),
         "holdout_days": Param(
-            settings().holdout_days, type="integer", minimum=1,
-            description="Days at the end of the window that are kept for the evaluation.",
+            settings().holdout_days, type="integer", minimum=5,
+            description="Days at the end of the window that the models are judged on.",
+        ),
+        "snapshot": Param(
+            None, type=["null", "string"],
+            description="Repeat an earlier training: its snapshot, as its run in MLflow names it. "
+            "It is judged against the base rate, and nothing is registered or promoted.",
+        ),
+        "require_approval": Param(
+            settings().require_approval, type="boolean",
+            description="Whether a person has to approve the promotion.",
+        ),
+        "dry_run": Param(
+            False, type="boolean",
+            description="Train and judge only: nothing is registered or promoted.",
         ),
     },
 )  # fmt: skip
 def model_retraining() -> None:
-    """Build the training set, train, evaluate on the holdout, register."""
+    """Snapshot, candidates, gate, refit, approval, promotion."""
 
     @task
-    def build_training_set(*, params: Any = None) -> str:
-        """Join the features of every day with its truth. Returns a reference to the table."""
-        from include import lake, training
+    def take_snapshot(*, params: Any = None) -> str:
+        """Fix the rows of training and holdout. Returns a reference to them."""
+        from include import lake, snapshot
 
-        return training.build_training_set(
+        if params["snapshot"]:
+            return snapshot.verify(lake.default_lake(), params["snapshot"])
+        return snapshot.take(
             lake.default_lake(), params["start"], params["end"], params["holdout_days"]
         )
 
-    @task
-    def train(training_set: str, *, params: Any = None) -> str:
-        """Fit the model on the days before the holdout. Returns the MLflow run."""
-        from include import lake, training
-
-        return training.train(lake.default_lake(), training_set, params["reason"])
-
     @task(multiple_outputs=False)
-    def evaluate(training_set: str, run: str) -> dict[str, float]:
-        """Judge the model on the holdout. Returns the metrics."""
-        from include import lake, training
-
-        return training.evaluate(lake.default_lake(), training_set, run)
-
-    @task(outlets=[CHAMPION], multiple_outputs=False)
-    def register_champion(run: str, *, outlet_events: Any = None) -> dict[str, str]:
-        """Register the model and make it champion. Returns the version."""
+    def find_rival(snapshot: str, *, params: Any = None) -> dict[str, Any] | None:
+        """The champion to beat, whoever is promoted meanwhile; nothing if there is none."""
         from dataclasses import asdict
 
-        from include import training
+        from include import evaluation, lake
 
-        model = asdict(training.register_champion(run))
-        outlet_events[CHAMPION].extra = model
-        return model
+        if params["snapshot"]:  # the champion may well have come from this very snapshot
+            return None
+        rival = evaluation.find_rival(lake.default_lake(), snapshot)
+        return None if rival is None else asdict(rival)
 
-    training_set = build_training_set()
-    run = train(training_set)
-    evaluate(training_set, run) >> register_champion(run)
+    @task
+    def list_candidates() -> list[str]:
+        """Names of the models to train."""
+        from include.usecase.models import CANDIDATES
+
+        return list(CANDIDATES)
+
+    @task(
+        map_index_template="{{ candidate_name }}",
+        multiple_outputs=False,
+        doc_md="Fit one candidate on the days before the holdout. Returns its MLflow run.",
+    )
+    def train(snapshot: str, candidate: str, *, params: Any = None) -> dict[str, str]:
+        from airflow.sdk import get_current_context
+
+        from include import lake, training
+
+        get_current_context()["candidate_name"] = candidate
+        run_id = training.train(lake.default_lake(), snapshot, candidate, params["reason"])
+        return {"candidate": candidate, "run_id": run_id}
+
+    @task(
+        map_index_template="{{ candidate_name }}",
+        doc_md="Score the holdout with one candidate. Returns a reference to its evaluation.",
+    )
+    def evaluate(snapshot: str, rival: dict[str, Any] | None, candidate: str, run_id: str) -> str:
+        from airflow.sdk import get_current_context
+
+        from include import evaluation, lake
+
+        get_current_context()["candidate_name"] = candidate
+        return evaluation.evaluate_run(
+            lake.default_lake(), snapshot, run_id, candidate, evaluation.as_rival(rival)
+        )
+
+    @task
+    def evaluate_champion(snapshot: str, rival: dict[str, Any] | None) -> str | None:
+        """Score the same rows with the champion, if there is one. Returns its evaluation."""
+        from include import evaluation, lake
+
+        return evaluation.evaluate_champion(
+            lake.default_lake(), snapshot, evaluation.as_rival(rival)
+        )
+
+    @task(multiple_outputs=False)
+    def judge(snapshot: str, champion: str | None, evaluations: list[str]) -> dict[str, Any]:
+        """Put every rule of the gate to every candidate. Returns the verdict."""
+        from dataclasses import asdict
+
+        from include import gate, lake
+
+        verdict = gate.judge(lake.default_lake(), snapshot, champion, list(evaluations))
+        print(verdict.markdown)
+        return asdict(verdict)
+
+    @task.short_circuit
+    def passed(verdict: dict[str, Any], *, params: Any = None) -> bool:
+        """Whether there is a challenger to go on with. The run ends here if not."""
+        only_looking = params["dry_run"] or params["snapshot"]
+        return verdict["challenger"] is not None and not only_looking
+
+    @task
+    def refit(verdict: dict[str, Any]) -> str:
+        """Fit the challenger again, holdout included. Returns its MLflow run."""
+        from include import gate, lake, training
+
+        return training.refit(lake.default_lake(), gate.Verdict(**verdict))
+
+    @task(multiple_outputs=False)
+    def register(
+        verdict: dict[str, Any], run: str, *, params: Any = None, run_id: str | None = None
+    ) -> dict[str, str]:
+        """Register the challenger with its lineage and its verdict. Returns the version."""
+        from dataclasses import asdict
+
+        from include import gate, lake, training
+
+        version = training.register(
+            lake.default_lake(), gate.Verdict(**verdict), run, params["reason"], str(run_id)
+        )
+        return asdict(version)
+
+    @task.branch
+    def needs_approval(*, params: Any = None) -> str:
+        """Whether a person is asked, or the gate alone has decided."""
+        return "approve" if params["require_approval"] else "promote"
+
+    approve = ApprovalOperator(
+        task_id="approve",
+        doc_md="A person decides, seeing the verdict. No answer in time is a Reject.",
+        subject="Promote version {{ ti.xcom_pull('register')['version'] }} to champion?",
+        body="{{ params.reason }}\n\n{{ ti.xcom_pull('judge')['markdown'] }}",
+        defaults="Reject",
+        response_timeout=timedelta(hours=settings().approval_hours),
+    )
+
+    @task(outlets=[CHAMPION], trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
+    def promote(
+        verdict: dict[str, Any],
+        version: dict[str, str],
+        *,
+        params: Any = None,
+        ti: Any = None,
+        outlet_events: Any = None,
+    ) -> str:
+        """Make the challenger champion, in one step. Returns the number of its version."""
+        from include import promotion
+        from include.registry import ModelVersion
+
+        champion = ModelVersion(**verdict["champion"]) if verdict["champion"] else None
+        answer = ti.xcom_pull("approve") or {}
+        approver = (answer.get("responded_by_user") or {}).get("name", "")
+        promotion.promote(ModelVersion(**version), champion, params["reason"], approver)
+        outlet_events[CHAMPION].extra = {**version, "reason": params["reason"]}
+        return version["version"]
+
+    snapshot = take_snapshot()
+    rival = find_rival(snapshot)
+    runs = train.partial(snapshot=snapshot).expand(candidate=list_candidates())
+    evaluations = evaluate.partial(snapshot=snapshot, rival=rival).expand_kwargs(runs)
+    verdict = judge(snapshot, evaluate_champion(snapshot, rival), evaluations)
+    rival >> runs
+    run = refit(verdict)
+    version = register(verdict, run)
+    promotion = promote(verdict, version)
+    passed(verdict) >> run
+    version >> needs_approval() >> [approve, promotion]
+    approve >> promotion
 
 
 model_retraining()

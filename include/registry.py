@@ -1,10 +1,13 @@
 """The one door to MLflow: which model is champion, where a version's files are, how one is added.
 
+`promotion` alone changes who is champion.
+
 MLflow takes seconds to import, so only the functions that need it do. Every error of the store
 leaves here as a `DependencyDown` or a `MissingData` that says which model it was about.
 """
 
 import json
+import subprocess
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -17,17 +20,24 @@ from urllib.parse import urlsplit
 
 from include import usecase
 from include.errors import BadData, DependencyDown, MissingData
-from include.lake import first_line
-from include.settings import settings
+from include.lake import NOT_WRITABLE, first_line
+from include.settings import PROJECT, settings
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.figure import Figure
     from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
     from sklearn.pipeline import Pipeline
 
-CHAMPION, PREVIOUS = "champion", "previous"
+CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
+"""Aliases of the registered model. Only `champion` decides anything: it is what scores."""
 
 REFERENCE = "reference.json"
 """Artifact with what the model's scores looked like on its holdout."""
+
+VERDICT = "verdict.md"
+"""Artifact with the gate's tables."""
 
 MODEL_URI = "model_uri"
 """Tag of a run that says where its model is."""
@@ -35,6 +45,8 @@ MODEL_URI = "model_uri"
 MODEL_PACKAGES = ["numpy", "polars", "pyarrow", "scikit-learn", "skops", "xgboost"]
 """Modules' packages that a model needs where it is loaded."""
 
+DAMAGED = (zipfile.BadZipFile, EOFError, LookupError, RuntimeError, ValueError)
+"""What reading a damaged model file raises: its directory can come to say anything."""
 
 KINDS = {"INVALID_PARAMETER_VALUE": BadData, "RESOURCE_DOES_NOT_EXIST": MissingData}
 """MLflow's codes for what another try, or a registry that is up, would not change at once."""
@@ -59,15 +71,33 @@ def champion(key: str | None = None) -> ModelVersion:
         MissingData: no version has been made champion yet.
         DependencyDown: the registry does not answer.
     """
-    with _registry() as client:
+    found = find_champion()
+    if found is None:
+        raise MissingData(
+            f"There is no champion of {usecase.NAME!r} yet in {_shown(settings().registry)}. "
+            f"Nothing was scored{f' for {key}' if key else ''}. Run `model_retraining` once, "
+            "then clear this run's failed tasks."
+        )
+    return found
+
+
+def find_champion() -> ModelVersion | None:
+    """The version that scores, or None if no version has been made champion yet."""
+    with connection() as client:
         found = client.search_registered_models(f"name = '{usecase.NAME}'")
         if not found or CHAMPION not in found[0].aliases:
-            raise MissingData(
-                f"There is no champion of {usecase.NAME!r} yet in {_shown(settings().registry)}. "
-                f"Nothing was scored{f' for {key}' if key else ''}. Run `model_retraining` once, "
-                "then clear this run's failed tasks."
-            )
-        model = client.get_model_version_by_alias(usecase.NAME, CHAMPION)
+            return None
+        return _described(client.get_model_version_by_alias(usecase.NAME, CHAMPION))
+
+
+def version(number: str) -> ModelVersion:
+    """A registered version by its number."""
+    with connection() as client:
+        return _described(client.get_model_version(usecase.NAME, number))
+
+
+def _described(model: Any) -> ModelVersion:
+    # A SQLite store gives the numbers of aliased versions as integers, a server as text.
     return ModelVersion(model.name, str(model.version), str(model.run_id))
 
 
@@ -78,7 +108,7 @@ def load(model: ModelVersion) -> "Pipeline":
 
 def load_run(run_id: str) -> "Pipeline":
     """The pipeline that a training run kept, registered or not."""
-    with _registry() as client:
+    with connection() as client:
         return _load(client.get_run(run_id).data.tags[MODEL_URI])
 
 
@@ -90,7 +120,7 @@ def _load(uri: str) -> "Pipeline":
 
     from include.usecase.models import TRUSTED_TYPES
 
-    with _registry(), tempfile.TemporaryDirectory() as folder:
+    with connection(), tempfile.TemporaryDirectory() as folder:
         files = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
         try:
             return skops.io.load(Path(files) / "model.skops", trusted=TRUSTED_TYPES)
@@ -99,7 +129,7 @@ def _load(uri: str) -> "Pipeline":
                 f"There is no model.skops among the artifacts of {uri}. Nothing was scored. Bring "
                 "it back, train a new model, or make an earlier version champion."
             ) from error
-        except (UntrustedTypesFoundException, zipfile.BadZipFile) as error:
+        except (UntrustedTypesFoundException, *DAMAGED) as error:
             raise BadData(
                 f"The model file of {uri} is refused: {error} Nothing of it was run or scored. "
                 "Find out who wrote it; train a new model, or make an earlier version champion."
@@ -107,15 +137,27 @@ def _load(uri: str) -> "Pipeline":
 
 
 def reference(model: ModelVersion) -> dict[str, Any]:
-    """What the version's scores looked like on its holdout, as `training.evaluate` wrote it."""
-    with _registry() as client, tempfile.TemporaryDirectory() as folder:
+    """What the version's scores looked like on its holdout, as `training.refit` wrote it."""
+    with connection() as client, tempfile.TemporaryDirectory() as folder:
         path = client.download_artifacts(model.run_id, REFERENCE, folder)
         found: dict[str, Any] = json.loads(Path(path).read_text())
     return found
 
 
-def log_training(pipeline: "Pipeline", params: dict[str, Any], tags: dict[str, str]) -> str:
+def log_training(
+    pipeline: "Pipeline",
+    params: dict[str, Any],
+    tags: dict[str, str],
+    example: "pa.RecordBatch | None" = None,
+    name: str | None = None,
+) -> str:
     """Keep a fitted pipeline and how it was made in a new run.
+
+    Args:
+        params: what repeats the training.
+        tags: what else is to be known of the run; the commit of the code is added.
+        example: a few rows of features, whose scores complete the model's signature.
+        name: of the run; MLflow makes one up without it.
 
     Returns:
         The run's id.
@@ -125,11 +167,17 @@ def log_training(pipeline: "Pipeline", params: dict[str, Any], tags: dict[str, s
 
     from include.usecase.models import TRUSTED_TYPES
 
-    with _registry(), mlflow.start_run(experiment_id=_experiment(), tags=tags) as run:
+    signature = None if example is None else _signature(pipeline, example)
+    tags = {"git_commit": _git_commit(), **tags}
+    with (
+        connection(),
+        mlflow.start_run(experiment_id=_experiment(), run_name=name, tags=tags) as run,
+    ):
         mlflow.log_params(params)
         logged = mlflow.sklearn.log_model(
             pipeline,
             name="model",
+            signature=signature,
             skops_trusted_types=TRUSTED_TYPES,
             pip_requirements=_installed(MODEL_PACKAGES),
         )
@@ -137,48 +185,116 @@ def log_training(pipeline: "Pipeline", params: dict[str, Any], tags: dict[str, s
     return str(run.info.run_id)
 
 
-def log_evaluation(run_id: str, metrics: dict[str, float], scores: dict[str, Any]) -> None:
-    """Add a holdout's metrics and the scores' reference distribution to a run."""
-    with _registry() as client:
+def _signature(pipeline: "Pipeline", example: "pa.RecordBatch") -> "ModelSignature":
+    """The features that a model reads, of which some may be missing, and what it answers."""
+    from mlflow.models import ModelSignature, infer_signature
+    from mlflow.types import ColSpec, Schema
+
+    from include.usecase import features
+
+    inputs: list[Any] = [
+        ColSpec(
+            "float" if name in features.NUMERIC else "string",
+            name,
+            required=name in features.REQUIRED,
+        )
+        for name in features.FEATURES
+    ]
+    outputs = infer_signature(model_output=pipeline.predict_proba(example)).outputs
+    return ModelSignature(Schema(inputs), outputs)
+
+
+def model_bytes(run_id: str) -> int:
+    """Size of the files of the model that a training run kept."""
+    import mlflow.artifacts
+
+    with connection() as client:
+        uri = client.get_run(run_id).data.tags[MODEL_URI]
+        files = mlflow.artifacts.list_artifacts(artifact_uri=uri)
+    return sum(file.file_size or 0 for file in files)
+
+
+def param(run_id: str, name: str) -> str | None:
+    """A parameter of a run; None if it has none of this name."""
+    with connection() as client:
+        found = client.get_run(run_id).data.params.get(name)
+    return None if found is None else str(found)
+
+
+def tag(run_id: str, name: str) -> str:
+    """A tag of a run; empty if it has none of this name."""
+    with connection() as client:
+        return str(client.get_run(run_id).data.tags.get(name, ""))
+
+
+def log_metrics(run_id: str, metrics: dict[str, float]) -> None:
+    """Add figures to a run."""
+    with connection() as client:
         for name, value in metrics.items():
             client.log_metric(run_id, name, value)
+
+
+def log_reference(run_id: str, scores: dict[str, Any]) -> None:
+    """Add the distribution that the model's later scores are compared with."""
+    with connection() as client:
         client.log_dict(run_id, scores, REFERENCE)
 
 
-def register(run_id: str) -> ModelVersion:
-    """Make a run's model a version of the registered model.
+def log_verdict(run_id: str, markdown: str, tags: dict[str, str]) -> None:
+    """Add to a run what the gate said of its model."""
+    with connection() as client:
+        client.log_text(run_id, markdown, VERDICT)
+        for name, value in tags.items():
+            client.set_tag(run_id, name, value)
+
+
+def log_plots(run_id: str, plots: dict[str, "Figure"]) -> None:
+    """Add pictures to a run, by name, as `plots/<name>.png`."""
+    with connection() as client:
+        for name, figure in plots.items():
+            client.log_figure(run_id, figure, f"plots/{name}.png")
+
+
+def register(
+    run_id: str, description: str = "", tags: dict[str, str] | None = None
+) -> ModelVersion:
+    """Make a run's model a version of the registered model, with the alias `challenger`.
 
     Running it again for the same run gives the same version.
+
+    Args:
+        description: Markdown, shown with the version in MLflow.
+        tags: its lineage.
     """
     import mlflow
 
-    with _registry() as client:
+    with connection() as client:
         made = client.search_model_versions(f"name = '{usecase.NAME}' and run_id = '{run_id}'")
         model_uri = client.get_run(run_id).data.tags[MODEL_URI]
-        model = made[0] if made else mlflow.register_model(model_uri, usecase.NAME)
-    return ModelVersion(usecase.NAME, str(model.version), run_id)
-
-
-def promote(model: ModelVersion) -> None:
-    """Make a version the champion; the one it replaces becomes `previous`."""
-    with _registry() as client:
-        # A SQLite store gives the versions as numbers, a server as text.
-        current = str(client.get_registered_model(model.name).aliases.get(CHAMPION, ""))
-        if current == model.version:
-            return
-        if current:
-            client.set_registered_model_alias(model.name, PREVIOUS, current)
-        client.set_registered_model_alias(model.name, CHAMPION, model.version)
+        number = str((made[0] if made else mlflow.register_model(model_uri, usecase.NAME)).version)
+        if description:
+            client.update_model_version(usecase.NAME, number, description)
+        for name, value in (tags or {}).items():
+            client.set_model_version_tag(usecase.NAME, number, name, value)
+        client.set_registered_model_alias(usecase.NAME, CHALLENGER, number)
+    return ModelVersion(usecase.NAME, number, run_id)
 
 
 def create_store() -> None:
     """Create the local store's tables; processes that open an empty one together would clash."""
-    with _registry():
+    with connection():
         _experiment()
 
 
 @contextmanager
-def _registry() -> Iterator["MlflowClient"]:
+def connection() -> Iterator["MlflowClient"]:
+    """A client of the registry; what fails within the block is said in the project's own errors.
+
+    Raises:
+        DependencyDown: the registry does not answer, or its files cannot be written.
+        MissingData: what was asked for is not there.
+        BadData: the registry cannot do what it was asked for.
+    """
     import mlflow
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -189,13 +305,31 @@ def _registry() -> Iterator["MlflowClient"]:
     mlflow.set_tracking_uri(uri)
     try:
         yield mlflow.MlflowClient()
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in NOT_WRITABLE:
+            raise
         kind = KINDS.get(getattr(error, "error_code", ""), DependencyDown)
+        reason = getattr(error.__cause__, "orig", error)  # SQLAlchemy puts advice before the cause
+        action = "Check the registry and what was asked of it"
+        if isinstance(error, OSError):
+            action = "Free space or give write access"
         raise kind(
             f"The model registry at {_shown(uri)} failed on {usecase.NAME!r}: "
-            f"{first_line(error)}. The champion is as it was. Check the registry and what was "
-            "asked of it, then clear this run's failed tasks."
+            f"{first_line(reason)}. The champion is as it was. {action}, then clear this run's "
+            "failed tasks."
         ) from error
+
+
+def _git_commit() -> str:
+    """Commit of this code, with a `+` if files differ from it."""
+    if settings().git_commit:
+        return settings().git_commit
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+    try:
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def _installed(packages: list[str]) -> list[str]:

@@ -115,6 +115,17 @@ class Airflow:
         entry = self.request("GET", f"{task}/xcomEntries/return_value")
         return entry["value"]
 
+    def waiting_approvals(self, dag_id: str, run_id: str) -> list[Json]:
+        """Questions of a run that nobody has answered: `subject`, `body`, `options`."""
+        found = self._all(f"/dags/{dag_id}/dagRuns/{run_id}/hitlDetails", "hitl_details")
+        return [question for question in found if not question["response_received"]]
+
+    def answer(self, dag_id: str, run_id: str, task_id: str, option: str) -> None:
+        """Answer a task that waits for a person, as the form in the UI does."""
+        task = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1"
+        body = {"chosen_options": [option], "params_input": {}}
+        self.request("PATCH", f"{task}/hitlDetails", json=body)
+
     def cancel_backfills(self, dag_id: str) -> None:
         """Cancel what is left of earlier backfills of a DAG: only one can be under way."""
         for backfill in self._all("/backfills", "backfills", dag_id=dag_id):

@@ -3,8 +3,9 @@
     python -m local.demo [--port N]
 
 History is seeded, a champion is trained, and a week is validated and scored. One day's file is
-broken and one day has bad rows, on purpose. The exit code is 0 only if the table at the end is
-what it should be. Airflow is left running; the demo can be run again.
+broken and one day has bad rows, on purpose. Then a challenger is trained on newer days, judged and
+promoted. The exit code is 0 only if all of it is what it should be. Airflow is left running; the
+demo can be run again, and begins without a champion then.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from include import lake as lakes
-from include import registry, validation
+from include import registry, usecase, validation
 from include.errors import PipelineError
 from include.lake import Lake
 from include.usecase import FIRST_WINDOW, features, source
@@ -32,6 +33,9 @@ from local.seed import seed
 
 DAYS = [date.fromisoformat(FIRST_WINDOW[1]) + timedelta(days=n) for n in range(1, 8)]
 """The week after the first champion's window."""
+
+NEWER_WINDOW = (DAYS[-1] + timedelta(days=1), DAYS[-1] + timedelta(days=85))
+"""First and last day of the challenger's window, after the week, of which a day is refused."""
 
 BAD_ROWS_DAY, BROKEN_DAY = DAYS[2], DAYS[4]
 BAD_ROWS = 20
@@ -68,22 +72,23 @@ class Progress:
 
 
 def run(port: int | None, say: Progress) -> list[Day]:
-    """The demo: start, seed, train, run the week. Returns the table's lines."""
+    """The first half: start, seed, train, run the week. Returns the table's lines."""
     data = embedded.data_folder()
     lake = lakes.default_lake()
     with ThreadPoolExecutor(1) as other:
         starting = other.submit(
             embedded.start, data, port, extra={"ML_CHUNK_ROWS": str(CHUNK_ROWS)}, say=say
         )
-        registry.create_store()
+        begin_without_champion()
         seed(lake, *FIRST_WINDOW, say)
         drop_faulty_files(lake, say)
         airflow = starting.result()
     say(f"Airflow is up: {airflow.url}")
     began = datetime.now(UTC)
-    for dag_id in ("data_validation", "batch_inference", "model_retraining"):
+    for dag_id in ("data_validation", "batch_inference", "model_retraining", "model_rollback"):
         airflow.unpause(dag_id)
-    train(airflow, say)
+    say("Training the first champion: a run of model_retraining")
+    train(airflow, *FIRST_WINDOW, "the demo's first champion", say)
     airflow.cancel_backfills("data_validation")
     airflow.backfill(
         "data_validation", DAYS[0].isoformat(), DAYS[-1].isoformat(), reprocess="completed"
@@ -113,17 +118,36 @@ def drop_faulty_files(lake: Lake, say: Progress) -> None:
     say(f"Dropped on purpose: half a file for {BROKEN_DAY}, {BAD_ROWS} bad rows for {BAD_ROWS_DAY}")
 
 
-def train(airflow: Airflow, say: Progress) -> None:
-    """Train the champion and tell how good it is."""
-    say("Training the champion: run of model_retraining")
-    run_id = airflow.trigger("model_retraining", {"reason": "demo"})
+def begin_without_champion() -> None:
+    """Make the registry's tables, and take the crown from the champion of an earlier demo."""
+    registry.create_store()
+    if registry.find_champion() is not None:
+        with registry.connection() as client:
+            client.delete_registered_model_alias(usecase.NAME, registry.CHAMPION)
+
+
+def train(airflow: Airflow, start: str, end: str, reason: str, say: Progress) -> Json:
+    """Have candidates trained, judged and the best of them promoted. Returns the verdict."""
+    window = {"start": start, "end": end, "reason": reason, "require_approval": False}
+    run_id = airflow.trigger("model_retraining", window)
     if airflow.wait("model_retraining", run_id, WAIT_SECONDS) != "success":
         raise EmbeddedError(f"The training failed: see {airflow.url}/dags/model_retraining")
-    metrics = airflow.xcom("model_retraining", run_id, "evaluate")
-    say(
-        f"Champion trained: AUC {metrics['roc_auc']:.3f}, log-loss {metrics['log_loss']:.4f} "
-        f"(base rate alone: {metrics['base_log_loss']:.4f}) on its holdout"
-    )
+    verdict: Json = airflow.xcom("model_retraining", run_id, "judge")
+    if verdict["challenger"] is None:
+        say("The gate has refused all candidates: the champion stays")
+    else:
+        version = airflow.xcom("model_retraining", run_id, "promote")
+        say(f"Version {version}, {verdict['challenger']['candidate']}, is champion now")
+    return verdict
+
+
+def challenge(lake: Lake, airflow: Airflow, say: Progress) -> Json:
+    """The second half: newer days, a challenger, the gate. Returns the verdict."""
+    start, end = (day.isoformat() for day in NEWER_WINDOW)
+    say(f"Newer days become known: {start} to {end}")
+    seed(lake, start, end, lambda line: None)
+    say("Training a challenger on them: a run of model_retraining")
+    return train(airflow, start, end, "the demo's challenger on newer days", say)
 
 
 def follow(airflow: Airflow, began: datetime, say: Progress) -> list[tuple[date, dict[str, Json]]]:
@@ -222,6 +246,21 @@ def show(days: list[Day], console: Console) -> None:
     console.print(table)
 
 
+def show_verdict(verdict: Json, console: Console) -> None:
+    """Print what each rule of the gate found in each candidate."""
+    table = Table("Rule", title=f"The gate, on {NEWER_WINDOW[1]} and the days before")
+    for candidate in verdict["rules"]:
+        table.add_column(candidate, overflow="fold")
+    for same_rule in zip(*verdict["rules"].values(), strict=True):
+        found = [f"{_mark(rule['passed'])} {rule['found']}" for rule in same_rule]
+        table.add_row(same_rule[0]["name"], *found)
+    console.print(table)
+
+
+def _mark(passed: bool) -> str:
+    return "[green]✓[/]" if passed else "[red]✗[/]"
+
+
 def _text(number: int | None) -> str:
     return "–" if number is None else f"{number:,}"
 
@@ -236,6 +275,12 @@ def main(arguments: list[str] | None = None) -> int:
     say = Progress()
     try:
         days = run(options.port, say)
+        show(days, say.console)
+        airflow = embedded.running()
+        assert airflow is not None
+        verdict = challenge(lakes.default_lake(), airflow, say)
+        show_verdict(verdict, say.console)
+        say("`make rollback REASON=…` puts the version before back, in seconds")
     except TimeoutError:
         print(f"The week has not ended after {WAIT_SECONDS} s: look at the UI", file=sys.stderr)
         return 2
@@ -245,11 +290,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted. `make stop` ends Airflow, if it runs.", file=sys.stderr)
         return 130
-    show(days, say.console)
-    airflow = embedded.running()
-    assert airflow is not None
     say(f"Done. The UI is at {airflow.url} (no login); `make stop` ends it.")
     wrong = faults(days)
+    if verdict["challenger"] is None:
+        wrong.append("the challenger was refused")
     for line in wrong:
         print(f"Not as it should be: {line}", file=sys.stderr)
     return 1 if wrong else 0

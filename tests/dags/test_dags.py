@@ -35,6 +35,7 @@ print(json.dumps({
         dag.dag_id: {
             "doc": dag.doc_md,
             "catchup": dag.catchup,
+            "max_active_runs": dag.max_active_runs,
             "timetable": type(dag.timetable).__name__,
             "owner": dag.owner,
             "tags": sorted(dag.tags),
@@ -144,12 +145,32 @@ def test_batch_inference_scores_each_validated_partition_in_chunks(dags: dict[st
     }
 
 
-def test_model_retraining_registers_only_what_was_evaluated(dags: dict[str, Any]) -> None:
+def test_model_retraining_promotes_only_what_was_judged_and_registered(
+    dags: dict[str, Any],
+) -> None:
     dag = dags["model_retraining"]
     assert dag["timetable"] == "NullTimetable"
+    assert dag["max_active_runs"] == 1, "two at once are impossible"
     assert shape(dag) == {
-        "build_training_set": ["evaluate", "train"],
-        "train": ["evaluate", "register_champion"],
-        "evaluate": ["register_champion"],
-        "register_champion": [],
+        "take_snapshot": ["evaluate[]", "evaluate_champion", "find_rival", "judge", "train[]"],
+        "find_rival": ["evaluate[]", "evaluate_champion", "train[]"],
+        "list_candidates": ["train[]"],
+        "train[]": ["evaluate[]"],
+        "evaluate[]": ["judge"],
+        "evaluate_champion": ["judge"],
+        "judge": ["passed", "promote", "refit", "register"],
+        "passed": ["refit"],
+        "refit": ["register"],
+        "register": ["needs_approval", "promote"],
+        "needs_approval": ["approve", "promote"],
+        "approve": ["promote"],
+        "promote": [],
     }
+
+
+def test_model_rollback_finds_both_versions_before_it_changes_anything(
+    dags: dict[str, Any],
+) -> None:
+    dag = dags["model_rollback"]
+    assert dag["timetable"] == "NullTimetable"
+    assert shape(dag) == {"find_previous": ["roll_back"], "roll_back": []}

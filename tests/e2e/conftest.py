@@ -18,6 +18,7 @@ SETTINGS = {
     "ML_CHUNK_ROWS": "250",
     "ML_RETRY_BASE_SECONDS": "1",
     "ML_RETRY_MAX_SECONDS": "2",
+    "ML_APPROVAL_HOURS": "0.01",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
 }
@@ -48,8 +49,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def airflow(data: Path) -> Iterator[Airflow]:
     """The running Airflow; its DAGs are on, but for the daily one, which tests start by hand."""
     running = embedded.start(data, free_port(), extra=SETTINGS)
-    running.unpause("batch_inference")
-    running.unpause("model_retraining")
+    for dag_id in ("batch_inference", "model_retraining", "model_rollback"):
+        running.unpause(dag_id)
     yield running
     embedded.stop(data)
 

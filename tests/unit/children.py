@@ -9,13 +9,15 @@ import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from itertools import count
 from types import FrameType
 from typing import Any
 
 import polars as pl
+from mlflow import MlflowClient
 
 from include import lake as lake_module
-from include import validation
+from include import promotion, registry, validation
 from include.errors import BadData
 from include.lake import Lake, Manifest
 from include.registry import ModelVersion
@@ -36,6 +38,13 @@ for waited_for in (  # what a child would wait for; skops is the faster the earl
 
 DAY = "2013-03-01"
 PARTS = ["first", "second"]
+WRITES = [
+    "set_model_version_tag", "delete_model_version_tag", "log_param",
+    "set_registered_model_alias", "delete_registered_model_alias",
+]  # fmt: skip
+"""Methods of MLflow's client by which a promotion changes something."""
+LOOKS = ["get_run", "search_registered_models"]
+"""Methods by which it looks at what others have changed."""
 
 
 def run(function: Callable[..., object], environment: dict[str, str], *arguments: object) -> None:
@@ -125,6 +134,67 @@ def infer_often(root: str, key: str, model: ModelVersion, times: int) -> None:
         infer(Lake(root), key, model)
 
 
+def change_champion_until(
+    call: int, methods: list[str], change: Callable[..., None], *arguments: object
+) -> None:
+    """Promote or roll back, but die before the n-th call of these methods of MLflow's client."""
+    before_call(call, methods, die)
+    change(*arguments)
+
+
+def change_champion_with_a_pause(
+    says: Any,
+    go_on: Any,
+    call: int,
+    methods: list[str],
+    change: Callable[..., None],
+    *arguments: object,
+) -> None:
+    """Promote or roll back, but stand still before the n-th such call until told to go on."""
+
+    def pause() -> None:
+        says.put("paused")
+        go_on.get()
+
+    before_call(call, methods, pause)
+    says.put(refusal(change, *arguments))
+
+
+def refusal(change: Callable[..., None], *arguments: object) -> str:
+    """Promote or roll back. Returns why that was refused; nothing if it was not."""
+    try:
+        change(*arguments)
+    except BadData as error:
+        return str(error)
+    return ""
+
+
+def race(together: Any, outcomes: Any, turns: list[ModelVersion | None]) -> None:
+    """Each turn promote a version, or roll back if it is None, when the others do so too."""
+    for number, turn in enumerate(turns):
+        together.wait(60)
+        champion = registry.find_champion()
+        wanted = turn or promotion.previous(champion)
+        registry.load(wanted)
+        together.wait(60)
+        if turn:
+            message = refusal(promotion.promote, turn, champion, "a race")
+        else:
+            message = refusal(promotion.roll_back, champion, wanted, "a race")
+        together.wait(60)
+        outcomes.put((number, wanted, message, registry.champion()))
+
+
+def serve_registry(port: Any) -> None:
+    """Be an MLflow server; the environment says where its database is."""
+    from mlflow.server import app
+    from werkzeug.serving import make_server
+
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    port.put(server.server_port)
+    server.serve_forever()
+
+
 def die_at_step(number: int, functions: set[str]) -> None:
     """Kill this process before the n-th line of these functions of `lake.py` that is run."""
     left = number
@@ -155,6 +225,22 @@ def die_before_file(folder: str, number: int) -> None:
                 die()
 
     sys.addaudithook(audit)
+
+
+def before_call(number: int, methods: list[str], act: Callable[[], None]) -> None:
+    """Act before the n-th time that this process calls any of these methods of MLflow's client."""
+    calls = count(1)
+
+    def counted(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if next(calls) == number:
+                act()
+            return method(*arguments, **options)
+
+        return call
+
+    for name in methods:
+        setattr(MlflowClient, name, counted(getattr(MlflowClient, name)))
 
 
 def die() -> None:

@@ -35,7 +35,7 @@ FIRST_DAY, LAST_DAY = date(2013, 2, 1), date(2013, 2, 20)
 """Days that are landed, validated and published, truth included, in every test's `lake`."""
 
 TRAINED = ("2013-02-01", "2013-02-16")
-"""Window of the champion's training set, the last five days being its holdout."""
+"""Window of the champion's snapshot, the last five days being its holdout."""
 
 OLD_DAY, NEW_DAY = "2013-02-20", "2013-02-21"
 """A published day, and one of which nothing is there yet."""
@@ -46,7 +46,7 @@ class History:
     """What is made once for all tests; nobody changes it."""
 
     folder: Path
-    training_set: str
+    snapshot: str
     champion: ModelVersion
 
     @property
@@ -66,11 +66,11 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> History:
         if not done.exists():
             done.write_text(json.dumps(make_history(folder, patch)))
     made = json.loads(done.read_text())
-    return History(folder, made["training_set"], ModelVersion(**made["champion"]))
+    return History(folder, made["snapshot"], ModelVersion(**made["champion"]))
 
 
 def make_history(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
-    from include import registry, training, validation
+    from include import evaluation, promotion, registry, scoring, snapshot, training, validation
     from include.settings import settings
 
     patch.setenv("ML_DATA_DIR", str(folder))
@@ -81,12 +81,14 @@ def make_history(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
         for table in validation.TABLES:
             validation.validate_day(lake, table, (FIRST_DAY + timedelta(number)).isoformat())
     registry.create_store()
-    training_set = training.build_training_set(lake, *TRAINED, holdout_days=5)
-    run = training.train(lake, training_set, "the tests")
-    training.evaluate(lake, training_set, run)
-    champion = training.register_champion(run)
+    taken = snapshot.take(lake, *TRAINED, holdout_days=5)
+    run = training.train(lake, taken, "xgboost", "the tests")
+    judged = lake.version(evaluation.evaluate_run(lake, taken, run, "xgboost"))
+    registry.log_reference(run, scoring.score_reference(evaluation.read_scores(judged)))
+    champion = registry.register(run)
+    promotion.promote(champion, None, "the tests")
     settings.cache_clear()
-    return {"training_set": training_set, "champion": vars(champion)}
+    return {"snapshot": taken, "champion": vars(champion)}
 
 
 @pytest.fixture(autouse=True)

@@ -1,20 +1,23 @@
 """What happens on a disk that is full or read-only, told on the last line of the output as JSON.
 
-    unshare --map-root-user --mount python -m tests.unit.small_disk <mount point>
+    unshare --map-root-user --mount python -m tests.unit.small_disk <folder> <history> <snapshot>
 
-A disk of its own is mounted, which nobody outside sees and which ends with this process.
+Disks of its own are mounted, which nobody outside sees and which end with this process.
 """
 
 import json
+import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from include import registry, validation
+from include import promotion, registry, training, validation
 from include.errors import DependencyDown
 from include.lake import Lake, days_before
+from include.settings import settings
 from tests.unit.helpers import infer, shown
 
 KEY = "2013-02-20"
@@ -41,25 +44,72 @@ def attempt(lake: Lake, what: str) -> dict[str, Any]:
     return {"what": what, "message": message, "same": before == after}
 
 
-def main(mount_point: Path, history: Path) -> None:
-    """Mount a small disk with a lake on it, fill it to every degree, make it read-only."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(mount_point)], check=True)
-    shutil.copytree(history / "lake", mount_point / "lake")
-    lake = Lake(str(mount_point / "lake"))
+def attempt_training(lake: Lake, snapshot: str) -> dict[str, Any]:
+    """Try to train, and tell what came of it and whether the champion is as it was."""
+    champion, message = registry.champion(), ""
+    try:
+        training.train(lake, snapshot, "logistic_regression", "a test")
+    except DependencyDown as error:
+        message = str(error)
+    assert registry.load(champion)
+    return {"message": message, "same": registry.champion() == champion}
+
+
+def fill(disk: Path, free: int) -> None:
+    """Leave so many bytes on a disk."""
+    filler = disk / "filler"
+    filler.write_bytes(b"")
+    filler.write_bytes(bytes(max(0, shutil.disk_usage(disk).free - free)))
+
+
+def train_on_full_disk(disk: Path, database: Path, history: Path, snapshot: str) -> Any:
+    """Mount a small disk for the artifacts, the champion's too, and train while it is full."""
+    mount(disk)
+    shutil.copy(history / "mlflow" / "mlflow.db", database)
+    with sqlite3.connect(database) as connection:
+        connection.execute("UPDATE experiments SET artifact_location = ?", [disk.as_uri()])
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{database}"
+    settings.cache_clear()
+    first = registry.champion()
+    second = registry.register(registry.log_training(registry.load(first), {}, {}))
+    promotion.promote(second, first, "its files are on the small disk")
+    outcomes = []
+    for room in (0, 100_000, None):
+        if room is None:
+            (disk / "filler").unlink()
+        else:
+            fill(disk, room)
+        tried = attempt_training(Lake(str(history / "lake")), snapshot)
+        outcomes.append({"database": database.parent == disk, "room": room, **tried})
+    return outcomes
+
+
+def mount(disk: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], check=True)
+
+
+def main(folder: Path, history: Path, snapshot: str) -> None:
+    """Mount small disks for a lake and for MLflow, fill them, make the lake read-only."""
+    lake_disk, disk, full_disk = (folder / name for name in ("lake", "artifacts", "mlflow"))
+    for place in (lake_disk, disk, full_disk):
+        place.mkdir()
+    mount(lake_disk)
+    shutil.copytree(history / "lake", lake_disk / "lake")
+    lake = Lake(str(lake_disk / "lake"))
     infer(lake, KEY, registry.champion())
     outcomes = []
-    filler = mount_point / "filler"
     for what in WAYS:
         for free in (0, 12_000, 30_000, 50_000, 70_000):
-            filler.write_bytes(b"")
-            filler.write_bytes(bytes(max(0, shutil.disk_usage(mount_point).free - free)))
+            fill(lake_disk, free)
             outcomes.append({"free": free, **attempt(lake, what)})
-    filler.unlink()
+    (lake_disk / "filler").unlink()
     outcomes.append({"free": None, **attempt(lake, "validate")})
-    subprocess.run(["mount", "-o", "remount,ro", str(mount_point)], check=True)
+    subprocess.run(["mount", "-o", "remount,ro", str(lake_disk)], check=True)
     outcomes += [{"read-only": True, **attempt(lake, what)} for what in WAYS]
+    outcomes += train_on_full_disk(disk, folder / "mlflow.db", history, snapshot)
+    outcomes += train_on_full_disk(full_disk, full_disk / "mlflow.db", history, snapshot)
     print(json.dumps(outcomes))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

@@ -1,5 +1,6 @@
 """Which model scores, how it got there, and what is refused; on a real MLflow store."""
 
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +9,12 @@ from typing import Any
 import mlflow.sklearn
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from include import registry, scoring, usecase
+from include import promotion, registry, scoring, usecase
 from include.errors import BadData, DependencyDown, MissingData
 from include.lake import Lake
 from include.registry import ModelVersion
@@ -37,6 +39,13 @@ class Burglar(BaseEstimator):
 
 def test_the_champion_is_the_version_with_that_alias(lake: Lake, history: History) -> None:
     assert registry.champion() == history.champion
+    assert registry.find_champion() == history.champion
+    assert registry.version(history.champion.version) == history.champion
+
+
+def test_a_version_that_is_not_there_is_missing(history: History, own_registry: Path) -> None:
+    with pytest.raises(MissingData, match=r"version=99\) not found"):
+        registry.version("99")
 
 
 @pytest.mark.parametrize("gone", ["alias", "model"])
@@ -48,6 +57,7 @@ def test_without_a_champion_nothing_is_scored_and_it_is_said_what_to_do(
         client.delete_registered_model_alias(usecase.NAME, "champion")
     else:
         client.delete_registered_model(usecase.NAME)
+    assert registry.find_champion() is None
     words = ["no champion of 'flight-delays'", str(own_registry), "`model_retraining`"]
     with refused(lake, "predictions", OLD_DAY, *words, kind=MissingData):
         infer(lake, OLD_DAY, registry.champion())
@@ -62,44 +72,32 @@ def test_registering_a_run_again_gives_the_same_version(
     assert len(found) == 1
 
 
+def test_a_registered_version_is_the_challenger_and_tells_where_it_comes_from(
+    history: History, own_registry: Path
+) -> None:
+    run = registry.log_training(registry.load(history.champion), {}, {})
+    for _ in range(2):
+        version = registry.register(run, "# Verdict\n\npassed", {"snapshot": history.snapshot})
+    client = MlflowClient()
+    found = client.get_model_version_by_alias(usecase.NAME, "challenger")
+    assert (str(found.version), found.run_id) == (version.version, run)
+    assert found.description == "# Verdict\n\npassed"
+    assert client.get_model_version(usecase.NAME, version.version).tags == {
+        "snapshot": history.snapshot
+    }
+    assert len(client.search_model_versions()) == 2
+    assert registry.champion() == history.champion
+
+
 def new_version(history: History) -> ModelVersion:
     """Another run's model, registered."""
     return registry.register(registry.log_training(registry.load(history.champion), {}, {}))
 
 
-def test_a_promoted_version_is_champion_and_the_one_before_is_previous(
-    history: History, own_registry: Path
-) -> None:
-    second, third = new_version(history), new_version(history)
-    client = MlflowClient(f"sqlite:///{own_registry}")
-    for model, previous in ((second, history.champion), (third, second)):
-        registry.promote(model)
-        assert registry.champion() == model
-        found = client.get_model_version_by_alias(usecase.NAME, "previous")
-        assert str(found.version) == previous.version
-
-
-def test_promoting_the_champion_again_changes_nothing(history: History, own_registry: Path) -> None:
-    second = new_version(history)
-    registry.promote(second)
-    registry.promote(second)
-    client = MlflowClient(f"sqlite:///{own_registry}")
-    assert registry.champion() == second
-    assert str(client.get_model_version_by_alias(usecase.NAME, "previous").version) == "1"
-
-
-def test_the_first_champion_has_no_predecessor(history: History, own_registry: Path) -> None:
-    client = MlflowClient(f"sqlite:///{own_registry}")
-    client.delete_registered_model_alias(usecase.NAME, "champion")
-    registry.promote(history.champion)
-    assert registry.champion() == history.champion
-    assert "previous" not in client.get_registered_model(usecase.NAME).aliases
-
-
 def test_a_model_that_is_loaded_again_gives_the_same_probabilities(
     lake: Lake, history: History, own_registry: Path
 ) -> None:
-    rows = lake.version(history.training_set).read("rows")
+    rows = lake.version(history.snapshot).read("training")
     pipeline = registry.load(history.champion)
     pipeline.fit(rows[:3000], rows["label"][:3000].to_numpy())
     expected = pipeline.predict_proba(rows)
@@ -113,7 +111,7 @@ def test_a_model_that_is_loaded_again_gives_the_same_probabilities(
 
 def log_model(pipeline: Pipeline, **options: Any) -> str:
     """Keep a model as somebody else might: in our registry, by MLflow's own means."""
-    with registry._registry(), mlflow.start_run(experiment_id=registry._experiment()) as run:
+    with registry.connection(), mlflow.start_run(experiment_id=registry._experiment()) as run:
         logged = mlflow.sklearn.log_model(pipeline, name="model", pip_requirements=[], **options)
         mlflow.set_tag(registry.MODEL_URI, logged.model_uri)
     return str(run.info.run_id)
@@ -157,6 +155,25 @@ def test_a_model_file_that_is_cut_off_is_refused(
         registry.load(version)
 
 
+def test_a_model_file_with_a_changed_byte_is_refused_or_gives_the_same_model(
+    history: History, own_registry: Path
+) -> None:
+    version, chance = new_version(history), random.Random(7)
+    uri = MlflowClient().get_run(version.run_id).data.tags[registry.MODEL_URI]
+    path = Path(mlflow.artifacts.download_artifacts(uri)) / "model.skops"
+    good, refusals = path.read_bytes(), 0
+    for _ in range(40):
+        content = bytearray(good)
+        place = chance.randrange(*chance.choice([(0, len(good)), (len(good) - 200, len(good))]))
+        content[place] ^= chance.randrange(1, 256)
+        path.write_bytes(content)
+        try:
+            assert str(registry.load(version)) == str(registry.load(history.champion))
+        except BadData:
+            refusals += 1
+    assert refusals > 20
+
+
 def test_a_model_whose_files_are_gone_is_missing(history: History, own_registry: Path) -> None:
     version = new_version(history)
     uri = MlflowClient().get_run(version.run_id).data.tags[registry.MODEL_URI]
@@ -168,19 +185,52 @@ def test_a_model_whose_files_are_gone_is_missing(history: History, own_registry:
 def test_what_is_logged_of_a_holdout_comes_back(history: History, own_registry: Path) -> None:
     version = new_version(history)
     scores = scoring.score_reference(np.linspace(0, 1, 50))
-    registry.log_evaluation(version.run_id, {"roc_auc": 0.7}, scores)
+    registry.log_reference(version.run_id, scores)
+    registry.log_metrics(version.run_id, {"roc_auc": 0.7})
     assert registry.reference(version) == scores
     assert MlflowClient().get_run(version.run_id).data.metrics == {"roc_auc": 0.7}
 
 
+def test_the_verdict_and_the_pictures_are_kept_with_a_run(
+    history: History, own_registry: Path, tmp_path: Path
+) -> None:
+    run = registry.log_training(registry.load(history.champion), {}, {})
+    figure = Figure(figsize=(1, 1))
+    figure.subplots().plot([0, 1])
+    registry.log_verdict(run, "# passed", {"verdict": "passed"})
+    registry.log_plots(run, {"roc": figure})
+    folder = Path(MlflowClient().download_artifacts(run, "", str(tmp_path)))
+    assert (folder / registry.VERDICT).read_text() == "# passed"
+    assert (folder / "plots" / "roc.png").read_bytes().startswith(b"\x89PNG")
+    assert registry.tag(run, "verdict") == "passed"
+    assert registry.tag(run, "nothing of this name") == ""
+
+
+def test_the_size_of_a_model_is_that_of_its_files(history: History, own_registry: Path) -> None:
+    uri = MlflowClient().get_run(history.champion.run_id).data.tags[registry.MODEL_URI]
+    files = Path(mlflow.artifacts.download_artifacts(uri))
+    expected = sum(file.stat().st_size for file in files.iterdir())
+    assert registry.model_bytes(history.champion.run_id) == expected > 100_000
+
+
 USES: list[Callable[[ModelVersion], object]] = [
     lambda model: registry.champion(),
+    lambda model: registry.find_champion(),
     registry.load,
     lambda model: registry.load_run(model.run_id),
     registry.reference,
     lambda model: registry.register(model.run_id),
-    registry.promote,
-    lambda model: registry.log_evaluation(model.run_id, {"roc_auc": 0.5}, {}),
+    lambda model: promotion.promote(model, None, "a test"),
+    promotion.previous,
+    lambda model: registry.log_metrics(model.run_id, {"roc_auc": 0.5}),
+    # MLflow knows the place of a run's artifacts from before, whatever is down: a run that is not.
+    lambda model: registry.log_reference("0" * 32, {}),
+    lambda model: registry.log_verdict("0" * 32, "", {"verdict": "passed"}),
+    lambda model: registry.log_plots("0" * 32, {"roc": Figure()}),
+    lambda model: registry.tag(model.run_id, "reason"),
+    lambda model: registry.model_bytes(model.run_id),
+    lambda model: registry.version(model.version),
+    lambda model: promotion.roll_back(model, model, "a test"),
     lambda model: registry.create_store(),
 ]
 

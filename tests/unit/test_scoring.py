@@ -143,8 +143,8 @@ def test_the_size_of_chunks_and_batches_does_not_change_a_bit_of_the_scores(
 def test_any_split_into_batches_gives_the_same_scores(
     cuts: list[int], lake: Lake, history: History
 ) -> None:
-    version = Lake(str(history.folder / "lake")).version(history.training_set)
-    with version.parquet("rows") as file:
+    version = Lake(str(history.folder / "lake")).version(history.snapshot)
+    with version.parquet("training") as file:
         table = file.read()[:900].combine_chunks()
     pipeline = registry.load(history.champion)
     whole = scoring.score_batch(table.to_batches()[0], pipeline, "model", "1")

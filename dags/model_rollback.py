@@ -1,0 +1,58 @@
+"""The champion goes, the version that it replaced comes back: in seconds, whatever else runs.
+
+Run it again to go back one version more. Days that the bad champion has scored stay as they are:
+run `batch_inference` for them again (a backfill of `data_validation` does it) to have them scored
+by the one that came back.
+"""
+
+from typing import Any
+
+from airflow.sdk import Param, dag, task
+
+from include.assets import CHAMPION
+from include.task_defaults import TASK_DEFAULTS
+
+
+@dag(
+    schedule=None,
+    max_active_runs=1,
+    default_args=TASK_DEFAULTS,
+    doc_md=__doc__,
+    tags=["training"],
+    params={
+        "reason": Param(
+            type="string", minLength=1, description="Why: kept with the version that goes."
+        )
+    },
+)
+def model_rollback() -> None:
+    """Find the two versions, then move the alias."""
+
+    @task(multiple_outputs=False)
+    def find_previous() -> dict[str, dict[str, str]]:
+        """The champion and the version before it, fixed so that a retry goes back no further."""
+        from dataclasses import asdict
+
+        from include import promotion, registry
+
+        champion = registry.find_champion()
+        before = promotion.previous(champion)
+        return {"model": asdict(champion), "to": asdict(before)}
+
+    @task(outlets=[CHAMPION])
+    def roll_back(
+        versions: dict[str, dict[str, str]], *, params: Any = None, outlet_events: Any = None
+    ) -> str:
+        """Put the version before back. Returns its number."""
+        from include import promotion
+        from include.registry import ModelVersion
+
+        model, to = ModelVersion(**versions["model"]), ModelVersion(**versions["to"])
+        promotion.roll_back(model, to, params["reason"])
+        outlet_events[CHAMPION].extra = {**versions["to"], "reason": params["reason"]}
+        return to.version
+
+    roll_back(find_previous())
+
+
+model_rollback()

@@ -1,0 +1,194 @@
+"""Who is champion: promotion and rollback, of which at most one at a time comes about.
+
+The champion is whatever version has the alias `champion`, and moving that alias is the one step
+that changes it: before it the old champion scores, after it the new one. Whatever else is written
+(tags before it, the alias `previous` after it) is for people.
+
+MLflow has no "move it only if it still is where I saw it". But a parameter of a run can be written
+once and never changed, by whichever client is first. So whoever replaces a champion first writes
+its successor's number into the champion's own run, and those who find another number there come
+too late. A promotion that dies between the two steps is finished by the next one that comes.
+
+What this leaves open: a process that stands still between those two steps, while others finish its
+promotion and the next one too, moves the alias once more when it wakes.
+"""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from include import registry, usecase
+from include.errors import BadData, MissingData
+from include.registry import CHAMPION, PREVIOUS, ModelVersion
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+REPLACED = "replaced"
+"""Tag of a version that became champion: number of the one before it."""
+
+DONE = ".done"
+"""End of the parameter that says of a succession that it has come about."""
+
+
+def promote(
+    model: ModelVersion, instead_of: ModelVersion | None, reason: str, approved_by: str = ""
+) -> None:
+    """Make a version the champion. If it is that already, nothing is changed.
+
+    Args:
+        model: the version, which must have been judged against `instead_of`.
+        instead_of: the champion that it replaces; None if there is none.
+        reason: kept with the version.
+        approved_by: who said yes, if somebody was asked.
+
+    Raises:
+        BadData: another version is champion by now; or the model cannot be loaded.
+        DependencyDown: the registry does not answer.
+    """
+    registry.load(model)
+    tags = {
+        REPLACED: instead_of.version if instead_of else "",
+        "promoted_at": _now(),
+        "promotion_reason": reason,
+        "approved_by": approved_by,
+    }
+    _replace(instead_of, model, model, tags)
+
+
+def previous(model: ModelVersion | None) -> ModelVersion:
+    """The version that the champion has replaced.
+
+    Raises:
+        BadData: it was the first, or there is no champion.
+    """
+    if model is None:
+        raise BadData(
+            f"There is no champion of {usecase.NAME!r} to roll back. Run `model_retraining`, or "
+            "give a version the alias `champion` in MLflow."
+        )
+    with registry.connection() as client:
+        tags = client.get_model_version(usecase.NAME, model.version).tags
+    if not tags.get(REPLACED):
+        raise BadData(
+            f"Version {model.version} of {usecase.NAME!r} has replaced no other: there is nothing "
+            "to roll back to, and it stays champion. Train a new model with `model_retraining`."
+        )
+    return registry.version(tags[REPLACED])
+
+
+def roll_back(model: ModelVersion, to: ModelVersion, reason: str) -> None:
+    """Put the version that a champion has replaced back. If it is back already, nothing changes.
+
+    Rolling back once more leads to the version before that one, not forward again.
+
+    Args:
+        model: the champion that has to go.
+        to: what `previous` gave for it.
+        reason: kept with the version that goes.
+
+    Raises:
+        BadData: another version is champion by now; or `to` cannot be loaded.
+    """
+    registry.load(to)
+    _replace(model, to, model, {"rolled_back_at": _now(), "rollback_reason": reason})
+
+
+def _replace(
+    old: ModelVersion | None, new: ModelVersion, tagged: ModelVersion, tags: dict[str, str]
+) -> None:
+    """Tag a version and move the alias `champion` from `old` to `new`, unless one is too late."""
+    with registry.connection() as client:
+        holder = old.run_id if old else _first_run()
+        while True:
+            params = client.get_run(holder).data.params
+            succession = f"succession.{1 + sum(_is_done(key) for key in params)}"
+            # Looked at after the successions: one that was done meanwhile shows here.
+            current = registry.find_champion()
+            if current == new:
+                _end_successions(client, holder)
+                break
+            if current != old:
+                raise _too_late(old, new, current)
+            _end_successions(client, new.run_id)  # of an earlier time as champion
+            for name, value in tags.items():
+                client.set_model_version_tag(usecase.NAME, tagged.version, name, value)
+            successor = _write_once(client, holder, succession, new.version)
+            if successor == new.version:
+                client.set_registered_model_alias(usecase.NAME, CHAMPION, new.version)
+                client.log_param(holder, succession + DONE, True)
+                break
+            for name in tags:
+                client.delete_model_version_tag(usecase.NAME, tagged.version, name)
+            if _is_unfinished(client, holder, succession) and _can_follow(successor):
+                client.set_registered_model_alias(usecase.NAME, CHAMPION, successor)
+            client.log_param(holder, succession + DONE, True)
+        _show_previous(client, new)
+
+
+def _write_once(client: "MlflowClient", run_id: str, key: str, value: str) -> str:
+    """Write a parameter unless it is there already. Returns what is there then."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.log_param(run_id, key, value)
+    except MlflowException as error:
+        if error.error_code != "INVALID_PARAMETER_VALUE":
+            raise
+        return str(client.get_run(run_id).data.params[key])
+    return value
+
+
+def _is_unfinished(client: "MlflowClient", run_id: str, succession: str) -> bool:
+    return succession + DONE not in client.get_run(run_id).data.params
+
+
+def _can_follow(successor: str) -> bool:
+    """Whether a succession that somebody has begun can be finished by somebody else."""
+    try:
+        registry.load(registry.version(successor))
+    except (BadData, MissingData):  # it was deleted or damaged since
+        return False
+    return True
+
+
+def _show_previous(client: "MlflowClient", model: ModelVersion) -> None:
+    """Give the alias `previous` to what a version has replaced."""
+    before = client.get_model_version(usecase.NAME, model.version).tags.get(REPLACED)
+    versions = client.search_model_versions(f"name = '{usecase.NAME}'")
+    if before in [str(found.version) for found in versions]:
+        client.set_registered_model_alias(usecase.NAME, PREVIOUS, before)
+    else:
+        client.delete_registered_model_alias(usecase.NAME, PREVIOUS)
+
+
+def _end_successions(client: "MlflowClient", run_id: str) -> None:
+    """Write that every succession that began in a run is done."""
+    params = client.get_run(run_id).data.params
+    for key in params:
+        if key.startswith("succession.") and not _is_done(key) and key + DONE not in params:
+            client.log_param(run_id, key + DONE, True)
+
+
+def _is_done(key: str) -> bool:
+    return key.startswith("succession.") and key.endswith(DONE)
+
+
+def _first_run() -> str:
+    """The run of the oldest version: where the first champion's succession is written."""
+    with registry.connection() as client:
+        versions = client.search_model_versions(f"name = '{usecase.NAME}'")
+    return str(min(versions, key=lambda found: int(found.version)).run_id)
+
+
+def _too_late(old: ModelVersion | None, new: ModelVersion, current: ModelVersion | None) -> BadData:
+    now = f"version {current.version}" if current else "none"
+    judged = f"version {old.version}" if old else "the base rate"
+    return BadData(
+        f"Version {new.version} of {usecase.NAME!r} was to replace {judged}, but the champion is "
+        f"{now} by now. That is left as it is: what is known of version {new.version} says nothing "
+        "about it. If it is still wanted, run `model_retraining` or `model_rollback` again."
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

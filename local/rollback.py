@@ -1,0 +1,39 @@
+"""Put the version that the champion has replaced back: a run of `model_rollback`, from here.
+
+python -m local.rollback --reason "scores of version 3 are off since the new feed"
+"""
+
+import argparse
+import sys
+
+from local import embedded
+from local.client import EmbeddedError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Roll the champion back in the Airflow that runs here."""
+    parser = argparse.ArgumentParser(prog="python -m local.rollback", description=main.__doc__)
+    parser.add_argument("--reason", required=True, help="kept with the version that goes")
+    options = parser.parse_args(arguments)
+    if not options.reason.strip():
+        parser.error("the reason is kept with the version that goes: say it in a few words")
+    try:
+        airflow = embedded.running()
+        if airflow is None:
+            raise EmbeddedError("No Airflow runs here: `make start`, then this again")
+        airflow.unpause("model_rollback")
+        run_id = airflow.trigger("model_rollback", {"reason": options.reason})
+        page = f"{airflow.url}/dags/model_rollback/runs/{run_id}"
+        if airflow.wait("model_rollback", run_id) != "success":
+            raise EmbeddedError(f"The champion was not rolled back: see {page}")
+        versions = airflow.xcom("model_rollback", run_id, "find_previous")
+    except EmbeddedError as error:
+        print(error, file=sys.stderr)
+        return 2
+    left, back = versions["model"]["version"], versions["to"]["version"]
+    print(f"Version {back} is champion again instead of version {left}: {page}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""A challenger on a real Airflow: judged, approved by a person or not, promoted, rolled back."""
+
+from typing import Any
+
+import pytest
+
+from include import promotion, registry
+from include.lake import Lake
+from include.registry import ModelVersion
+from local.client import Airflow, poll
+from local.seed import seed
+
+WINDOW = {"start": "2013-01-01", "end": "2013-02-10", "holdout_days": 5}
+"""Twenty days more than the champion has seen, on which it is honestly and clearly beaten."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def newer_days(lake: Lake, champion: ModelVersion) -> None:
+    assert seed(lake, "2013-01-22", "2013-02-10", say=lambda _: None) == 20
+
+
+def ask(airflow: Airflow, **params: Any) -> str:
+    return airflow.trigger("model_retraining", {"reason": "a test", **WINDOW, **params})
+
+
+def question(airflow: Airflow, run_id: str) -> dict[str, Any]:
+    """Wait until a run asks a person."""
+
+    def asked() -> list[dict[str, Any]]:
+        [run] = [r for r in airflow.runs("model_retraining") if r["dag_run_id"] == run_id]
+        assert run["state"] in ("queued", "running"), f"the run is {run['state']} and has not asked"
+        return airflow.waiting_approvals("model_retraining", run_id)
+
+    [found] = poll(asked, timeout=180)
+    return found
+
+
+def states(airflow: Airflow, run_id: str) -> dict[str, str]:
+    tasks = airflow.task_instances("model_retraining", run_id)
+    return {task["task_id"]: task["state"] for task in tasks}
+
+
+def champion_events(airflow: Airflow) -> list[dict[str, Any]]:
+    events = airflow.request("GET", "/assets/events", params={"limit": 100})["asset_events"]
+    return [event for event in events if event["name"] == "champion"]
+
+
+def test_only_one_run_at_a_time_and_only_a_yes_in_time_promotes(airflow: Airflow) -> None:
+    before, events = registry.champion(), len(champion_events(airflow))
+    rejected = ask(airflow, require_approval=True)
+    ignored = ask(airflow, require_approval=True)
+
+    asked = question(airflow, rejected)
+    assert "better than the champion" in asked["body"]
+    assert "to champion?" in asked["subject"]
+    [waiting] = [r for r in airflow.runs("model_retraining") if r["dag_run_id"] == ignored]
+    assert waiting["state"] == "queued", "recorded, not lost, and not at the same time"
+    airflow.answer("model_retraining", rejected, "approve", "Reject")
+    assert airflow.wait("model_retraining", rejected) == "success"
+    assert states(airflow, rejected)["promote"] == "skipped"
+
+    question(airflow, ignored)
+    assert airflow.wait("model_retraining", ignored) == "success"
+    assert states(airflow, ignored)["promote"] == "skipped"
+
+    assert registry.champion() == before
+    assert len(champion_events(airflow)) == events
+
+
+def test_an_approved_challenger_is_promoted_and_a_rollback_brings_the_old_one_back(
+    airflow: Airflow,
+) -> None:
+    before, events = registry.champion(), len(champion_events(airflow))
+    run_id = ask(airflow, require_approval=True)
+    question(airflow, run_id)
+    airflow.answer("model_retraining", run_id, "approve", "Approve")
+    assert airflow.wait("model_retraining", run_id) == "success"
+    after = registry.champion()
+    assert after.version == airflow.xcom("model_retraining", run_id, "promote")
+    assert promotion.previous(after) == before
+    assert len(champion_events(airflow)) == events + 1
+
+    back = airflow.trigger("model_rollback", {"reason": "a test"})
+    assert airflow.wait("model_rollback", back) == "success"
+    assert registry.champion() == before
+    assert len(champion_events(airflow)) == events + 2
+
+
+def test_a_dry_run_judges_and_changes_nothing(airflow: Airflow) -> None:
+    before = registry.champion()
+    run_id = ask(airflow, dry_run=True)
+    assert airflow.wait("model_retraining", run_id) == "success"
+    assert airflow.xcom("model_retraining", run_id, "judge")["challenger"] is not None
+    found = states(airflow, run_id)
+    assert [found[task] for task in ("refit", "register", "promote")] == ["skipped"] * 3
+    assert registry.champion() == before
