@@ -163,7 +163,12 @@ def model_retraining() -> None:
         from include import gate, lake, training
 
         version = training.register(
-            lake.default_lake(), gate.Verdict(**verdict), run, params["reason"], str(run_id)
+            lake.default_lake(),
+            gate.Verdict(**verdict),
+            run,
+            params["reason"],
+            str(run_id),
+            params["require_approval"],
         )
         return asdict(version)
 

@@ -134,7 +134,14 @@ def _write_once(client: "MlflowClient", run_id: str, key: str, value: str) -> st
     except MlflowException as error:
         if error.error_code != "INVALID_PARAMETER_VALUE":
             raise
-        return str(client.get_run(run_id).data.params[key])
+        written = client.get_run(run_id).data.params.get(key)
+        if written is None:  # MLflow says the same of a run that was deleted
+            raise BadData(
+                f"Run {run_id} of {usecase.NAME!r} takes no notes: {error.message}. The champion "
+                "is as it was. If the run was deleted in MLflow, restore it (`mlflow runs restore "
+                f"--run-id {run_id}`), then clear this run's failed tasks."
+            ) from error
+        return str(written)
     return value
 
 

@@ -96,6 +96,13 @@ def version(number: str) -> ModelVersion:
         return _described(client.get_model_version(usecase.NAME, number))
 
 
+def versions_of(dag_run: str) -> list[ModelVersion]:
+    """The versions that a run of a DAG has registered."""
+    with connection() as client:
+        found = client.search_model_versions(f"name = '{usecase.NAME}'")
+    return [_described(model) for model in found if model.tags.get("dag_run") == dag_run]
+
+
 def _described(model: Any) -> ModelVersion:
     # A SQLite store gives the numbers of aliased versions as integers, a server as text.
     return ModelVersion(model.name, str(model.version), str(model.run_id))
@@ -315,7 +322,7 @@ def connection() -> Iterator["MlflowClient"]:
             action = "Free space or give write access"
         raise kind(
             f"The model registry at {_shown(uri)} failed on {usecase.NAME!r}: "
-            f"{first_line(reason)}. The champion is as it was. {action}, then clear this run's "
+            f"{first_line(reason)}. No champion was lost. {action}, then clear this run's "
             "failed tasks."
         ) from error
 

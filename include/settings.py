@@ -112,10 +112,10 @@ class Settings(BaseSettings):
     )  # fmt: skip
     gate_max_auc: float = Field(
         0.8, ge=0.5, le=1, description="AUC above which a challenger is too good to be true (a "
-        "leak), unless the champion comes near it."
+        "leak), where there is no champion."
     )  # fmt: skip
     gate_max_auc_gain: float = Field(
-        0.1, ge=0, description="How near: the gain of AUC on the champion that is still believed."
+        0.1, ge=0, description="Gain of AUC on the champion above which it is too good to be true."
     )
     gate_max_shift_ratio: float = Field(
         2.5, gt=0, description="Shift of a feature from training to holdout, as a ratio to the "

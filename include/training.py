@@ -67,9 +67,25 @@ def refit(lake: Lake, verdict: Verdict) -> str:
     return run_id
 
 
-def register(lake: Lake, verdict: Verdict, run_id: str, reason: str, dag_run: str) -> ModelVersion:
-    """Make a run's model a version of the registry, with its lineage, verdict and pictures."""
+def register(
+    lake: Lake, verdict: Verdict, run_id: str, reason: str, dag_run: str, asks: bool = False
+) -> ModelVersion:
+    """Make a run's model a version of the registry, with its lineage, verdict and pictures.
+
+    Args:
+        dag_run: the run of the DAG, in which `asks` says that a person is to decide.
+
+    Raises:
+        BadData: the person would be shown what this DAG run has asked about another version.
+    """
     assert verdict.challenger is not None
+    others = [found for found in registry.versions_of(dag_run) if found.run_id != run_id]
+    if asks and others:
+        raise BadData(
+            f"This run has asked about version {others[0].version} before, and Airflow would show "
+            "that question and its verdict again for another version. Nothing was registered and "
+            "the champion is as it was. Start a new run of `model_retraining` instead."
+        )
     version = lake.version(verdict.snapshot)
     judged = lake.version(verdict.challenger["evaluation"]).manifest().metadata
     figures = {f"holdout_{name}": value for name, value in judged["figures"].items()}

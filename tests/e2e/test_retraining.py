@@ -1,5 +1,6 @@
 """A challenger on a real Airflow: judged, approved by a person or not, promoted, rolled back."""
 
+import time
 from typing import Any
 
 import pytest
@@ -32,6 +33,8 @@ def question(airflow: Airflow, run_id: str) -> dict[str, Any]:
         return airflow.waiting_approvals("model_retraining", run_id)
 
     [found] = poll(asked, timeout=180)
+    # An answer that comes before Airflow has seen the asking process end is lost: it asks again.
+    time.sleep(3)
     return found
 
 

@@ -139,15 +139,13 @@ def test_calibration_is_held_to_the_bound_or_to_the_champion(
 
 @pytest.mark.parametrize(
     ("auc", "champion", "passes"),
-    [(0.8, 0.5, True), (0.8001, 0.5, False), (0.85 + 0.1, 0.85, True), (0.9501, 0.85, False)],
+    [(0.6 + 0.1, 0.6, True), (0.7001, 0.6, False), (0.8, None, True), (0.8001, None, False)],
 )
-def test_an_auc_is_believed_to_the_bound_or_to_a_little_more_than_the_champions(
-    auc: float, champion: float, passes: bool
-) -> None:
-    rival = replace(CHAMPION, figures=replace(CHAMPION.figures, roc_auc=champion))
+def test_a_leap_of_the_auc_is_refused(auc: float, champion: float | None, passes: bool) -> None:
+    rival = replace(CHAMPION, figures=replace(CHAMPION.figures, roc_auc=champion or 0.5))
+    evidence = replace(EVIDENCE, reference=rival, has_champion=champion is not None)
     challenger = model(GOOD.scores, figures={"roc_auc": auc})
-    expected = [] if passes else [NOT_TOO_GOOD]
-    assert refused_by(challenger, replace(EVIDENCE, reference=rival)) == expected
+    assert refused_by(challenger, evidence) == ([] if passes else [NOT_TOO_GOOD])
 
 
 @pytest.mark.parametrize(
