@@ -141,7 +141,7 @@ def find_rival(lake: Lake, snapshot: str) -> Rival | None:
     if model is None:
         return None
     rival = Rival(model, registry.param(model.run_id, "last_day"))
-    days = unseen(lake, snapshot, rival)["day"].unique().sort()
+    days = unseen(lake, snapshot, rival, ["day"])["day"].unique()
     least = settings().gate_min_days
     if len(days) < least:
         facts = lake.version(snapshot).manifest().metadata
@@ -155,9 +155,15 @@ def find_rival(lake: Lake, snapshot: str) -> Rival | None:
     return rival
 
 
-def unseen(lake: Lake, snapshot: str, rival: Rival | None) -> pl.DataFrame:
-    """The rows of a snapshot's holdout that neither its candidates nor the champion have seen."""
-    holdout = lake.version(snapshot).read("holdout")
+def unseen(
+    lake: Lake, snapshot: str, rival: Rival | None, columns: list[str] | None = None
+) -> pl.DataFrame:
+    """The rows of a snapshot's holdout that neither its candidates nor the champion have seen.
+
+    Args:
+        columns: the columns wanted, `day` among them; by default all.
+    """
+    holdout = lake.version(snapshot).read("holdout", columns)
     if rival is None or rival.last_day is None:
         return holdout
     return holdout.filter(pl.col("day") > parse_key(rival.last_day))
@@ -213,7 +219,7 @@ def _evaluate(
 ) -> str:
     holdout = unseen(lake, snapshot, rival)
     labels = holdout["label"].to_numpy()
-    scores, seconds = _score(holdout, pipeline)
+    scores, seconds = score(holdout, pipeline)
     sliced = by_slice(holdout, labels, scores)
     version = lake.new_version("evaluations", lake.version(snapshot).key)
     version.write_frame("scores", holdout.select(*KEY, "day", "label", score=pl.Series(scores)))
@@ -234,8 +240,15 @@ def _evaluate(
     return str(version)
 
 
-def _score(rows: pl.DataFrame, pipeline: Pipeline) -> tuple[np.ndarray, float]:
-    """Scores of rows, a batch at a time, and the CPU-seconds that this took."""
+def score(rows: pl.DataFrame, pipeline: Pipeline) -> tuple[np.ndarray, float]:
+    """Score rows a batch at a time.
+
+    Returns:
+        Scores of shape (rows,), and the CPU-seconds that they took.
+
+    Raises:
+        BadData: a score is NaN or outside 0 to 1.
+    """
     batches = list(rows.iter_slices(settings().batch_rows))
     pipeline.predict_proba(batches[0].head(1))  # what is made at the first call is no one's cost
     # One thread: those that wait for each other spin, and count as CPU-seconds.

@@ -261,8 +261,8 @@ def _rival(lake: Lake, reference: str, evaluations: list[str]) -> Rival | None:
 def gather(lake: Lake, reference: str, champion: str | None) -> Evidence:
     """The evidence of a snapshot's holdout against a champion's evaluation, or the base rate."""
     version = lake.version(reference)
-    judged = lake.version(champion).read("scores") if champion else version.read("holdout")
-    rows = judged.select("label", "day")
+    source, part = (lake.version(champion), "scores") if champion else (version, "holdout")
+    rows = source.read(part, ["label", "day"])
     return Evidence(
         labels=rows["label"].to_numpy(),
         days=rows["day"].to_numpy(),
@@ -274,7 +274,7 @@ def gather(lake: Lake, reference: str, champion: str | None) -> Evidence:
 
 def base_rate(version: Version) -> Model:
     """The forecast that gives every row of a snapshot's holdout the rate of its training days."""
-    holdout = version.read("holdout")
+    holdout = version.read("holdout", ["label", *features.SLICES])
     labels = holdout["label"].to_numpy()
     counts = version.manifest().metadata["labels"]["training"]
     scores = np.full(len(labels), counts["1"] / (counts["0"] + counts["1"]))

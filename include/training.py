@@ -53,9 +53,8 @@ def refit(lake: Lake, verdict: Verdict) -> str:
             lake, verdict.snapshot, list(PARTS), candidate, {"mlflow.parentRunId": judged}
         )
         holdout = evaluation.read_rows(lake, judged_on)
-        known = evaluation.figures(
-            holdout["label"].to_numpy(), registry.load_run(run_id).predict_proba(holdout)[:, 1]
-        )
+        refitted, _ = evaluation.score(holdout, registry.load_run(run_id))
+        known = evaluation.figures(holdout["label"].to_numpy(), refitted)
         before = judged_on.manifest().metadata["figures"]["log_loss"]
         if not known.log_loss <= before + settings().gate_min_gain:
             raise BadData(

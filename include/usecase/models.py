@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
@@ -45,7 +46,7 @@ def xgboost(seed: int) -> Pipeline:
         feature_types=["q"] * len(NUMERIC) + ["c"] * len(CATEGORICAL),
         random_state=seed,
     )
-    return Pipeline([("encode", FeatureEncoder(NUMERIC, CATEGORICAL)), ("classify", classifier)])
+    return _pipeline(("classify", classifier))
 
 
 def hist_gradient_boosting(seed: int) -> Pipeline:
@@ -59,7 +60,7 @@ def hist_gradient_boosting(seed: int) -> Pipeline:
         early_stopping=False,
         random_state=seed,
     )
-    return Pipeline([("encode", FeatureEncoder(NUMERIC, CATEGORICAL)), ("classify", classifier)])
+    return _pipeline(("classify", classifier))
 
 
 def logistic_regression(seed: int) -> Pipeline:
@@ -73,13 +74,11 @@ def logistic_regression(seed: int) -> Pipeline:
         [("numbers", numbers, NUMERIC_COLUMNS), ("categories", categories, CATEGORICAL_COLUMNS)]
     )
     classifier = LogisticRegression(C=0.1, max_iter=300, random_state=seed)
-    return Pipeline(
-        [
-            ("encode", FeatureEncoder(NUMERIC, CATEGORICAL)),
-            ("prepare", prepare),
-            ("classify", classifier),
-        ]
-    )
+    return _pipeline(("prepare", prepare), ("classify", classifier))
+
+
+def _pipeline(*steps: tuple[str, BaseEstimator]) -> Pipeline:
+    return Pipeline([("encode", FeatureEncoder(NUMERIC, CATEGORICAL)), *steps])
 
 
 CANDIDATES: dict[str, Callable[[int], Pipeline]] = {
