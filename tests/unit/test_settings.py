@@ -4,6 +4,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+from annotated_types import Le
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
@@ -36,8 +37,13 @@ def test_every_setting_is_changed_by_its_variable(
     new: object = "x"
     if isinstance(before, date):
         new = before + timedelta(days=1)
-    elif isinstance(before, int | float):
-        new = before + 1 if isinstance(before, int) else before / 2
+    elif isinstance(before, bool):
+        new = not before
+    elif isinstance(before, int):
+        new = before + 1
+    elif isinstance(before, float):
+        upper = [bound.le for bound in field.metadata if isinstance(bound, Le)]
+        new = (before + upper[0]) / 2 if upper else before * 2  # within the setting's bounds
     monkeypatch.setenv(variable(name, field), str(new))
     settings.cache_clear()
     assert getattr(settings(), name) == (Path("x") if isinstance(before, Path) else new)
