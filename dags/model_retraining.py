@@ -6,7 +6,8 @@
   scores the same rows.
 - **judge** puts every rule of the gate to every candidate. The run ends here, as a success, if all
   are refused, if it is a dry run or repeats an earlier one: the champion stays.
-- **refit** fits the best again on all days, **register** makes it a version of the registry.
+- **refit** fits the best again on all days, and beside it whatever else is sound: the members of
+  the next ensemble. **register** makes them versions of the registry.
 - **approve** asks a person, if the run wants it so, and shows the verdict. No answer means no.
 - **promote** makes it champion in one step, unless another one has become champion meanwhile.
 
@@ -141,21 +142,32 @@ def model_retraining() -> None:
         return asdict(verdict)
 
     @task.short_circuit
-    def passed(verdict: dict[str, Any], *, params: Any = None) -> bool:
-        """Whether there is a challenger to go on with. The run ends here if not."""
+    def passed(verdict: dict[str, Any], *, params: Any = None) -> list[dict[str, str]]:
+        """The challenger and its ensemble, to go on with. The run ends here if there is none."""
         only_looking = params["dry_run"] or params["snapshot"]
-        return verdict["challenger"] is not None and not only_looking
+        return [] if only_looking or verdict["challenger"] is None else verdict["members"]
 
-    @task
-    def refit(verdict: dict[str, Any]) -> str:
-        """Fit the challenger again, holdout included. Returns its MLflow run."""
-        from include import gate, lake, training
+    @task(
+        map_index_template="{{ candidate_name }}",
+        multiple_outputs=False,
+        doc_md="Fit one candidate again, holdout included. Returns its MLflow run.",
+    )
+    def refit(snapshot: str, member: dict[str, str]) -> dict[str, str]:
+        from airflow.sdk import get_current_context
 
-        return training.refit(lake.default_lake(), gate.Verdict(**verdict))
+        from include import lake, training
+
+        get_current_context()["candidate_name"] = member["candidate"]
+        run_id = training.refit(lake.default_lake(), snapshot, member)
+        return {"candidate": member["candidate"], "run_id": run_id}
 
     @task(multiple_outputs=False)
     def register(
-        verdict: dict[str, Any], run: str, *, params: Any = None, run_id: str | None = None
+        verdict: dict[str, Any],
+        runs: list[dict[str, str]],
+        *,
+        params: Any = None,
+        run_id: str | None = None,
     ) -> dict[str, str]:
         """Register the challenger with its lineage and its verdict. Returns the version."""
         from dataclasses import asdict
@@ -165,7 +177,7 @@ def model_retraining() -> None:
         version = training.register(
             lake.default_lake(),
             gate.Verdict(**verdict),
-            run,
+            {run["candidate"]: run["run_id"] for run in runs},
             params["reason"],
             str(run_id),
             params["require_approval"],
@@ -212,10 +224,9 @@ def model_retraining() -> None:
     evaluations = evaluate.partial(snapshot=snapshot, rival=rival).expand_kwargs(runs)
     verdict = judge(snapshot, evaluate_champion(snapshot, rival), evaluations)
     rival >> runs
-    run = refit(verdict)
-    version = register(verdict, run)
+    refitted = refit.partial(snapshot=snapshot).expand(member=passed(verdict))
+    version = register(verdict, refitted)
     promotion = promote(verdict, version)
-    passed(verdict) >> run
     version >> needs_approval() >> [approve, promotion]
     approve >> promotion
 

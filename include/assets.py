@@ -11,5 +11,8 @@ ACTUALS = Asset("actuals")
 PREDICTIONS = Asset("predictions")
 """A day that is scored."""
 
+ENSEMBLE_PREDICTIONS = Asset("ensemble_predictions")
+"""A day that is scored by the ensemble, or by what stands in for it."""
+
 CHAMPION = Asset("champion")
 """The model that scores has changed."""

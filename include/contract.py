@@ -1,9 +1,9 @@
-"""What a use case declares of each input, so that any input is validated by the same code."""
+"""What a use case declares of its inputs and its ensemble, so that the same code runs any."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,3 +35,36 @@ class Input:
     max_event_age_hours: float = 24.0
     max_null_rate: Mapping[str, float] = field(default_factory=dict)
     required: bool = True
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model of the ensemble. Its tasks form a group of this name, apart from all others.
+
+    Attributes:
+        name: for a registry member, that of the candidate that is trained for it.
+        kind: a model of the registry, scored by our own tasks; or a server that is asked over HTTP
+            (Open Inference Protocol v2).
+        weight: in the average, relative to the others that answered.
+        required: whether there is no ensemble without it.
+        retries: of each of its tasks, where another try can help.
+        minutes: time limit of each of its tasks.
+        slots: of its pool: tasks of all days that may score with it at once.
+        connection: Airflow connection of the server.
+        model: name of the model on the server.
+    """
+
+    name: str
+    kind: Literal["registry", "remote"]
+    weight: float = 1.0
+    required: bool = False
+    retries: int = 2
+    minutes: float = 30.0
+    slots: int = 4
+    connection: str = ""
+    model: str = ""
+
+    @property
+    def pool(self) -> str:
+        """Airflow pool of its tasks."""
+        return f"ensemble_{self.name}"

@@ -44,6 +44,19 @@ class DependencyDown(PipelineError):
     kind = "dependency down"
 
 
+class ServerDown(DependencyDown):
+    """A model server was asked again and again, for as long as the settings allow, and is down.
+
+    Args:
+        message: as of every failure.
+        retry_after: seconds after which the server wants to be asked again, if it has said so.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None):
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 def kind_of(error: BaseException) -> Kind:
     """The kind of any exception: what is not ours and not the network's is a bug."""
     if isinstance(error, PipelineError):

@@ -17,6 +17,7 @@ from include.evaluation import Figures, Rival
 from include.lake import Lake, Version
 from include.settings import settings
 from include.usecase import features
+from include.usecase.members import MEMBERS
 
 LEAST_SHIFT, MOST_SHIFT = 0.3, 0.8
 """A shift below the first is never a fault, one above the second never normal (see `_inputs`)."""
@@ -52,12 +53,18 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule's answer to one model."""
+    """One rule's answer to one model.
+
+    Attributes:
+        fault: whether breaking it says that something is wrong with the model. A model that is
+            only not good enough to replace the champion may still be a member of an ensemble.
+    """
 
     name: str
     found: str
     bound: str
     passed: bool
+    fault: bool = True
 
 
 def check(model: Model, evidence: Evidence) -> list[Rule]:
@@ -79,6 +86,7 @@ def _better(model: Model, evidence: Evidence) -> Rule:
         f"{_gain(gains.mean())}, enough in {share:.1%}",
         f"gains ≥ {margin:g} log-loss in ≥ {confidence:.0%} of samples",
         share >= confidence,
+        fault=False,
     )
 
 
@@ -94,6 +102,7 @@ def _slices(model: Model, evidence: Evidence) -> Rule:
         found,
         f"loses ≤ {bound:g} log-loss where there are ≥ {least} rows",
         where is None or -gains[where] <= bound,
+        fault=False,
     )
 
 
@@ -182,6 +191,8 @@ class Verdict:
     Attributes:
         challenger: the best of the candidates that passed every rule: `candidate`, `run_id` and
             `evaluation`; None if all were refused.
+        members: the same of every candidate without a fault, the challenger first: what an
+            ensemble may be made of.
         champion: the version they were judged against; None for the base rate.
         champion_evaluation: reference to its evaluation.
         rules: the rules' answers by candidate.
@@ -190,6 +201,7 @@ class Verdict:
 
     snapshot: str
     challenger: dict[str, str] | None
+    members: list[dict[str, str]]
     champion: dict[str, str] | None
     champion_evaluation: str | None
     rules: dict[str, list[dict[str, Any]]]
@@ -221,16 +233,22 @@ def judge(lake: Lake, reference: str, champion: str | None, candidates: list[str
         judged[name] = (facts, rules)
     passed = [name for name, (_, rules) in judged.items() if all(rule.passed for rule in rules)]
     best = min(passed, key=lambda name: judged[name][0]["figures"]["log_loss"], default=None)
+    wanted = {member.name for member in MEMBERS}
+    sound = [
+        name
+        for name, (facts, rules) in judged.items()
+        if name == best
+        or (facts["candidate"] in wanted and all(r.passed for r in rules if r.fault))
+    ]
+    described = {
+        name: {"candidate": facts["candidate"], "run_id": facts["run_id"], "evaluation": name}
+        for name, (facts, _) in judged.items()
+    }
     known = asdict(rival.model) if rival else None
     verdict = Verdict(
         snapshot=reference,
-        challenger=None
-        if best is None
-        else {
-            "candidate": judged[best][0]["candidate"],
-            "run_id": judged[best][0]["run_id"],
-            "evaluation": best,
-        },
+        challenger=None if best is None else described[best],
+        members=[described[name] for name in sorted(sound, key=lambda name: name != best)],
         champion=known,
         champion_evaluation=champion,
         rules={facts["candidate"]: [asdict(r) for r in rules] for facts, rules in judged.values()},

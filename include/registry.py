@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,9 @@ REFERENCE = "reference.json"
 VERDICT = "verdict.md"
 """Artifact with the gate's tables."""
 
+MEMBERS = "members"
+"""Tag of a version: the versions of the ensemble's members that were trained with it, as JSON."""
+
 MODEL_URI = "model_uri"
 """Tag of a run that says where its model is."""
 
@@ -59,6 +62,9 @@ class ModelVersion:
     name: str
     version: str
     run_id: str
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.version}"
 
 
 def champion(key: str | None = None) -> ModelVersion:
@@ -263,7 +269,10 @@ def log_plots(run_id: str, plots: dict[str, "Figure"]) -> None:
 
 
 def register(
-    run_id: str, description: str = "", tags: dict[str, str] | None = None
+    run_id: str,
+    description: str = "",
+    tags: dict[str, str] | None = None,
+    members: dict[str, ModelVersion] | None = None,
 ) -> ModelVersion:
     """Make a run's model a version of the registered model, with the alias `challenger`.
 
@@ -272,19 +281,45 @@ def register(
     Args:
         description: Markdown, shown with the version in MLflow.
         tags: its lineage.
+        members: of the ensemble that comes and goes with this version, by name.
     """
+    tags = dict(tags or {})
+    if members:
+        tags[MEMBERS] = json.dumps({name: asdict(member) for name, member in members.items()})
+    with connection() as client:
+        version = _register(client, usecase.NAME, run_id, tags)
+        if description:
+            client.update_model_version(usecase.NAME, version.version, description)
+        client.set_registered_model_alias(usecase.NAME, CHALLENGER, version.version)
+    return version
+
+
+def register_member(member: str, run_id: str, tags: dict[str, str]) -> ModelVersion:
+    """Make a run's model a version of the ensemble's member, a registered model of its own.
+
+    Running it again for the same run gives the same version.
+    """
+    with connection() as client:
+        return _register(client, f"{usecase.NAME}.{member}", run_id, tags)
+
+
+def _register(client: "MlflowClient", name: str, run_id: str, tags: dict[str, str]) -> ModelVersion:
     import mlflow
 
+    made = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    model_uri = client.get_run(run_id).data.tags[MODEL_URI]
+    number = str((made[0] if made else mlflow.register_model(model_uri, name)).version)
+    for tag_name, value in tags.items():
+        client.set_model_version_tag(name, number, tag_name, value)
+    return ModelVersion(name, number, run_id)
+
+
+def members(model: ModelVersion) -> dict[str, ModelVersion]:
+    """The members of the ensemble that belongs to a version of the registered model, by name."""
     with connection() as client:
-        made = client.search_model_versions(f"name = '{usecase.NAME}' and run_id = '{run_id}'")
-        model_uri = client.get_run(run_id).data.tags[MODEL_URI]
-        number = str((made[0] if made else mlflow.register_model(model_uri, usecase.NAME)).version)
-        if description:
-            client.update_model_version(usecase.NAME, number, description)
-        for name, value in (tags or {}).items():
-            client.set_model_version_tag(usecase.NAME, number, name, value)
-        client.set_registered_model_alias(usecase.NAME, CHALLENGER, number)
-    return ModelVersion(usecase.NAME, number, run_id)
+        tags = client.get_model_version(model.name, model.version).tags
+    found = json.loads(tags.get(MEMBERS, "{}"))
+    return {name: ModelVersion(**version) for name, version in found.items()}
 
 
 def create_store() -> None:

@@ -5,6 +5,7 @@ named by its input's content and the model's version, so a chunk is scored once,
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,10 @@ from include.usecase import features
 from include.usecase.schema import INPUTS, KEY
 
 if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
-
     from include.lake import AnyPath
+
+Predict = Callable[[pa.RecordBatch], np.ndarray]
+"""From rows of features to their scores, of shape (rows,)."""
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +95,7 @@ def is_usable() -> pl.Expr:
 
 
 def plan_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> list[dict[str, Any]]:
-    """Cut a day's features into chunks of about `chunk_rows` rows, along row groups.
+    """Cut a day's features into chunks for a model of the registry.
 
     Raises:
         BadData: the model expects a feature that is not there.
@@ -112,6 +114,13 @@ def plan_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> lis
             raise BadData(
                 f"{model.name} version {model.version} cannot score {version}: {error}"
             ) from error
+    return cut_chunks(lake, features_reference, model)
+
+
+def cut_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> list[dict[str, Any]]:
+    """Cut a day's features into chunks of about `chunk_rows` rows, along row groups."""
+    version = lake.version(features_reference)
+    with version.parquet("features") as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     content = version.manifest().parts["features"].sha256
     chunks: list[dict[str, Any]] = []
@@ -137,8 +146,11 @@ def plan_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> lis
     return chunks
 
 
-def score_chunk(lake: Lake, chunk: Chunk) -> str:
+def score_chunk(lake: Lake, chunk: Chunk, predict: Predict | None = None) -> str:
     """Score a chunk, unless the same rows have been scored by the same version before.
+
+    Args:
+        predict: what scores; by default the registry's model that the chunk names.
 
     Returns:
         Where the scores are: path of the file below the lake's root.
@@ -151,17 +163,29 @@ def score_chunk(lake: Lake, chunk: Chunk) -> str:
     if path.exists():
         log.info("Chunk %s is already scored: %s", chunk.label, path)
         return relative
-    pipeline = registry.load(ModelVersion(chunk.model, chunk.version, chunk.run_id))
+    if predict is None:
+        predict = predictor(ModelVersion(chunk.model, chunk.version, chunk.run_id))
     with lake.version(chunk.features).parquet("features") as file:
         groups = list(range(chunk.first_group, chunk.last_group + 1))
-        score_file(file, groups, pipeline, path, chunk.model, chunk.version)
+        score_file(file, groups, predict, path, chunk.model, chunk.version)
     return relative
+
+
+def predictor(model: ModelVersion) -> Predict:
+    """What scores with a version of the registry: the probability of the label."""
+    pipeline = registry.load(model)
+
+    def predict(batch: pa.RecordBatch) -> np.ndarray:
+        scores: np.ndarray = pipeline.predict_proba(batch)[:, 1]
+        return scores
+
+    return predict
 
 
 def score_file(
     file: pq.ParquetFile,
     groups: list[int],
-    pipeline: "Pipeline",
+    predict: Predict,
     path: "AnyPath",
     model: str,
     version: str,
@@ -177,27 +201,27 @@ def score_file(
     rows = 0
     with write_parquet(path, scores_schema(file.schema_arrow)) as writer:
         for batch in file.iter_batches(settings().batch_rows, row_groups=groups, columns=columns):
-            writer.write_batch(score_batch(batch, pipeline, model, version))
+            writer.write_batch(score_batch(batch, predict, model, version))
             rows += batch.num_rows
     return rows
 
 
 def score_batch(
-    batch: pa.RecordBatch, pipeline: "Pipeline", model: str, version: str
+    batch: pa.RecordBatch, predict: Predict, model: str, version: str
 ) -> pa.RecordBatch:
     """The key of each row of a batch, its score (probability of the label) and whose it is.
 
     Raises:
         BadData: a score is NaN or outside 0 to 1, so that no such score is ever kept.
     """
-    scores = pipeline.predict_proba(batch)[:, 1].astype(np.float32)
+    scores = predict(batch).astype(np.float32)
     if wrong := int((~((scores >= 0) & (scores <= 1))).sum()):
         raise BadData(
             f"{wrong} of {len(scores)} scores of {model} version {version} are NaN or outside 0 to "
             "1. Nothing was kept. Mend the model or its features, or promote another version."
         )
     keys = [batch.column(name) for name in KEY]
-    names = [_repeat(name, batch.num_rows) for name in (model, version)]
+    names = [repeat(name, batch.num_rows) for name in (model, version)]
     return pa.RecordBatch.from_arrays(
         [*keys, pa.array(scores), *names], schema=scores_schema(batch.schema)
     )
@@ -216,7 +240,8 @@ def scores_schema(feature_schema: pa.Schema) -> pa.Schema:
     )
 
 
-def _repeat(value: str, times: int) -> pa.DictionaryArray:
+def repeat(value: str, times: int) -> pa.DictionaryArray:
+    """A column of one text, which takes a byte a row."""
     return pa.DictionaryArray.from_arrays(np.zeros(times, np.int8), pa.array([value]))
 
 
@@ -266,9 +291,13 @@ class OutputCheck:
 
 
 def check_outputs(
-    lake: Lake, predictions_reference: str, features_reference: str, model: ModelVersion
+    lake: Lake, predictions_reference: str, features_reference: str, model: ModelVersion | None
 ) -> OutputCheck:
     """Check predictions before anyone sees them.
+
+    Args:
+        model: the champion, whose holdout says what its scores usually are. None if they are not
+            those of one model: each one's were checked before they were combined.
 
     Raises:
         BadData: naming every breach: a score missing or outside [0, 1], a key twice, rows lost,
@@ -290,7 +319,7 @@ def check_outputs(
     psi = 0.0
     if not len(scored):
         breaches.append("there is not one score")
-    elif not wrong:
+    elif not wrong and model is not None:
         psi = population_stability(scores.to_numpy(), registry.reference(model))
         if psi > settings().max_score_psi:
             breaches.append(
@@ -300,9 +329,9 @@ def check_outputs(
     if breaches:
         listed = "".join(f"\n  - {breach}" for breach in breaches)
         raise BadData(
-            f"The predictions of {version.key} by {model.name} version {model.version} are not "
+            f"The {version.table} of {version.key}{f' by {model}' if model else ''} are not "
             f"published: {len(breaches)} breach(es).{listed}\nThe day's last published "
-            f"predictions are untouched. Look at {version.part_path('predictions')}."
+            f"ones are untouched. Look at {version.part_path('predictions')}."
         )
     return OutputCheck(rows, len(scored), rejected, float(scores.to_numpy().mean()), psi)
 

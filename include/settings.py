@@ -68,6 +68,40 @@ class Settings(BaseSettings):
         0.05, ge=0, le=1, description="Share of rows without a score above which a day fails."
     )
 
+    # Ensemble
+    ensemble_quorum: int = Field(
+        2, ge=1, description="Members that must have answered; with fewer the champion scores "
+        "alone, or the version before it, or else each segment's base rate."
+    )  # fmt: skip
+    ensemble_required: str = Field(
+        "", description="Names, with commas between, of members without which there is no "
+        "ensemble, beside those that the use case requires."
+    )  # fmt: skip
+    remote_batch_rows: int = Field(
+        5_000, ge=1, description="Rows sent to a model server in one request."
+    )
+    remote_in_flight: int = Field(
+        4, ge=1, description="Requests of one task that a model server has at once."
+    )
+    remote_timeout_seconds: float = Field(
+        10, gt=0, description="Seconds in which a model server has to answer a request, all of it."
+    )
+    remote_give_up_seconds: float = Field(
+        15, gt=0, description="Seconds after which a request that keeps failing is not sent again."
+    )
+    remote_breaker_failures: int = Field(
+        10, ge=1, description="Failures in a row, of all requests of a task, after which the "
+        "server counts as down."
+    )  # fmt: skip
+    remote_max_wait_seconds: float = Field(
+        5, gt=0, description="Longest wait within a task before a request is sent again. Who is "
+        "told to wait longer ends its try, and leaves the worker to others."
+    )  # fmt: skip
+    remote_max_retry_after_seconds: float = Field(
+        600, gt=0, description="Longest wait that a model server may ask for; with a longer one it "
+        "counts as down."
+    )  # fmt: skip
+
     # Training
     train_start: date = Field(
         date.fromisoformat(FIRST_WINDOW[0]), description="First day of a training window, if the "

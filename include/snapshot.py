@@ -186,7 +186,7 @@ def _write(
         writer = None
         for day in days:
             (validated, _), (truth, _) = sources[day.isoformat()]
-            rows = _labelled(day, validated, truth)
+            rows = labelled(day, validated, truth)
             counts += np.bincount(rows["label"].to_numpy(), minlength=2)
             table = to_arrow(rows)
             writer = writer or stack.enter_context(version.write(part, table.schema))
@@ -201,7 +201,8 @@ def _write(
     return {"0": int(counts[0]), "1": int(counts[1])}
 
 
-def _labelled(day: date, validated: Version, truth: Version) -> pl.DataFrame:
+def labelled(day: date, validated: Version, truth: Version) -> pl.DataFrame:
+    """The rows of a validated day whose truth is known: key, features, `label` and `day`."""
     names = validated.manifest().parts
     rows = features.build_features({name: validated.read(name) for name in names})
     rows = rows.filter(scoring.is_usable())

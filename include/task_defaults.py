@@ -1,18 +1,29 @@
 """What every task of every DAG has: an owner, retries that follow the kind of failure, an alert."""
 
+import functools
 import random
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from airflow.sdk import RetryDecision, RetryPolicy
+from airflow.sdk import RetryDecision, RetryPolicy, get_current_context
 
 from include.alerting import report_failure
-from include.errors import kind_of
+from include.errors import ServerDown, kind_of
 from include.settings import settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+WHY = "why"
+"""Key of the XCom in which a failed task says why, to those that go on without it."""
 
 
 class RetryByKind(RetryPolicy):
     """Bad data and bugs fail at once; what is down or missing is tried again, ever later.
+
+    A task that waits for its next try holds no worker. A model server says when that is worth it,
+    or has been asked again by the task itself.
 
     The n-th wait is drawn between half and all of `base * 2 ** (n - 1)`, at most the maximum
     ("equal jitter", Brooker, Exponential Backoff and Jitter, 2015). Airflow's own jitter is a hash
@@ -24,6 +35,11 @@ class RetryByKind(RetryPolicy):
         self, exception: BaseException, try_number: int, max_tries: int, context: Any = None
     ) -> RetryDecision:
         """Decide by the failure's kind."""
+        if isinstance(exception, ServerDown):
+            if exception.retry_after is None:
+                return RetryDecision.fail(reason="the server was asked again for long enough")
+            wait = exception.retry_after * random.uniform(1, 1.1)
+            return RetryDecision.retry(timedelta(seconds=wait), reason="the server has said when")
         kind = kind_of(exception)
         if kind in ("bad data", "bug"):
             return RetryDecision.fail(reason=f"{kind}: another try would fail the same way")
@@ -43,3 +59,17 @@ TASK_DEFAULTS: dict[str, Any] = {
     "execution_timeout": timedelta(hours=2),
     "on_failure_callback": report_failure,
 }
+
+
+def tells_why(function: Callable[P, R]) -> Callable[P, R]:
+    """Have a task leave the message of its failure to tasks that go on without it."""
+
+    @functools.wraps(function)
+    def telling(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:  # a timeout is no Exception in Airflow
+            get_current_context()["ti"].xcom_push(WHY, f"{type(error).__name__}: {error}")
+            raise
+
+    return telling

@@ -30,11 +30,14 @@ def train(lake: Lake, snapshot: str, candidate: str, reason: str) -> str:
     return _train(lake, snapshot, ["training"], candidate, {"reason": reason})
 
 
-def refit(lake: Lake, verdict: Verdict) -> str:
-    """Fit the challenger again, holdout included, and keep it with how it was judged.
+def refit(lake: Lake, snapshot: str, member: dict[str, str]) -> str:
+    """Fit a judged candidate again, holdout included, and keep it with how it was judged.
 
     Nobody has judged the model that this gives, so it has to know the holdout at least as well as
     the one that had not seen it. If the setting `refit` is off, the judged model itself is taken.
+
+    Args:
+        member: one of a verdict's.
 
     Returns:
         Id of the MLflow run of the model that is to be registered.
@@ -42,16 +45,13 @@ def refit(lake: Lake, verdict: Verdict) -> str:
     Raises:
         BadData: the refitted model is worse on the rows it was fitted on than the judged one.
     """
-    assert verdict.challenger is not None
-    judged = verdict.challenger["run_id"]
-    judged_on = lake.version(verdict.challenger["evaluation"])
+    judged = member["run_id"]
+    judged_on = lake.version(member["evaluation"])
     scores = evaluation.read_scores(judged_on)
     run_id = judged
     if settings().refit:
-        candidate = verdict.challenger["candidate"]
-        run_id = _train(
-            lake, verdict.snapshot, list(PARTS), candidate, {"mlflow.parentRunId": judged}
-        )
+        candidate = member["candidate"]
+        run_id = _train(lake, snapshot, list(PARTS), candidate, {"mlflow.parentRunId": judged})
         holdout = evaluation.read_rows(lake, judged_on)
         refitted, _ = evaluation.score(holdout, registry.load_run(run_id))
         known = evaluation.figures(holdout["label"].to_numpy(), refitted)
@@ -67,17 +67,27 @@ def refit(lake: Lake, verdict: Verdict) -> str:
 
 
 def register(
-    lake: Lake, verdict: Verdict, run_id: str, reason: str, dag_run: str, asks: bool = False
+    lake: Lake,
+    verdict: Verdict,
+    runs: dict[str, str],
+    reason: str,
+    dag_run: str,
+    asks: bool = False,
 ) -> ModelVersion:
-    """Make a run's model a version of the registry, with its lineage, verdict and pictures.
+    """Make the challenger a version of the registry, with its lineage, verdict and pictures.
+
+    The other members of its ensemble become versions of their own. They belong to this version:
+    they come with its promotion and go with its rollback, in the same step.
 
     Args:
+        runs: MLflow run of the refitted model by name of the candidate.
         dag_run: the run of the DAG, in which `asks` says that a person is to decide.
 
     Raises:
         BadData: the person would be shown what this DAG run has asked about another version.
     """
     assert verdict.challenger is not None
+    run_id = runs[verdict.challenger["candidate"]]
     others = [found for found in registry.versions_of(dag_run) if found.run_id != run_id]
     if asks and others:
         raise BadData(
@@ -101,9 +111,10 @@ def register(
     }
     registry.log_verdict(run_id, verdict.markdown, {"verdict": "passed"})
     registry.log_plots(run_id, _plots(lake, verdict))
-    return registry.register(
-        run_id, verdict.markdown, {name: str(value) for name, value in tags.items()}
-    )
+    lineage = {name: tags[name] for name in ("snapshot", "reason", "dag_run")}
+    members = {name: registry.register_member(name, run, lineage) for name, run in runs.items()}
+    texts = {name: str(value) for name, value in tags.items()}
+    return registry.register(run_id, verdict.markdown, texts, members)
 
 
 def _train(

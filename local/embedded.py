@@ -1,5 +1,7 @@
 """A whole Airflow on this machine, without Docker: SQLite, LocalExecutor, everyone is admin.
 
+A model server runs beside it, the remote member of the ensemble.
+
     python -m local.embedded start [--port N] | stop | status
 
 Everything it makes is below one data folder, everything it opens listens on 127.0.0.1 only.
@@ -36,11 +38,13 @@ STOP_SECONDS = 5  # what a component gets after that, before it is killed
 # The log servers of scheduler and triggerer bind all interfaces, without a setting to change it.
 # The API server reads the same files from disk: on one machine they are not needed.
 COMPONENTS = {
-    "api-server": ["api-server"],
-    "scheduler": ["scheduler", "--skip-serve-logs"],
-    "dag-processor": ["dag-processor"],
-    "triggerer": ["triggerer", "--skip-serve-logs"],
+    "api-server": ["airflow", "api-server"],
+    "scheduler": ["airflow", "scheduler", "--skip-serve-logs"],
+    "dag-processor": ["airflow", "dag-processor"],
+    "triggerer": ["airflow", "triggerer", "--skip-serve-logs"],
 }
+MODEL_SERVER = "model-server"
+"""Airflow runs without it, as it does when it is down."""
 
 Say = Callable[[str], None]
 
@@ -67,13 +71,18 @@ def start(
             return airflow
         stop(data, say=lambda _: None)  # what is left of one that did not end well
         port = _choose_port(port, say)
-        env = environment(data, port, dags_folder, extra)
+        server_port = _free_port()
+        env = environment(data, port, server_port, dags_folder, extra)
         say(f"Airflow is starting at {_url(port)} (logs: {home / 'logs'})")
         began = datetime.now(UTC)
         _migrate(home, env)
         airflow = Airflow(_url(port), data)
         try:
-            processes = _launch(home, port, env)
+            processes = {
+                name: _launch(home, name, command, env, {"port": port, "server_port": server_port})
+                for name, command in COMPONENTS.items()
+            }
+            start_model_server(data, extra)
             _wait_until_healthy(airflow, processes, began)
             missing = _wait_until_parsed(
                 airflow, processes, Path(env["AIRFLOW__CORE__DAGS_FOLDER"]), began
@@ -151,22 +160,45 @@ def _migrate(home: Path, env: dict[str, str]) -> None:
     stamp.write_text(version)
 
 
-def _launch(home: Path, port: int, env: dict[str, str]) -> dict[str, subprocess.Popen[bytes]]:
-    """Start the four side by side, each the leader of a session of its own."""
-    processes: dict[str, subprocess.Popen[bytes]] = {}
-    leaders: dict[str, dict[str, float]] = {}
-    for name, command in COMPONENTS.items():
-        with (home / "logs" / f"{name}.log").open("wb") as output:
-            processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "airflow", *command],
-                env=env, cwd=REPO, start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-        pid = processes[name].pid
-        leaders[name] = asdict(Leader(pid, psutil.Process(pid).create_time()))
-        # Written after each, so that what was started can be stopped whatever happens next.
-        _state_file(home).write_text(json.dumps({"port": port, "leaders": leaders}, indent=2))
-    return processes
+def _launch(
+    home: Path, name: str, command: list[str], env: dict[str, str], ports: dict[str, int]
+) -> subprocess.Popen[bytes]:
+    """Start one process, the leader of a session of its own, and note it, so that it is stopped."""
+    with (home / "logs" / f"{name}.log").open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            env=env, cwd=REPO, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    _, leaders = _read_state(home)
+    leaders[name] = Leader(process.pid, psutil.Process(process.pid).create_time())
+    described = {each: asdict(leader) for each, leader in leaders.items()}
+    _state_file(home).write_text(json.dumps({**ports, "leaders": described}, indent=2))
+    return process
+
+
+def start_model_server(data: Path | None = None, extra: dict[str, str] | None = None) -> None:
+    """Start the model server beside an Airflow, on the port that its connection leads to."""
+    home = (data or data_folder()).resolve() / "airflow"
+    ports, _ = _read_state(home)
+    env = environment(home.parent, ports["port"], ports["server_port"], extra=extra)
+    command = ["serving", "--port", str(ports["server_port"])]
+    _launch(home, MODEL_SERVER, command, env, ports)
+
+
+def stop_model_server(data: Path | None = None) -> None:
+    """End the model server, as if it had failed."""
+    home = (data or data_folder()).resolve() / "airflow"
+    _, leaders = _read_state(home)
+    if MODEL_SERVER in leaders and (process := leaders[MODEL_SERVER].process()):
+        send(process, signal.SIGKILL)
+        wait_until_gone([process], STOP_SECONDS)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
 
 
 def _wait_until_healthy(
@@ -237,11 +269,10 @@ def _tail(log: Path, lines: int = 15) -> str:
 def running(data: Path | None = None) -> Airflow | None:
     """The Airflow that runs on a data folder; None if there is none or a part of it is gone."""
     data = (data or data_folder()).resolve()
-    port, leaders = _read_state(data / "airflow")
-    complete = leaders.keys() == COMPONENTS.keys()
-    if not complete or not all(leader.alive() for leader in leaders.values()):
+    ports, leaders = _read_state(data / "airflow")
+    if not all(name in leaders and leaders[name].alive() for name in COMPONENTS):
         return None
-    return Airflow(_url(port), data)
+    return Airflow(_url(ports["port"]), data)
 
 
 def stop(data: Path | None = None, say: Say = print) -> None:
@@ -273,13 +304,14 @@ def _state_file(home: Path) -> Path:
     return home / "state.json"
 
 
-def _read_state(home: Path) -> tuple[int, dict[str, Leader]]:
-    """Port and processes of what was started last; nothing if it was stopped."""
+def _read_state(home: Path) -> tuple[dict[str, int], dict[str, Leader]]:
+    """Ports and processes of what was started last; nothing if it was stopped."""
     try:
         state = json.loads(_state_file(home).read_text())
     except (FileNotFoundError, ValueError):
-        return 0, {}
-    return state["port"], {name: Leader(**leader) for name, leader in state["leaders"].items()}
+        return {}, {}
+    leaders = {name: Leader(**leader) for name, leader in state.pop("leaders").items()}
+    return state, leaders
 
 
 # --- command line ------------------------------------------------------------------------------

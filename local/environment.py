@@ -29,10 +29,26 @@ def forget_settings() -> None:
 
 
 def environment(
-    data: Path, port: int, dags_folder: Path | None = None, extra: dict[str, str] | None = None
+    data: Path,
+    port: int,
+    server_port: int,
+    dags_folder: Path | None = None,
+    extra: dict[str, str] | None = None,
 ) -> dict[str, str]:
-    """Everything the Airflow processes read, from one place; `extra` overrides."""
+    """Everything the processes read, from one place; `extra` overrides.
+
+    Args:
+        port: of Airflow's API and UI.
+        server_port: of the model server, to which an Airflow connection leads.
+    """
     home = data / "airflow"
+    keys = _secrets(home)
+    model_server = {
+        "conn_type": "http",
+        "host": HOST,
+        "port": server_port,
+        "password": keys["MODEL_SERVER_TOKEN"],
+    }
     # A shell set up for another Airflow must not leak into this one. And without bytecode files
     # every process compiles Airflow again: 2.4 of the 3.6 CPU-seconds of importing it.
     dropped = ("AIRFLOW__", "AIRFLOW_HOME", "AIRFLOW_CONFIG", "PYTHONDONTWRITEBYTECODE")
@@ -91,7 +107,8 @@ def environment(
     return {
         **inherited,
         **configured,
-        **_secrets(home),
+        **keys,
+        "AIRFLOW_CONN_MODEL_SERVER": json.dumps(model_server),
         "AIRFLOW_HOME": str(home),
         "ML_DATA_DIR": str(data),
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -106,18 +123,20 @@ def environment(
 
 
 def _secrets(home: Path) -> dict[str, str]:
-    """Keys of this installation, made once and readable by its owner only."""
+    """Keys of this installation, each made once and readable by its owner only."""
     path = home / "secrets.json"
-    if not path.exists():
-        keys = {
-            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
-            "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(32),
-            "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
-        }
+    stored: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    keys = {
+        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
+        "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(32),
+        "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+        "MODEL_SERVER_TOKEN": secrets.token_urlsafe(32),
+        **stored,
+    }
+    if keys != stored:
         home.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".new")
         unfinished.touch(mode=0o600)
         unfinished.write_text(json.dumps(keys))
         unfinished.replace(path)
-    stored: dict[str, str] = json.loads(path.read_text())
-    return stored
+    return keys

@@ -1,7 +1,8 @@
 """The one folder a fork replaces: will a flight out of New York arrive 15 minutes late or more?
 
 `source` fetches a day, `schema` says what it must look like, `features` turns it into features and
-labels, `models` says what is trained on them. Nothing outside this folder names a flight.
+labels, `models` says what is trained on them, `members` who is in the ensemble. Nothing outside
+this folder names a flight.
 """
 
 NAME = "flight-delays"

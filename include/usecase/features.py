@@ -24,6 +24,9 @@ REQUIRED = ["dep_minute", "block_minutes", "distance", "carrier", "origin"]
 SLICES = ["origin", "carrier"]
 """Columns whose every value is a group of rows that no new model may be much worse on."""
 
+SEGMENT = ["carrier", "origin"]
+"""Columns that name a row's segment: where no model is left, its base rate is the score."""
+
 LATE_MINUTES = 15
 
 

@@ -152,15 +152,22 @@ def test_model_retraining_promotes_only_what_was_judged_and_registered(
     assert dag["timetable"] == "NullTimetable"
     assert dag["max_active_runs"] == 1, "two at once are impossible"
     assert shape(dag) == {
-        "take_snapshot": ["evaluate[]", "evaluate_champion", "find_rival", "judge", "train[]"],
+        "take_snapshot": [
+            "evaluate[]",
+            "evaluate_champion",
+            "find_rival",
+            "judge",
+            "refit[]",
+            "train[]",
+        ],
         "find_rival": ["evaluate[]", "evaluate_champion", "train[]"],
         "list_candidates": ["train[]"],
         "train[]": ["evaluate[]"],
         "evaluate[]": ["judge"],
         "evaluate_champion": ["judge"],
-        "judge": ["passed", "promote", "refit", "register"],
-        "passed": ["refit"],
-        "refit": ["register"],
+        "judge": ["passed", "promote", "register"],
+        "passed": ["refit[]"],
+        "refit[]": ["register"],
         "register": ["needs_approval", "promote"],
         "needs_approval": ["approve", "promote"],
         "approve": ["promote"],

@@ -72,6 +72,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> History:
 def make_history(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
     from include import evaluation, promotion, registry, scoring, snapshot, training, validation
     from include.settings import settings
+    from include.usecase import models
 
     patch.setenv("ML_DATA_DIR", str(folder))
     patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow' / 'mlflow.db'}")
@@ -82,10 +83,13 @@ def make_history(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
             validation.validate_day(lake, table, (FIRST_DAY + timedelta(number)).isoformat())
     registry.create_store()
     taken = snapshot.take(lake, *TRAINED, holdout_days=5)
-    run = training.train(lake, taken, "xgboost", "the tests")
-    judged = lake.version(evaluation.evaluate_run(lake, taken, run, "xgboost"))
-    registry.log_reference(run, scoring.score_reference(evaluation.read_scores(judged)))
-    champion = registry.register(run)
+    members = {}
+    for name in models.CANDIDATES:
+        run = training.train(lake, taken, name, "the tests")
+        judged = lake.version(evaluation.evaluate_run(lake, taken, run, name))
+        registry.log_reference(run, scoring.score_reference(evaluation.read_scores(judged)))
+        members[name] = registry.register_member(name, run, {})
+    champion = registry.register(members["xgboost"].run_id, members=members)
     promotion.promote(champion, None, "the tests")
     settings.cache_clear()
     return {"snapshot": taken, "champion": vars(champion)}

@@ -18,6 +18,7 @@ from include import promotion, registry, scoring, usecase
 from include.errors import BadData, DependencyDown, MissingData
 from include.lake import Lake
 from include.registry import ModelVersion
+from include.usecase import models
 from include.usecase.models import TRUSTED_TYPES
 from tests.unit.conftest import OLD_DAY, History
 from tests.unit.helpers import infer, refused
@@ -68,8 +69,9 @@ def test_registering_a_run_again_gives_the_same_version(
 ) -> None:
     again = [registry.register(history.champion.run_id) for _ in range(2)]
     assert again == [history.champion, history.champion]
-    found = MlflowClient(f"sqlite:///{own_registry}").search_model_versions()
-    assert len(found) == 1
+    client = MlflowClient(f"sqlite:///{own_registry}")
+    assert len(client.search_model_versions(f"name = '{usecase.NAME}'")) == 1
+    assert list(registry.members(again[1])) == list(models.CANDIDATES)
 
 
 def test_a_registered_version_is_the_challenger_and_tells_where_it_comes_from(
@@ -85,7 +87,7 @@ def test_a_registered_version_is_the_challenger_and_tells_where_it_comes_from(
     assert client.get_model_version(usecase.NAME, version.version).tags == {
         "snapshot": history.snapshot
     }
-    assert len(client.search_model_versions()) == 2
+    assert len(client.search_model_versions(f"name = '{usecase.NAME}'")) == 2
     assert registry.champion() == history.champion
 
 

@@ -146,11 +146,11 @@ def test_any_split_into_batches_gives_the_same_scores(
     version = Lake(str(history.folder / "lake")).version(history.snapshot)
     with version.parquet("training") as file:
         table = file.read()[:900].combine_chunks()
-    pipeline = registry.load(history.champion)
-    whole = scoring.score_batch(table.to_batches()[0], pipeline, "model", "1")
+    predict = scoring.predictor(history.champion)
+    whole = scoring.score_batch(table.to_batches()[0], predict, "model", "1")
     edges = [0, *sorted(cuts), 900]
     parts = [
-        scoring.score_batch(table[a:b].combine_chunks().to_batches()[0], pipeline, "model", "1")
+        scoring.score_batch(table[a:b].combine_chunks().to_batches()[0], predict, "model", "1")
         for a, b in pairwise(edges)
         if a < b
     ]

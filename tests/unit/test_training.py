@@ -126,6 +126,12 @@ class Passed:
     verdict: Verdict
     scores: np.ndarray
 
+    @property
+    def member(self) -> dict[str, str]:
+        """The challenger, as a member of its ensemble."""
+        assert self.verdict.challenger is not None
+        return self.verdict.challenger
+
 
 @pytest.fixture
 def passed(lake: Lake, history: History, own_registry: Path) -> Passed:
@@ -144,7 +150,7 @@ def judged_on(lake: Lake, history: History, rival: Rival | None) -> Passed:
 
 
 def test_a_refitted_challenger_knows_the_holdout_too(passed: Passed, history: History) -> None:
-    run = training.refit(passed.lake, passed.verdict)
+    run = training.refit(passed.lake, passed.verdict.snapshot, passed.member)
     assert run != passed.run
     version = passed.lake.version(history.snapshot)
     parts = [version.read("training"), version.read("holdout")]
@@ -163,7 +169,7 @@ def test_a_refitted_challenger_knows_the_holdout_too(passed: Passed, history: Hi
 def test_a_refitted_challenger_is_compared_with_what_it_scored_before_it_knew(
     passed: Passed, history: History
 ) -> None:
-    run = training.refit(passed.lake, passed.verdict)
+    run = training.refit(passed.lake, passed.verdict.snapshot, passed.member)
     model = ModelVersion(usecase.NAME, "2", run)
     assert registry.reference(model) == scoring.score_reference(passed.scores)
 
@@ -173,7 +179,7 @@ def test_without_a_refit_the_judged_model_itself_is_taken(
 ) -> None:
     configure(refit=False)
     runs = all_runs()
-    assert training.refit(passed.lake, passed.verdict) == passed.run
+    assert training.refit(passed.lake, passed.verdict.snapshot, passed.member) == passed.run
     assert all_runs() == runs
 
 
@@ -185,7 +191,7 @@ def test_a_refit_that_is_worse_than_the_judged_model_is_refused(
 
     monkeypatch.setitem(models.CANDIDATES, "xgboost", unbalanced)
     with pytest.raises(BadData, match=r"xgboost fitted again with the holdout \(run ") as failure:
-        training.refit(passed.lake, passed.verdict)
+        training.refit(passed.lake, passed.verdict.snapshot, passed.member)
     assert "set ML_REFIT=false" in str(failure.value)
     assert registry.champion() == history.champion
 
@@ -198,10 +204,14 @@ def test_a_registered_challenger_tells_where_it_came_from(
     passed = judged_on(lake, history, rival)
     verdict = passed.verdict
     run = registry.log_training(registry.load_run(passed.run), {}, {"git_commit": "abc123"})
-    version = training.register(passed.lake, verdict, run, "the drift of May", "manual__1")
+    other = registry.log_training(registry.load_run(passed.run), {}, {})
+    runs = {"xgboost": run, "logistic_regression": other}
+    version = training.register(passed.lake, verdict, runs, "the drift of May", "manual__1")
     assert version.run_id == run
+    assert {name: member.run_id for name, member in registry.members(version).items()} == runs
 
     kept = MlflowClient().get_model_version(usecase.NAME, version.version)
+    kept.tags.pop(registry.MEMBERS)
     assert verdict.challenger is not None
     facts = passed.lake.version(verdict.challenger["evaluation"]).manifest().metadata
     assert kept.description == verdict.markdown
@@ -229,14 +239,21 @@ def test_a_registered_challenger_tells_where_it_came_from(
 def test_a_run_that_is_registered_already_stays_the_version_it_is(
     passed: Passed, history: History
 ) -> None:
-    again = training.register(passed.lake, passed.verdict, passed.run, "a test", "manual__1")
-    assert again == history.champion == registry.champion()
+    runs = {"xgboost": passed.run}
+    versions = [
+        training.register(passed.lake, passed.verdict, runs, "a test", "manual__1")
+        for _ in range(2)
+    ]
+    assert versions == [history.champion] * 2 == [registry.champion()] * 2
+    assert registry.members(versions[1])["xgboost"].version == "1"
 
 
 STEPS: list[Callable[[Passed, History], object]] = [
     lambda passed, history: training.train(passed.lake, history.snapshot, "xgboost", "a test"),
-    lambda passed, history: training.refit(passed.lake, passed.verdict),
-    lambda passed, history: training.register(passed.lake, passed.verdict, passed.run, "a", "b"),
+    lambda passed, history: training.refit(passed.lake, passed.verdict.snapshot, passed.member),
+    lambda passed, history: training.register(
+        passed.lake, passed.verdict, {"xgboost": passed.run}, "a", "b"
+    ),
 ]
 
 

@@ -1,0 +1,203 @@
+"""Validated partition → predictions by several models, whatever of them is down.
+
+- **preprocess** turns the day's rows into features, **resolve_champion** fixes the version whose
+  ensemble this run uses.
+- Each **member** is a group of its own, with its own retries, time limit and pool: **plan** fixes
+  its version and cuts the day into chunks, **score** runs once for each, **check** holds back
+  answers that cannot be right. A group that is red is a member that is down, no more.
+- **call_roll** finds out who has answered, and **choose** whether they are enough: then **combine**
+  averages them. If not, **fall_back** lets the champion score alone, or the version before it, or
+  else the base rate of each segment.
+- **check_outputs** and **publish** as in `batch_inference`. Every row says who contributed and how
+  far it had to fall back, and the run says why a member is missing.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import PartitionedAssetTimetable, TriggerRule, dag, task, task_group
+
+from include.assets import ENSEMBLE_PREDICTIONS, VALIDATED
+from include.contract import Member
+from include.task_defaults import TASK_DEFAULTS, WHY, tells_why
+from include.usecase.members import MEMBERS
+
+REGISTRY_RETRIES = 2
+"""Of the task that asks the registry: with one that is down, what needs none has to go on soon."""
+
+
+@dag(
+    schedule=PartitionedAssetTimetable(assets=VALIDATED),
+    catchup=False,
+    max_active_runs=4,
+    default_args=TASK_DEFAULTS,
+    doc_md=__doc__,
+    tags=["inference"],
+)
+def ensemble_inference() -> None:
+    """Preprocess, score with each member, combine or fall back, post-process."""
+
+    @task(multiple_outputs=False, retries=REGISTRY_RETRIES)
+    @tells_why
+    def resolve_champion(*, partition_key: str | None = None) -> dict[str, str]:
+        """The version whose ensemble scores this run, whatever is promoted meanwhile."""
+        from dataclasses import asdict
+
+        from include import registry
+
+        return asdict(registry.champion(partition_key))
+
+    @task
+    @tells_why
+    def preprocess(*, partition_key: str | None = None) -> str:
+        """Build the day's features. Returns a reference to them."""
+        from include import lake, scoring
+
+        return scoring.preprocess(lake.default_lake(), partition_key)
+
+    def ask(member: Member, features: Any, champion: Any) -> Any:
+        """The group of one member. Returns its answer."""
+
+        @task_group(
+            group_id=member.name,
+            tooltip=f"{member.kind}, weight {member.weight:g}",
+            default_args={
+                "retries": member.retries,
+                "execution_timeout": timedelta(minutes=member.minutes),
+                "pool": member.pool,
+            },
+        )
+        def group() -> Any:
+            @task
+            @tells_why
+            def plan(features: str, champion: dict[str, str] | None) -> list[dict]:
+                """Fix the member's version, and cut the day into chunks for it."""
+                from include import ensemble, lake, registry
+
+                version = registry.ModelVersion(**champion) if champion else None
+                return ensemble.plan(lake.default_lake(), features, member, version)
+
+            @task(
+                map_index_template="{{ chunk_label }}",
+                doc_md="Score one chunk with the member. Returns where its scores are.",
+            )
+            @tells_why
+            def score(chunk: dict) -> str:
+                from airflow.sdk import get_current_context
+
+                from include import ensemble, lake, scoring
+
+                get_current_context()["chunk_label"] = chunk["label"]
+                return ensemble.score(lake.default_lake(), member, scoring.Chunk(**chunk))
+
+            @task(multiple_outputs=False)
+            @tells_why
+            def check(features: str, chunks: list[dict], paths: list[str]) -> dict[str, Any]:
+                """Check that the member's answer can be right. Returns the answer."""
+                from dataclasses import asdict
+
+                from include import ensemble, lake, scoring
+
+                planned = [scoring.Chunk(**chunk) for chunk in chunks]
+                store = lake.default_lake()
+                return asdict(ensemble.check(store, features, member, planned, list(paths)))
+
+            chunks = plan(features, champion if member.kind == "registry" else None)
+            return check(features, chunks, score.expand(chunk=chunks))
+
+        return group()
+
+    @task(multiple_outputs=False, trigger_rule=TriggerRule.ALL_DONE)
+    def call_roll(
+        features: str | None, answers: dict[str, dict[str, Any] | None], *, ti: Any = None
+    ) -> dict[str, Any]:
+        """Find out who has answered, and why others have not."""
+        from dataclasses import asdict
+
+        from include import ensemble
+
+        def told(*task_ids: str) -> str:
+            return "; ".join(dict.fromkeys(filter(None, ti.xcom_pull([*task_ids], key=WHY))))
+
+        if features is None:
+            raise ensemble.no_features(told("preprocess"))
+        why = {
+            member.name: told(*(f"{member.name}.{step}" for step in ("plan", "score", "check")))
+            or (told("resolve_champion") if member.kind == "registry" else "")
+            for member in MEMBERS
+        }
+        return asdict(ensemble.call_roll(answers, why))
+
+    @task.branch
+    def choose(roll: dict[str, Any]) -> str:
+        """Whether there is an ensemble, or something has to stand in for it."""
+        return "fall_back" if roll["lacking"] else "combine"
+
+    @task(multiple_outputs=False)
+    def combine(features: str, roll: dict[str, Any]) -> dict[str, Any]:
+        """Average the members that answered. Nothing is published yet."""
+        from dataclasses import asdict
+
+        from include import ensemble, lake
+
+        found = ensemble.as_roll_call(roll)
+        return asdict(ensemble.combine_day(lake.default_lake(), features, found))
+
+    @task(multiple_outputs=False)
+    def fall_back(features: str, roll: dict[str, Any], *, ti: Any = None) -> dict[str, Any]:
+        """Score without an ensemble, by the first step that can. Nothing is published yet."""
+        from dataclasses import asdict
+
+        from include import ensemble, fallback, lake, registry
+
+        resolved = ti.xcom_pull("resolve_champion")
+        champion = registry.ModelVersion(**resolved) if resolved else None
+        found = ensemble.as_roll_call(roll)
+        return asdict(fallback.fall_back(lake.default_lake(), features, found, champion))
+
+    @task(multiple_outputs=False, trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
+    def check_outputs(
+        combined: dict[str, Any] | None, fallen_back: dict[str, Any] | None, features: str
+    ) -> dict[str, Any]:
+        """Check range, nulls and counts before anyone sees the predictions."""
+        from dataclasses import asdict
+
+        from include import lake, scoring
+
+        scored = combined or fallen_back
+        assert scored is not None
+        store = lake.default_lake()
+        found = scoring.check_outputs(store, scored["predictions"], features, None)
+        return {"scored": scored, "check": asdict(found)}
+
+    @task(outlets=[ENSEMBLE_PREDICTIONS])
+    def publish(
+        checked: dict[str, Any],
+        features: str,
+        roll: dict[str, Any],
+        *,
+        run_id: str | None = None,
+        outlet_events: Any = None,
+    ) -> int:
+        """Replace the day's predictions in one step. Returns their number."""
+        from include import ensemble, lake, scoring
+
+        facts = ensemble.publish(
+            lake.default_lake(),
+            ensemble.Scored(**checked["scored"]),
+            scoring.OutputCheck(**checked["check"]),
+            features,
+            ensemble.as_roll_call(roll),
+            run_id,
+        )
+        outlet_events[ENSEMBLE_PREDICTIONS].extra = facts
+        return facts["scored"]
+
+    features, champion = preprocess(), resolve_champion()
+    roll = call_roll(features, {member.name: ask(member, features, champion) for member in MEMBERS})
+    combined, fallen_back = combine(features, roll), fall_back(features, roll)
+    choose(roll) >> [combined, fallen_back]
+    publish(check_outputs(combined, fallen_back, features), features, roll)
+
+
+ensemble_inference()

@@ -1,0 +1,387 @@
+"""Several models score a day; those that answer, and rightly, are combined.
+
+Each member is scored apart from the others, so that nothing that befalls one reaches another: it
+has its own plan, its own chunks and its own check. If too few are left, `fallback` takes over.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from include import registry, remote, scoring
+from include.contract import Member
+from include.errors import BadData, MissingData
+from include.lake import Lake, days_before, open_parquet
+from include.patient_http import endpoint
+from include.registry import ModelVersion
+from include.scoring import Chunk, OutputCheck
+from include.settings import settings
+from include.usecase.members import MEMBERS
+from include.usecase.schema import KEY
+
+TABLE = "ensemble_predictions"
+LEVELS = ["ensemble", "champion", "previous", "base rate"]
+"""Where scores came from; the position is the fallback level that every row carries."""
+
+UNVERSIONED = "unversioned"
+"""Version of a remote model whose server does not say which it is."""
+
+USUAL_DAYS = 7
+"""Published days that say what a remote member's scores usually look like."""
+
+
+# --- the combination ------------------------------------------------------------------------------
+
+
+def combine(scores: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
+    """The weighted average of members' scores (a linear opinion pool; Stone, 1961).
+
+    Each member is calibrated, or the gate had not let it pass, and nothing more is learned here:
+    every calibration of the average that was tried made later weeks worse (see the README).
+
+    Args:
+        scores: probabilities of shape (rows,), by member.
+        weights: by member; those of members without scores are ignored.
+
+    Returns:
+        Probabilities, float32 of shape (rows,).
+
+    Raises:
+        ValueError: no member has a weight above 0, or one has a negative weight.
+    """
+    shares = normalized({name: weights[name] for name in scores})
+    # By name: a sum of floats depends on its order.
+    average = sum(shares[name] * scores[name].astype(np.float64) for name in sorted(scores))
+    return np.clip(average, 0, 1).astype(np.float32)
+
+
+def normalized(weights: Mapping[str, float]) -> dict[str, float]:
+    """Weights as shares of their sum.
+
+    Raises:
+        ValueError: their sum is not above 0, or one is negative.
+    """
+    total = math.fsum(weights.values())
+    if not total > 0 or min(weights.values()) < 0:
+        raise ValueError(f"weights must be 0 or more, and one of them more: {dict(weights)}")
+    return {name: weight / total for name, weight in weights.items()}
+
+
+# --- one member -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a member has given for a day, once it was checked.
+
+    Attributes:
+        model: the registered model, or its name on the server.
+        paths: of the chunks' scores, below the lake's root.
+        psi: population stability index against what its scores usually look like; None if that
+            is not known.
+    """
+
+    model: str
+    version: str
+    paths: list[str]
+    rows: int
+    mean: float
+    psi: float | None
+
+
+def plan(
+    lake: Lake, features_reference: str, member: Member, champion: ModelVersion | None
+) -> list[dict[str, Any]]:
+    """Fix the version that a member scores with, and cut the day into chunks for it.
+
+    Raises:
+        BadData: there is no such version, or it does not fit the features.
+        ServerDown: the server of a remote member is not ready.
+    """
+    if member.kind == "remote":
+        with remote.connect(endpoint(member.connection), member.model) as server:
+            version = server.describe().version or UNVERSIONED
+        # The features' version: a new run asks the server anew, a retry only for what it lacks.
+        asked = lake.version(features_reference).name.rpartition("-")[2]
+        return scoring.cut_chunks(
+            lake, features_reference, ModelVersion(member.name, version, asked)
+        )
+    assert champion is not None
+    members = registry.members(champion)
+    if member.name not in members:
+        raise BadData(
+            f"No {member.name} was trained with the champion, {champion}: it was refused by the "
+            f"gate, or is newer than the champion. Its members are: {', '.join(members) or 'none'}."
+            " Run `model_retraining` to train one."
+        )
+    try:
+        return scoring.plan_chunks(lake, features_reference, members[member.name])
+    except MissingData as error:  # it will not come back by itself
+        raise BadData(f"{members[member.name]} is gone from the registry: {error}") from error
+
+
+def score(lake: Lake, member: Member, chunk: Chunk) -> str:
+    """Score a chunk with a member. Returns where the scores are, below the lake's root."""
+    if member.kind == "registry":
+        return scoring.score_chunk(lake, chunk)
+    with remote.connect(endpoint(member.connection), member.model) as server:
+        version = "" if chunk.version == UNVERSIONED else chunk.version
+        description = replace(server.describe(), version=version)
+        in_order = False
+
+        def predict(rows: pa.RecordBatch) -> np.ndarray:
+            nonlocal in_order
+            scores = server.predict(rows, description)
+            if not in_order:
+                server.check_order(rows, scores, description)
+                in_order = True
+            return scores
+
+        return scoring.score_chunk(lake, chunk, predict)
+
+
+def check(
+    lake: Lake, features_reference: str, member: Member, chunks: list[Chunk], paths: list[str]
+) -> Answer:
+    """Check what a member has given: as many scores as rows, and such as it usually gives.
+
+    That each is a probability was checked when it was kept.
+
+    Raises:
+        BadData: they are too few, all the same, or far from what is usual. A member that answers
+            wrongly is as good as down.
+    """
+    source = lake.version(features_reference)
+    with source.parquet("features") as file:
+        rows = file.metadata.num_rows
+    scores = read_scores(lake, paths)
+    model = ModelVersion(chunks[0].model, chunks[0].version, chunks[0].run_id)
+    if len(scores) != rows:
+        raise _wrong(source.key, member, model, f"{len(scores)} scores for {rows} rows")
+    if rows > 1 and scores.min() == scores.max():
+        raise _wrong(source.key, member, model, f"every score is {scores[0]:.4f}")
+    usual = registry.reference(model) if member.kind == "registry" else None
+    usual = usual or _usual(lake, source.key, member.name, model.version)
+    psi = None if usual is None else scoring.population_stability(scores, usual)
+    if psi is not None and psi > settings().max_score_psi:
+        raise _wrong(
+            source.key, member, model,
+            f"the scores' PSI against what they usually are is {psi:.2f}, more than "
+            f"{settings().max_score_psi:g}: mean {scores.mean():.3f}",
+        )  # fmt: skip
+    name = model.name if member.kind == "registry" else member.model
+    return Answer(name, model.version, paths, rows, float(scores.mean()), psi)
+
+
+def _usual(lake: Lake, key: str, member: str, version: str) -> dict[str, list[float]] | None:
+    """Distribution of a member's scores on earlier days; at first, of the champion's."""
+    for table, column in ((TABLE, score_column(member)), ("predictions", "score")):
+        found = []
+        for earlier in lake.published_keys(table):
+            if not days_before(key, 28) <= earlier < key:
+                continue
+            published = lake.current(table, earlier)
+            facts = published.manifest().metadata
+            if table == TABLE and facts["answers"].get(member, {}).get("version") != version:
+                continue
+            found.append(published.read("predictions", [column])[column])
+            if len(found) == USUAL_DAYS:
+                break
+        if found:
+            return scoring.score_reference(pl.concat(found).to_numpy())
+    return None
+
+
+def _wrong(key: str, member: Member, model: ModelVersion, what: str) -> BadData:
+    return BadData(
+        f"Member {member.name} ({model.name} version {model.version}) answers wrongly for {key}: "
+        f"{what}. The ensemble goes on without it. Look at that model; clear this run to have it "
+        "asked again."
+    )
+
+
+def read_scores(lake: Lake, paths: Iterable[str]) -> np.ndarray:
+    """The scores of chunks one after another: float32 of shape (rows,)."""
+    parts = []
+    for path in paths:
+        with open_parquet(lake.root / path) as file:
+            parts.append(file.read(["score"]).column("score").to_numpy())
+    return np.concatenate(parts)
+
+
+def score_column(member: str) -> str:
+    """The column of the ensemble's predictions that holds one member's scores."""
+    return f"score_{member}"
+
+
+# --- all of them ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RollCall:
+    """Who has answered.
+
+    Attributes:
+        answers: by member.
+        absent: why each of the others is missing, by member.
+        lacking: why there can be no ensemble; empty if there can.
+    """
+
+    answers: dict[str, Answer]
+    absent: dict[str, str]
+    lacking: str
+
+
+def as_roll_call(found: dict[str, Any]) -> RollCall:
+    """A roll call from its `asdict`, as it travels in XComs."""
+    answers = {name: Answer(**answer) for name, answer in found["answers"].items()}
+    return RollCall(answers, found["absent"], found["lacking"])
+
+
+def call_roll(answers: Mapping[str, dict[str, Any] | None], why: Mapping[str, str]) -> RollCall:
+    """Find out who has answered, and whether they are enough.
+
+    Args:
+        answers: `asdict` of each member's answer; None for who gave none.
+        why: the reasons of those, where they have told one.
+    """
+    silent = "it ended without a word (killed, or out of time): see its tasks in Airflow"
+    given = {name: Answer(**answer) for name, answer in answers.items() if answer is not None}
+    absent = {name: why.get(name) or silent for name in answers if name not in given}
+    demanded = settings().ensemble_required.replace(" ", "").split(",")
+    required = {*filter(None, demanded), *(one.name for one in MEMBERS if one.required)}
+    lacking = ""
+    if len(given) < settings().ensemble_quorum:
+        lacking = f"{len(given)} member(s) answered, {settings().ensemble_quorum} have to"
+    elif missing := sorted(required - given.keys()):
+        lacking = f"required, and missing: {', '.join(missing)}"
+    elif not any(member.weight for member in MEMBERS if member.name in given):
+        lacking = "no member that answered has a weight"
+    return RollCall(given, absent, lacking)
+
+
+def no_features(why: str) -> BadData:
+    """What to say where there is nothing to score."""
+    return BadData(
+        f"There are no features of this day, so no member was asked. {why or 'See preprocess.'} "
+        "The day's last published predictions, if there are any, are untouched."
+    )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A day's scores that are not published yet.
+
+    Attributes:
+        predictions: reference to the version that holds them.
+        level: position in `LEVELS` of what has made them.
+        failed: why each step before that one failed, by its name in `LEVELS`.
+    """
+
+    predictions: str
+    level: int
+    failed: dict[str, str]
+
+
+def combine_day(lake: Lake, features_reference: str, roll: RollCall) -> Scored:
+    """Combine the members that answered."""
+    scores = {name: read_scores(lake, answer.paths) for name, answer in roll.answers.items()}
+    weights = {member.name: member.weight for member in MEMBERS}
+    contributors = [f"{name}:{answer.version}" for name, answer in sorted(roll.answers.items())]
+    average = combine(scores, weights)
+    return Scored(write(lake, features_reference, average, 0, contributors, roll), 0, {})
+
+
+def write(
+    lake: Lake,
+    features_reference: str,
+    scores: np.ndarray,
+    level: int,
+    contributors: list[str],
+    roll: RollCall,
+) -> str:
+    """Write scores with what they were made from: for each row, and for the run.
+
+    Args:
+        scores: of shape (rows,).
+        level: position in `LEVELS`.
+        contributors: whose scores these are, as `name:version`.
+
+    Returns:
+        Reference to a version of the day's predictions that is not published yet.
+    """
+    source = lake.version(features_reference)
+    version = lake.new_version(TABLE, source.key)
+    columns = {"score": scores}
+    for member in MEMBERS:
+        answer = roll.answers.get(member.name)
+        columns[score_column(member.name)] = (
+            np.full(len(scores), np.nan, np.float32)
+            if answer is None
+            else read_scores(lake, answer.paths)
+        )
+    with source.parquet("features") as file:
+        keys = [file.schema_arrow.field(name) for name in KEY]
+        text = pa.dictionary(pa.int8(), pa.string())
+        schema = pa.schema(
+            [
+                *keys,
+                pa.field("score", pa.float32()),
+                pa.field("fallback", pa.int8()),
+                pa.field("members", text),
+                *(pa.field(name, pa.float32()) for name in columns if name != "score"),
+            ]
+        )
+        with version.write("predictions", schema) as writer:
+            start = 0
+            for batch in file.iter_batches(settings().batch_rows, columns=KEY):
+                here = slice(start, start := start + batch.num_rows)
+                values = [pa.array(column[here], from_pandas=True) for column in columns.values()]
+                writer.write_batch(
+                    pa.RecordBatch.from_arrays(
+                        [
+                            *(batch.column(name) for name in KEY),
+                            values[0],
+                            pa.array(np.full(batch.num_rows, level, np.int8)),
+                            scoring.repeat(" ".join(contributors), batch.num_rows),
+                            *values[1:],
+                        ],
+                        schema=schema,
+                    )
+                )
+    return str(version)
+
+
+def publish(
+    lake: Lake,
+    scored: Scored,
+    check: OutputCheck,
+    features_reference: str,
+    roll: RollCall,
+    dag_run: str | None,
+) -> dict[str, Any]:
+    """Publish a day's predictions with all that is known of how they came about.
+
+    Returns:
+        What is told to those that wait for the day.
+    """
+    facts = {"fallback": LEVELS[scored.level], "failed": scored.failed, **_describe(roll)}
+    lineage = {"features": features_reference, "dag_run": dag_run, **facts}
+    scoring.publish(lake, scored.predictions, check, lineage)
+    return {"version": scored.predictions, **asdict(check), **facts}
+
+
+def _describe(roll: RollCall) -> dict[str, Any]:
+    weights = {member.name: member.weight for member in MEMBERS if member.name in roll.answers}
+    shares = {} if roll.lacking else normalized(weights)
+    answers = {}
+    for name, answer in roll.answers.items():
+        facts = asdict(answer)
+        del facts["paths"]
+        answers[name] = {**facts, "share": shares.get(name, 0.0)}
+    return {"answers": answers, "absent": roll.absent, "lacking": roll.lacking}

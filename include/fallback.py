@@ -1,0 +1,118 @@
+"""What scores a day when the ensemble cannot: one model alone, or no model at all.
+
+    the champion alone → the version that it replaced → each segment's base rate
+
+Each step is tried when all before it have failed, for whatever reason. The reasons are kept.
+"""
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+
+from include import ensemble, promotion, registry, scoring, snapshot
+from include.ensemble import LEVELS, RollCall, Scored
+from include.errors import BadData, MissingData
+from include.lake import Lake, Version, parse_key
+from include.registry import ModelVersion
+from include.scoring import Chunk
+from include.settings import settings
+from include.usecase import features
+
+BASE_RATE_DAYS = 28
+PRIOR_ROWS = 100
+"""A segment's base rate is drawn towards that of all rows as if so many rows more had had it."""
+
+log = logging.getLogger(__name__)
+
+
+def fall_back(
+    lake: Lake, features_reference: str, roll: RollCall, champion: ModelVersion | None
+) -> Scored:
+    """Score a day without an ensemble.
+
+    Args:
+        roll: why there is none.
+        champion: as it was when the run began; None if the registry did not say.
+
+    Raises:
+        MissingData: nothing can score this day; says why, step by step.
+    """
+
+    def first() -> ModelVersion:
+        return champion or registry.champion()
+
+    steps: list[Callable[[], tuple[np.ndarray, str]]] = [
+        lambda: _alone(lake, features_reference, first()),
+        lambda: _alone(lake, features_reference, promotion.previous(first())),
+        lambda: (base_rates(lake, features_reference), "base_rate"),
+    ]
+    failed: dict[str, str] = {"ensemble": roll.lacking}
+    for level, step in enumerate(steps, start=1):
+        try:
+            scores, whose = step()
+        except Exception as error:  # whatever it is, the next step may do
+            log.exception("The %s cannot stand in for the ensemble", LEVELS[level])
+            failed[LEVELS[level]] = f"{type(error).__name__}: {error}"
+            continue
+        log.warning("Scored by the %s: %s", LEVELS[level], failed)
+        predictions = ensemble.write(lake, features_reference, scores, level, [whose], roll)
+        return Scored(predictions, level, failed)
+    absent = [f"member {name}: {why}" for name, why in roll.absent.items()]
+    reasons = [f"{step}: {why}" for step, why in failed.items()]
+    listed = "".join(f"\n  - {line}" for line in [*absent, *reasons])
+    raise MissingData(
+        f"Nothing can score {lake.version(features_reference).key}:{listed}\nThe day's last "
+        "published predictions, if there are any, are untouched. Bring one of these back, then "
+        "clear this run's failed tasks."
+    )
+
+
+def _alone(lake: Lake, features_reference: str, model: ModelVersion) -> tuple[np.ndarray, str]:
+    """Scores by one version, if they look like what it usually gives, and its name."""
+    chunks = [Chunk(**chunk) for chunk in scoring.plan_chunks(lake, features_reference, model)]
+    scores = ensemble.read_scores(lake, [scoring.score_chunk(lake, chunk) for chunk in chunks])
+    psi = scoring.population_stability(scores, registry.reference(model))
+    if psi > settings().max_score_psi:
+        raise BadData(
+            f"The scores of {model} are far from those of its holdout: PSI {psi:.2f}, more than "
+            f"{settings().max_score_psi:g}. Look at the day's features, and at the model."
+        )
+    return scores, f"{model.name}:{model.version}"
+
+
+def base_rates(lake: Lake, features_reference: str) -> np.ndarray:
+    """The share of the label 1 in each row's segment, on the newest labelled days before this one.
+
+    Shrunk to the rate of all rows where a segment has few (an m-estimate; Cestnik, Estimating
+    Probabilities, 1990). Needs neither a model nor the registry.
+
+    Returns:
+        float32 of shape (rows,).
+
+    Raises:
+        MissingData: there is no labelled day before this one.
+    """
+    source = lake.version(features_reference)
+    days = []
+    for key in lake.published_keys("actuals"):
+        if key < source.key and lake.manifest("validated", key) is not None:
+            days.append(_labels(lake.current("validated", key), lake.current("actuals", key)))
+            if len(days) == BASE_RATE_DAYS:
+                break
+    if not days:
+        raise MissingData(f"There is no day before {source.key} whose truth is known.")
+    known = pl.concat(days)
+    overall = float(known["label"].mean())  # type: ignore[arg-type]
+    rate = (pl.col("label").sum() + PRIOR_ROWS * overall) / (pl.len() + PRIOR_ROWS)
+    rates = known.group_by(features.SEGMENT).agg(rate=rate)
+    rows = source.read("features", list(dict.fromkeys(features.SEGMENT)))
+    joined = rows.join(rates, on=features.SEGMENT, how="left", maintain_order="left")
+    scores: np.ndarray = joined["rate"].fill_null(overall).cast(pl.Float32).to_numpy()
+    return scores
+
+
+def _labels(validated: Version, truth: Version) -> pl.DataFrame:
+    day = snapshot.labelled(parse_key(validated.key), validated, truth)
+    return day.select(*features.SEGMENT, "label")

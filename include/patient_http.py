@@ -1,0 +1,251 @@
+"""HTTP requests that are sent again, ever later, and all end when the server is down."""
+
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from threading import Event
+
+import httpx
+from circuitbreaker import CircuitBreaker
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random_exponential,
+)
+
+from include.errors import BadData, ServerDown
+from include.lake import first_line
+from include.settings import settings
+
+RETRIED = {408, 425, 429}
+"""Statuses of the kind "the request is wrong" that only mean "not now"."""
+
+ATTEMPTS = 10
+FIRST_WAIT_SECONDS = 0.2
+MAX_ANSWER_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a server is, and what it wants to see of us.
+
+    Attributes:
+        url: without a path; that of each request follows.
+        verify: file of the certificates that are trusted; empty for the usual ones.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    auth: tuple[str, str] | None = field(default=None, repr=False)
+    verify: str = ""
+
+
+def endpoint(connection_id: str) -> Endpoint:
+    """The endpoint that an Airflow connection describes.
+
+    Login and password are sent as basic authentication, a password alone as a bearer token; the
+    extra may hold `headers` and, in `verify`, a file of trusted certificates.
+
+    Raises:
+        BadData: there is no such connection, or it names no host.
+    """
+    from airflow.sdk import Connection
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    advice = "Nothing was asked. Mend it in Airflow (Admin, Connections), then clear this run."
+    try:
+        found = Connection.get(connection_id)
+    except AirflowNotFoundException as error:
+        raise BadData(
+            f"There is no Airflow connection {connection_id!r}, in which the address of the "
+            f"server should be. {advice}"
+        ) from error
+    if not found.host:
+        raise BadData(f"The Airflow connection {connection_id!r} names no host. {advice}")
+    scheme = "" if "://" in found.host else f"{found.schema or 'http'}://"
+    port = f":{found.port}" if found.port else ""
+    extra = found.extra_dejson
+    headers = dict(extra.get("headers", {}))
+    if found.password and not found.login:
+        headers["Authorization"] = f"Bearer {found.password}"
+    return Endpoint(
+        url=f"{scheme}{found.host.rstrip('/')}{port}",
+        headers=headers,
+        auth=(found.login, found.password or "") if found.login else None,
+        verify=str(extra.get("verify", "")),
+    )
+
+
+class NotNow(Exception):
+    """One request failed in a way that may pass."""
+
+    def __init__(self, reason: str, retry_after: float | None = None):
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class PatientClient:
+    """Sends requests to one server, from several threads if need be.
+
+    A request is sent again after a lost connection, a timeout, a 5xx, 408, 425 or 429, for
+    `remote_give_up_seconds` or `ATTEMPTS` times. After `remote_breaker_failures` failures in a row,
+    whoever's they are, nothing is sent any more (a circuit breaker; Nygard, Release It!, 2007).
+    """
+
+    def __init__(self, at: Endpoint):
+        self.at = at
+        self._given_up = Event()
+        self._breaker = CircuitBreaker(
+            failure_threshold=settings().remote_breaker_failures,
+            recovery_timeout=3600,  # longer than any task that might see it
+            expected_exception=NotNow,
+        )
+        try:
+            self._http = httpx.Client(
+                base_url=at.url,
+                headers=at.headers,
+                auth=at.auth,
+                verify=ssl.create_default_context(cafile=at.verify) if at.verify else True,
+                limits=httpx.Limits(max_connections=settings().remote_in_flight),
+                timeout=settings().remote_timeout_seconds,
+            )
+        except (OSError, ValueError, TypeError, httpx.InvalidURL) as error:
+            raise self._refused(f"cannot be asked: {first_line(error)}") from error
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def give_up(self) -> None:
+        """Send nothing more; requests that wait to be sent again fail now."""
+        self._given_up.set()
+
+    def ask(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> tuple[bytes, Mapping[str, str]]:
+        """Send a request until it is answered with success.
+
+        Returns:
+            Body and headers of the answer.
+
+        Raises:
+            ServerDown: it was not, for as long as the settings allow.
+            BadData: the server refuses the request, redirects it, or cannot be trusted.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception_type(NotNow),
+            stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(settings().remote_give_up_seconds),
+            wait=_seconds_to_wait,
+            sleep=sleep_using_event(self._given_up),
+            reraise=True,
+        )
+        try:
+            return retrying(self._try, method, path, body, headers or {})
+        except NotNow as failure:
+            raise self._down(str(failure)) from failure
+
+    def _try(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[bytes, Mapping[str, str]]:
+        if self._given_up.is_set():
+            failures = f"{self._breaker.failure_count} failures in a row"
+            raise self._down(f"{failures}, the last: {self._breaker.last_failure}")
+        try:
+            with self._breaker:
+                return self._send(method, path, body, headers)
+        except NotNow as failure:
+            if self._breaker.opened:
+                self.give_up()
+            if (failure.retry_after or 0) > settings().remote_max_wait_seconds:
+                raise self._down(str(failure), failure.retry_after) from failure
+            raise
+
+    def _send(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[bytes, Mapping[str, str]]:
+        began, content = time.monotonic(), bytearray()
+        try:
+            with self._http.stream(method, path, content=body, headers=headers) as answer:
+                for block in answer.iter_bytes():
+                    content += block
+                    if time.monotonic() - began > settings().remote_timeout_seconds:
+                        raise NotNow("its answer did not end in time")
+                    if len(content) > MAX_ANSWER_BYTES:
+                        raise self._refused(f"answers with more than {MAX_ANSWER_BYTES:,} bytes")
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
+            raise self._refused(f"cannot be asked: {first_line(error)}") from error
+        except httpx.TransportError as error:
+            if (untrusted := _tls_error(error)) is not None:
+                raise self._refused(f"is not trusted: {untrusted}") from error
+            raise NotNow(f"{type(error).__name__} {first_line(error)}") from error
+        except httpx.DecodingError as error:
+            raise self._refused(f"answers with what cannot be read: {error}") from error
+        if answer.is_success:
+            return bytes(content), answer.headers
+        said = f"{answer.status_code} {content[:300].decode(errors='replace')!r}"
+        if answer.is_server_error or answer.status_code in RETRIED:
+            raise NotNow(f"it answers {said}", _retry_after(answer.headers.get("Retry-After")))
+        if answer.is_redirect:
+            target = answer.headers.get("Location")
+            raise self._refused(f"redirects {path} to {target}, where credentials are not sent")
+        if answer.status_code in (401, 403):
+            raise self._refused(f"does not accept our credentials: it answers {said} to {path}")
+        raise self._refused(f"answers {said} to {method} {path}")
+
+    def _down(self, reason: str, retry_after: float | None = None) -> ServerDown:
+        again = ""
+        if retry_after is not None:
+            again = f", and wants to be asked again in {retry_after:.0f} s"
+            if retry_after > settings().remote_max_retry_after_seconds:
+                retry_after = None
+                again += ", which is too long (ML_REMOTE_MAX_RETRY_AFTER_SECONDS)"
+        return ServerDown(
+            f"The model server at {self.at.url} is down: {reason}{again}. Only what it had scored "
+            "completely is kept. Look at the server; clear this run to have it asked again.",
+            retry_after,
+        )
+
+    def _refused(self, what: str) -> BadData:
+        return BadData(
+            f"The model server at {self.at.url} {what}. Asking again would change nothing. Mend "
+            "the server or its Airflow connection, then clear this run."
+        )
+
+
+def _seconds_to_wait(state: RetryCallState) -> float:
+    """What the server asks for, or longer: drawn at random from ever longer spans.
+
+    "Full jitter" (Brooker, Exponential Backoff and Jitter, 2015).
+    """
+    failure = state.outcome.exception() if state.outcome else None
+    longest = settings().remote_max_wait_seconds
+    drawn = wait_random_exponential(multiplier=FIRST_WAIT_SECONDS, max=longest)(state)
+    return max(drawn, getattr(failure, "retry_after", None) or 0)
+
+
+def _retry_after(text: str | None) -> float | None:
+    """Seconds that a `Retry-After` header asks for, given as a number or as a date."""
+    if text is None:
+        return None
+    if text.strip().isdigit():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -1,0 +1,195 @@
+"""A model behind HTTP, in the Open Inference Protocol v2: Triton, KServe, MLServer, or `serving/`.
+
+An answer is believed only if it is exactly what was asked for: an ensemble does better without a
+member than with a wrong one.
+"""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from include import open_inference
+from include.errors import BadData
+from include.open_inference import BINARY, ProtocolError, Tensors
+from include.patient_http import Endpoint, PatientClient
+from include.settings import settings
+from include.usecase import features
+
+ORDER_ROWS = 64
+"""Rows that are asked for twice, the second time in reverse."""
+
+TOLERANCE = 1e-4
+"""How far two scores of the same row may be apart."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a server says of a model.
+
+    Attributes:
+        version: the newest; empty if the server does not say.
+        binary: whether the server understands binary tensors.
+    """
+
+    version: str
+    binary: bool
+
+
+@contextmanager
+def connect(at: Endpoint, model: str) -> Iterator["ModelServer"]:
+    """A conversation with a server about a model, ended with the block."""
+    client = PatientClient(at)
+    try:
+        yield ModelServer(client, model)
+    finally:
+        client.close()
+
+
+class ModelServer:
+    """A model on a server."""
+
+    def __init__(self, client: PatientClient, model: str):
+        self._client, self.model = client, model
+
+    def describe(self) -> Description:
+        """Ask whether the server is ready, and what it knows of the model.
+
+        Raises:
+            ServerDown: it is not ready, and did not become so.
+            BadData: it does not know the model, or expects other features.
+        """
+        self._client.ask("GET", "/v2/health/ready")
+        server = self._facts("/v2")
+        model = self._facts(self._path(""))
+        self._check_inputs(model.get("inputs"))
+        versions = [str(version) for version in model.get("versions") or []]
+        newest = max(versions, key=lambda text: (text.isdigit(), text.zfill(20)), default="")
+        return Description(newest, BINARY in (server.get("extensions") or []))
+
+    def predict(self, rows: pa.RecordBatch, description: Description) -> np.ndarray:
+        """Score rows of features, `remote_in_flight` requests at a time.
+
+        Returns:
+            The scores, float32 of shape (rows,).
+
+        Raises:
+            ServerDown: some rows were not scored, however often they were sent.
+            BadData: an answer is wrong, or a request is refused.
+        """
+        size = settings().remote_batch_rows
+        parts = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
+        with ThreadPoolExecutor(settings().remote_in_flight) as threads:
+            asked = [threads.submit(self._infer, part, description) for part in parts]
+            done, _ = wait(asked, return_when=FIRST_EXCEPTION)
+            if failures := [error for future in done if (error := future.exception())]:
+                self._client.give_up()
+                threads.shutdown(cancel_futures=True)
+                raise failures[0]
+        return np.concatenate([future.result() for future in asked])
+
+    def check_order(
+        self, rows: pa.RecordBatch, scores: np.ndarray, description: Description
+    ) -> None:
+        """Ask for some rows again in reverse: a server that mixes rows up gives other scores.
+
+        Args:
+            rows: that were scored before.
+            scores: what came back, of shape (rows,).
+
+        Raises:
+            BadData: it has mixed them up, then or now.
+        """
+        last = min(ORDER_ROWS, rows.num_rows)
+        reverse = pa.array(range(last - 1, -1, -1), pa.int64())
+        again = self._infer(rows.take(reverse), description)[::-1]
+        if not np.allclose(again, scores[:last], rtol=0, atol=TOLERANCE):
+            raise self._wrong("the same rows, asked for in reverse, have other scores")
+
+    def _infer(self, rows: pa.RecordBatch, description: Description) -> np.ndarray:
+        fields: dict[str, Any] = {"id": uuid4().hex}
+        if description.binary:
+            fields["parameters"] = {"binary_data_output": True}
+        body, headers = open_inference.encode("inputs", _tensors(rows), fields, description.binary)
+        path = f"{self._path(description.version)}/infer"
+        content, answered = self._client.ask("POST", path, body, headers)
+        try:
+            said, outputs = open_inference.decode("outputs", content, answered)
+        except ProtocolError as error:
+            raise self._wrong(str(error)) from error
+        expected = {"id": fields["id"], "model_version": description.version}
+        for name, value in expected.items():
+            if value and str(said.get(name) or value) != value:
+                raise self._wrong(f"its {name} is {said[name]!r} instead of {value!r}")
+        return self._scores(outputs, rows.num_rows)
+
+    def _scores(self, outputs: Tensors, rows: int) -> np.ndarray:
+        """The probability of the label: one number a row, or the last of two."""
+        if len(outputs) != 1:
+            raise self._wrong(f"it has {len(outputs)} outputs instead of one")
+        ((name, values),) = outputs.items()
+        if values.dtype.kind != "f":
+            raise self._wrong(f"{name} is of {values.dtype}, not of a floating point type")
+        if values.shape not in ((rows,), (rows, 1), (rows, 2)):
+            raise self._wrong(f"{name} has the shape {values.shape} for {rows} rows")
+        scores: np.ndarray = values.reshape(rows, -1)[:, -1].astype(np.float32)
+        return scores
+
+    def _facts(self, path: str) -> dict[str, Any]:
+        content, _ = self._client.ask("GET", path)
+        try:
+            found = json.loads(content)
+        except ValueError as error:
+            raise self._wrong(f"{path} is no JSON: {content[:100]!r}") from error
+        if not isinstance(found, dict):
+            raise self._wrong(f"{path} is no JSON object: {content[:100]!r}")
+        return found
+
+    def _check_inputs(self, declared: Any) -> None:
+        """A server that says what it expects has to expect what we have."""
+        if not declared:
+            return
+        try:
+            theirs = {(tensor["name"], tensor["datatype"]) for tensor in declared}
+        except (TypeError, LookupError) as error:
+            raise self._wrong(f"its inputs are {str(declared)[:100]}") from error
+        ours = {
+            (name, "FP32" if name in features.NUMERIC else "BYTES") for name in features.FEATURES
+        }
+        if differing := sorted({name for name, _ in theirs ^ ours}):
+            raise self._wrong(
+                f"it expects other inputs than the features of this code: {', '.join(differing)}"
+            )
+
+    def _path(self, version: str) -> str:
+        pinned = f"/versions/{quote(version, safe='')}" if version else ""
+        return f"/v2/models/{quote(self.model, safe='')}{pinned}"
+
+    def _wrong(self, what: str) -> BadData:
+        return BadData(
+            f"The model server at {self._client.at.url} answers wrongly for {self.model!r}: "
+            f"{what}. No score of it was kept. Look at the server and the model it serves, then "
+            "clear this run."
+        )
+
+
+def _tensors(rows: pa.RecordBatch) -> Tensors:
+    """Rows of features as one tensor a feature, of shape (rows, 1); missing: NaN or no text."""
+    found: Tensors = {}
+    for name in features.FEATURES:
+        column = rows.column(name)
+        if name in features.NUMERIC:
+            values = column.to_numpy(zero_copy_only=False).astype(np.float32)
+        else:
+            texts = pc.fill_null(column.cast(pa.string()), "")
+            values = texts.to_numpy(zero_copy_only=False).astype(object)
+        found[name] = values.reshape(-1, 1)
+    return found

@@ -1,0 +1,45 @@
+"""Makes the pools of the ensemble's members when Airflow starts, wherever it runs.
+
+A task whose pool does not exist is never scheduled, and nothing but a line in a log says so. A pool
+that is there already is left as it is: its slots may have been changed in the UI.
+"""
+
+from typing import Any
+
+from airflow.listeners import hookimpl
+from airflow.models.pool import Pool
+from airflow.plugins_manager import AirflowPlugin
+from airflow.utils.session import create_session
+from sqlalchemy.exc import IntegrityError
+
+from include.usecase.members import MEMBERS
+
+
+class PoolMaker:
+    """Listens for the start of a scheduler, a DAG processor or a triggerer."""
+
+    @hookimpl
+    def on_starting(self, component: Any) -> None:
+        """Make the pools that are not there yet."""
+        for member in MEMBERS:
+            try:
+                with create_session() as session:
+                    if Pool.get_pool(member.pool, session=session) is None:
+                        description = f"Tasks that score with {member.name}"
+                        session.add(
+                            Pool(
+                                pool=member.pool,
+                                slots=member.slots,
+                                description=description,
+                                include_deferred=False,
+                            )
+                        )
+            except IntegrityError:  # another component, starting beside this one, was first
+                continue
+
+
+class EnsemblePools(AirflowPlugin):
+    """Registers the listener."""
+
+    name = "ensemble_pools"
+    listeners = [PoolMaker()]  # noqa: RUF012  Airflow reads it from the class
