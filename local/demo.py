@@ -3,8 +3,9 @@
     python -m local.demo [--port N]
 
 History is seeded, a champion is trained, and a week is validated and scored. One day's file is
-broken and one day has bad rows, on purpose. Then a challenger is trained on newer days, judged and
-promoted. The exit code is 0 only if all of it is what it should be. Airflow is left running; the
+broken and one day has bad rows, on purpose. The ensemble scores one day with all its members and
+one with the model server stopped. Then a challenger is trained on newer days, judged and promoted.
+The exit code is 0 only if all of it is what it should be. Airflow is left running; the
 demo can be run again, and begins without a champion then.
 """
 
@@ -13,49 +14,38 @@ import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 import polars as pl
 from rich.console import Console
-from rich.table import Table
 
 from include import lake as lakes
-from include import registry, usecase, validation
+from include import registry, usecase
 from include.errors import PipelineError
 from include.lake import Lake
-from include.usecase import FIRST_WINDOW, features, source
-from include.usecase.schema import INPUTS, KEY, TRUTH
-from local import embedded
+from include.usecase import FIRST_WINDOW, source
+from include.usecase.schema import INPUTS, KEY
+from local import demo_report, embedded
 from local.client import Airflow, EmbeddedError, Json, poll
+from local.demo_report import (
+    BAD_ROWS,
+    BAD_ROWS_DAY,
+    BROKEN_DAY,
+    DAYS,
+    MAIMED_DAY,
+    NEWER_WINDOW,
+    WHOLE_DAY,
+    Day,
+    describe,
+)
 from local.environment import forget_settings
 from local.seed import seed
 
-DAYS = [date.fromisoformat(FIRST_WINDOW[1]) + timedelta(days=n) for n in range(1, 8)]
-"""The week after the first champion's window."""
-
-NEWER_WINDOW = (DAYS[-1] + timedelta(days=1), DAYS[-1] + timedelta(days=85))
-"""First and last day of the challenger's window, after the week, of which a day is refused."""
-
-BAD_ROWS_DAY, BROKEN_DAY = DAYS[2], DAYS[4]
-BAD_ROWS = 20
 MAIN = INPUTS[0].name
 CHUNK_ROWS = 250
 """Small, so that a day of a thousand flights is scored in several mapped tasks."""
 
 WAIT_SECONDS = 600
-
-
-@dataclass(frozen=True)
-class Day:
-    """A line of the table: what became of one day; None where there is nothing to count."""
-
-    key: str
-    rows: int | None
-    quarantined: int | None
-    scored: int | None
-    state: str
-    auc: float | None
 
 
 class Progress:
@@ -141,6 +131,24 @@ def train(airflow: Airflow, start: str, end: str, reason: str, say: Progress) ->
     return verdict
 
 
+def ensemble(airflow: Airflow, say: Progress) -> None:
+    """Have one day scored by all members, and one while the model server is down."""
+    airflow.unpause("ensemble_inference")
+    _score_by_ensemble(airflow, WHOLE_DAY, say)
+    say("Stopping the model server: the ensemble's remote member")
+    embedded.stop_model_server(airflow.data)
+    _score_by_ensemble(airflow, MAIMED_DAY, say)
+    embedded.start_model_server(airflow.data)
+
+
+def _score_by_ensemble(airflow: Airflow, day: date, say: Progress) -> None:
+    run_id = airflow.trigger("ensemble_inference", partition_key=day.isoformat())
+    state = airflow.wait("ensemble_inference", run_id, WAIT_SECONDS)
+    say(f"{day}  ensemble_inference: {state}")
+    if state != "success":
+        raise EmbeddedError(f"No ensemble: see {airflow.url}/dags/ensemble_inference/runs/{run_id}")
+
+
 def challenge(lake: Lake, airflow: Airflow, say: Progress) -> Json:
     """The second half: newer days, a challenger, the gate. Returns the verdict."""
     start, end = (day.isoformat() for day in NEWER_WINDOW)
@@ -184,87 +192,6 @@ def _has_ended(runs: dict[str, Json]) -> bool:
     return runs["data_validation"]["state"] == "failed" or "batch_inference" in runs
 
 
-def describe(lake: Lake, day: date, runs: dict[str, Json]) -> Day:
-    """What a day came to, read from the lake."""
-    key = day.isoformat()
-    if runs["data_validation"]["state"] == "failed":
-        return Day(key, None, None, None, "refused", None)
-    manifest = lake.manifest("validated", key)
-    assert manifest is not None
-    check = validation.RowCheck(**manifest.metadata["report"]["inputs"][0])
-    if runs["batch_inference"]["state"] == "failed":
-        return Day(key, check.rows, check.quarantined, None, "not scored", None)
-    predictions = lake.current("predictions", key).read("predictions")
-    return Day(
-        key, check.rows, check.quarantined, len(predictions), "scored", auc(lake, key, predictions)
-    )
-
-
-def auc(lake: Lake, key: str, predictions: pl.DataFrame) -> float | None:
-    """Area under the ROC curve against the truth; None if it has not landed."""
-    from sklearn.metrics import roc_auc_score
-
-    if lake.manifest("actuals", key) is None:
-        return None
-    labels = features.build_labels(lake.current("actuals", key).read(TRUTH.name))
-    judged = predictions.join(labels, on=KEY)
-    return float(roc_auc_score(judged["label"], judged["score"]))
-
-
-def faults(days: list[Day]) -> list[str]:
-    """What the table should have said and does not."""
-    found = []
-    for day in days:
-        refused, bad = day.key == BROKEN_DAY.isoformat(), day.key == BAD_ROWS_DAY.isoformat()
-        if day.state != ("refused" if refused else "scored"):
-            found.append(f"{day.key} is {day.state}")
-        if refused or day.state != "scored":
-            continue
-        if day.quarantined != (BAD_ROWS if bad else 0):
-            found.append(f"{day.key} has {day.quarantined} rows in quarantine")
-        elif day.rows != day.quarantined + (day.scored or 0):
-            found.append(f"{day.key}: {day.rows} rows came in, {day.scored} were scored")
-        if day.auc is None and day.key != DAYS[-1].isoformat():
-            found.append(f"{day.key} is over and has no AUC")
-        if day.auc is not None and not 0.5 < day.auc < 0.95:
-            found.append(f"{day.key}: an AUC of {day.auc:.3f} cannot be right")
-    return found
-
-
-def show(days: list[Day], console: Console) -> None:
-    """Print the table."""
-    table = Table("Day", title="The week")
-    for heading in ("Rows", "Quarantined", "Scored"):
-        table.add_column(heading, justify="right")
-    table.add_column("State")
-    table.add_column("AUC", justify="right")
-    colors = {"scored": "green", "refused": "red", "not scored": "yellow"}
-    for day in days:
-        counts = [_text(number) for number in (day.rows, day.quarantined, day.scored)]
-        auc_text = "–" if day.auc is None else f"{day.auc:.3f}"
-        table.add_row(day.key, *counts, f"[{colors[day.state]}]{day.state}[/]", auc_text)
-    console.print(table)
-
-
-def show_verdict(verdict: Json, console: Console) -> None:
-    """Print what each rule of the gate found in each candidate."""
-    table = Table("Rule", title=f"The gate, on {NEWER_WINDOW[1]} and the days before")
-    for candidate in verdict["rules"]:
-        table.add_column(candidate, overflow="fold")
-    for same_rule in zip(*verdict["rules"].values(), strict=True):
-        found = [f"{_mark(rule['passed'])} {rule['found']}" for rule in same_rule]
-        table.add_row(same_rule[0]["name"], *found)
-    console.print(table)
-
-
-def _mark(passed: bool) -> str:
-    return "[green]✓[/]" if passed else "[red]✗[/]"
-
-
-def _text(number: int | None) -> str:
-    return "–" if number is None else f"{number:,}"
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo and judge its table."""
     parser = argparse.ArgumentParser(prog="python -m local.demo", description=main.__doc__)
@@ -275,11 +202,13 @@ def main(arguments: list[str] | None = None) -> int:
     say = Progress()
     try:
         days = run(options.port, say)
-        show(days, say.console)
-        airflow = embedded.running()
+        demo_report.show(days, say.console)
+        airflow, lake = embedded.running(), lakes.default_lake()
         assert airflow is not None
-        verdict = challenge(lakes.default_lake(), airflow, say)
-        show_verdict(verdict, say.console)
+        ensemble(airflow, say)
+        demo_report.show_ensemble(lake, say.console)
+        verdict = challenge(lake, airflow, say)
+        demo_report.show_verdict(verdict, say.console)
         say("`make rollback REASON=…` puts the version before back, in seconds")
     except TimeoutError:
         print(f"The week has not ended after {WAIT_SECONDS} s: look at the UI", file=sys.stderr)
@@ -291,7 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("Interrupted. `make stop` ends Airflow, if it runs.", file=sys.stderr)
         return 130
     say(f"Done. The UI is at {airflow.url} (no login); `make stop` ends it.")
-    wrong = faults(days)
+    wrong = [*demo_report.faults(days), *demo_report.ensemble_faults(lake)]
     if verdict["challenger"] is None:
         wrong.append("the challenger was refused")
     for line in wrong:

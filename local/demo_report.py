@@ -1,0 +1,151 @@
+"""What the demo shows at its end, read from the lake, and what of it is not as it should be."""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from include import validation
+from include.ensemble import TABLE as ENSEMBLE
+from include.lake import Lake
+from include.usecase import FIRST_WINDOW, features
+from include.usecase.members import MEMBERS
+from include.usecase.schema import KEY, TRUTH
+from local.client import Json
+
+DAYS = [date.fromisoformat(FIRST_WINDOW[1]) + timedelta(days=n) for n in range(1, 8)]
+"""The week after the first champion's window."""
+
+NEWER_WINDOW = (DAYS[-1] + timedelta(days=1), DAYS[-1] + timedelta(days=85))
+"""First and last day of the challenger's window, after the week, of which a day is refused."""
+
+BAD_ROWS_DAY, BROKEN_DAY = DAYS[2], DAYS[4]
+BAD_ROWS = 20
+WHOLE_DAY, MAIMED_DAY = DAYS[0], DAYS[1]
+"""Days that the ensemble scores with all its members, and with the model server stopped."""
+
+
+@dataclass(frozen=True)
+class Day:
+    """A line of the table: what became of one day; None where there is nothing to count."""
+
+    key: str
+    rows: int | None
+    quarantined: int | None
+    scored: int | None
+    state: str
+    auc: float | None
+
+
+def describe(lake: Lake, day: date, runs: dict[str, Json]) -> Day:
+    """What a day came to, read from the lake."""
+    key = day.isoformat()
+    if runs["data_validation"]["state"] == "failed":
+        return Day(key, None, None, None, "refused", None)
+    manifest = lake.manifest("validated", key)
+    assert manifest is not None
+    check = validation.RowCheck(**manifest.metadata["report"]["inputs"][0])
+    if runs["batch_inference"]["state"] == "failed":
+        return Day(key, check.rows, check.quarantined, None, "not scored", None)
+    predictions = lake.current("predictions", key).read("predictions")
+    return Day(
+        key, check.rows, check.quarantined, len(predictions), "scored", auc(lake, key, predictions)
+    )
+
+
+def auc(lake: Lake, key: str, predictions: pl.DataFrame) -> float | None:
+    """Area under the ROC curve against the truth; None if it has not landed."""
+    from sklearn.metrics import roc_auc_score
+
+    if lake.manifest("actuals", key) is None:
+        return None
+    labels = features.build_labels(lake.current("actuals", key).read(TRUTH.name))
+    judged = predictions.join(labels, on=KEY)
+    return float(roc_auc_score(judged["label"], judged["score"]))
+
+
+def faults(days: list[Day]) -> list[str]:
+    """What the table should have said and does not."""
+    found = []
+    for day in days:
+        refused, bad = day.key == BROKEN_DAY.isoformat(), day.key == BAD_ROWS_DAY.isoformat()
+        if day.state != ("refused" if refused else "scored"):
+            found.append(f"{day.key} is {day.state}")
+        if refused or day.state != "scored":
+            continue
+        if day.quarantined != (BAD_ROWS if bad else 0):
+            found.append(f"{day.key} has {day.quarantined} rows in quarantine")
+        elif day.rows != day.quarantined + (day.scored or 0):
+            found.append(f"{day.key}: {day.rows} rows came in, {day.scored} were scored")
+        if day.auc is None and day.key != DAYS[-1].isoformat():
+            found.append(f"{day.key} is over and has no AUC")
+        if day.auc is not None and not 0.5 < day.auc < 0.95:
+            found.append(f"{day.key}: an AUC of {day.auc:.3f} cannot be right")
+    return found
+
+
+def show(days: list[Day], console: Console) -> None:
+    """Print the table."""
+    table = Table("Day", title="The week")
+    for heading in ("Rows", "Quarantined", "Scored"):
+        table.add_column(heading, justify="right")
+    table.add_column("State")
+    table.add_column("AUC", justify="right")
+    colors = {"scored": "green", "refused": "red", "not scored": "yellow"}
+    for day in days:
+        counts = [_text(number) for number in (day.rows, day.quarantined, day.scored)]
+        table.add_row(day.key, *counts, f"[{colors[day.state]}]{day.state}[/]", _text(day.auc))
+    console.print(table)
+
+
+def ensemble_faults(lake: Lake) -> list[str]:
+    """What the ensemble's days should have been and are not."""
+    remote = {member.name for member in MEMBERS if member.kind == "remote"}
+    found = []
+    for day, down in ((WHOLE_DAY, set()), (MAIMED_DAY, remote)):
+        facts = lake.current(ENSEMBLE, day.isoformat()).manifest().metadata
+        if facts["fallback"] != "ensemble" or set(facts["absent"]) != down:
+            found.append(f"the ensemble of {day}: {facts['fallback']}, down: {facts['absent']}")
+    return found
+
+
+def show_ensemble(lake: Lake, console: Console) -> None:
+    """Print who has scored the ensemble's days."""
+    table = Table("Day", title="The ensemble: mean score of each member")
+    for heading in (*(member.name for member in MEMBERS), "average", "AUC"):
+        table.add_column(heading.replace("_", " "), justify="right", min_width=8)
+    for day in (WHOLE_DAY, MAIMED_DAY):
+        key = day.isoformat()
+        version = lake.current(ENSEMBLE, key)
+        answers = version.manifest().metadata["answers"]
+        predictions = version.read("predictions")
+        means = [
+            f"{answers[member.name]['mean']:.3f}" if member.name in answers else "[red]down[/]"
+            for member in MEMBERS
+        ]
+        average = float(predictions["score"].to_numpy().mean())
+        table.add_row(key, *means, _text(average), _text(auc(lake, key, predictions)))
+    console.print(table)
+
+
+def show_verdict(verdict: Json, console: Console) -> None:
+    """Print what each rule of the gate found in each candidate."""
+    table = Table("Rule", title=f"The gate, on {NEWER_WINDOW[1]} and the days before")
+    for candidate in verdict["rules"]:
+        table.add_column(candidate.replace("_", " "))
+    for same_rule in zip(*verdict["rules"].values(), strict=True):
+        found = [f"{_mark(rule['passed'])} {rule['found']}" for rule in same_rule]
+        table.add_row(same_rule[0]["name"], *found)
+    console.print(table)
+
+
+def _mark(passed: bool) -> str:
+    return "[green]✓[/]" if passed else "[red]✗[/]"
+
+
+def _text(number: float | None) -> str:
+    if number is None:
+        return "–"
+    return f"{number:,}" if isinstance(number, int) else f"{number:.3f}"

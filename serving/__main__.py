@@ -1,0 +1,48 @@
+"""Serve the champion: `python -m serving [--host 127.0.0.1] [--port 8500] [--faults]`."""
+
+import argparse
+import contextlib
+import logging
+import os
+import socket
+
+import uvicorn
+
+from serving.app import create_app
+
+QUIET = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+"""What keeps MLflow from telling of every step it takes."""
+
+
+class Server(uvicorn.Server):
+    """Says where it listens, once it does."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            print(f"The model server listens on http://{host}:{port}", flush=True)
+
+
+def main() -> None:
+    """Run the server until it is told to end."""
+    parser = argparse.ArgumentParser(prog="python -m serving", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8500, help="0 takes any that is free")
+    parser.add_argument("--faults", action="store_true", help="let /faults make it fail")
+    arguments = parser.parse_args()
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    app = create_app(arguments.faults)
+    config = uvicorn.Config(app, arguments.host, arguments.port, log_level="warning")
+    with contextlib.suppress(KeyboardInterrupt):
+        Server(config).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""The endpoints of the Open Inference Protocol v2, for the champion and the one before it.
+
+What a request must hold is said by the metadata of the model; which features may be missing is not
+the server's affair.
+"""
+
+import hmac
+import json
+import logging
+import os
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException as AnyHTTPException
+
+from include import usecase
+from include.open_inference import BINARY, ProtocolError, Tensors, decode, encode
+from include.usecase import features
+from serving.faults import add_faults
+from serving.models import Loaded, Models
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 64 * 2**20
+"""Largest request that is read."""
+
+TOKEN = "MODEL_SERVER_TOKEN"
+"""Variable with the token that callers must bring; without it everybody may call."""
+
+SCORE = "score"
+"""The one output: the probability of label 1."""
+
+INPUTS = [
+    {"name": name, "datatype": "FP32" if name in features.NUMERIC else "BYTES", "shape": [-1, 1]}
+    for name in features.FEATURES
+]
+OUTPUTS = [{"name": SCORE, "datatype": "FP32", "shape": [-1, 1]}]
+
+
+def create_app(faults: bool = False) -> FastAPI:
+    """A server that has begun to load the champion.
+
+    Args:
+        faults: whether it can be told to fail.
+    """
+    app = FastAPI(openapi_url=None)
+    app.state.models = Models()
+    app.state.models.look()
+    app.state.limiter = CapacityLimiter(os.cpu_count() or 1)
+    app.include_router(health)
+    app.include_router(models)
+    app.add_exception_handler(AnyHTTPException, _refuse)
+    if faults:
+        add_faults(app)
+    return app
+
+
+def _refuse(request: Request, error: Any) -> Response:
+    text = json.dumps({"error": error.detail})
+    return Response(text, error.status_code, error.headers, "application/json")
+
+
+def _authorize(request: Request) -> None:
+    token = os.environ.get(TOKEN)
+    brought = request.headers.get("Authorization", "").encode("latin-1")
+    if token and not hmac.compare_digest(brought, f"Bearer {token}".encode()):
+        raise HTTPException(
+            401,
+            f"this server wants 'Authorization: Bearer <its {TOKEN}>'",
+            {"WWW-Authenticate": "Bearer"},
+        )
+
+
+def _look(request: Request) -> None:
+    request.app.state.models.look()
+
+
+def _find(request: Request) -> Loaded:
+    """The version that the address names."""
+    known: Models = request.app.state.models
+    name, version = request.path_params["model"], request.path_params.get("version")
+    if name != usecase.NAME:
+        raise HTTPException(404, f"there is no model {name!r}: this server has {usecase.NAME!r}")
+    if known.get(version) is None:
+        known.look()  # another server may have told the caller of a new champion
+    found = known.get(version)
+    if found is None and not known.loaded:
+        raise HTTPException(503, known.problem)
+    if found is None:
+        served = " and ".join(one.model.version for one in known.loaded)
+        raise HTTPException(404, f"version {version!r} of {name!r} is not served, but {served}")
+    return found
+
+
+health = APIRouter(prefix="/v2")
+models = APIRouter(prefix="/v2/models/{model}", dependencies=[Depends(_authorize)])
+Asked = Annotated[Loaded, Depends(_find)]
+
+
+@health.get("")
+def server() -> dict[str, Any]:
+    """What the server is."""
+    return {"name": "model-server", "version": "1", "extensions": [BINARY]}
+
+
+@health.get("/health/live")
+async def live() -> Response:
+    """Whether the process answers."""
+    return Response()
+
+
+@health.get("/health/ready", dependencies=[Depends(_look)])
+def ready(request: Request) -> Response:
+    """Whether there is a model to score with."""
+    if not request.app.state.models.loaded:
+        raise HTTPException(503, request.app.state.models.problem)
+    return Response()
+
+
+@models.get("", dependencies=[Depends(_look)])
+@models.get("/versions/{version}", dependencies=[Depends(_look)])
+def metadata(asked: Asked) -> dict[str, Any]:
+    """What the model reads and answers. Its one version is the champion's, or the one asked for."""
+    return {
+        "name": asked.model.name,
+        "versions": [asked.model.version],
+        "platform": "sklearn_skops",
+        "inputs": INPUTS,
+        "outputs": OUTPUTS,
+    }
+
+
+@models.get("/ready", dependencies=[Depends(_look)])
+@models.get("/versions/{version}/ready", dependencies=[Depends(_look)])
+def model_ready(asked: Asked) -> Response:
+    """Whether this version is served."""
+    return Response()
+
+
+@models.post("/infer")
+@models.post("/versions/{version}/infer")
+async def infer(asked: Asked, request: Request) -> Response:
+    """Score rows."""
+    body = await _read(request)
+    return await to_thread.run_sync(
+        _answer, asked, body, request.headers, limiter=request.app.state.limiter
+    )
+
+
+async def _read(request: Request) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            raise HTTPException(413, f"the request is larger than {MAX_BODY_BYTES:,} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _answer(asked: Loaded, body: bytes, headers: Any) -> Response:
+    try:
+        message, tensors = decode("inputs", body, headers)
+        binary = _wants_binary(message)
+        identity = _identity(message)
+        table = _table(tensors)
+    except ProtocolError as error:
+        raise HTTPException(400, f"the request cannot be read: {error}") from error
+    fields = {"model_name": asked.model.name, "model_version": asked.model.version, **identity}
+    try:
+        scores = _score(asked, table)
+    except Exception as error:
+        log.exception("Version %s failed on %s rows", asked.model.version, table.num_rows)
+        raise HTTPException(500, f"the model failed: {error}") from error
+    content, headers = encode("outputs", {SCORE: scores}, fields, binary)
+    return Response(content, headers=headers)
+
+
+def _score(asked: Loaded, table: pa.Table) -> np.ndarray:
+    if not table.num_rows:  # of which no model wants to hear
+        return np.empty((0, 1), np.float32)
+    scores: np.ndarray = asked.pipeline.predict_proba(table)[:, 1:2].astype(np.float32)
+    return scores
+
+
+def _identity(message: dict[str, Any]) -> dict[str, str]:
+    """The request's id, if it has one; here and below, null is what some clients send for none."""
+    name = message.get("id")
+    if name is not None and not isinstance(name, str):
+        raise ProtocolError(f"its id is {name!r}, no text")
+    return {} if name is None else {"id": name}
+
+
+def _wants_binary(message: dict[str, Any]) -> bool:
+    """Whether the answer's tensor shall be bytes: what is said of it, else of all."""
+    wanted = _parameter(message, "binary_data_output", False)
+    outputs = message.get("outputs") or []
+    if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
+        raise ProtocolError("its outputs are no list of objects")
+    for output in outputs:
+        if output.get("name") != SCORE:
+            raise ProtocolError(f"it wants the output {output.get('name')!r}: there is {SCORE!r}")
+        wanted = _parameter(output, "binary_data", wanted)
+    return wanted
+
+
+def _parameter(of: dict[str, Any], name: str, default: bool) -> bool:
+    parameters = of.get("parameters") or {}
+    value = parameters.get(name, default) if isinstance(parameters, dict) else None
+    if not isinstance(value, bool):
+        raise ProtocolError(f"its parameters are {parameters!r}: {name} must be true or false")
+    return value
+
+
+def _table(tensors: Tensors) -> pa.Table:
+    """The model's features, one column from each tensor."""
+    if missing := [name for name in features.FEATURES if name not in tensors]:
+        raise ProtocolError(f"inputs are missing: {', '.join(missing)}")
+    if unknown := [name for name in tensors if name not in features.FEATURES]:
+        raise ProtocolError(f"the model knows no inputs {', '.join(unknown)}")
+    columns = {name: _column(name, tensors[name]) for name in features.FEATURES}
+    first, *others = features.FEATURES
+    for name in others:
+        if len(columns[name]) != len(columns[first]):
+            rows = f"{name} has {len(columns[name])} rows and {first} {len(columns[first])}"
+            raise ProtocolError(f"inputs must have the same rows: {rows}")
+    return pa.table(columns)
+
+
+def _column(name: str, values: np.ndarray) -> pa.Array:
+    if values.shape not in [(values.size,), (values.size, 1)]:
+        raise ProtocolError(f"input {name} has the shape {list(values.shape)}, not [rows, 1]")
+    flat = values.ravel()
+    is_text = values.dtype == object
+    if name in features.CATEGORICAL:
+        if not is_text:
+            raise ProtocolError(f"input {name} must be BYTES, not numbers")
+        return pa.array([text or None for text in flat], pa.string())
+    if is_text:
+        raise ProtocolError(f"input {name} must be numbers, not BYTES")
+    with np.errstate(over="ignore"):
+        numbers = flat.astype(np.float32)
+    if np.isinf(numbers).any():
+        raise ProtocolError(f"input {name} holds a number that is infinite or too large for FP32")
+    return pa.array(numbers)

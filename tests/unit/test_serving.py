@@ -1,0 +1,420 @@
+"""The model server, asked over HTTP by a client that is not ours: NVIDIA's, for Triton."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
+
+import httpx
+import numpy as np
+import polars as pl
+import pytest
+import uvicorn
+from mlflow import MlflowClient
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
+
+from include import open_inference, promotion, registry, scoring, usecase
+from include.lake import Lake
+from include.settings import PROJECT, settings
+from include.usecase import features
+from serving import app, models
+from tests.unit.conftest import OLD_DAY, History
+
+INFER = f"/v2/models/{usecase.NAME}/infer"
+
+
+@contextmanager
+def running(faults: bool = False, ready: bool = True) -> Iterator[str]:
+    """A server on a port of its own; gives its address."""
+    config = uvicorn.Config(app.create_app(faults), port=0, log_level="warning")
+    server = uvicorn.Server(config)
+    thread = Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        url = f"http://127.0.0.1:{port}"
+        if ready:
+            wait_until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200)
+        yield url
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def url(lake: Lake) -> Iterator[str]:
+    with running(faults=True) as address:
+        yield address
+
+
+@pytest.fixture
+def client(url: str) -> InferenceServerClient:
+    return InferenceServerClient(url.removeprefix("http://"))
+
+
+@pytest.fixture
+def rows(lake: Lake) -> pl.DataFrame:
+    """A real day's features."""
+    return lake.version(scoring.preprocess(lake, OLD_DAY)).read("features")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The champion is looked up at every question."""
+    monkeypatch.setattr(models, "LOOK_SECONDS", 0)
+
+
+def tensors(rows: pl.DataFrame) -> dict[str, np.ndarray]:
+    columns = {name: rows[name].cast(pl.Float32).to_numpy() for name in features.NUMERIC}
+    for name in features.CATEGORICAL:
+        columns[name] = np.array(rows[name].cast(pl.String).fill_null("").to_list(), object)
+    return {name: column.reshape(-1, 1) for name, column in columns.items()}
+
+
+def inputs(values: dict[str, np.ndarray], binary: bool = True) -> list[InferInput]:
+    """The tensors as Triton's client takes them; its JSON knows no NaN, so none is sent."""
+    made = []
+    for name, column in values.items():
+        datatype = open_inference.DATATYPES.get(column.dtype, "BYTES")
+        made.append(InferInput(name, column.shape, datatype))
+        made[-1].set_data_from_numpy(column, binary_data=binary)
+    return made
+
+
+def expected(rows: pl.DataFrame, history: History) -> np.ndarray:
+    scores: np.ndarray = registry.load(history.champion).predict_proba(rows)[:, 1:2]
+    return scores
+
+
+def ask(url: str, values: dict[str, np.ndarray], path: str = INFER, **fields: Any) -> Any:
+    body, headers = open_inference.encode("inputs", values, fields, binary=False)
+    return httpx.post(url + path, content=body, headers=headers)
+
+
+def test_an_independent_client_finds_its_way(
+    client: InferenceServerClient, history: History
+) -> None:
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready(usecase.NAME)
+    assert client.is_model_ready(usecase.NAME, history.champion.version)
+    assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+    for version in ("", history.champion.version):
+        found = client.get_model_metadata(usecase.NAME, version)
+        assert (found["name"], found["versions"]) == (usecase.NAME, [history.champion.version])
+        assert [tensor["name"] for tensor in found["inputs"]] == features.FEATURES
+        assert {tensor["datatype"] for tensor in found["inputs"]} == {"FP32", "BYTES"}
+        assert found["outputs"] == [{"name": "score", "datatype": "FP32", "shape": [-1, 1]}]
+
+
+@pytest.mark.parametrize("asks", [True, False])
+@pytest.mark.parametrize("answers", [True, False, None])
+def test_scores_are_those_of_the_model_in_bytes_and_in_json(
+    asks: bool,
+    answers: bool | None,
+    client: InferenceServerClient,
+    rows: pl.DataFrame,
+    history: History,
+) -> None:
+    if not asks:
+        rows = rows.with_columns(pl.col(features.NUMERIC).fill_null(0))
+    wanted = None if answers is None else [InferRequestedOutput("score", binary_data=answers)]
+    found = client.infer(
+        usecase.NAME, inputs(tensors(rows), asks), history.champion.version, wanted, "no. 1"
+    )
+    said = found.get_response()
+    assert (said["id"], said["model_version"]) == ("no. 1", history.champion.version)
+    assert ("data" in said["outputs"][0]) == (answers is False)
+    scores = found.as_numpy("score")
+    assert (scores.shape, scores.dtype) == ((len(rows), 1), np.float32)
+    np.testing.assert_allclose(scores, expected(rows, history), rtol=0, atol=1e-6)
+
+
+def test_null_and_the_empty_text_are_missing_and_any_order_and_type_will_do(
+    url: str, rows: pl.DataFrame, history: History
+) -> None:
+    rows = rows.head(50).with_columns(
+        pl.lit(None).cast(pl.Float32).alias("seats"),
+        pl.lit(None).cast(pl.String).alias("carrier"),
+    )
+    values = {name: column.ravel() for name, column in reversed(tensors(rows).items())}
+    values["day_of_week"] = values["day_of_week"].astype(np.int64)
+    answer = ask(url, values, id=None, parameters=None, outputs=None)
+    assert "id" not in answer.json()
+    scores = open_inference.decode("outputs", answer.content, answer.headers)[1]["score"]
+    np.testing.assert_allclose(scores, expected(rows, history), rtol=0, atol=1e-6)
+
+
+def test_no_rows_have_no_scores(client: InferenceServerClient, rows: pl.DataFrame) -> None:
+    found = client.infer(usecase.NAME, inputs(tensors(rows.clear())))
+    assert found.as_numpy("score").shape == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "words"),
+    [("x", "", "no model 'x'"), (usecase.NAME, "99", "version '99' of 'flight-delays'")],
+)
+def test_what_is_not_served_is_not_found(
+    model: str, version: str, words: str, client: InferenceServerClient, rows: pl.DataFrame
+) -> None:
+    assert not client.is_model_ready(model, version)
+    with pytest.raises(InferenceServerException, match=words):
+        client.get_model_metadata(model, version)
+    with pytest.raises(InferenceServerException, match=words) as failure:
+        client.infer(model, inputs(tensors(rows)), version)
+    assert failure.value.status() == "404"
+
+
+NUMBERS, TEXTS = np.zeros((3, 1), np.float32), np.full((3, 1), "a", object)
+VALUES: dict[str, np.ndarray] = {
+    **dict.fromkeys(features.NUMERIC, NUMBERS),
+    **dict.fromkeys(features.CATEGORICAL, TEXTS),
+}
+WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "missing": ({"seats": None, "dest": None}, {}, "inputs are missing: seats, dest"),
+    "unknown": ({"x": NUMBERS, "y": TEXTS}, {}, "knows no inputs x, y"),
+    "shape": ({"seats": NUMBERS.T}, {}, "seats has the shape [1, 3], not [rows, 1]"),
+    "scalar": ({"seats": NUMBERS[0, 0]}, {}, "seats has the shape [], not [rows, 1]"),
+    "text": ({"seats": TEXTS}, {}, "seats must be numbers, not BYTES"),
+    "number": ({"carrier": NUMBERS}, {}, "carrier must be BYTES, not numbers"),
+    "rows": ({"seats": NUMBERS[:2]}, {}, "seats has 2 rows and dep_minute 3"),
+    "too large": ({"seats": np.full((3, 1), 1e300)}, {}, "seats holds a number that is infinite"),
+    "id": ({}, {"id": 7}, "its id is 7, no text"),
+    "output": ({}, {"outputs": [{"name": "label"}]}, "wants the output 'label'"),
+    "outputs": ({}, {"outputs": "score"}, "its outputs are no list"),
+    "parameters": ({}, {"parameters": [1]}, "its parameters are [1]"),
+    "flag": ({}, {"parameters": {"binary_data_output": 1}}, "must be true or false"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_request_is_told_what_is_wrong(case: str, url: str) -> None:
+    changed, fields, words = WRONG[case]
+    values = {name: value for name, value in {**VALUES, **changed}.items() if value is not None}
+    answer = ask(url, values, **fields)
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]
+
+
+def test_noise_and_too_much_are_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = httpx.post(url + INFER, content=b"noise")
+    assert (noise.status_code, "no JSON" in noise.json()["error"]) == (400, True)
+    monkeypatch.setattr(app, "MAX_BODY_BYTES", 1000)
+    much = httpx.post(url + INFER, content=b" " * 10_000_000)
+    assert (much.status_code, much.json()["error"]) == (
+        413,
+        "the request is larger than 1,000 bytes",
+    )
+
+
+def test_a_model_that_fails_says_so(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("no trees")
+
+    monkeypatch.setattr(app, "_score", fail)
+    answer = ask(url, VALUES)
+    assert (answer.status_code, answer.json()) == (500, {"error": "the model failed: no trees"})
+
+
+def test_a_busy_server_scores_as_many_at_once_as_it_has_cores_and_says_that_it_lives(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, most, lock = 0, 0, Lock()
+
+    def score(*_: object) -> np.ndarray:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.05)
+        with lock:
+            now -= 1
+        return NUMBERS
+
+    monkeypatch.setattr(app, "_score", score)
+    callers = 60  # more than there are threads for everything else
+    with ThreadPoolExecutor(callers) as pool:
+        asked = [pool.submit(ask, url, VALUES) for _ in range(callers)]
+        wait_until(lambda: most > 0)
+        assert httpx.get(f"{url}/v2/health/ready").status_code == 200
+        assert not all(answer.done() for answer in asked)
+        assert {answer.result().status_code for answer in asked} == {200}
+    assert most == os.cpu_count()
+
+
+def new_champion(history: History) -> registry.ModelVersion:
+    """Another run's model of the same files, promoted."""
+    run = registry.log_training(registry.load(history.champion), {}, {})
+    version = registry.register(run)
+    promotion.promote(version, history.champion, "the test")
+    return version
+
+
+def test_a_new_champion_is_served_and_whoever_named_the_old_one_keeps_it(
+    impatient: None, lake: Lake, own_registry: Path, rows: pl.DataFrame, history: History
+) -> None:
+    with running() as url:
+        client = InferenceServerClient(url.removeprefix("http://"))
+        second = new_champion(history)
+        assert client.get_model_metadata(usecase.NAME)["versions"] == [second.version]
+        for asked, answers in [("", second), ("1", history.champion), ("2", second)]:
+            assert client.is_model_ready(usecase.NAME, asked)
+            said = client.infer(usecase.NAME, inputs(tensors(rows)), asked).get_response()
+            assert said["model_version"] == answers.version
+        promotion.roll_back(second, history.champion, "the test")
+        assert client.get_model_metadata(usecase.NAME)["versions"] == ["1"]
+        assert client.is_model_ready(usecase.NAME, "2")
+
+
+def test_a_version_that_another_server_has_told_of_is_found(
+    impatient: None, lake: Lake, own_registry: Path, rows: pl.DataFrame, history: History
+) -> None:
+    with running() as url:
+        new_champion(history)
+        answer = ask(url, tensors(rows), f"/v2/models/{usecase.NAME}/versions/2/infer")
+        assert answer.json()["model_version"] == "2"
+
+
+def test_without_the_registry_it_goes_on(
+    impatient: None,
+    url: str,
+    rows: pl.DataFrame,
+    unused_port: int,
+    configure: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    configure(mlflow_tracking_uri=f"http://127.0.0.1:{unused_port}")
+    for _ in range(3):
+        assert httpx.get(f"{url}/v2/health/ready").status_code == 200
+    assert f"The model registry at http://127.0.0.1:{unused_port} failed" in caplog.text
+    assert ask(url, tensors(rows)).status_code == 200
+
+
+def test_a_registry_that_hangs_holds_up_nobody(
+    impatient: None, url: str, rows: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "find_champion", lambda: time.sleep(2))
+    monkeypatch.setattr(models, "WAIT_SECONDS", 0.1)
+    began = time.monotonic()
+    assert httpx.get(f"{url}/v2/health/ready").status_code == 200
+    assert ask(url, tensors(rows)).status_code == 200
+    assert time.monotonic() - began < 1.5
+
+
+def test_without_a_champion_it_is_not_ready_until_there_is_one(
+    impatient: None, own_registry: Path, rows: pl.DataFrame, history: History
+) -> None:
+    registry_client = MlflowClient(settings().registry)
+    registry_client.delete_registered_model_alias(usecase.NAME, "champion")
+    with running(ready=False) as url:
+        assert httpx.get(f"{url}/v2/health/live").status_code == 200
+        wait_until(lambda: "no champion" in httpx.get(f"{url}/v2/health/ready").text)
+        for answer in (
+            httpx.get(f"{url}/v2/health/ready"),
+            httpx.get(f"{url}/v2/models/{usecase.NAME}/ready"),
+            ask(url, tensors(rows)),
+        ):
+            assert answer.status_code == 503
+            assert "There is no champion of 'flight-delays' yet" in answer.json()["error"]
+        registry_client.set_registered_model_alias(usecase.NAME, "champion", "1")
+        wait_until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200)
+        assert ask(url, tensors(rows)).json()["model_version"] == "1"
+
+
+def test_a_token_opens_the_models_and_nothing_else_does(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(app.TOKEN, "sésame")
+    path = f"{url}/v2/models/{usecase.NAME}"
+    for wrong in ({}, {"Authorization": "Bearer"}, {"Authorization": "Bearer x"}):
+        for method, address in (("GET", path), ("GET", f"{path}/ready"), ("POST", f"{path}/infer")):
+            answer = httpx.request(method, address, headers=wrong)
+            assert (answer.status_code, list(answer.json())) == (401, ["error"])
+    right = {"Authorization": "Bearer sésame".encode()}
+    assert httpx.get(path, headers=right).status_code == 200
+    assert httpx.get(f"{url}/v2/health/ready").status_code == 200
+
+
+def fail_with(url: str, **faults: Any) -> None:
+    assert httpx.put(f"{url}/faults", json=faults).status_code == 200
+
+
+def test_faults_come_when_asked_for_and_are_counted(url: str, rows: pl.DataFrame) -> None:
+    fail_with(url, error_rate=1, status=429, retry_after=7)
+    answer = ask(url, tensors(rows))
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "7")
+    assert httpx.get(f"{url}/v2/models/{usecase.NAME}").status_code == 200
+    fail_with(url, delay_seconds=0.3)
+    began = time.monotonic()
+    assert ask(url, tensors(rows)).status_code == 200
+    assert time.monotonic() - began > 0.3
+    fail_with(url)
+    assert httpx.get(f"{url}/faults").json()["delay_seconds"] == 0
+    assert ask(url, {}).status_code == 400
+    counts = httpx.get(f"{url}/faults/counts").json()
+    assert counts == {"requests": 3, "failed": 2, "rows": len(rows)}
+    assert httpx.put(f"{url}/faults", json={"error_rate": 2}).status_code == 422
+    assert httpx.put(f"{url}/faults", json={"delay": 2}).status_code == 422
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_nonsense_looks_right_and_is_wrong(
+    binary: bool, url: str, client: InferenceServerClient, rows: pl.DataFrame
+) -> None:
+    def scores() -> np.ndarray:
+        wanted = [InferRequestedOutput("score", binary_data=binary)]
+        asked = inputs(tensors(rows))
+        answer: np.ndarray = client.infer(usecase.NAME, asked, outputs=wanted).as_numpy("score")
+        return answer
+
+    right, found = scores(), {}
+    for nonsense in ("nan", "out_of_range", "constant", "short", "shuffled"):
+        fail_with(url, nonsense=nonsense)
+        found[nonsense] = scores()
+    assert np.isnan(found["nan"].astype(float)).all()
+    assert (found["out_of_range"] > 1).all()
+    assert len(np.unique(found["constant"])) == 1
+    assert len(found["short"]) == len(rows) - 1
+    assert (found["shuffled"] != right).any()
+    np.testing.assert_array_equal(np.sort(found["shuffled"], axis=0), np.sort(right, axis=0))
+    fail_with(url, nonsense="not_json")
+    answer = ask(url, tensors(rows))
+    assert (answer.status_code, answer.text[:6]) == (200, "<html>")
+
+
+def test_the_command_says_where_it_listens_and_has_no_faults_unless_told(lake: Lake) -> None:
+    command = [sys.executable, "-m", "serving", "--port", "0"]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": settings().registry}
+    with subprocess.Popen(
+        command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        try:
+            line = process.stdout.readline().decode()
+            (url,) = re.findall(r"http://127\.0\.0\.1:\d+", line)
+            wait_until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200)
+            answer = httpx.get(f"{url}/faults")
+            assert (answer.status_code, json.loads(answer.text)) == (404, {"error": "Not Found"})
+        finally:
+            process.terminate()
+        assert (process.stdout.read(), process.stderr.read()) == (b"", b"")
