@@ -1,12 +1,14 @@
 """HTTP requests that are sent again, ever later, and all end when the server is down."""
 
+import socket
 import ssl
-import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from threading import Event
+from threading import Event, Timer
+from typing import Any, Self
 
 import httpx
 from circuitbreaker import CircuitBreaker
@@ -30,6 +32,7 @@ RETRIED = {408, 425, 429}
 ATTEMPTS = 10
 FIRST_WAIT_SECONDS = 0.2
 MAX_ANSWER_BYTES = 1 << 26
+TOO_SLOW = "its answer did not end in time"
 
 
 @dataclass(frozen=True)
@@ -69,17 +72,34 @@ def endpoint(connection_id: str) -> Endpoint:
         ) from error
     if not found.host:
         raise BadData(f"The Airflow connection {connection_id!r} names no host. {advice}")
+    if "@" in found.host:  # where every message would show it
+        raise BadData(
+            f"The host of the Airflow connection {connection_id!r} holds a login: it has a field "
+            f"of its own. {advice}"
+        )
     scheme = "" if "://" in found.host else f"{found.schema or 'http'}://"
     port = f":{found.port}" if found.port else ""
-    extra = found.extra_dejson
-    headers = dict(extra.get("headers", {}))
+    extra = found.extra_dejson if isinstance(found.extra_dejson, dict) else {"headers": None}
+    headers, verify = extra.get("headers", {}), extra.get("verify", "")
+    verify = "" if verify is True else verify
+    if not (isinstance(headers, dict) and isinstance(verify, str)):
+        raise BadData(
+            f"The extra of the Airflow connection {connection_id!r} is no JSON object with "
+            f"`headers`, an object, and `verify`, the name of a file. {advice}"
+        )
+    headers = {name: str(value) for name, value in headers.items()}
     if found.password and not found.login:
         headers["Authorization"] = f"Bearer {found.password}"
+    if not all(value.isprintable() and value == value.strip() for value in headers.values()):
+        raise BadData(
+            f"The password or a header of the Airflow connection {connection_id!r} holds a line "
+            f"break, or a blank at its end. {advice}"
+        )
     return Endpoint(
         url=f"{scheme}{found.host.rstrip('/')}{port}",
         headers=headers,
         auth=(found.login, found.password or "") if found.login else None,
-        verify=str(extra.get("verify", "")),
+        verify=verify,
     )
 
 
@@ -89,6 +109,37 @@ class NotNow(Exception):
     def __init__(self, reason: str, retry_after: float | None = None):
         super().__init__(reason)
         self.retry_after = retry_after
+
+
+class _Deadline:
+    """Cuts the connection of one request when its time is over: httpx bounds only each step."""
+
+    def __init__(self, seconds: float):
+        self.passed = False
+        self._stream: Any = None
+        self._timer = Timer(seconds, self._cut)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def trace(self, event: str, facts: dict[str, Any]) -> None:
+        """See every step that httpx takes."""
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            self._stream = facts["return_value"]
+            if self.passed:
+                self._cut()
+
+    def _cut(self) -> None:
+        self.passed = True
+        if self._stream is not None:
+            with suppress(OSError):  # it is closed
+                # Not TLS's own, which takes the connection apart under the thread that reads it.
+                socket.socket.shutdown(self._stream.get_extra_info("socket"), socket.SHUT_RDWR)
 
 
 class PatientClient:
@@ -102,6 +153,7 @@ class PatientClient:
     def __init__(self, at: Endpoint):
         self.at = at
         self._given_up = Event()
+        self._why: ServerDown | None = None
         self._breaker = CircuitBreaker(
             failure_threshold=settings().remote_breaker_failures,
             recovery_timeout=3600,  # longer than any task that might see it
@@ -110,27 +162,42 @@ class PatientClient:
         try:
             self._http = httpx.Client(
                 base_url=at.url,
-                headers=at.headers,
+                # Nothing compressed: a kilobyte may become a gigabyte.
+                headers={"Accept-Encoding": "identity", **at.headers},
                 auth=at.auth,
                 verify=ssl.create_default_context(cafile=at.verify) if at.verify else True,
-                limits=httpx.Limits(max_connections=settings().remote_in_flight),
+                limits=httpx.Limits(
+                    max_connections=settings().remote_in_flight,
+                    max_keepalive_connections=0,  # each request can cut its own, and no other
+                ),
                 timeout=settings().remote_timeout_seconds,
             )
-        except (OSError, ValueError, TypeError, httpx.InvalidURL) as error:
+        except OSError as error:
+            raise self._refused(f"cannot be asked: {at.verify}: {first_line(error)}") from error
+        except (ValueError, TypeError, httpx.InvalidURL) as error:
             raise self._refused(f"cannot be asked: {first_line(error)}") from error
 
     def close(self) -> None:
         """Close all connections."""
         self._http.close()
 
-    def give_up(self) -> None:
-        """Send nothing more; requests that wait to be sent again fail now."""
+    def give_up(self, why: ServerDown | None = None) -> None:
+        """Send nothing more; requests that wait to be sent again fail now, for the same reason."""
+        self._why = self._why or why
         self._given_up.set()
 
     def ask(
-        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        retried: Collection[int] = RETRIED,
     ) -> tuple[bytes, Mapping[str, str]]:
         """Send a request until it is answered with success.
+
+        Args:
+            retried: statuses below 500 after which it is sent again.
 
         Returns:
             Body and headers of the answer.
@@ -147,50 +214,75 @@ class PatientClient:
             reraise=True,
         )
         try:
-            return retrying(self._try, method, path, body, headers or {})
+            return retrying(self._try, method, path, body, headers or {}, retried)
         except NotNow as failure:
-            raise self._down(str(failure)) from failure
+            down = self._down(str(failure))
+            self.give_up(down)
+            raise down from failure
 
     def _try(
-        self, method: str, path: str, body: bytes, headers: Mapping[str, str]
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        retried: Collection[int],
     ) -> tuple[bytes, Mapping[str, str]]:
         if self._given_up.is_set():
-            failures = f"{self._breaker.failure_count} failures in a row"
-            raise self._down(f"{failures}, the last: {self._breaker.last_failure}")
+            if self._why is None:
+                raise self._down("another request was in vain")
+            raise ServerDown(str(self._why), self._why.retry_after)
         try:
             with self._breaker:
-                return self._send(method, path, body, headers)
+                return self._send(method, path, body, headers, retried)
         except NotNow as failure:
-            if self._breaker.opened:
-                self.give_up()
             if (failure.retry_after or 0) > settings().remote_max_wait_seconds:
-                raise self._down(str(failure), failure.retry_after) from failure
-            raise
+                down = self._down(str(failure), failure.retry_after)
+            elif self._breaker.opened:
+                many = settings().remote_breaker_failures
+                down = self._down(f"{many} failures in a row, the last: {failure}")
+            else:
+                raise
+            self.give_up(down)
+            raise down from failure
 
     def _send(
-        self, method: str, path: str, body: bytes, headers: Mapping[str, str]
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        retried: Collection[int],
     ) -> tuple[bytes, Mapping[str, str]]:
-        began, content = time.monotonic(), bytearray()
+        content, deadline = bytearray(), _Deadline(settings().remote_timeout_seconds)
+        options: dict[str, Any] = {"extensions": {"trace": deadline.trace}}
         try:
-            with self._http.stream(method, path, content=body, headers=headers) as answer:
-                for block in answer.iter_bytes():
+            with (
+                deadline,
+                self._http.stream(method, path, content=body, headers=headers, **options) as answer,
+            ):
+                for block in answer.iter_raw():
                     content += block
-                    if time.monotonic() - began > settings().remote_timeout_seconds:
-                        raise NotNow("its answer did not end in time")
                     if len(content) > MAX_ANSWER_BYTES:
                         raise self._refused(f"answers with more than {MAX_ANSWER_BYTES:,} bytes")
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise self._refused(f"cannot be asked: {first_line(error)}") from error
+        except httpx.LocalProtocolError:  # whose text shows the header, be it a password
+            raise self._refused("cannot be asked: a header of ours is none") from None
         except httpx.TransportError as error:
+            if deadline.passed:
+                raise NotNow(TOO_SLOW) from error
             if (untrusted := _tls_error(error)) is not None:
                 raise self._refused(f"is not trusted: {untrusted}") from error
             raise NotNow(f"{type(error).__name__} {first_line(error)}") from error
-        except httpx.DecodingError as error:
-            raise self._refused(f"answers with what cannot be read: {error}") from error
+        if deadline.passed:
+            raise NotNow(TOO_SLOW)
         if answer.is_success:
+            if (coding := answer.headers.get("Content-Encoding", "identity")) != "identity":
+                raise self._refused(f"answers in the encoding {coding!r}, which was not asked for")
             return bytes(content), answer.headers
         said = f"{answer.status_code} {content[:300].decode(errors='replace')!r}"
-        if answer.is_server_error or answer.status_code in RETRIED:
+        if answer.is_server_error or answer.status_code in retried:
             raise NotNow(f"it answers {said}", _retry_after(answer.headers.get("Retry-After")))
         if answer.is_redirect:
             target = answer.headers.get("Location")
@@ -207,16 +299,24 @@ class PatientClient:
                 retry_after = None
                 again += ", which is too long (ML_REMOTE_MAX_RETRY_AFTER_SECONDS)"
         return ServerDown(
-            f"The model server at {self.at.url} is down: {reason}{again}. Only what it had scored "
-            "completely is kept. Look at the server; clear this run to have it asked again.",
+            f"The model server at {self.at.url} is down: {self._hide(reason)}{again}. Only what it "
+            "had scored completely is kept. Look at the server; clear this run to have it asked "
+            "again.",
             retry_after,
         )
 
     def _refused(self, what: str) -> BadData:
         return BadData(
-            f"The model server at {self.at.url} {what}. Asking again would change nothing. Mend "
-            "the server or its Airflow connection, then clear this run."
+            f"The model server at {self.at.url} {self._hide(what)}. Asking again would change "
+            "nothing. Mend the server or its Airflow connection, then clear this run."
         )
+
+    def _hide(self, text: str) -> str:
+        """Without our secrets, which a server may repeat in its answer."""
+        secrets = [*self.at.headers.values(), *(self.at.auth or ())[1:]]
+        for secret in secrets:
+            text = text.replace(secret.removeprefix("Bearer ") or "***", "***")
+        return text
 
 
 def _seconds_to_wait(state: RetryCallState) -> float:
@@ -234,7 +334,7 @@ def _retry_after(text: str | None) -> float | None:
     """Seconds that a `Retry-After` header asks for, given as a number or as a date."""
     if text is None:
         return None
-    if text.strip().isdigit():
+    if text.isascii() and text.strip().isdigit():
         return float(text)
     try:
         moment = parsedate_to_datetime(text)
@@ -246,6 +346,7 @@ def _retry_after(text: str | None) -> float | None:
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """What is wrong with a certificate or its server's TLS; not that a connection was cut."""
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
-    return error
+    return None if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) else error

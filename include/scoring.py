@@ -281,13 +281,17 @@ def assemble(lake: Lake, features_reference: str, chunks: list[Chunk], paths: li
 
 @dataclass(frozen=True)
 class OutputCheck:
-    """What was found in a day's predictions: `rows == scored + rejected`."""
+    """What was found in a day's predictions: `rows == scored + rejected`.
+
+    Attributes:
+        psi: against the model's holdout; None if they are not those of one model.
+    """
 
     rows: int
     scored: int
     rejected: int
     mean: float
-    psi: float
+    psi: float | None
 
 
 def check_outputs(
@@ -316,7 +320,7 @@ def check_outputs(
         breaches.append(f"{wrong} scores are missing, NaN or outside 0 to 1")
     if twice := int(scored.select(KEY).is_duplicated().sum()):
         breaches.append(f"{twice} rows share their key with another")
-    psi = 0.0
+    psi = None
     if not len(scored):
         breaches.append("there is not one score")
     elif not wrong and model is not None:

@@ -113,20 +113,23 @@ def ensemble_faults(lake: Lake) -> list[str]:
 
 def show_ensemble(lake: Lake, console: Console) -> None:
     """Print who has scored the ensemble's days."""
-    table = Table("Day", title="The ensemble: mean score of each member")
-    for heading in (*(member.name for member in MEMBERS), "average", "AUC"):
-        table.add_column(heading.replace("_", " "), justify="right", min_width=8)
+    table = Table("Mean score of", title="The ensemble")
+    columns = []
     for day in (WHOLE_DAY, MAIMED_DAY):
         key = day.isoformat()
+        table.add_column(key, justify="right")
         version = lake.current(ENSEMBLE, key)
         answers = version.manifest().metadata["answers"]
         predictions = version.read("predictions")
         means = [
-            f"{answers[member.name]['mean']:.3f}" if member.name in answers else "[red]down[/]"
+            _text(answers[member.name]["mean"]) if member.name in answers else "[red]down[/]"
             for member in MEMBERS
         ]
         average = float(predictions["score"].to_numpy().mean())
-        table.add_row(key, *means, _text(average), _text(auc(lake, key, predictions)))
+        columns.append([*means, _text(average), _text(auc(lake, key, predictions))])
+    names = [*(member.name for member in MEMBERS), "their average", "AUC of the average"]
+    for row in zip(names, *columns, strict=True):
+        table.add_row(*row)
     console.print(table)
 
 

@@ -177,18 +177,28 @@ def _launch(
     return process
 
 
-def start_model_server(data: Path | None = None, extra: dict[str, str] | None = None) -> None:
-    """Start the model server beside an Airflow, on the port that its connection leads to."""
-    home = (data or data_folder()).resolve() / "airflow"
+def start_model_server(
+    data: Path, extra: dict[str, str] | None = None, faults: bool = False
+) -> str:
+    """Start the model server beside an Airflow, on the port that its connection leads to.
+
+    Args:
+        faults: whether it can be told to fail.
+
+    Returns:
+        Its address.
+    """
+    home = data.resolve() / "airflow"
     ports, _ = _read_state(home)
     env = environment(home.parent, ports["port"], ports["server_port"], extra=extra)
-    command = ["serving", "--port", str(ports["server_port"])]
+    command = ["serving", "--port", str(ports["server_port"]), *(["--faults"] if faults else [])]
     _launch(home, MODEL_SERVER, command, env, ports)
+    return _url(ports["server_port"])
 
 
-def stop_model_server(data: Path | None = None) -> None:
+def stop_model_server(data: Path) -> None:
     """End the model server, as if it had failed."""
-    home = (data or data_folder()).resolve() / "airflow"
+    home = data.resolve() / "airflow"
     _, leaders = _read_state(home)
     if MODEL_SERVER in leaders and (process := leaders[MODEL_SERVER].process()):
         send(process, signal.SIGKILL)

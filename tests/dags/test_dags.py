@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from include.contract import Member
+from include.usecase.members import MEMBERS
+
 REPO = Path(__file__).resolve().parents[2]
 DAGS = REPO / "dags"
 
@@ -27,6 +30,9 @@ def describe(task):
         "owner": task.owner,
         "doc": task.doc_md,
         "callback": bool(task.has_on_failure_callback),
+        "pool": task.pool,
+        "timeout": task.execution_timeout and task.execution_timeout.total_seconds(),
+        "trigger_rule": task.trigger_rule,
     }
 print(json.dumps({
     "errors": {str(file): error for file, error in bag.import_errors.items()},
@@ -143,6 +149,55 @@ def test_batch_inference_scores_each_validated_partition_in_chunks(dags: dict[st
         "check_outputs": ["publish"],
         "publish": [],
     }
+
+
+def test_ensemble_inference_scores_each_member_apart_and_goes_on_without_those_that_fail(
+    dags: dict[str, Any],
+) -> None:
+    dag = dags["ensemble_inference"]
+    assert dag["timetable"] == "PartitionedAssetTimetable"
+    names = [member.name for member in MEMBERS]
+    for member in MEMBERS:
+        for step in ("plan", "score", "check"):
+            task = dag["tasks"][f"{member.name}.{step}"]
+            assert task["pool"] == member.pool, "no member takes the slots of another"
+            assert task["retries"] == member.retries
+            assert task["timeout"] == 60 * member.minutes
+    assert dag["tasks"]["call_roll"]["trigger_rule"] == "all_done"
+    groups = {
+        f"{name}.{task}": [f"{name}.{after}" for after in followers] + others
+        for name in names
+        for task, followers, others in [
+            ("plan", ["check", "score[]"], []),
+            ("score[]", ["check"], []),
+            ("check", [], ["call_roll"]),
+        ]
+    }
+    assert shape(dag) == {
+        **groups,
+        "resolve_champion": [f"{m.name}.plan" for m in by_name() if m.kind == "registry"],
+        "preprocess": sorted(
+            [
+                "call_roll", "check_outputs", "combine", "fall_back", "publish",
+                *(f"{name}.{task}" for name in names for task in ("check", "plan")),
+            ]
+        ),
+        "call_roll": ["choose", "combine", "fall_back", "publish"],
+        "choose": ["combine", "fall_back"],
+        "combine": ["check_outputs"],
+        "fall_back": ["check_outputs"],
+        "check_outputs": ["publish"],
+        "publish": [],
+    }  # fmt: skip
+
+
+def by_name() -> list[Member]:
+    return sorted(MEMBERS, key=lambda member: member.name)
+
+
+def test_every_pool_that_a_task_wants_is_made_when_airflow_starts(tasks: dict[str, Any]) -> None:
+    made = {"default_pool", *(member.pool for member in MEMBERS)}
+    assert {task["pool"] for task in tasks.values()} == made
 
 
 def test_model_retraining_promotes_only_what_was_judged_and_registered(

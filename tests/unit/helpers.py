@@ -1,20 +1,24 @@
 """Steps that many tests take."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import httpx
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import uvicorn
 
 from include import scoring, validation
 from include.errors import BadData, PipelineError
 from include.lake import Lake, Part, Version
 from include.registry import ModelVersion
+from serving import app
 
 
 def landed(lake: Lake, input_name: str, key: str, table: str = "validated") -> Path:
@@ -99,3 +103,29 @@ def watched(read: Callable[[], object], pause: float = 0.01) -> Iterator[list[ob
     for failure in failures:
         raise failure
     assert seen
+
+
+@contextmanager
+def running(faults: bool = False, ready: bool = True) -> Iterator[str]:
+    """A model server on a port of its own; gives its address."""
+    config = uvicorn.Config(app.create_app(faults), port=0, log_level="warning")
+    server = uvicorn.Server(config)
+    thread = Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        url = f"http://127.0.0.1:{port}"
+        if ready:
+            wait_until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200)
+        yield url
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)

@@ -8,16 +8,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 
 import httpx
 import numpy as np
 import polars as pl
 import pytest
-import uvicorn
 from mlflow import MlflowClient
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
@@ -28,34 +26,9 @@ from include.settings import PROJECT, settings
 from include.usecase import features
 from serving import app, models
 from tests.unit.conftest import OLD_DAY, History
+from tests.unit.helpers import running, wait_until
 
 INFER = f"/v2/models/{usecase.NAME}/infer"
-
-
-@contextmanager
-def running(faults: bool = False, ready: bool = True) -> Iterator[str]:
-    """A server on a port of its own; gives its address."""
-    config = uvicorn.Config(app.create_app(faults), port=0, log_level="warning")
-    server = uvicorn.Server(config)
-    thread = Thread(target=server.run)
-    thread.start()
-    try:
-        wait_until(lambda: server.started)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        url = f"http://127.0.0.1:{port}"
-        if ready:
-            wait_until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200)
-        yield url
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -1,0 +1,116 @@
+"""The ensemble on a real Airflow, with a real model server that is stopped, and told to fail."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from include import registry, usecase
+from include.ensemble import TABLE
+from include.lake import Lake
+from include.usecase.members import MEMBERS
+from include.usecase.schema import KEY
+from local import embedded
+from local.client import Airflow, poll
+
+DAY = "2013-01-21"
+
+
+@pytest.fixture(autouse=True)
+def on(airflow: Airflow, champion: registry.ModelVersion) -> Iterator[None]:
+    """The DAG is on for these tests only: in others every validated day would start it."""
+    airflow.unpause("ensemble_inference")
+    yield
+    airflow.pause("ensemble_inference")
+
+
+@pytest.fixture
+def server(airflow: Airflow, data: Path) -> Iterator[str]:
+    """The model server, which can be told to fail; as it was afterwards."""
+    embedded.stop_model_server(data)
+    url = embedded.start_model_server(data, faults=True)
+    poll(lambda: is_ready(url), timeout=60)
+    yield url
+    embedded.stop_model_server(data)
+    embedded.start_model_server(data)
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/v2/health/ready").is_success
+    except httpx.TransportError:
+        return False
+
+
+def score(airflow: Airflow, lake: Lake) -> tuple[dict[str, str], dict[str, Any]]:
+    """Run the ensemble for a day. Returns the states of its tasks and what the day says of it."""
+    run_id = airflow.trigger("ensemble_inference", partition_key=DAY)
+    assert airflow.wait("ensemble_inference", run_id) == "success"
+    published = lake.current(TABLE, DAY)
+    rows, facts = published.read("predictions"), published.manifest().metadata
+    assert facts["dag_run"] == run_id
+    assert len(rows) == len(lake.current("validated", DAY).read("flights"))
+    assert not rows.select(KEY).is_duplicated().any()
+    return states(airflow, run_id), facts
+
+
+def states(airflow: Airflow, run_id: str) -> dict[str, str]:
+    """State of each task, of mapped ones that of the last."""
+    return {
+        task["task_id"]: task["state"]
+        for task in airflow.task_instances("ensemble_inference", run_id)
+    }
+
+
+def test_all_members_answer_and_then_one_is_down_and_the_others_never_notice(
+    airflow: Airflow, lake: Lake, data: Path, server: str
+) -> None:
+    found, facts = score(airflow, lake)
+    assert facts["fallback"] == "ensemble"
+    assert sorted(facts["answers"]) == sorted(member.name for member in MEMBERS)
+    assert found["fall_back"] == "skipped"
+
+    embedded.stop_model_server(data)
+    found, facts = score(airflow, lake)
+    assert facts["fallback"] == "ensemble"
+    assert list(facts["absent"]) == ["remote"]
+    assert "Connection refused" in facts["absent"]["remote"]
+    assert {task for task, state in found.items() if "failed" in state} == {
+        "remote.plan", "remote.score", "remote.check"
+    }  # fmt: skip
+
+
+def test_a_server_that_says_when_to_come_back_is_asked_then_and_holds_no_worker_meanwhile(
+    airflow: Airflow, lake: Lake, server: str
+) -> None:
+    busy = {"error_rate": 1, "status": 503, "retry_after": 8}
+    httpx.put(f"{server}/faults", json=busy).raise_for_status()
+    run_id = airflow.trigger("ensemble_inference", partition_key=DAY)
+    poll(lambda: states(airflow, run_id)["remote.score"] == "up_for_retry", timeout=60)
+    httpx.put(f"{server}/faults", json={}).raise_for_status()
+    assert airflow.wait("ensemble_inference", run_id) == "success"
+    facts = lake.current(TABLE, DAY).manifest().metadata
+    assert "remote" in facts["answers"]
+    assert "wants to be asked again in 8 s" in airflow.log(
+        "ensemble_inference", run_id, "remote.score", map_index=0
+    )
+
+
+def test_with_every_model_out_of_reach_each_segment_gets_its_base_rate(
+    airflow: Airflow, lake: Lake, data: Path, champion: registry.ModelVersion, server: str
+) -> None:
+    embedded.stop_model_server(data)
+    with registry.connection() as client:
+        client.delete_registered_model_alias(usecase.NAME, registry.CHAMPION)
+    try:
+        found, facts = score(airflow, lake)
+    finally:
+        with registry.connection() as client:
+            client.set_registered_model_alias(usecase.NAME, registry.CHAMPION, champion.version)
+    assert facts["fallback"] == "base rate"
+    assert found["combine"] == "skipped"
+    assert "There is no champion" in facts["absent"]["xgboost"]
+    assert facts["lacking"] == "0 member(s) answered, 2 have to"
+    assert "There is no champion" in facts["failed"]["champion"]

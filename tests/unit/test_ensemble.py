@@ -1,0 +1,473 @@
+"""Members that score apart from each other, what is made of those that answer, and what if not."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlflow import MlflowClient
+
+from include import ensemble, fallback, promotion, registry, scoring, usecase
+from include.contract import Member
+from include.ensemble import LEVELS, Answer, RollCall, Scored
+from include.errors import BadData, DependencyDown, MissingData, PipelineError, ServerDown
+from include.lake import Lake
+from include.registry import ModelVersion
+from include.scoring import Chunk
+from include.usecase import features
+from include.usecase.members import MEMBERS
+from include.usecase.schema import KEY
+from tests.unit.conftest import OLD_DAY, History
+from tests.unit.helpers import infer, running
+
+BY_NAME = {member.name: member for member in MEMBERS}
+REMOTE = BY_NAME["remote"]
+
+# --- The combination ------------------------------------------------------------------------------
+
+probability = st.floats(0, 1, width=32)
+weight = st.floats(0.125, 8)
+
+
+@st.composite
+def asked(draw: st.DrawFn) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Scores and weights of one to five members."""
+    rows = draw(st.integers(1, 6))
+    names = draw(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=5, unique=True))
+    columns = st.lists(probability, min_size=rows, max_size=rows)
+    scores = {name: np.array(draw(columns), np.float32) for name in names}
+    return scores, {name: draw(weight) for name in names}
+
+
+Asked = tuple[dict[str, np.ndarray], dict[str, float]]
+
+
+@given(asked())
+def test_the_average_lies_between_the_least_and_the_greatest_score(members: Asked) -> None:
+    scores, weights = members
+    found, all_scores = ensemble.combine(scores, weights), np.array(list(scores.values()))
+    assert found.dtype == np.float32
+    assert found.shape == all_scores.shape[1:]
+    assert (all_scores.min(axis=0) - 1e-6 <= found).all()
+    assert (found <= all_scores.max(axis=0) + 1e-6).all()
+
+
+@given(asked(), st.randoms())
+def test_the_order_of_members_does_not_matter_to_the_last_bit(members: Asked, random: Any) -> None:
+    scores, weights = members
+    names = random.sample(list(scores), len(scores))
+    again = ensemble.combine({name: scores[name] for name in names}, weights)
+    assert np.array_equal(again, ensemble.combine(scores, weights))
+
+
+@given(asked(), st.floats(0.5, 100))
+def test_weights_are_shares_of_their_sum(members: Asked, factor: float) -> None:
+    scores, weights = members
+    assert sum(ensemble.normalized(weights).values()) == pytest.approx(1)
+    scaled = {name: factor * value for name, value in weights.items()}
+    assert np.allclose(
+        ensemble.combine(scores, scaled), ensemble.combine(scores, weights), atol=1e-6
+    )
+
+
+@given(asked(), probability)
+def test_a_missing_member_is_a_member_without_weight(members: Asked, score: float) -> None:
+    scores, weights = members
+    rows = len(next(iter(scores.values())))
+    more = {**scores, "z": np.full(rows, score, np.float32)}
+    assert np.allclose(
+        ensemble.combine(more, {**weights, "z": 0.0}), ensemble.combine(scores, weights), atol=1e-6
+    )
+
+
+@given(asked(), st.data())
+def test_who_scores_higher_never_lowers_the_average(members: Asked, data: st.DataObject) -> None:
+    scores, weights = members
+    name = data.draw(st.sampled_from(sorted(scores)))
+    rise = data.draw(probability)
+    higher = {**scores, name: scores[name] + (1 - scores[name]) * np.float32(rise)}
+    assert (ensemble.combine(higher, weights) >= ensemble.combine(scores, weights) - 1e-6).all()
+
+
+@given(asked())
+def test_members_that_agree_are_believed(members: Asked) -> None:
+    scores, weights = members
+    one = next(iter(scores.values()))
+    assert np.allclose(ensemble.combine(dict.fromkeys(scores, one), weights), one, atol=1e-6)
+
+
+@pytest.mark.parametrize("weights", [{"a": 0.0}, {"a": -1.0}, {"a": float("nan")}, {}])
+def test_without_a_weight_there_is_no_average(weights: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="one of them more"):
+        ensemble.combine({name: np.ones(2) for name in weights}, weights)
+
+
+# --- One member -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def day(lake: Lake) -> str:
+    """A reference to the features of a real day."""
+    return scoring.preprocess(lake, OLD_DAY)
+
+
+@pytest.fixture
+def server(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A model server that can be told to fail, to which the connection leads."""
+    with running(faults=True) as url:
+        connect_to(url, monkeypatch)
+        yield url
+
+
+def connect_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = json.dumps({"conn_type": "http", "host": url})
+    monkeypatch.setenv(f"AIRFLOW_CONN_{REMOTE.connection.upper()}", connection)
+
+
+def tell(url: str, **faults: Any) -> None:
+    httpx.put(f"{url}/faults", json=faults).raise_for_status()
+
+
+def ask(lake: Lake, day: str, member: Member, champion: ModelVersion | None) -> Answer:
+    """All steps of one member."""
+    chunks = [Chunk(**chunk) for chunk in ensemble.plan(lake, day, member, champion)]
+    paths = [ensemble.score(lake, member, chunk) for chunk in chunks]
+    return ensemble.check(lake, day, member, chunks, paths)
+
+
+def ask_all(lake: Lake, day: str, champion: ModelVersion | None) -> RollCall:
+    """All members, as the DAG does it: what one of them raises is why it is missing."""
+    answers: dict[str, dict[str, Any] | None] = {}
+    why = {}
+    for member in MEMBERS:
+        try:
+            answers[member.name] = asdict(ask(lake, day, member, champion))
+        except Exception as error:
+            answers[member.name], why[member.name] = None, f"{type(error).__name__}: {error}"
+    return ensemble.call_roll(answers, why)
+
+
+def test_every_member_scores_as_its_own_model_does(
+    lake: Lake, day: str, history: History, server: str, configure: Callable[..., None]
+) -> None:
+    configure(chunk_rows=300, batch_rows=128, remote_batch_rows=50)
+    rows = lake.version(day).read("features")
+    models = {**registry.members(history.champion), "remote": history.champion}
+    for name, model in models.items():
+        answer = ask(lake, day, BY_NAME[name], history.champion)
+        expected = registry.load(model).predict_proba(rows)[:, 1]
+        assert np.allclose(ensemble.read_scores(lake, answer.paths), expected, atol=1e-6)
+        assert answer.version == model.version
+        assert answer.rows == len(rows)
+
+
+def test_a_retry_asks_the_server_only_for_the_chunks_that_it_lacks(
+    lake: Lake, history: History, server: str, configure: Callable[..., None]
+) -> None:
+    configure(chunk_rows=300, batch_rows=300)
+    day = scoring.preprocess(lake, OLD_DAY)
+    chunks = [Chunk(**chunk) for chunk in ensemble.plan(lake, day, REMOTE, None)]
+    assert len(chunks) > 2
+    ensemble.score(lake, REMOTE, chunks[0])
+    before = httpx.get(f"{server}/faults/counts").json()["rows"]
+    for _ in range(2):
+        for chunk in chunks:
+            ensemble.score(lake, REMOTE, chunk)
+    asked_for = httpx.get(f"{server}/faults/counts").json()["rows"] - before
+    rest = chunks[1:]
+    assert asked_for == sum(chunk.rows + min(chunk.rows, 64) for chunk in rest)
+
+
+def test_one_request_in_five_fails_and_every_row_is_scored_once(
+    lake: Lake, day: str, history: History, server: str, configure: Callable[..., None]
+) -> None:
+    configure(remote_batch_rows=20, remote_max_wait_seconds=0.05, remote_breaker_failures=20)
+    tell(server, error_rate=0.2)
+    answer = ask(lake, day, REMOTE, history.champion)
+    assert httpx.get(f"{server}/faults/counts").json()["failed"] > 0
+    rows = lake.version(day).read("features")
+    expected = registry.load(history.champion).predict_proba(rows)[:, 1]
+    assert np.allclose(ensemble.read_scores(lake, answer.paths), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("nonsense", ["nan", "out_of_range", "constant", "short", "not_json"])
+def test_a_server_that_answers_nonsense_is_as_good_as_down(
+    nonsense: str, lake: Lake, day: str, history: History, server: str
+) -> None:
+    tell(server, nonsense=nonsense)
+    with pytest.raises(BadData):
+        ask(lake, day, REMOTE, history.champion)
+
+
+def test_rows_that_a_server_mixes_up_are_noticed(lake: Lake, day: str, server: str) -> None:
+    tell(server, nonsense="shuffled")
+    with pytest.raises(BadData, match="asked for in reverse, have other scores"):
+        ask(lake, day, REMOTE, None)
+
+
+def test_a_member_whose_version_was_deleted_says_so_at_once(
+    lake: Lake, day: str, history: History, own_registry: Path
+) -> None:
+    gone = registry.members(history.champion)["logistic_regression"]
+    MlflowClient().delete_model_version(gone.name, gone.version)
+    with pytest.raises(BadData, match=f"{gone} is gone from the registry"):
+        ask(lake, day, BY_NAME["logistic_regression"], history.champion)
+
+
+def test_a_member_that_was_not_trained_with_the_champion_is_missing(
+    lake: Lake, day: str, history: History
+) -> None:
+    newer = Member("neural_network", "registry")
+    with pytest.raises(BadData, match="No neural_network was trained with the champion"):
+        ask(lake, day, newer, history.champion)
+
+
+def test_a_member_far_from_its_usual_distribution_is_as_good_as_down(
+    lake: Lake, day: str, history: History
+) -> None:
+    member = BY_NAME["xgboost"]
+    chunks = [Chunk(**chunk) for chunk in ensemble.plan(lake, day, member, history.champion)]
+    turned = [score_turned_round(lake, chunk) for chunk in chunks]
+    with pytest.raises(BadData, match="answers wrongly for") as failure:
+        ensemble.check(lake, day, member, chunks, turned)
+    assert "PSI against what they usually are" in str(failure.value)
+
+
+def score_turned_round(lake: Lake, chunk: Chunk) -> str:
+    right = scoring.predictor(ModelVersion(chunk.model, chunk.version, chunk.run_id))
+    return scoring.score_chunk(lake, chunk, lambda batch: 1 - right(batch))
+
+
+def test_a_remote_members_own_past_says_what_is_usual_for_it(
+    lake: Lake, history: History, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("2013-02-18", "2013-02-19"):
+        day = scoring.preprocess(lake, key)
+        publish(lake, day, ask_all(lake, day, history.champion))
+    day = scoring.preprocess(lake, OLD_DAY)
+    assert ask(lake, day, REMOTE, None).psi == pytest.approx(0, abs=2)
+    right = scoring.predictor(history.champion)
+    chunks = [Chunk(**chunk) for chunk in ensemble.plan(lake, day, REMOTE, None)]
+    monkeypatch.setattr(ensemble.remote.ModelServer, "predict", lambda _, rows, __: 1 - right(rows))
+    monkeypatch.setattr(ensemble.remote.ModelServer, "check_order", lambda *_: None)
+    paths = [ensemble.score(lake, REMOTE, replace(chunk, run_id="other")) for chunk in chunks]
+    with pytest.raises(BadData, match="what they usually are"):
+        ensemble.check(lake, day, REMOTE, chunks, paths)
+
+
+def test_at_first_a_remote_member_is_held_to_the_champions_predictions(
+    lake: Lake, day: str, history: History, server: str
+) -> None:
+    assert ask(lake, day, REMOTE, None).psi is None, "nothing is known yet"
+    infer(lake, "2013-02-19", history.champion)
+    assert ask(lake, day, REMOTE, None).psi is not None
+
+
+# --- All of them ----------------------------------------------------------------------------------
+
+
+def answers(*names: str) -> dict[str, dict[str, Any] | None]:
+    given = asdict(Answer("model", "1", [], 10, 0.2, None))
+    return {member.name: given if member.name in names else None for member in MEMBERS}
+
+
+def test_two_of_four_are_enough_and_the_others_have_a_reason() -> None:
+    roll = ensemble.call_roll(answers("xgboost", "remote"), {"logistic_regression": "it is gone"})
+    assert roll.lacking == ""
+    assert roll.absent["logistic_regression"] == "it is gone"
+    assert "ended without a word" in roll.absent["hist_gradient_boosting"]
+
+
+def test_below_the_quorum_there_is_no_ensemble(configure: Callable[..., None]) -> None:
+    assert ensemble.call_roll(answers("xgboost"), {}).lacking == "1 member(s) answered, 2 have to"
+    configure(ensemble_quorum=1)
+    assert ensemble.call_roll(answers("xgboost"), {}).lacking == ""
+
+
+def test_without_a_required_member_there_is_no_ensemble(
+    configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = answers("xgboost", "hist_gradient_boosting")
+    configure(ensemble_required="remote, xgboost")
+    assert ensemble.call_roll(given, {}).lacking == "required, and missing: remote"
+    configure(ensemble_required="")
+    demanding = [replace(member, required=member.kind == "remote") for member in MEMBERS]
+    monkeypatch.setattr(ensemble, "MEMBERS", demanding)
+    assert ensemble.call_roll(given, {}).lacking == "required, and missing: remote"
+
+
+def publish(lake: Lake, day: str, roll: RollCall, champion: ModelVersion | None = None) -> Scored:
+    """All steps after the members."""
+    if roll.lacking:
+        scored = fallback.fall_back(lake, day, roll, champion)
+    else:
+        scored = ensemble.combine_day(lake, day, roll)
+    check = scoring.check_outputs(lake, scored.predictions, day, None)
+    ensemble.publish(lake, scored, check, day, roll, "a test")
+    return scored
+
+
+def published(lake: Lake) -> tuple[pl.DataFrame, dict[str, Any]]:
+    version = lake.current(ensemble.TABLE, OLD_DAY)
+    return version.read("predictions"), version.manifest().metadata
+
+
+def test_every_row_carries_its_members_and_the_run_why_one_is_missing(
+    lake: Lake,
+    day: str,
+    history: History,
+    unused_port: int,
+    configure: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    configure(remote_give_up_seconds=0.2)
+    connect_to(f"http://127.0.0.1:{unused_port}", monkeypatch)
+    publish(lake, day, ask_all(lake, day, history.champion))
+    rows, facts = published(lake)
+    known = lake.version(day).read("features")
+    assert rows.select(KEY).equals(known.select(KEY))
+    assert rows["members"].unique().to_list() == [
+        "hist_gradient_boosting:1 logistic_regression:1 xgboost:1"
+    ]
+    assert rows["fallback"].unique().to_list() == [0]
+    assert rows["score_remote"].null_count() == len(rows)
+    columns = [rows[f"score_{name}"].to_numpy() for name in registry.members(history.champion)]
+    assert np.allclose(rows["score"].to_numpy(), np.mean(columns, axis=0), atol=1e-6)
+    assert facts["fallback"] == "ensemble"
+    assert facts["answers"]["xgboost"]["share"] == pytest.approx(1 / 3)
+    assert list(facts["absent"]) == ["remote"]
+    assert f"model server at http://127.0.0.1:{unused_port} is down" in facts["absent"]["remote"]
+
+
+def test_two_members_with_the_same_wrong_constant_do_not_outvote_the_others(
+    lake: Lake, day: str, history: History, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = scoring.predictor
+
+    def wrong(model: ModelVersion) -> scoring.Predict:
+        if model.name.endswith(".logistic_regression"):
+            return lambda batch: np.full(batch.num_rows, 0.5, np.float32)
+        return right(model)
+
+    monkeypatch.setattr(scoring, "predictor", wrong)
+    tell(server, nonsense="constant")
+    roll = ask_all(lake, day, history.champion)
+    assert sorted(roll.answers) == ["hist_gradient_boosting", "xgboost"]
+    assert all("every score is 0.5" in why for why in roll.absent.values())
+
+
+# --- The fallback ---------------------------------------------------------------------------------
+
+NOBODY = RollCall({}, {member.name: "it is down" for member in MEMBERS}, "0 answered, 2 have to")
+
+
+def test_the_champion_alone_stands_in_and_every_row_says_so(
+    lake: Lake, day: str, history: History
+) -> None:
+    scored = publish(lake, day, NOBODY, history.champion)
+    rows, facts = published(lake)
+    known = lake.version(day).read("features")
+    expected = registry.load(history.champion).predict_proba(known)[:, 1]
+    assert np.allclose(rows["score"].to_numpy(), expected, atol=1e-6)
+    assert scored.level == 1
+    assert rows["fallback"].unique().to_list() == [1]
+    assert rows["members"].unique().to_list() == [f"{usecase.NAME}:1"]
+    assert facts["fallback"] == "champion"
+    assert facts["failed"] == {"ensemble": "0 answered, 2 have to"}
+    assert facts["absent"] == NOBODY.absent
+
+
+def test_the_version_before_stands_in_for_a_champion_that_cannot_be_loaded(
+    lake: Lake, day: str, history: History, own_registry: Path
+) -> None:
+    pipeline = registry.load(history.champion)
+    run = registry.log_training(pipeline, {}, {})
+    registry.log_reference(run, registry.reference(history.champion))
+    champion = registry.register(run)
+    promotion.promote(champion, history.champion, "a test")
+    assert publish(lake, day, NOBODY, champion).level == 1
+    break_model(champion)
+    publish(lake, day, NOBODY, champion)
+    rows, facts = published(lake)
+    assert rows["fallback"].unique().to_list() == [2]
+    assert rows["members"].unique().to_list() == [f"{usecase.NAME}:{history.champion.version}"]
+    assert facts["fallback"] == "previous"
+    assert "no model.skops" in facts["failed"]["champion"]
+
+
+def break_model(model: ModelVersion) -> None:
+    client = MlflowClient()
+    location = client.get_model_version_download_uri(model.name, model.version)
+    [file] = Path(location.removeprefix("file://")).glob("**/model.skops")
+    file.unlink()
+
+
+def test_with_the_registry_down_each_segment_gets_its_base_rate(
+    lake: Lake,
+    day: str,
+    history: History,
+    configure: Callable[..., None],
+    unused_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    configure(mlflow_tracking_uri=f"http://127.0.0.1:{unused_port}")
+    assert publish(lake, day, NOBODY, history.champion).level == LEVELS.index("base rate")
+    rows, facts = published(lake)
+    assert rows["fallback"].unique().to_list() == [3]
+    assert "registry" in facts["failed"]["champion"]
+    assert "registry" in facts["failed"]["previous"]
+
+    labels = [
+        lake.current("actuals", f"2013-02-{number:02d}").read("actuals") for number in range(1, 20)
+    ]
+    known = features.build_labels(pl.concat(labels))
+    overall = known["label"].mean()
+    here = known.filter(carrier="UA", origin="EWR")["label"]
+    expected = (here.sum() + 100 * overall) / (len(here) + 100)  # type: ignore[operator]
+    scores = rows.filter(carrier="UA", origin="EWR")["score"]
+    assert scores.unique().to_list() == [pytest.approx(expected, rel=0.02)]
+    assert rows["score"].is_between(0, 1).all()
+
+
+def test_a_base_rate_knows_only_days_before(lake: Lake, history: History) -> None:
+    day = scoring.preprocess(lake, "2013-02-01")
+    with pytest.raises(MissingData, match="no day before 2013-02-01"):
+        fallback.base_rates(lake, day)
+
+
+def test_where_nothing_is_left_the_error_says_exactly_why(
+    lake: Lake,
+    history: History,
+    configure: Callable[..., None],
+    unused_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    configure(mlflow_tracking_uri=f"http://127.0.0.1:{unused_port}")
+    day = scoring.preprocess(lake, "2013-02-01")
+    with pytest.raises(MissingData, match="Nothing can score 2013-02-01") as failure:
+        fallback.fall_back(lake, day, NOBODY, history.champion)
+    message = str(failure.value)
+    for line in (
+        "member remote: it is down",
+        "ensemble: 0 answered, 2 have to",
+        "champion: DependencyDown: The model registry at",
+        "previous: DependencyDown: The model registry at",
+        "base rate: MissingData: There is no day before 2013-02-01",
+    ):
+        assert line in message
+    assert lake.manifest(ensemble.TABLE, "2013-02-01") is None
+
+
+@pytest.mark.parametrize("kind", [ServerDown, DependencyDown, BadData, MissingData])
+def test_a_reason_travels_whole(kind: type[PipelineError]) -> None:
+    roll = ensemble.call_roll(answers("xgboost"), {"remote": f"{kind.__name__}: it is down"})
+    assert ensemble.as_roll_call(json.loads(json.dumps(asdict(roll)))) == roll
