@@ -19,6 +19,7 @@ __all__: list[str] = []  # Airflow copies the names of this module into its sett
 
 PARSE_LIBRARIES = ("pydantic_settings",)
 TASK_LIBRARIES = (
+    "httpx",
     "matplotlib.backends.backend_agg",
     "mlflow",
     "mlflow.sklearn",
@@ -38,6 +39,7 @@ TASK_LIBRARIES = (
     "sklearn.linear_model",
     "sklearn.metrics",
     "sklearn.pipeline",
+    "tenacity",
     "xgboost",
 )
 

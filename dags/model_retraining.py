@@ -22,7 +22,38 @@ from airflow.sdk import Param, TriggerRule, dag, task
 
 from include.assets import CHAMPION
 from include.settings import settings
-from include.task_defaults import TASK_DEFAULTS
+from include.task_defaults import TASK_DEFAULTS, check_conf
+
+TRAINING_TIME = timedelta(hours=settings().training_hours)
+
+PARAMS = {
+    "reason": Param("asked for by hand", type="string", minLength=1, description="Why now."),
+    "start": Param(
+        None, type=["null", "string"], format="date",
+        description=f"First day to train on. Empty: {settings().train_start}.",
+    ),
+    "end": Param(
+        None, type=["null", "string"], format="date",
+        description="Last day of the holdout. Empty: the newest day whose truth is known.",
+    ),
+    "holdout_days": Param(
+        settings().holdout_days, type="integer", minimum=5,
+        description="Days at the end of the window that the models are judged on.",
+    ),
+    "snapshot": Param(
+        None, type=["null", "string"],
+        description="Repeat an earlier training: its snapshot, as its run in MLflow names it. "
+        "It is judged against the base rate, and nothing is registered or promoted.",
+    ),
+    "require_approval": Param(
+        settings().require_approval, type="boolean",
+        description="Whether a person has to approve the promotion.",
+    ),
+    "dry_run": Param(
+        False, type="boolean",
+        description="Train and judge only: nothing is registered or promoted.",
+    ),
+}  # fmt: skip
 
 
 @dag(
@@ -31,43 +62,17 @@ from include.task_defaults import TASK_DEFAULTS
     default_args=TASK_DEFAULTS,
     doc_md=__doc__,
     tags=["training"],
-    params={
-        "reason": Param("asked for by hand", type="string", minLength=1, description="Why now."),
-        "start": Param(
-            None, type=["null", "string"], format="date",
-            description=f"First day to train on. Empty: {settings().train_start}.",
-        ),
-        "end": Param(
-            None, type=["null", "string"], format="date",
-            description="Last day of the holdout. Empty: the newest day whose truth is known.",
-        ),
-        "holdout_days": Param(
-            settings().holdout_days, type="integer", minimum=5,
-            description="Days at the end of the window that the models are judged on.",
-        ),
-        "snapshot": Param(
-            None, type=["null", "string"],
-            description="Repeat an earlier training: its snapshot, as its run in MLflow names it. "
-            "It is judged against the base rate, and nothing is registered or promoted.",
-        ),
-        "require_approval": Param(
-            settings().require_approval, type="boolean",
-            description="Whether a person has to approve the promotion.",
-        ),
-        "dry_run": Param(
-            False, type="boolean",
-            description="Train and judge only: nothing is registered or promoted.",
-        ),
-    },
-)  # fmt: skip
+    params=PARAMS,
+)
 def model_retraining() -> None:
     """Snapshot, candidates, gate, refit, approval, promotion."""
 
     @task
-    def take_snapshot(*, params: Any = None) -> str:
+    def take_snapshot(*, params: Any = None, dag_run: Any = None) -> str:
         """Fix the rows of training and holdout. Returns a reference to them."""
         from include import lake, snapshot
 
+        check_conf(dag_run.conf, PARAMS)
         if params["snapshot"]:
             return snapshot.verify(lake.default_lake(), params["snapshot"])
         return snapshot.take(
@@ -96,6 +101,7 @@ def model_retraining() -> None:
     @task(
         map_index_template="{{ candidate_name }}",
         multiple_outputs=False,
+        execution_timeout=TRAINING_TIME,
         doc_md="Fit one candidate on the days before the holdout. Returns its MLflow run.",
     )
     def train(snapshot: str, candidate: str, *, params: Any = None) -> dict[str, str]:
@@ -150,6 +156,7 @@ def model_retraining() -> None:
     @task(
         map_index_template="{{ candidate_name }}",
         multiple_outputs=False,
+        execution_timeout=TRAINING_TIME,
         doc_md="Fit one candidate again, holdout included. Returns its MLflow run.",
     )
     def refit(snapshot: str, member: dict[str, str]) -> dict[str, str]:

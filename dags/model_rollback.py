@@ -1,8 +1,9 @@
 """The champion goes, the version that it replaced comes back: in seconds, whatever else runs.
 
-Run it again to go back one version more. Days that the bad champion has scored stay as they are:
-run `batch_inference` for them again (a backfill of `data_validation` does it) to have them scored
-by the one that came back.
+Its ensemble goes and comes with it. Run it again to go back one version more; where the version
+that has to go is named, two people who run it at once go back one version, not two. Days that the
+bad champion has scored stay as they are: run `batch_inference` for them again (a backfill of
+`data_validation` does it) to have them scored by the one that came back.
 """
 
 from typing import Any
@@ -10,7 +11,19 @@ from typing import Any
 from airflow.sdk import Param, dag, task
 
 from include.assets import CHAMPION
-from include.task_defaults import TASK_DEFAULTS
+from include.task_defaults import TASK_DEFAULTS, check_conf
+
+PARAMS = {
+    "reason": Param(
+        type="string", minLength=1, description="Why: kept with the version that goes."
+    ),
+    "version": Param(
+        None,
+        type=["null", "string"],
+        description="The version that has to go: if it is champion no more, nothing is done. "
+        "Empty: whichever is champion.",
+    ),
+}
 
 
 @dag(
@@ -19,24 +32,21 @@ from include.task_defaults import TASK_DEFAULTS
     default_args=TASK_DEFAULTS,
     doc_md=__doc__,
     tags=["training"],
-    params={
-        "reason": Param(
-            type="string", minLength=1, description="Why: kept with the version that goes."
-        )
-    },
+    params=PARAMS,
 )
 def model_rollback() -> None:
     """Find the two versions, then move the alias."""
 
     @task(multiple_outputs=False)
-    def find_previous() -> dict[str, dict[str, str]]:
+    def find_previous(*, params: Any = None, dag_run: Any = None) -> dict[str, dict[str, str]]:
         """The champion and the version before it, fixed so that a retry goes back no further."""
         from dataclasses import asdict
 
         from include import promotion, registry
 
+        check_conf(dag_run.conf, PARAMS)
         champion = registry.find_champion()
-        before = promotion.previous(champion)
+        before = promotion.previous(champion, params["version"])
         return {"model": asdict(champion), "to": asdict(before)}
 
     @task(outlets=[CHAMPION])

@@ -313,9 +313,9 @@ class PatientClient:
 
     def _hide(self, text: str) -> str:
         """Without our secrets, which a server may repeat in its answer."""
-        secrets = [*self.at.headers.values(), *(self.at.auth or ())[1:]]
-        for secret in secrets:
-            text = text.replace(secret.removeprefix("Bearer ") or "***", "***")
+        for value in (*self.at.headers.values(), *(self.at.auth or ())[1:]):
+            secret = value.removeprefix("Bearer ")
+            text = text.replace(secret, "***") if len(secret) > 4 else text
         return text
 
 

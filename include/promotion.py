@@ -55,16 +55,25 @@ def promote(
     _replace(instead_of, model, model, tags)
 
 
-def previous(model: ModelVersion | None) -> ModelVersion:
+def previous(model: ModelVersion | None, has_to_go: str | None = None) -> ModelVersion:
     """The version that the champion has replaced.
 
+    Args:
+        model: the champion.
+        has_to_go: the number that the champion must have, if that was said.
+
     Raises:
-        BadData: it was the first, or there is no champion.
+        BadData: it was the first, there is no champion, or it is another one.
     """
     if model is None:
         raise BadData(
             f"There is no champion of {usecase.NAME!r} to roll back. Run `model_retraining`, or "
             "give a version the alias `champion` in MLflow."
+        )
+    if has_to_go and model.version != has_to_go:
+        raise BadData(
+            f"Version {has_to_go} of {usecase.NAME!r} has to go, but the champion is version "
+            f"{model.version} by now: somebody was faster. Nothing was changed."
         )
     with registry.connection() as client:
         tags = client.get_model_version(usecase.NAME, model.version).tags

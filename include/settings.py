@@ -116,6 +116,9 @@ class Settings(BaseSettings):
         4096, gt=0, description="Memory for the rows of one training. What needs more is trained "
         "from disk (XGBoost) or on a random sample (models that cannot)."
     )  # fmt: skip
+    training_hours: float = Field(
+        12, gt=0, description="Hours after which the training of one model is given up."
+    )
     refit: bool = Field(
         True, description="Whether a challenger that passed is fitted again, holdout included."
     )

@@ -2,15 +2,35 @@
 
 import functools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
 
 from airflow.sdk import RetryDecision, RetryPolicy, get_current_context
 
 from include.alerting import report_failure
-from include.errors import ServerDown, kind_of
+from include.errors import BadData, ServerDown, kind_of
 from include.settings import settings
+
+
+def check_conf(conf: Mapping[str, Any] | None, params: Mapping[str, Any]) -> None:
+    """Refuse a run that was started with keys that its DAG does not know.
+
+    Airflow takes them without a word, so that `dryrun` instead of `dry_run` would run for real.
+
+    Args:
+        conf: of the run.
+        params: of the DAG, as it declares them.
+
+    Raises:
+        BadData: naming the keys, and those that there are.
+    """
+    if unknown := sorted(set(conf or {}) - set(params)):
+        raise BadData(
+            f"This run was asked for with {', '.join(map(repr, unknown))}, which its DAG does not "
+            f"know: there are {', '.join(params)}. Nothing was done. Start a new run."
+        )
+
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -6,6 +6,8 @@ python -m local.rollback --reason "scores of version 3 are off since the new fee
 import argparse
 import sys
 
+from include import registry
+from include.errors import PipelineError
 from local import embedded
 from local.client import EmbeddedError
 
@@ -22,12 +24,14 @@ def main(arguments: list[str] | None = None) -> int:
         if airflow is None:
             raise EmbeddedError("No Airflow runs here: `make start`, then this again")
         airflow.unpause("model_rollback")
-        run_id = airflow.trigger("model_rollback", {"reason": options.reason})
+        champion = registry.find_champion()
+        conf = {"reason": options.reason, "version": champion.version if champion else None}
+        run_id = airflow.trigger("model_rollback", conf)
         page = f"{airflow.url}/dags/model_rollback/runs/{run_id}"
         if airflow.wait("model_rollback", run_id) != "success":
             raise EmbeddedError(f"The champion was not rolled back: see {page}")
         versions = airflow.xcom("model_rollback", run_id, "find_previous")
-    except EmbeddedError as error:
+    except (EmbeddedError, PipelineError) as error:
         print(error, file=sys.stderr)
         return 2
     left, back = versions["model"]["version"], versions["to"]["version"]

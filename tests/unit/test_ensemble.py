@@ -20,6 +20,7 @@ from include.ensemble import LEVELS, Answer, RollCall, Scored
 from include.errors import BadData, DependencyDown, MissingData, PipelineError, ServerDown
 from include.lake import Lake
 from include.registry import ModelVersion
+from include.remote import ORDER_ROWS
 from include.scoring import Chunk
 from include.usecase import features
 from include.usecase.members import MEMBERS
@@ -182,7 +183,7 @@ def test_a_retry_asks_the_server_only_for_the_chunks_that_it_lacks(
             ensemble.score(lake, REMOTE, chunk)
     asked_for = httpx.get(f"{server}/faults/counts").json()["rows"] - before
     rest = chunks[1:]
-    assert asked_for == sum(chunk.rows + min(chunk.rows, 64) for chunk in rest)
+    assert asked_for == sum(chunk.rows + ORDER_ROWS for chunk in rest)
 
 
 def test_one_request_in_five_fails_and_every_row_is_scored_once(
@@ -208,7 +209,7 @@ def test_a_server_that_answers_nonsense_is_as_good_as_down(
 
 def test_rows_that_a_server_mixes_up_are_noticed(lake: Lake, day: str, server: str) -> None:
     tell(server, nonsense="shuffled")
-    with pytest.raises(BadData, match="asked for in reverse, have other scores"):
+    with pytest.raises(BadData, match="asked for in another order, have other scores"):
         ask(lake, day, REMOTE, None)
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from include import alerting, task_defaults
 from include.errors import BadData, DependencyDown, MissingData, PipelineError, kind_of
 from include.settings import settings
-from include.task_defaults import TASK_DEFAULTS, RetryByKind
+from include.task_defaults import TASK_DEFAULTS, RetryByKind, check_conf
 
 KINDS = [
     (BadData("x"), "bad data"),
@@ -160,3 +160,10 @@ def test_a_failure_is_logged_as_one_line_of_json(caplog: pytest.LogCaptureFixtur
     assert name == "task_failed"
     assert "\n" not in line
     assert json.loads(text)["message"] == "one\ntwo"
+
+
+def test_a_run_asked_for_with_a_mistyped_key_is_refused() -> None:
+    check_conf({"reason": "x"}, {"reason": "", "dry_run": False})
+    check_conf(None, {})
+    with pytest.raises(BadData, match="'dryrun', which its DAG does not know: there are reason"):
+        check_conf({"reason": "x", "dryrun": True}, {"reason": "", "dry_run": False})

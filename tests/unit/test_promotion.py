@@ -142,6 +142,16 @@ def test_the_first_champion_has_no_previous_one(first: ModelVersion) -> None:
         promotion.previous(first)
 
 
+def test_a_rollback_of_a_version_that_is_champion_no_more_changes_nothing(
+    first: ModelVersion, second: ModelVersion
+) -> None:
+    promotion.promote(second, first, "a test")
+    assert promotion.previous(second, second.version) == first
+    with pytest.raises(BadData, match=f"the champion is version {second.version} by now"):
+        promotion.previous(second, first.version)
+    assert registry.champion() == second
+
+
 def test_a_promotion_that_was_judged_against_an_earlier_champion_is_refused(
     first: ModelVersion, second: ModelVersion, third: ModelVersion
 ) -> None:

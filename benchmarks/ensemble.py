@@ -1,0 +1,285 @@
+"""The ensemble: the time a dead member costs, a server that fails at random, and what it is worth.
+
+- On an embedded Airflow, `ensemble_inference` runs a real day with all members up and, in turns,
+  with the model server stopped.
+- The remote member scores a year of real flights as one day, from a server that answers every
+  request, and in turns from the same server failing one request in five.
+- Month by month the members are trained on all days before, as `model_retraining` does, and score
+  the month; the remote member is the champion, taken to be the XGBoost. No Airflow is needed.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from functools import partial
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+import httpx
+
+from benchmarks.common import (
+    REPO,
+    Claim,
+    Clock,
+    alternate,
+    at_least,
+    at_most,
+    best,
+    child,
+    free_port,
+    program,
+    say,
+    scratch_folder,
+)
+from local import embedded
+from local.client import Airflow, poll
+
+REPEATS = {"small": 2, "full": 5}
+MONTHS = {"small": 2, "full": 10}
+MAX_RATIO = 1.2
+FAILING = 0.2
+WINDOW = ("2013-01-01", "2013-01-31")
+KEY, YEAR = "2013-02-01", "2013-12-31"
+
+
+def main(size: str) -> list[Claim]:
+    """Measure all three."""
+    with scratch_folder() as folder:
+        env = {"ML_DATA_DIR": str(folder), "MLFLOW_LOGGING_LEVEL": "WARNING"}
+        say("Training a champion and its ensemble on January; validating a day")
+        child(prepare, env)
+        claims = [_dead_member(folder, size), *_failing_server(folder, env, size)]
+    say(f"Training anew each month, for {MONTHS[size]} months")
+    return [*claims, _worth(child(monthly, {}, months=MONTHS[size]))]
+
+
+def prepare() -> dict[str, Any]:
+    """A lake with a validated day, a champion, and the members that were trained with it."""
+    from include import evaluation, promotion, registry, scoring, snapshot, training
+    from include.lake import default_lake
+    from include.usecase import models
+    from local.seed import seed
+
+    lake = default_lake()
+    seed(lake, WINDOW[0], KEY, lambda line: None)
+    registry.create_store()
+    taken = snapshot.take(lake, *WINDOW, holdout_days=5)
+    members = {}
+    for name in models.CANDIDATES:
+        run = training.train(lake, taken, name, "benchmark")
+        judged = lake.version(evaluation.evaluate_run(lake, taken, run, name))
+        registry.log_reference(run, scoring.score_reference(evaluation.read_scores(judged)))
+        members[name] = registry.register_member(name, run, {})
+    champion = registry.register(members["xgboost"].run_id, members=members)
+    promotion.promote(champion, None, "benchmark")
+    return {}
+
+
+# --- a dead member --------------------------------------------------------------------------------
+
+
+def _dead_member(folder: Any, size: str) -> Claim:
+    from include.settings import settings
+
+    try:
+        airflow = embedded.start(folder, free_port())
+        airflow.unpause("ensemble_inference")
+        sides = {
+            "all up": partial(_run, airflow, True),
+            "one down": partial(_run, airflow, False),
+        }
+        say("Each once, not counted, then in turns")
+        alternate(sides, 1)
+        seconds = {name: median(found) for name, found in alternate(sides, REPEATS[size]).items()}
+    finally:
+        embedded.stop(folder)
+    patience = settings().remote_give_up_seconds
+    return at_most(
+        "one member of four down", (seconds["one down"] - patience) / seconds["all up"],
+        f"x the time with all up, after the {patience:g} s of the breaker", MAX_RATIO,
+        f"one down {seconds['one down']:.1f} s, all up {seconds['all up']:.1f} s "
+        f"(medians of {REPEATS[size]})",
+    )  # fmt: skip
+
+
+def _run(airflow: Airflow, whole: bool) -> float:
+    """Run the day, with the model server or without it; returns the seconds of the run."""
+    embedded.stop_model_server(airflow.data)
+    if whole:
+        _wait_until_ready(embedded.start_model_server(airflow.data))
+    run_id = airflow.trigger("ensemble_inference", partition_key=KEY)
+    assert airflow.wait("ensemble_inference", run_id) == "success"
+    absent = airflow.xcom("ensemble_inference", run_id, "call_roll")["absent"]
+    assert list(absent) == ([] if whole else ["remote"]), absent
+    [run] = [one for one in airflow.runs("ensemble_inference") if one["dag_run_id"] == run_id]
+    began, ended = (datetime.fromisoformat(run[name]) for name in ("start_date", "end_date"))
+    seconds = (ended - began).total_seconds()
+    say(f"  {'all up' if whole else 'one down':10}{seconds:6.2f} s")
+    return seconds
+
+
+def _wait_until_ready(url: str) -> None:
+    def ready() -> bool:
+        try:
+            return httpx.get(f"{url}/v2/health/ready", trust_env=False).is_success
+        except httpx.TransportError:
+            return False
+
+    poll(ready, timeout=120, every=0.1)
+
+
+# --- a server that fails --------------------------------------------------------------------------
+
+
+def _failing_server(folder: Any, env: dict[str, str], size: str) -> list[Claim]:
+    url = f"http://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "serving", "--faults", "--port", url.rpartition(":")[2]]
+    server = subprocess.Popen(command, cwd=REPO, env={**os.environ, **env})
+    try:
+        _wait_until_ready(url)
+        connected = {**env, "AIRFLOW_CONN_MODEL_SERVER": json.dumps({
+            "conn_type": "http", "host": url})}  # fmt: skip
+        child(publish_year, env)
+        sides = {
+            name: partial(child, ask, connected, url=url, error_rate=rate)
+            for name, rate in (("sound", 0.0), ("failing", FAILING))
+        }
+        runs = alternate(sides, REPEATS[size])
+    finally:
+        server.terminate()
+        server.wait(10)
+    for name, found in runs.items():
+        for one in found:
+            say(f"  {name:9}{one['rows']:>9,} rows {one['seconds']:6.2f} s, {one['failed']} failed")
+    seconds = best(runs, "seconds")
+    once = min(one["rows_once"] for one in runs["failing"])
+    rows = runs["sound"][0]["rows"]
+    assert runs["failing"][0]["failed"] > 0
+    return [
+        at_least(
+            f"rows scored once, {FAILING:.0%} of requests failing", once / rows, "of all rows", 1,
+            f"the same scores as from a server that never fails ({rows:,} rows)",
+        ),
+        at_most(
+            f"overhead of {FAILING:.0%} failing", seconds["failing"] / seconds["sound"],
+            "x the time", None,
+            f"a server that never fails: {seconds['sound']:.2f} s, "
+            f"{rows / seconds['sound']:,.0f} rows/s (best of {REPEATS[size]})",
+        ),
+    ]  # fmt: skip
+
+
+def publish_year() -> dict[str, Any]:
+    """Publish the features of all real days as those of one."""
+    import polars as pl
+
+    from include.lake import default_lake
+    from include.settings import settings
+    from include.usecase import features, source
+
+    days = []
+    for number in range(365):
+        day = date(2013, 1, 1) + timedelta(days=number)
+        found = {name: source.fetch(name, day) for name in ("flights", "weather")}
+        known = {name: rows for name, rows in found.items() if rows is not None}
+        days.append(features.build_features(known))
+    version = default_lake().new_version("features", YEAR)
+    version.write_frame("features", pl.concat(days), settings().batch_rows)
+    version.publish(["features"])
+    return {}
+
+
+def ask(url: str, error_rate: float) -> dict[str, Any]:
+    """Have the remote member score the year; compare with what its model gives without a server."""
+    import secrets
+
+    import numpy as np
+    import polars as pl
+
+    from include import ensemble, registry
+    from include.lake import default_lake
+    from include.scoring import Chunk
+    from include.usecase.members import MEMBERS
+    from include.usecase.schema import KEY as ROW_KEY
+
+    lake = default_lake()
+    features = str(lake.current("features", YEAR))
+    httpx.put(f"{url}/faults", json={"error_rate": error_rate}).raise_for_status()
+    before = httpx.get(f"{url}/faults/counts").json()
+    [remote] = [member for member in MEMBERS if member.kind == "remote"]
+    planned = [Chunk(**chunk) for chunk in ensemble.plan(lake, features, remote, None)]
+    chunks = [replace(chunk, run_id=secrets.token_hex(4)) for chunk in planned]
+    clock = Clock()
+    paths = [ensemble.score(lake, remote, chunk) for chunk in chunks]
+    spent = clock.read()
+    counts = httpx.get(f"{url}/faults/counts").json()
+    rows = lake.version(features).read("features")
+    with_keys = pl.concat(pl.read_parquet(str(lake.root / path)) for path in paths)
+    expected = registry.load(registry.champion()).predict_proba(rows)[:, 1]
+    right = np.isclose(with_keys["score"].to_numpy(), expected, atol=1e-6)
+    same_keys = with_keys.select(ROW_KEY).equals(rows.select(ROW_KEY))
+    return {
+        "rows": len(rows),
+        "rows_once": int(right.sum()) if same_keys and len(with_keys) == len(rows) else 0,
+        "failed": counts["failed"] - before["failed"],
+        **spent,
+    }
+
+
+# --- what it is worth -----------------------------------------------------------------------------
+
+
+def _worth(losses: dict[str, float]) -> Claim:
+    average = losses.pop("ensemble")
+    name = min(losses, key=losses.__getitem__)
+    return at_most(
+        "ensemble log-loss", average / losses[name], "x of the best member's", 1.0,
+        f"{name} {losses[name]:.4f}, ensemble {average:.4f} (all: "
+        f"{', '.join(f'{one} {loss:.4f}' for one, loss in losses.items())})",
+    )  # fmt: skip
+
+
+def monthly(months: int) -> dict[str, Any]:
+    """Log-losses of members and ensemble, each month scored by what was trained on all before."""
+    import numpy as np
+    import polars as pl
+
+    from include import ensemble
+    from include.evaluation import log_losses
+    from include.settings import settings
+    from include.usecase import features, models, source
+    from include.usecase.members import MEMBERS
+    from include.usecase.schema import KEY as ROW_KEY
+
+    edges = [date(2013, month, 1) for month in range(3, 13)] + [date(2014, 1, 1)]
+    days = []
+    for number in range((edges[months] - date(2013, 1, 1)).days):
+        day = date(2013, 1, 1) + timedelta(days=number)
+        found = {name: source.fetch(name, day) for name in ("flights", "weather", "actuals")}
+        inputs = {name: rows for name, rows in found.items() if rows is not None}
+        labels = features.build_labels(inputs.pop("actuals"))
+        days.append(features.build_features(inputs).join(labels, on=ROW_KEY, maintain_order="left"))
+    rows = pl.concat(days)
+    weights = {member.name: member.weight for member in MEMBERS}
+    losses: dict[str, list[np.ndarray]] = {}
+    for first, end in pairwise(edges[: months + 1]):
+        known = rows.filter(pl.col("date") < first)
+        month = rows.filter(pl.col("date").is_between(first, end, closed="left"))
+        scores = {
+            name: make(settings().seed).fit(known, known["label"].to_numpy())
+            .predict_proba(month)[:, 1].astype(np.float32)
+            for name, make in models.CANDIDATES.items()
+        }  # fmt: skip
+        members = {**scores, "remote": scores["xgboost"]}
+        labels_of_month = month["label"].to_numpy()
+        for name, given in {**scores, "ensemble": ensemble.combine(members, weights)}.items():
+            losses.setdefault(name, []).append(log_losses(labels_of_month, given))
+    return {name: float(np.concatenate(found).mean()) for name, found in losses.items()}
+
+
+if __name__ == "__main__":
+    raise SystemExit(program(main, prepare, publish_year, ask, monthly))
