@@ -18,7 +18,7 @@ from tenacity import (
     retry_if_exception_type,
     sleep_using_event,
     stop_after_attempt,
-    stop_after_delay,
+    stop_before_delay,
     wait_random_exponential,
 )
 
@@ -157,7 +157,10 @@ class PatientClient:
         self._breaker = CircuitBreaker(
             failure_threshold=settings().remote_breaker_failures,
             recovery_timeout=3600,  # longer than any task that might see it
-            expected_exception=NotNow,
+            # Who says when to come back is not down.
+            expected_exception=lambda _, error: (
+                isinstance(error, NotNow) and error.retry_after is None
+            ),
         )
         try:
             self._http = httpx.Client(
@@ -208,7 +211,8 @@ class PatientClient:
         """
         retrying = Retrying(
             retry=retry_if_exception_type(NotNow),
-            stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(settings().remote_give_up_seconds),
+            stop=stop_after_attempt(ATTEMPTS)
+            | stop_before_delay(settings().remote_give_up_seconds),
             wait=_seconds_to_wait,
             sleep=sleep_using_event(self._given_up),
             reraise=True,

@@ -1,0 +1,871 @@
+"""A remote model gives every row its own score, or none; whatever its server does, it ends."""
+
+import json
+import random
+import signal
+import ssl
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import brotli
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+from airflow.sdk.definitions.retry_policy import RetryAction
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include import patient_http, remote
+from include.errors import BadData, PipelineError, ServerDown
+from include.lake import to_arrow
+from include.patient_http import Endpoint, endpoint
+from include.remote import Description, ModelServer
+from include.task_defaults import RetryByKind
+from include.usecase import features
+from tests.unit import model_servers
+from tests.unit.model_servers import MODEL, Answer, Answering, Request, Server, scored
+
+PINNED = Description("10", binary=True)
+TOKEN = "s3cret-t0ken"
+FAILURES, IN_FLIGHT = 5, 4
+
+
+@pytest.fixture(autouse=True)
+def impatient(configure: Callable[..., None]) -> None:
+    configure(
+        remote_batch_rows=50,
+        remote_in_flight=IN_FLIGHT,
+        remote_timeout_seconds=0.3,
+        remote_give_up_seconds=1,
+        remote_breaker_failures=FAILURES,
+        remote_max_wait_seconds=0.1,
+    )
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with model_servers.running() as running:
+        yield running
+
+
+@contextmanager
+def asking(server: Server, **more: Any) -> Iterator[ModelServer]:
+    with remote.connect(Endpoint(server.url, **more), MODEL) as asked:
+        yield asked
+
+
+@contextmanager
+def fails(kind: type[PipelineError], *words: str, within: float = 5) -> Iterator[Any]:
+    """The block fails with these words, soon, and leaves no thread behind."""
+    began, threads = time.monotonic(), set(threading.enumerate())
+    with pytest.raises(kind) as failure:
+        yield failure
+    assert time.monotonic() - began < within
+    assert [word for word in words if word not in str(failure.value)] == [], str(failure.value)
+    for thread in set(threading.enumerate()) - threads:
+        if "process_request" not in thread.name:  # those are the server's
+            thread.join(0.5)
+            assert not thread.is_alive()
+
+
+def frame(rows: int, seed: int = 0) -> pl.DataFrame:
+    """Rows of features, one in ten of each unknown."""
+    draw = random.Random(seed)
+
+    def column(make: Callable[[], Any]) -> list[Any]:
+        return [None if draw.random() < 0.1 else make() for _ in range(rows)]
+
+    numbers = {name: column(draw.random) for name in features.NUMERIC}
+    texts = {
+        name: column(lambda: draw.choice(["UA", "EWR", "Zürich", "東京"]))
+        for name in features.CATEGORICAL
+    }
+    types = dict.fromkeys(numbers, pl.Float32) | dict.fromkeys(texts, pl.String)
+    return pl.DataFrame(numbers | texts, types)
+
+
+def batch(made: pl.DataFrame) -> pa.RecordBatch:
+    return to_arrow(made).combine_chunks().to_batches()[0]
+
+
+def rows(number: int) -> pa.RecordBatch:
+    return batch(frame(number))
+
+
+def expected(made: pl.DataFrame) -> np.ndarray:
+    return model_servers.score(
+        {
+            name: made[name].to_numpy()
+            if name in features.NUMERIC
+            else made[name].fill_null("").to_numpy()
+            for name in features.FEATURES
+        }
+    )
+
+
+def right(number: int) -> np.ndarray:
+    return expected(frame(number))
+
+
+# --- all is well ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@given(st.data())
+def test_every_row_gets_its_own_score(
+    configure: Callable[..., None], binary: bool, data: st.DataObject
+) -> None:
+    size, in_flight = data.draw(st.integers(1, 400)), data.draw(st.integers(1, 8))
+    number = data.draw(st.integers(1, min(300, 15 * size)))
+    configure(remote_batch_rows=size, remote_in_flight=in_flight, remote_timeout_seconds=5)
+    with model_servers.running() as server, asking(server) as asked:
+        server.on["/infer"] = lambda request: time.sleep(random.random() / 500) or scored(request)
+        scores = asked.predict(rows(number), Description("10", binary))
+    np.testing.assert_array_equal(scores, right(number))
+    assert (scores.dtype, scores.shape) == (np.float32, (number,))
+    assert len(server.asked()) == -(-number // size)
+    assert {request.is_binary for request in server.asked()} == {binary}
+    assert server.most_at_once <= in_flight
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_what_is_unknown_arrives_as_unknown(server: Server, binary: bool) -> None:
+    made = frame(40)
+    with asking(server) as asked:
+        asked.predict(batch(made), Description("10", binary))
+    (request,) = server.asked()
+    assert list(request.tensors) == features.FEATURES
+    for name, values in request.tensors.items():
+        known = [None if value != value or value == "" else value for value in values.tolist()]
+        assert known == made[name].to_list()
+        assert None in known
+
+
+def test_categories_may_be_codes(server: Server) -> None:
+    plain = rows(120)
+    columns = {
+        name: plain[name].dictionary_encode() if name in features.CATEGORICAL else plain[name]
+        for name in features.FEATURES
+    }
+    with asking(server) as asked:
+        scores = asked.predict(pa.RecordBatch.from_pydict(columns), PINNED)
+    np.testing.assert_array_equal(scores, right(120))
+
+
+def test_each_request_names_the_version_and_an_id_of_its_own(server: Server) -> None:
+    with asking(server) as asked:
+        asked.predict(rows(200), PINNED)
+    assert {request.path for request in server.asked()} == {
+        "/v2/models/late%20flights/versions/10/infer"
+    }
+    assert len({request.message[0]["id"] for request in server.asked()}) == 4
+
+
+def test_requests_are_sent_at_once_as_many_as_allowed_and_no_more(server: Server) -> None:
+    server.on["/infer"] = lambda request: time.sleep(0.05) or scored(request)
+    with asking(server) as asked:
+        asked.predict(rows(12 * 50), PINNED)
+    assert server.most_at_once == IN_FLIGHT
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_the_last_of_two_probabilities_is_the_score(server: Server, columns: int) -> None:
+    server.on["/infer"] = lambda request: scored(
+        request, lambda scores: np.hstack([1 - scores, scores])[:, -columns:].astype(np.float64)
+    )
+    with asking(server) as asked:
+        np.testing.assert_array_equal(asked.predict(rows(60), PINNED), right(60))
+
+
+def test_an_answer_may_be_without_id_and_version(server: Server) -> None:
+    server.on["/infer"] = lambda request: scored(request, id=None, model_version=None)
+    with asking(server) as asked:
+        np.testing.assert_array_equal(asked.predict(rows(60), PINNED), right(60))
+
+
+# --- the server is down ---------------------------------------------------------------------------
+
+
+def test_nobody_listens(unused_port: int) -> None:
+    at = Endpoint(f"http://127.0.0.1:{unused_port}")
+    with remote.connect(at, MODEL) as asked, fails(ServerDown, at.url, "Connection refused"):
+        asked.describe()
+
+
+def test_a_name_that_nobody_knows() -> None:
+    at = Endpoint("http://nosuchhost.invalid:8000")
+    with remote.connect(at, MODEL) as asked, fails(ServerDown, at.url, "ConnectError", within=20):
+        asked.describe()
+
+
+def never(server: Server) -> Answering:
+    return lambda _: Answer(raw=server.for_ever())
+
+
+def dripping_headers(server: Server) -> Answering:
+    def drip() -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nX: "
+        yield from server.for_ever(b"x")
+
+    return lambda _: Answer(raw=drip())
+
+
+def dripping_body(server: Server) -> Answering:
+    def drip() -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+        yield from server.for_ever(b"x")
+
+    return lambda _: Answer(raw=drip())
+
+
+def dripping_for_ever(server: Server) -> Answering:
+    def drip() -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\n\r\n"  # the end of the connection is the end of the answer
+        yield from server.for_ever(b"x")
+
+    return lambda _: Answer(raw=drip())
+
+
+def half(_: Server) -> Answering:
+    return lambda _: Answer(raw=[b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"outputs":'])
+
+
+def half_a_chunk(_: Server) -> Answering:
+    return lambda _: Answer(raw=[b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{"])
+
+
+def nothing(_: Server) -> Answering:
+    return lambda _: Answer(raw=[])
+
+
+def no_http(_: Server) -> Answering:
+    return lambda _: Answer(raw=[b"SSH-2.0-OpenSSH_9.6\r\n"])
+
+
+def failing(_: Server) -> Answering:
+    return lambda _: Answer(500, "out of memory")
+
+
+DOWN = {
+    never: "",
+    dripping_headers: "did not end in time",
+    dripping_body: "did not end in time",
+    dripping_for_ever: "did not end in time",
+    half: "without sending complete message body",
+    half_a_chunk: "incomplete chunked read",
+    nothing: "disconnected without sending a response",
+    no_http: "RemoteProtocolError",
+    failing: "it answers 500 'out of memory'",
+}
+
+
+@pytest.mark.parametrize(("fault", "words"), DOWN.items(), ids=[one.__name__ for one in DOWN])
+def test_a_server_that_stays_down_is_given_up_soon(
+    server: Server, fault: Callable[[Server], Answering], words: str
+) -> None:
+    server.on["/infer"] = fault(server)
+    with (
+        asking(server) as asked,
+        fails(ServerDown, server.url, "is down", words, "5 failures in a row", within=3) as failure,
+    ):
+        asked.predict(rows(1_000), PINNED)
+    assert failure.value.retry_after is None
+    assert len(server.asked()) <= FAILURES + IN_FLIGHT
+
+
+@pytest.mark.parametrize("status", [503, 400])
+def test_a_server_that_is_not_ready_is_asked_for_nothing_else(server: Server, status: int) -> None:
+    server.on["/ready"] = lambda _: Answer(status, "loading")
+    with asking(server) as asked, fails(ServerDown, f"it answers {status} 'loading'"):
+        asked.describe()
+    assert {request.path for request in server.requests} == {"/v2/health/ready"}
+    assert 1 < len(server.requests) <= FAILURES
+
+
+@pytest.mark.parametrize("status", [503, 400])
+def test_a_server_that_becomes_ready_is_waited_for(server: Server, status: int) -> None:
+    server.on["/ready"] = lambda asked: Answer(status if asked.number < 2 else 200)
+    with asking(server) as asked:
+        assert asked.describe() == PINNED
+
+
+def test_without_a_breaker_a_single_request_ends_by_its_own_patience(
+    server: Server, configure: Callable[..., None]
+) -> None:
+    configure(remote_breaker_failures=1000, remote_give_up_seconds=0.5)
+    server.on["/infer"] = failing(server)
+    with asking(server) as asked, fails(ServerDown, "500"):
+        asked.predict(rows(10), PINNED)
+    assert 1 < len(server.asked()) <= patient_http.ATTEMPTS
+
+
+def test_who_waits_to_ask_again_ends_when_another_is_refused(
+    server: Server, configure: Callable[..., None]
+) -> None:
+    configure(remote_max_wait_seconds=30, remote_give_up_seconds=60)
+
+    def answering(request: Request) -> Answer:
+        if request.number:
+            return Answer(503, headers={"Retry-After": "20"})
+        time.sleep(0.1)  # until the others wait
+        return Answer(422, "no such column")
+
+    server.on["/infer"] = answering
+    with asking(server) as asked, fails(BadData, "422 'no such column'", within=2):
+        asked.predict(rows(1_000), PINNED)
+    assert len(server.asked()) <= IN_FLIGHT + 1
+
+
+def test_a_task_that_is_ended_sends_nothing_more(server: Server) -> None:
+    class Timeout(BaseException):
+        """As Airflow's is."""
+
+    def interrupt(*_: object) -> None:
+        raise Timeout
+
+    server.on["/infer"] = lambda request: time.sleep(0.05) or scored(request)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    with asking(server) as asked:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(Timeout):
+            asked.predict(rows(100 * 50), PINNED)
+    signal.signal(signal.SIGALRM, before)
+    assert len(server.asked()) < 5 * IN_FLIGHT
+
+
+# --- the server has moods -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.2, 0.3])
+@pytest.mark.parametrize("kind", ["500", "cut", "hangs up"])
+def test_a_server_that_fails_now_and_then_scores_every_row_once(
+    server: Server, configure: Callable[..., None], share: float, kind: str
+) -> None:
+    configure(remote_breaker_failures=20, remote_batch_rows=20, remote_give_up_seconds=10)
+    fault = {"500": failing, "cut": half, "hangs up": nothing}[kind](server)
+    draw = random.Random(7)
+    moods = [draw.random() < share for _ in range(1_000)]
+    server.on["/infer"] = lambda asked: fault(asked) if moods[asked.number] else scored(asked)
+    with asking(server) as asked:
+        np.testing.assert_array_equal(asked.predict(rows(800), PINNED), right(800))
+    failed = sum(moods[: len(server.asked())])
+    assert failed
+    assert len(server.asked()) == 40 + failed
+
+
+def once(status: int, **headers: str) -> Answering:
+    headers = {name.replace("_", "-"): text for name, text in headers.items()}
+    return lambda asked: scored(asked) if asked.number else Answer(status, headers=headers)
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
+def test_what_means_not_now_is_asked_again(server: Server, status: int) -> None:
+    server.on["/infer"] = once(status)
+    with asking(server) as asked:
+        np.testing.assert_array_equal(asked.predict(rows(20), PINNED), right(20))
+    assert len(server.asked()) == 2
+
+
+@pytest.mark.parametrize(("status", "form"), [(429, "seconds"), (503, "date")])
+def test_a_short_wait_that_the_server_asks_for_is_kept(
+    server: Server, configure: Callable[..., None], status: int, form: str
+) -> None:
+    configure(remote_max_wait_seconds=5, remote_give_up_seconds=10)
+    moment = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
+    text = "1" if form == "seconds" else format_datetime(moment, usegmt=True)
+    server.on["/infer"] = once(status, Retry_After=text)
+    with asking(server) as asked:
+        np.testing.assert_array_equal(asked.predict(rows(20), PINNED), right(20))
+    first, second = server.asked()
+    assert 0.9 <= second.arrived - first.arrived < 3
+    assert form == "seconds" or datetime.now(UTC) >= moment
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_a_long_wait_is_left_to_airflow(server: Server, status: int, form: str) -> None:
+    moment = datetime.now(UTC) + timedelta(seconds=61)
+    text = "60" if form == "seconds" else format_datetime(moment, usegmt=True)
+    server.on["/infer"] = lambda _: Answer(status, headers={"Retry-After": text})
+    with (
+        asking(server) as asked,
+        fails(ServerDown, str(status), "wants to be asked again in", within=3) as failure,
+    ):
+        asked.predict(rows(1_000), PINNED)
+    assert len(server.asked()) <= IN_FLIGHT
+    assert failure.value.retry_after == pytest.approx(60, abs=1.5)
+    decision = RetryByKind().evaluate(failure.value, 1, 3)
+    assert decision.action is RetryAction.RETRY
+    assert decision.retry_delay is not None
+    assert 58 <= decision.retry_delay.total_seconds() <= 68
+
+
+def test_a_wait_that_is_too_long_makes_the_server_down(server: Server) -> None:
+    server.on["/infer"] = lambda _: Answer(503, headers={"Retry-After": "86400"})
+    with (
+        asking(server) as asked,
+        fails(ServerDown, "86400 s", "too long", "ML_REMOTE_MAX_RETRY_AFTER_SECONDS") as failure,
+    ):
+        asked.predict(rows(1_000), PINNED)
+    assert failure.value.retry_after is None
+    assert RetryByKind().evaluate(failure.value, 1, 3).action is RetryAction.FAIL
+
+
+def test_the_last_failure_decides_when_the_breaker_opens_too(
+    server: Server, configure: Callable[..., None]
+) -> None:
+    configure(remote_breaker_failures=4)
+    server.on["/infer"] = lambda asked: Answer(
+        503, headers={} if asked.number < 3 else {"Retry-After": "60"}
+    )
+    with asking(server) as asked, fails(ServerDown, "again in 60 s") as failure:
+        asked.predict(rows(1_000), PINNED)
+    assert failure.value.retry_after == 60
+
+
+@pytest.mark.parametrize(
+    "text", ["soon", "", "-5", "1.5", "²", "5 s", "Wed, 99 Foo 2015 07:28:00 GMT", "nan", "\xff"]
+)
+def test_a_wait_that_makes_no_sense_is_ignored(server: Server, text: str) -> None:
+    server.on["/infer"] = once(429, Retry_After=text)
+    with asking(server) as asked:
+        np.testing.assert_array_equal(asked.predict(rows(20), PINNED), right(20))
+
+
+def test_a_date_that_has_passed_asks_for_no_wait(server: Server) -> None:
+    server.on["/infer"] = once(503, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT")
+    with asking(server) as asked:
+        np.testing.assert_array_equal(asked.predict(rows(20), PINNED), right(20))
+
+
+# --- the request is refused -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 409, 413, 415, 422])
+def test_a_request_that_is_wrong_is_not_sent_again(server: Server, status: int) -> None:
+    server.on["/infer"] = lambda _: Answer(status, "seats: expected FP64")
+    with asking(server) as asked, fails(BadData, f"answers {status} 'seats: expected FP64'"):
+        asked.predict(rows(20), PINNED)
+    assert len(server.asked()) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("path", ["/v2", "/infer"])
+def test_credentials_that_are_not_accepted(server: Server, status: int, path: str) -> None:
+    server.on[path] = lambda asked: Answer(status, f"no: {asked.headers['Authorization']}")
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with (
+        asking(server, headers=headers) as asked,
+        fails(BadData, "does not accept our credentials", str(status)) as failure,
+    ):
+        asked.predict(rows(20), asked.describe())
+    assert TOKEN not in str(failure.value)
+    assert len(server.asked(path)) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("path", ["/ready", "/infer"])
+def test_credentials_do_not_follow_a_redirect(server: Server, status: int, path: str) -> None:
+    with model_servers.running() as other:
+        target = f"{other.url}/v2/elsewhere"
+        server.on[path] = lambda _: Answer(status, headers={"Location": target})
+        with asking(server, auth=("me", TOKEN)) as asked, fails(BadData, "redirects", target):
+            asked.predict(rows(20), asked.describe())
+        assert (other.connections, len(server.asked(path))) == (0, 1)
+
+
+# --- TLS ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of 127.0.0.1 that only itself vouches for, with its key."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "model server")])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(address, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    path.write_bytes(
+        made.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return path
+
+
+def test_a_certificate_that_nobody_vouches_for_is_not_trusted(certificate: Path) -> None:
+    with (
+        model_servers.running(certificate) as server,
+        asking(server) as asked,
+        fails(BadData, "is not trusted", "CERTIFICATE_VERIFY_FAILED"),
+    ):
+        asked.describe()
+    assert (server.connections, server.requests) == (1, [])
+
+
+def test_a_certificate_of_another_host_is_not_trusted(certificate: Path) -> None:
+    with model_servers.running(certificate) as server:
+        at = Endpoint(server.url.replace("127.0.0.1", "localhost"), verify=str(certificate))
+        with remote.connect(at, MODEL) as asked, fails(BadData, "not trusted", "Hostname mismatch"):
+            asked.describe()
+
+
+def test_a_certificate_that_we_name_is_trusted(certificate: Path) -> None:
+    with (
+        model_servers.running(certificate) as server,
+        asking(server, verify=str(certificate)) as asked,
+    ):
+        assert asked.describe() == PINNED
+        np.testing.assert_array_equal(asked.predict(rows(300), PINNED), right(300))
+
+
+@pytest.mark.parametrize("fault", [never, dripping_headers, dripping_for_ever, half])
+def test_a_server_behind_tls_is_given_up_as_any_other(
+    certificate: Path, fault: Callable[[Server], Answering]
+) -> None:
+    with model_servers.running(certificate) as server:
+        server.on["/infer"] = fault(server)
+        with (
+            asking(server, verify=str(certificate)) as asked,
+            fails(ServerDown, "5 failures in a row", within=3),
+        ):
+            asked.predict(rows(300), PINNED)
+
+
+def test_tls_with_a_server_that_has_none(server: Server) -> None:
+    at = Endpoint(server.url.replace("http", "https"))
+    with remote.connect(at, MODEL) as asked, fails(BadData, "is not trusted", at.url):
+        asked.describe()
+    assert server.connections == 1
+
+
+def test_a_connection_cut_before_tls_is_no_question_of_trust(certificate: Path) -> None:
+    with model_servers.running(certificate) as server:
+        server.socket.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        server.finish_request = lambda *_: None  # type: ignore[method-assign]
+        with asking(server, verify=str(certificate)) as asked, fails(ServerDown, "is down"):
+            asked.describe()
+    assert server.connections > 1
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_file_without_certificates_is_named(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "ca.pem"
+    if content:
+        path.write_text(content)
+    with (
+        fails(BadData, "cannot be asked", str(path)),
+        remote.connect(Endpoint("https://127.0.0.1", verify=str(path)), MODEL),
+    ):
+        raise AssertionError
+
+
+# --- the answer is wrong --------------------------------------------------------------------------
+
+
+def zipped(coding: str, pack: Callable[[bytes], bytes]) -> Answering:
+    def answering(request: Request) -> Answer:
+        answer = scored(request)
+        assert isinstance(answer.body, bytes)
+        headers = {**answer.headers, "Content-Encoding": coding}
+        return Answer(body=pack(answer.body), headers=headers)
+
+    return answering
+
+
+def reshaped(*shape: int) -> Answering:
+    return lambda asked: scored(asked, lambda scores: np.resize(scores, shape))
+
+
+def other_type(dtype: Any) -> Answering:
+    return lambda asked: scored(asked, lambda scores: scores.astype(dtype))
+
+
+def says(**said: Any) -> Answering:
+    return lambda asked: scored(asked, **said)
+
+
+def truncated(request: Request) -> Answer:
+    answer = scored(request)
+    assert isinstance(answer.body, bytes)
+    return Answer(body=answer.body[:-3], headers=answer.headers)
+
+
+NAN = np.zeros((20, 1), np.float32)
+WRONG: dict[str, tuple[Answering, str]] = {
+    "empty": (lambda _: Answer(), "no JSON"),
+    "no content": (lambda _: Answer(204), "no JSON"),
+    "HTML": (lambda _: Answer(body="<html>Please log in</html>"), "no JSON"),
+    "cut JSON": (lambda _: Answer(body='{"outputs": [{"name"'), "no JSON"),
+    "other JSON": (lambda _: Answer(body={"predictions": [0.5]}), "no list of outputs"),
+    "an error, with 200": (lambda _: Answer(body={"error": "oops"}), "no list of outputs"),
+    "cut tensor": (truncated, "cut off"),
+    "a row too few": (reshaped(19, 1), "(19, 1) for 20 rows"),
+    "a row too many": (reshaped(21, 1), "(21, 1) for 20 rows"),
+    "one row": (reshaped(1, 1), "(1, 1) for 20 rows"),
+    "no rows": (reshaped(0, 1), "(0, 1) for 20 rows"),
+    "three classes": (reshaped(20, 3), "(20, 3) for 20 rows"),
+    "on its side": (reshaped(1, 20), "(1, 20) for 20 rows"),
+    "deep": (reshaped(20, 1, 1), "(20, 1, 1) for 20 rows"),
+    "a number": (reshaped(), "() for 20 rows"),
+    "INT64": (other_type(np.int64), "int64, not of a floating point type"),
+    "BOOL": (other_type(bool), "bool, not of a floating point type"),
+    "BYTES": (other_type(str), "object, not of a floating point type"),
+    "two outputs": (says(outputs={"label": NAN, "score": NAN}), "2 outputs instead of one"),
+    "no outputs": (says(outputs={}), "0 outputs instead of one"),
+    "an answer to another request": (says(id="another"), "its id is 'another' instead of"),
+    "another version": (says(model_version="9"), "its model_version is '9' instead of '10'"),
+    "gzip": (zipped("gzip", lambda body: zlib.compress(body, wbits=31)), "the encoding 'gzip'"),
+    "no gzip": (zipped("gzip", bytes), "the encoding 'gzip'"),
+    "brotli": (zipped("br", brotli.compress), "the encoding 'br'"),
+    "an unknown encoding": (zipped("lzw", bytes), "the encoding 'lzw'"),
+}
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize(("answering", "words"), WRONG.values(), ids=WRONG)
+def test_a_wrong_answer_is_refused_at_once(
+    server: Server, answering: Answering, words: str, binary: bool
+) -> None:
+    if not binary and answering is truncated:
+        words = "no JSON"
+    server.on["/infer"] = answering
+    with asking(server) as asked, fails(BadData, server.url, words):
+        asked.predict(rows(20), Description("10", binary))
+    assert len(server.asked()) == 1
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_an_answer_without_end_is_not_kept(
+    server: Server, monkeypatch: pytest.MonkeyPatch, chunked: bool
+) -> None:
+    monkeypatch.setattr(patient_http, "MAX_ANSWER_BYTES", 10_000)
+
+    def flood() -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\n" + chunked * b"Transfer-Encoding: chunked\r\n" + b"\r\n"
+        yield from server.for_ever((chunked * b"400\r\n") + b"x" * 1024 + chunked * b"\r\n", 0)
+
+    server.on["/infer"] = lambda _: Answer(raw=flood())
+    with asking(server) as asked, fails(BadData, "more than 10,000 bytes"):
+        asked.predict(rows(20), PINNED)
+    assert len(server.asked()) == 1
+
+
+# --- the order ------------------------------------------------------------------------------------
+
+
+MIXED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "sorted": lambda scores: np.sort(scores, axis=0),
+    "the other way round": lambda scores: scores[::-1],
+    "moved by one": lambda scores: np.roll(scores, 1, axis=0),
+    "moved by half": lambda scores: np.roll(scores, len(scores) // 2, axis=0),
+    "shuffled": lambda scores: np.random.default_rng(1).permutation(scores),
+    "shuffled anew": lambda scores: np.random.default_rng().permutation(scores),
+    "two exchanged": lambda scores: np.vstack([scores[1::-1], scores[2:]]),
+}
+
+
+@pytest.mark.parametrize("number", [2, 20, 64, 400])
+@pytest.mark.parametrize("mix", MIXED.values(), ids=MIXED)
+def test_a_server_that_mixes_rows_up_is_found_out(
+    server: Server, mix: Callable[[np.ndarray], np.ndarray], number: int
+) -> None:
+    server.on["/infer"] = lambda request: scored(request, mix)
+    with asking(server) as asked:
+        scores = asked.predict(rows(number), PINNED)
+        with fails(BadData, "in another order"):
+            asked.check_order(rows(number), scores, PINNED)
+
+
+@pytest.mark.parametrize("number", [1, 2, 64, 65, 400])
+def test_a_server_that_keeps_the_order_passes(server: Server, number: int) -> None:
+    with asking(server) as asked:
+        asked.check_order(rows(number), asked.predict(rows(number), PINNED), PINNED)
+    assert len(server.asked()[-1].tensors["carrier"]) == remote.ORDER_ROWS
+
+
+# --- what the server says of itself ---------------------------------------------------------------
+
+
+def test_the_newest_version_is_taken(server: Server) -> None:
+    with asking(server) as asked:
+        assert asked.describe() == Description("10", binary=True)
+
+
+@pytest.mark.parametrize("versions", [None, [], 3, "10"])
+def test_a_server_that_says_little_is_asked_plainly(server: Server, versions: object) -> None:
+    server.on["/v2"] = lambda _: Answer(body={"name": "plain", "extensions": versions})
+    server.on["/models/late%20flights"] = lambda _: Answer(
+        body={"name": MODEL} if versions is None else {"name": MODEL, "versions": versions}
+    )
+    with asking(server) as asked:
+        description = asked.describe()
+        scores = asked.predict(rows(60), description)
+    assert description == Description("", binary=False)
+    np.testing.assert_array_equal(scores, right(60))
+    assert {request.path for request in server.asked()} == {"/v2/models/late%20flights/infer"}
+    assert not any(request.is_binary for request in server.asked())
+
+
+def about_model(body: Any, status: int = 200) -> tuple[str, Answer]:
+    return "/models/late%20flights", Answer(status, body)
+
+
+INPUTS = model_servers.INPUTS
+MISFITS: dict[str, tuple[tuple[str, Answer], str]] = {
+    "unknown": (about_model("no such model", 404), "404 'no such model'"),
+    "no JSON": (about_model("<html>"), "no JSON"),
+    "a list": (about_model("[]"), "no JSON object"),
+    "the server's no JSON": (("/v2", Answer(body="pong")), "/v2 is no JSON"),
+    "one more": (
+        about_model({"inputs": [*INPUTS, {"name": "tailnum", "datatype": "BYTES"}]}),
+        "other inputs than the features of this code: tailnum",
+    ),
+    "one less": (about_model({"inputs": INPUTS[:-1]}), f": {INPUTS[-1]['name']}"),
+    "another type": (
+        about_model({"inputs": [{**INPUTS[0], "datatype": "FP64"}, *INPUTS[1:]]}),
+        f": {INPUTS[0]['name']}",
+    ),
+    "numbers as names": (
+        about_model({"inputs": [{"name": 0, "datatype": "FP32"}]}), "other inputs"
+    ),
+    "nonsense": (about_model({"inputs": [1, 2]}), "its inputs are [1, 2]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("page", "words"), MISFITS.values(), ids=MISFITS)
+def test_a_model_that_does_not_fit_is_refused(
+    server: Server, page: tuple[str, Answer], words: str
+) -> None:
+    path, answer = page
+    server.on[path] = lambda _: answer
+    with asking(server) as asked, fails(BadData, server.url, words):
+        asked.describe()
+    assert server.asked() == []
+
+
+# --- the connection -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Endpoint]:
+    def connect(**fields: Any) -> Endpoint:
+        text = json.dumps({"conn_type": "http", **fields})
+        monkeypatch.setenv("AIRFLOW_CONN_MODELS", text)
+        return endpoint("models")
+
+    return connect
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({"host": "models"}, "http://models"),
+        ({"host": "models", "port": 8000}, "http://models:8000"),
+        ({"host": "models", "port": 8000, "schema": "https"}, "https://models:8000"),
+        ({"host": "https://models"}, "https://models"),
+        ({"host": "https://models/", "port": 8443}, "https://models:8443"),
+        ({"host": "http://models", "schema": "https"}, "http://models"),
+        ({"host": "[::1]", "port": 8000}, "http://[::1]:8000"),
+    ],
+)
+def test_an_airflow_connection_says_where_the_server_is(
+    connection: Callable[..., Endpoint], fields: dict[str, Any], url: str
+) -> None:
+    assert connection(**fields) == Endpoint(url)
+
+
+def test_credentials_and_headers_are_sent_and_never_shown(
+    server: Server, connection: Callable[..., Endpoint]
+) -> None:
+    extra = {"headers": {"X-Tenant": "air", "X-Number": 5}, "verify": True}
+    bearer = connection(host=server.url, password=TOKEN, extra=extra)
+    basic = connection(host=server.url, login="me", password=TOKEN)
+    for at, scheme in ((bearer, f"Bearer {TOKEN}"), (basic, "Basic ")):
+        assert TOKEN not in repr(at)
+        with remote.connect(at, MODEL) as asked:
+            asked.describe()
+            assert server.requests[-1].headers["Authorization"].startswith(scheme)
+            server.on["/infer"] = lambda seen: Answer(500, f"debug: {seen.headers} {TOKEN}")
+            with fails(ServerDown, "debug") as failure:
+                asked.predict(rows(20), PINNED)
+        assert TOKEN not in str(failure.value)
+    tenants = {(asked.headers["X-Tenant"], asked.headers["X-Number"]) for asked in server.requests}
+    assert tenants == {("air", "5"), (None, None)}
+
+
+def test_the_connection_names_a_certificate(
+    connection: Callable[..., Endpoint], certificate: Path
+) -> None:
+    with model_servers.running(certificate) as server:
+        at = connection(host=server.url, extra={"verify": str(certificate)})
+        with remote.connect(at, MODEL) as asked:
+            assert asked.describe() == PINNED
+
+
+def test_there_is_no_such_connection() -> None:
+    with fails(BadData, "There is no Airflow connection 'nosuch'"):
+        endpoint("nosuch")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "names no host"),
+        ({"host": f"http://me:{TOKEN}@models"}, "holds a login"),
+        ({"host": "models", "password": f"{TOKEN}\n"}, "line break"),
+        ({"host": "models", "extra": {"headers": {"X-Key": f"{TOKEN}\r\nX: y"}}}, "line break"),
+        ({"host": "models", "extra": {"headers": f"X: {TOKEN}"}}, "no JSON object"),
+        ({"host": "models", "extra": {"headers": None}}, "no JSON object"),
+        ({"host": "models", "extra": [1]}, "no JSON object"),
+        ({"host": "models", "extra": {"verify": False}}, "no JSON object"),
+    ],
+)
+def test_a_connection_that_cannot_be_used_is_refused(
+    connection: Callable[..., Endpoint], fields: dict[str, Any], words: str
+) -> None:
+    with fails(BadData, "Airflow connection 'models'", words) as failure:
+        connection(**fields)
+    assert TOKEN not in str(failure.value)
+
+
+@pytest.mark.parametrize("at", ["http://models:80:90", "ftp://models", "http://a\nb"])
+def test_an_address_that_is_none_is_refused(at: str) -> None:
+    with fails(BadData, "cannot be asked"), remote.connect(Endpoint(at), MODEL) as asked:
+        asked.describe()
+
+
+@pytest.mark.parametrize("token", [f"{TOKEN}\n", f"{TOKEN}é"])
+def test_a_token_that_cannot_be_sent_is_not_shown(server: Server, token: str) -> None:
+    at = Endpoint(server.url, headers={"Authorization": f"Bearer {token}"})
+    with (
+        fails(BadData, "cannot be asked") as failure,
+        remote.connect(at, MODEL) as asked,
+    ):
+        asked.describe()
+    assert TOKEN not in str(failure.value)
