@@ -50,8 +50,9 @@ def rows(lake: Lake) -> pl.DataFrame:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The champion is looked up at every question."""
+    """The champion is looked up at every question, however long that takes."""
     monkeypatch.setattr(models, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(models, "WAIT_SECONDS", 60)
 
 
 def tensors(rows: pl.DataFrame) -> dict[str, np.ndarray]:
