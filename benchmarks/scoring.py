@@ -166,7 +166,7 @@ def pipeline(folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
     path = scoring.score_chunk(lake.default_lake(), scoring.Chunk(**chunk))
     spent = clock.read()
     # Next time it must be scored again; the scores stay for the comparison.
-    (Path(folder) / "lake" / path).replace(Path(folder) / "pipeline.parquet")
+    Path(path).replace(Path(folder) / "pipeline.parquet")
     return {"rows": chunk["rows"], **spent, "peak": peak_gigabytes()}
 
 

@@ -63,12 +63,12 @@ def batch_inference() -> None:
         return scoring.score_chunk(lake.default_lake(), scoring.Chunk(**chunk))
 
     @task
-    def assemble(features: str, chunks: list[dict], scores: list[str]) -> str:
+    def assemble(features: str, chunks: list[dict]) -> str:
         """Put the chunks' scores together. Returns a reference to them, not published yet."""
         from include import lake, scoring
 
         planned = [scoring.Chunk(**chunk) for chunk in chunks]
-        return scoring.assemble(lake.default_lake(), features, planned, list(scores))
+        return scoring.assemble(lake.default_lake(), features, planned)
 
     @task(multiple_outputs=False)
     def check_outputs(predictions: str, features: str, model: dict[str, str]) -> dict:
@@ -101,7 +101,8 @@ def batch_inference() -> None:
     model = resolve_champion()
     features = preprocess()
     chunks = plan_chunks(features, model)
-    predictions = assemble(features, chunks, score.expand(chunk=chunks))
+    predictions = assemble(features, chunks)
+    score.expand(chunk=chunks) >> predictions
     publish(predictions, check_outputs(predictions, features, model), features, model)
 
 

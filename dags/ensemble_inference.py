@@ -19,7 +19,7 @@ from airflow.sdk import PartitionedAssetTimetable, TriggerRule, dag, task, task_
 
 from include.assets import ENSEMBLE_PREDICTIONS, VALIDATED
 from include.contract import Member
-from include.task_defaults import TASK_DEFAULTS, WHY, tells_why
+from include.task_defaults import TASK_DEFAULTS, ending, tells_why
 from include.usecase.members import MEMBERS
 
 REGISTRY_RETRIES = 2
@@ -30,6 +30,7 @@ REGISTRY_RETRIES = 2
     schedule=PartitionedAssetTimetable(assets=VALIDATED),
     catchup=False,
     max_active_runs=4,
+    dagrun_timeout=timedelta(hours=6),  # a task whose pool is gone would wait for ever
     default_args=TASK_DEFAULTS,
     doc_md=__doc__,
     tags=["inference"],
@@ -92,41 +93,47 @@ def ensemble_inference() -> None:
 
             @task(multiple_outputs=False)
             @tells_why
-            def check(features: str, chunks: list[dict], paths: list[str]) -> dict[str, Any]:
+            def check(features: str, chunks: list[dict]) -> dict[str, Any]:
                 """Check that the member's answer can be right. Returns the answer."""
                 from dataclasses import asdict
 
-                from include import ensemble, lake, scoring
+                from include import ensemble, lake
 
-                planned = [scoring.Chunk(**chunk) for chunk in chunks]
-                store = lake.default_lake()
-                return asdict(ensemble.check(store, features, member, planned, list(paths)))
+                return asdict(ensemble.check(lake.default_lake(), features, member, list(chunks)))
 
             chunks = plan(features, champion if member.kind == "registry" else None)
-            return check(features, chunks, score.expand(chunk=chunks))
+            answer = check(features, chunks)
+            score.expand(chunk=chunks) >> answer
+            return answer
 
         return group()
 
     @task(multiple_outputs=False, trigger_rule=TriggerRule.ALL_DONE)
     def call_roll(
-        features: str | None, answers: dict[str, dict[str, Any] | None], *, ti: Any = None
+        features: str | None,
+        champion: dict[str, str] | None,
+        answers: dict[str, dict[str, Any] | None],
+        *,
+        ti: Any = None,
+        run_id: str | None = None,
     ) -> dict[str, Any]:
         """Find out who has answered, and why others have not."""
         from dataclasses import asdict
 
-        from include import ensemble
+        from include import ensemble, lake, registry
 
-        def told(*task_ids: str) -> str:
-            return "; ".join(dict.fromkeys(filter(None, ti.xcom_pull([*task_ids], key=WHY))))
-
-        if features is None:
-            raise ensemble.no_features(told("preprocess"))
-        why = {
-            member.name: told(*(f"{member.name}.{step}" for step in ("plan", "score", "check")))
-            or (told("resolve_champion") if member.kind == "registry" else "")
-            for member in MEMBERS
-        }
-        return asdict(ensemble.call_roll(answers, why))
+        resolved = ending(ti, run_id, "resolve_champion")
+        prepared = ending(ti, run_id, "preprocess")
+        if features is None or not prepared.succeeded:
+            raise ensemble.no_features(prepared.why)
+        given, why = {}, {}
+        for member in MEMBERS:
+            steps = [f"{member.name}.{step}" for step in ("plan", "score", "check")]
+            ended = ending(ti, run_id, *steps)
+            given[member.name] = answers[member.name] if ended.succeeded else None
+            why[member.name] = ended.why or (resolved.why if member.kind == "registry" else "")
+        version = registry.ModelVersion(**champion) if champion and resolved.succeeded else None
+        return asdict(ensemble.call_roll(lake.default_lake(), features, version, given, why))
 
     @task.branch
     def choose(roll: dict[str, Any]) -> str:
@@ -144,27 +151,29 @@ def ensemble_inference() -> None:
         return asdict(ensemble.combine_day(lake.default_lake(), features, found))
 
     @task(multiple_outputs=False)
-    def fall_back(features: str, roll: dict[str, Any], *, ti: Any = None) -> dict[str, Any]:
+    def fall_back(features: str, roll: dict[str, Any]) -> dict[str, Any]:
         """Score without an ensemble, by the first step that can. Nothing is published yet."""
         from dataclasses import asdict
 
-        from include import ensemble, fallback, lake, registry
+        from include import ensemble, fallback, lake
 
-        resolved = ti.xcom_pull("resolve_champion")
-        champion = registry.ModelVersion(**resolved) if resolved else None
         found = ensemble.as_roll_call(roll)
-        return asdict(fallback.fall_back(lake.default_lake(), features, found, champion))
+        return asdict(fallback.fall_back(lake.default_lake(), features, found))
 
     @task(multiple_outputs=False, trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
     def check_outputs(
-        combined: dict[str, Any] | None, fallen_back: dict[str, Any] | None, features: str
+        combined: dict[str, Any] | None,
+        fallen_back: dict[str, Any] | None,
+        features: str,
+        roll: dict[str, Any],
     ) -> dict[str, Any]:
         """Check range, nulls and counts before anyone sees the predictions."""
         from dataclasses import asdict
 
         from include import lake, scoring
 
-        scored = combined or fallen_back
+        # Of the two tasks one is skipped, which may still have a result from before a clear.
+        scored = fallen_back if roll["lacking"] else combined
         assert scored is not None
         store = lake.default_lake()
         found = scoring.check_outputs(store, scored["predictions"], features, None)
@@ -194,10 +203,11 @@ def ensemble_inference() -> None:
         return facts["scored"]
 
     features, champion = preprocess(), resolve_champion()
-    roll = call_roll(features, {member.name: ask(member, features, champion) for member in MEMBERS})
+    answers = {member.name: ask(member, features, champion) for member in MEMBERS}
+    roll = call_roll(features, champion, answers)
     combined, fallen_back = combine(features, roll), fall_back(features, roll)
     choose(roll) >> [combined, fallen_back]
-    publish(check_outputs(combined, fallen_back, features), features, roll)
+    publish(check_outputs(combined, fallen_back, features, roll), features, roll)
 
 
 ensemble_inference()

@@ -168,7 +168,8 @@ def model_retraining() -> None:
         run_id = training.refit(lake.default_lake(), snapshot, member)
         return {"candidate": member["candidate"], "run_id": run_id}
 
-    @task(multiple_outputs=False)
+    # A member that cannot be refitted is left out; `register` sees to it that none is stale.
+    @task(multiple_outputs=False, trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
     def register(
         verdict: dict[str, Any],
         runs: list[dict[str, str]],

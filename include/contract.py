@@ -64,6 +64,13 @@ class Member:
     connection: str = ""
     model: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuse what could never work, when the DAGs are parsed."""
+        if not 0 <= self.weight < float("inf"):
+            raise ValueError(f"member {self.name}: its weight is {self.weight}, not 0 or more")
+        if self.kind == "remote" and not (self.connection and self.model):
+            raise ValueError(f"member {self.name} is remote: name its connection and its model")
+
     @property
     def pool(self) -> str:
         """Airflow pool of its tasks."""

@@ -4,7 +4,9 @@ Each member is scored apart from the others, so that nothing that befalls one re
 has its own plan, its own chunks and its own check. If too few are left, `fallback` takes over.
 """
 
+import logging
 import math
+import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -15,8 +17,8 @@ import pyarrow as pa
 
 from include import registry, remote, scoring
 from include.contract import Member
-from include.errors import BadData, MissingData
-from include.lake import Lake, days_before, open_parquet
+from include.errors import BadData, MissingData, ServerDown
+from include.lake import Lake, days_before, put_text, read_text
 from include.patient_http import endpoint
 from include.registry import ModelVersion
 from include.scoring import Chunk, OutputCheck
@@ -31,8 +33,13 @@ LEVELS = ["ensemble", "champion", "previous", "base rate"]
 UNVERSIONED = "unversioned"
 """Version of a remote model whose server does not say which it is."""
 
+LEAST_ROWS = 20
+"""Rows below which scores may well be all the same, or in another order than the others'."""
+
 USUAL_DAYS = 7
 """Published days that say what a remote member's scores usually look like."""
+
+log = logging.getLogger(__name__)
 
 
 # --- the combination ------------------------------------------------------------------------------
@@ -80,15 +87,17 @@ class Answer:
     """What a member has given for a day, once it was checked.
 
     Attributes:
+        features: reference to the rows that it has scored.
         model: the registered model, or its name on the server.
-        paths: of the chunks' scores, below the lake's root.
+        chunks: in which it has scored them.
         psi: population stability index against what its scores usually look like; None if that
             is not known.
     """
 
+    features: str
     model: str
     version: str
-    paths: list[str]
+    chunks: list[dict[str, Any]]
     rows: int
     mean: float
     psi: float | None
@@ -106,11 +115,9 @@ def plan(
     if member.kind == "remote":
         with remote.connect(endpoint(member.connection), member.model) as server:
             version = server.describe().version or UNVERSIONED
-        # The features' version: a new run asks the server anew, a retry only for what it lacks.
-        asked = lake.version(features_reference).name.rpartition("-")[2]
-        return scoring.cut_chunks(
-            lake, features_reference, ModelVersion(member.name, version, asked)
-        )
+        # Chunks of this plan only: a server that has answered wrongly is to be asked anew.
+        model = ModelVersion(member.name, version, run_id=secrets.token_hex(4))
+        return scoring.cut_chunks(lake, features_reference, model)
     assert champion is not None
     members = registry.members(champion)
     if member.name not in members:
@@ -126,9 +133,26 @@ def plan(
 
 
 def score(lake: Lake, member: Member, chunk: Chunk) -> str:
-    """Score a chunk with a member. Returns where the scores are, below the lake's root."""
+    """Score a chunk with a member. Returns where the scores are.
+
+    Raises:
+        ServerDown: the server of a remote member is down, or was so for another chunk of the plan.
+        BadData: it answers wrongly.
+    """
     if member.kind == "registry":
         return scoring.score_chunk(lake, chunk)
+    given_up = scoring.scores_path(lake, chunk).parent / "given_up.txt"
+    if given_up.exists():
+        raise ServerDown(f"Not asked, as it was given up for another chunk: {read_text(given_up)}")
+    try:
+        return _score_remotely(lake, member, chunk)
+    except ServerDown as error:
+        if error.retry_after is None:
+            put_text(given_up, str(error))
+        raise
+
+
+def _score_remotely(lake: Lake, member: Member, chunk: Chunk) -> str:
     with remote.connect(endpoint(member.connection), member.model) as server:
         version = "" if chunk.version == UNVERSIONED else chunk.version
         description = replace(server.describe(), version=version)
@@ -146,7 +170,7 @@ def score(lake: Lake, member: Member, chunk: Chunk) -> str:
 
 
 def check(
-    lake: Lake, features_reference: str, member: Member, chunks: list[Chunk], paths: list[str]
+    lake: Lake, features_reference: str, member: Member, chunks: list[dict[str, Any]]
 ) -> Answer:
     """Check what a member has given: as many scores as rows, and such as it usually gives.
 
@@ -159,11 +183,12 @@ def check(
     source = lake.version(features_reference)
     with source.parquet("features") as file:
         rows = file.metadata.num_rows
-    scores = read_scores(lake, paths)
-    model = ModelVersion(chunks[0].model, chunks[0].version, chunks[0].run_id)
+    scores = read_scores(lake, chunks)
+    first = Chunk(**chunks[0])
+    model = ModelVersion(first.model, first.version, first.run_id)
     if len(scores) != rows:
         raise _wrong(source.key, member, model, f"{len(scores)} scores for {rows} rows")
-    if rows > 1 and scores.min() == scores.max():
+    if rows >= LEAST_ROWS and scores.min() == scores.max():
         raise _wrong(source.key, member, model, f"every score is {scores[0]:.4f}")
     usual = registry.reference(model) if member.kind == "registry" else None
     usual = usual or _usual(lake, source.key, member.name, model.version)
@@ -175,7 +200,8 @@ def check(
             f"{settings().max_score_psi:g}: mean {scores.mean():.3f}",
         )  # fmt: skip
     name = model.name if member.kind == "registry" else member.model
-    return Answer(name, model.version, paths, rows, float(scores.mean()), psi)
+    mean = float(scores.mean())
+    return Answer(features_reference, name, model.version, chunks, rows, mean, psi)
 
 
 def _usual(lake: Lake, key: str, member: str, version: str) -> dict[str, list[float]] | None:
@@ -183,7 +209,9 @@ def _usual(lake: Lake, key: str, member: str, version: str) -> dict[str, list[fl
     for table, column in ((TABLE, score_column(member)), ("predictions", "score")):
         found = []
         for earlier in lake.published_keys(table):
-            if not days_before(key, 28) <= earlier < key:
+            if earlier < days_before(key, 4 * USUAL_DAYS):
+                break
+            if earlier >= key:
                 continue
             published = lake.current(table, earlier)
             facts = published.manifest().metadata
@@ -200,16 +228,16 @@ def _usual(lake: Lake, key: str, member: str, version: str) -> dict[str, list[fl
 def _wrong(key: str, member: Member, model: ModelVersion, what: str) -> BadData:
     return BadData(
         f"Member {member.name} ({model.name} version {model.version}) answers wrongly for {key}: "
-        f"{what}. The ensemble goes on without it. Look at that model; clear this run to have it "
-        "asked again."
+        f"{what}. The ensemble goes on without it. Look at that model; clear `{member.name}.plan` "
+        "and what follows it to have it asked again."
     )
 
 
-def read_scores(lake: Lake, paths: Iterable[str]) -> np.ndarray:
+def read_scores(lake: Lake, chunks: Iterable[dict[str, Any]]) -> np.ndarray:
     """The scores of chunks one after another: float32 of shape (rows,)."""
     parts = []
-    for path in paths:
-        with open_parquet(lake.root / path) as file:
+    for chunk in chunks:
+        with scoring.open_scores(lake, Chunk(**chunk)) as file:
             parts.append(file.read(["score"]).column("score").to_numpy())
     return np.concatenate(parts)
 
@@ -227,11 +255,13 @@ class RollCall:
     """Who has answered.
 
     Attributes:
+        champion: whose ensemble it is, if the registry said so.
         answers: by member.
         absent: why each of the others is missing, by member.
         lacking: why there can be no ensemble; empty if there can.
     """
 
+    champion: ModelVersion | None
     answers: dict[str, Answer]
     absent: dict[str, str]
     lacking: str
@@ -239,30 +269,82 @@ class RollCall:
 
 def as_roll_call(found: dict[str, Any]) -> RollCall:
     """A roll call from its `asdict`, as it travels in XComs."""
+    champion = ModelVersion(**found["champion"]) if found["champion"] else None
     answers = {name: Answer(**answer) for name, answer in found["answers"].items()}
-    return RollCall(answers, found["absent"], found["lacking"])
+    return RollCall(champion, answers, found["absent"], found["lacking"])
 
 
-def call_roll(answers: Mapping[str, dict[str, Any] | None], why: Mapping[str, str]) -> RollCall:
+def call_roll(
+    lake: Lake,
+    features_reference: str,
+    champion: ModelVersion | None,
+    answers: Mapping[str, dict[str, Any] | None],
+    why: Mapping[str, str],
+) -> RollCall:
     """Find out who has answered, and whether they are enough.
 
     Args:
+        features_reference: the rows that had to be scored.
+        champion: whose ensemble it is, if the registry said so.
         answers: `asdict` of each member's answer; None for who gave none.
         why: the reasons of those, where they have told one.
+
+    Raises:
+        BadData: the settings ask for members that there are not.
     """
+    demanded = set(filter(None, settings().ensemble_required.replace(" ", "").split(",")))
+    _check_demands(demanded)
     silent = "it ended without a word (killed, or out of time): see its tasks in Airflow"
     given = {name: Answer(**answer) for name, answer in answers.items() if answer is not None}
     absent = {name: why.get(name) or silent for name in answers if name not in given}
-    demanded = settings().ensemble_required.replace(" ", "").split(",")
-    required = {*filter(None, demanded), *(one.name for one in MEMBERS if one.required)}
+    for name in [name for name, answer in given.items() if answer.features != features_reference]:
+        absent[name] = f"its answer is about other rows: {given.pop(name).features}"
+    for name, reason in _disagreeing(lake, given).items():
+        del given[name]
+        absent[name] = reason
+    required = demanded | {member.name for member in MEMBERS if member.required}
+    counted = [member for member in MEMBERS if member.name in given and member.weight > 0]
     lacking = ""
-    if len(given) < settings().ensemble_quorum:
-        lacking = f"{len(given)} member(s) answered, {settings().ensemble_quorum} have to"
+    if len(counted) < settings().ensemble_quorum:
+        lacking = f"{len(counted)} member(s) answered, {settings().ensemble_quorum} have to"
     elif missing := sorted(required - given.keys()):
         lacking = f"required, and missing: {', '.join(missing)}"
-    elif not any(member.weight for member in MEMBERS if member.name in given):
-        lacking = "no member that answered has a weight"
-    return RollCall(given, absent, lacking)
+    return RollCall(champion, given, absent, lacking)
+
+
+def _check_demands(demanded: set[str]) -> None:
+    weighted = [member.name for member in MEMBERS if member.weight > 0]
+    unknown = sorted(demanded - {member.name for member in MEMBERS})
+    if unknown or settings().ensemble_quorum > len(weighted):
+        raise BadData(
+            f"ML_ENSEMBLE_QUORUM={settings().ensemble_quorum} and ML_ENSEMBLE_REQUIRED="
+            f"{settings().ensemble_required!r} can never be met: the members that count are "
+            f"{', '.join(weighted)}. Nothing was published. Mend the settings, then clear this run."
+        )
+
+
+def _disagreeing(lake: Lake, answers: Mapping[str, Answer]) -> dict[str, str]:
+    """Members whose scores go against those of at least two others, and what to say of each.
+
+    All look at the same rows, so that the day's weather moves them alike. On 306 days of flights
+    the least correlation of an honest member with the mean of the others was .26.
+    """
+    if len(answers) < 3:
+        return {}
+    scores = {name: read_scores(lake, answer.chunks) for name, answer in answers.items()}
+    total = sum(values.astype(np.float64) for values in scores.values())
+    least, found = settings().ensemble_min_agreement, {}
+    for name, values in scores.items():
+        others = total - values
+        if len(values) < LEAST_ROWS or not values.std() > 0 or not others.std() > 0:
+            continue
+        agreement = float(np.corrcoef(values, others)[0, 1])
+        if agreement < least:
+            found[name] = (
+                f"it disagrees with the {len(scores) - 1} others: their correlation is "
+                f"{agreement:.2f}, less than {least:g}"
+            )
+    return found
 
 
 def no_features(why: str) -> BadData:
@@ -290,9 +372,10 @@ class Scored:
 
 def combine_day(lake: Lake, features_reference: str, roll: RollCall) -> Scored:
     """Combine the members that answered."""
-    scores = {name: read_scores(lake, answer.paths) for name, answer in roll.answers.items()}
-    weights = {member.name: member.weight for member in MEMBERS}
-    contributors = [f"{name}:{answer.version}" for name, answer in sorted(roll.answers.items())]
+    weights = {member.name: member.weight for member in MEMBERS if member.weight > 0}
+    answers = {name: roll.answers[name] for name in sorted(roll.answers.keys() & weights)}
+    scores = {name: read_scores(lake, answer.chunks) for name, answer in answers.items()}
+    contributors = [f"{name}:{answer.version}" for name, answer in answers.items()]
     average = combine(scores, weights)
     return Scored(write(lake, features_reference, average, 0, contributors, roll), 0, {})
 
@@ -323,7 +406,7 @@ def write(
         columns[score_column(member.name)] = (
             np.full(len(scores), np.nan, np.float32)
             if answer is None
-            else read_scores(lake, answer.paths)
+            else read_scores(lake, answer.chunks)
         )
     with source.parquet("features") as file:
         keys = [file.schema_arrow.field(name) for name in KEY]
@@ -367,9 +450,18 @@ def publish(
 ) -> dict[str, Any]:
     """Publish a day's predictions with all that is known of how they came about.
 
+    What an ensemble made of the same inputs before is not replaced by what stands in for it.
+
     Returns:
         What is told to those that wait for the day.
     """
+    version = lake.version(scored.predictions)
+    current = lake.manifest(TABLE, version.key)
+    made_from = lake.version(features_reference).manifest().made_from
+    same_inputs = current is not None and current.made_from == made_from
+    if current and same_inputs and LEVELS.index(current.metadata["fallback"]) < scored.level:
+        log.warning("%s stays published: what was made now is a fallback", current.version)
+        return {"version": current.version, **current.metadata["check"], **current.metadata}
     facts = {"fallback": LEVELS[scored.level], "failed": scored.failed, **_describe(roll)}
     lineage = {"features": features_reference, "dag_run": dag_run, **facts}
     scoring.publish(lake, scored.predictions, check, lineage)
@@ -382,6 +474,6 @@ def _describe(roll: RollCall) -> dict[str, Any]:
     answers = {}
     for name, answer in roll.answers.items():
         facts = asdict(answer)
-        del facts["paths"]
+        del facts["chunks"], facts["features"]
         answers[name] = {**facts, "share": shares.get(name, 0.0)}
     return {"answers": answers, "absent": roll.absent, "lacking": roll.lacking}

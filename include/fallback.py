@@ -27,25 +27,22 @@ PRIOR_ROWS = 100
 log = logging.getLogger(__name__)
 
 
-def fall_back(
-    lake: Lake, features_reference: str, roll: RollCall, champion: ModelVersion | None
-) -> Scored:
+def fall_back(lake: Lake, features_reference: str, roll: RollCall) -> Scored:
     """Score a day without an ensemble.
 
     Args:
-        roll: why there is none.
-        champion: as it was when the run began; None if the registry did not say.
+        roll: why there is none, and whose it would have been.
 
     Raises:
         MissingData: nothing can score this day; says why, step by step.
     """
 
-    def first() -> ModelVersion:
-        return champion or registry.champion()
+    def champion() -> ModelVersion:
+        return roll.champion or registry.champion()
 
     steps: list[Callable[[], tuple[np.ndarray, str]]] = [
-        lambda: _alone(lake, features_reference, first()),
-        lambda: _alone(lake, features_reference, promotion.previous(first())),
+        lambda: _alone(lake, features_reference, champion()),
+        lambda: _alone(lake, features_reference, promotion.previous(champion())),
         lambda: (base_rates(lake, features_reference), "base_rate"),
     ]
     failed: dict[str, str] = {"ensemble": roll.lacking}
@@ -71,8 +68,10 @@ def fall_back(
 
 def _alone(lake: Lake, features_reference: str, model: ModelVersion) -> tuple[np.ndarray, str]:
     """Scores by one version, if they look like what it usually gives, and its name."""
-    chunks = [Chunk(**chunk) for chunk in scoring.plan_chunks(lake, features_reference, model)]
-    scores = ensemble.read_scores(lake, [scoring.score_chunk(lake, chunk) for chunk in chunks])
+    chunks = scoring.plan_chunks(lake, features_reference, model)
+    for chunk in chunks:
+        scoring.score_chunk(lake, Chunk(**chunk))
+    scores = ensemble.read_scores(lake, chunks)
     psi = scoring.population_stability(scores, registry.reference(model))
     if psi > settings().max_score_psi:
         raise BadData(

@@ -1,5 +1,6 @@
 """HTTP requests that are sent again, ever later, and all end when the server is down."""
 
+import base64
 import socket
 import ssl
 from collections.abc import Collection, Mapping
@@ -220,7 +221,7 @@ class PatientClient:
         try:
             return retrying(self._try, method, path, body, headers or {}, retried)
         except NotNow as failure:
-            down = self._down(str(failure))
+            down = self._down(str(failure), failure.retry_after)
             self.give_up(down)
             raise down from failure
 
@@ -303,7 +304,7 @@ class PatientClient:
                 retry_after = None
                 again += ", which is too long (ML_REMOTE_MAX_RETRY_AFTER_SECONDS)"
         return ServerDown(
-            f"The model server at {self.at.url} is down: {self._hide(reason)}{again}. Only what it "
+            f"The model server at {self.at.url} is down: {self.hide(reason)}{again}. Only what it "
             "had scored completely is kept. Look at the server; clear this run to have it asked "
             "again.",
             retry_after,
@@ -311,13 +312,14 @@ class PatientClient:
 
     def _refused(self, what: str) -> BadData:
         return BadData(
-            f"The model server at {self.at.url} {self._hide(what)}. Asking again would change "
+            f"The model server at {self.at.url} {self.hide(what)}. Asking again would change "
             "nothing. Mend the server or its Airflow connection, then clear this run."
         )
 
-    def _hide(self, text: str) -> str:
-        """Without our secrets, which a server may repeat in its answer."""
-        for value in (*self.at.headers.values(), *(self.at.auth or ())[1:]):
+    def hide(self, text: str) -> str:
+        """A text without our secrets, which a server may repeat in its answer."""
+        login = base64.b64encode(":".join(self.at.auth or ()).encode()).decode()
+        for value in (*self.at.headers.values(), *(self.at.auth or ())[1:], login):
             secret = value.removeprefix("Bearer ")
             text = text.replace(secret, "***") if len(secret) > 4 else text
         return text

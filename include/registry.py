@@ -7,6 +7,8 @@ leaves here as a `DependencyDown` or a `MissingData` that says which model it wa
 """
 
 import json
+import os
+import re
 import subprocess
 import tempfile
 import zipfile
@@ -16,7 +18,6 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from include import usecase
 from include.errors import BadData, DependencyDown, MissingData
@@ -50,6 +51,9 @@ MODEL_PACKAGES = ["numpy", "polars", "pyarrow", "scikit-learn", "skops", "xgboos
 
 DAMAGED = (zipfile.BadZipFile, EOFError, LookupError, RuntimeError, ValueError)
 """What reading a damaged model file raises: its directory can come to say anything."""
+
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+"""MLflow's own seven tries take four minutes; tasks have tries of their own."""
 
 KINDS = {"INVALID_PARAMETER_VALUE": BadData, "RESOURCE_DOES_NOT_EXIST": MissingData}
 """MLflow's codes for what another try, or a registry that is up, would not change at once."""
@@ -345,6 +349,8 @@ def connection() -> Iterator["MlflowClient"]:
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     mlflow.set_tracking_uri(uri)
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
     try:
         yield mlflow.MlflowClient()
     except (MlflowException, SQLAlchemyError, OSError) as error:
@@ -357,7 +363,7 @@ def connection() -> Iterator["MlflowClient"]:
             action = "Free space or give write access"
         raise kind(
             f"The model registry at {_shown(uri)} failed on {usecase.NAME!r}: "
-            f"{first_line(reason)}. No champion was lost. {action}, then clear this run's "
+            f"{_shown(first_line(reason))}. No champion was lost. {action}, then clear this run's "
             "failed tasks."
         ) from error
 
@@ -383,10 +389,9 @@ def _installed(packages: list[str]) -> list[str]:
     return pins
 
 
-def _shown(uri: str) -> str:
-    """A URI without the password that may be in it."""
-    place = urlsplit(uri).netloc
-    return uri.replace(place, place.rpartition("@")[2], 1) if "@" in place else uri
+def _shown(text: str) -> str:
+    """A text without the logins of the addresses in it."""
+    return re.sub(r"//[^/@\s]+@", "//", text)
 
 
 def _experiment() -> str:

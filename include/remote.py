@@ -181,8 +181,8 @@ class ModelServer:
     def _wrong(self, what: str) -> BadData:
         return BadData(
             f"The model server at {self._client.at.url} answers wrongly for {self.model!r}: "
-            f"{what[:500]}. No score of it was kept. Look at the server and the model it serves, "
-            "then clear this run."
+            f"{self._client.hide(what[:500])}. No score of it was kept. Look at the server and the "
+            "model it serves, then clear this run."
         )
 
 

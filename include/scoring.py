@@ -5,7 +5,8 @@ named by its input's content and the model's version, so a chunk is scored once,
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -153,22 +154,25 @@ def score_chunk(lake: Lake, chunk: Chunk, predict: Predict | None = None) -> str
         predict: what scores; by default the registry's model that the chunk names.
 
     Returns:
-        Where the scores are: path of the file below the lake's root.
+        Where the scores are.
     """
-    key = lake.version(chunk.features).key
-    name = f"{chunk.first_row:09d}-{chunk.rows:09d}.parquet"
-    folder = f"{chunk.content[:16]}-{chunk.model}-{chunk.version}-{chunk.run_id[:8]}"
-    relative = f"scores/date={key}/{folder}/{name}"
-    path = lake.root / relative
+    path = scores_path(lake, chunk)
     if path.exists():
         log.info("Chunk %s is already scored: %s", chunk.label, path)
-        return relative
+        return str(path)
     if predict is None:
         predict = predictor(ModelVersion(chunk.model, chunk.version, chunk.run_id))
     with lake.version(chunk.features).parquet("features") as file:
         groups = list(range(chunk.first_group, chunk.last_group + 1))
         score_file(file, groups, predict, path, chunk.model, chunk.version)
-    return relative
+    return str(path)
+
+
+def scores_path(lake: Lake, chunk: Chunk) -> "AnyPath":
+    """Where the scores of a chunk are, once it is scored."""
+    folder = f"{chunk.content[:16]}-{chunk.model}-{chunk.version}-{chunk.run_id[:8]}"
+    name = f"{chunk.first_row:09d}-{chunk.rows:09d}.parquet"
+    return lake.partition_path("scores", lake.version(chunk.features).key) / folder / name
 
 
 def predictor(model: ModelVersion) -> Predict:
@@ -245,7 +249,7 @@ def repeat(value: str, times: int) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(np.zeros(times, np.int8), pa.array([value]))
 
 
-def assemble(lake: Lake, features_reference: str, chunks: list[Chunk], paths: list[str]) -> str:
+def assemble(lake: Lake, features_reference: str, chunks: list[Chunk]) -> str:
     """Put the chunks' scores together, in the order of the rows.
 
     Returns:
@@ -260,14 +264,8 @@ def assemble(lake: Lake, features_reference: str, chunks: list[Chunk], paths: li
         schema, expected = scores_schema(file.schema_arrow), file.metadata.num_rows
     written = 0
     with version.write("predictions", schema) as writer:
-        for chunk, path in zip(chunks, paths, strict=True):
-            with open_parquet(lake.root / path) as scores:
-                if scores.metadata.num_rows != chunk.rows:
-                    raise BadData(
-                        f"Chunk {chunk.label} has {scores.metadata.num_rows} scores for "
-                        f"{chunk.rows} rows in {lake.root / path}. Nothing was published; delete "
-                        "that file and clear this run's failed tasks."
-                    )
+        for chunk in chunks:
+            with open_scores(lake, chunk) as scores:
                 for batch in scores.iter_batches(settings().batch_rows):
                     writer.write_batch(batch.cast(schema))
                     written += batch.num_rows
@@ -277,6 +275,25 @@ def assemble(lake: Lake, features_reference: str, chunks: list[Chunk], paths: li
             "clear this run from `plan_chunks`."
         )
     return str(version)
+
+
+@contextmanager
+def open_scores(lake: Lake, chunk: Chunk) -> Iterator[pq.ParquetFile]:
+    """Open the scores of a chunk.
+
+    Raises:
+        MissingData: it is not scored.
+        BadData: there are more or fewer than it has rows.
+    """
+    path = scores_path(lake, chunk)
+    with open_parquet(path) as scores:
+        if scores.metadata.num_rows != chunk.rows:
+            raise BadData(
+                f"Chunk {chunk.label} has {scores.metadata.num_rows} scores for {chunk.rows} rows "
+                f"in {path}. Nothing was published; delete that file and clear this run's failed "
+                "tasks."
+            )
+        yield scores
 
 
 @dataclass(frozen=True)

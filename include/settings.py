@@ -77,6 +77,10 @@ class Settings(BaseSettings):
         "", description="Names, with commas between, of members without which there is no "
         "ensemble, beside those that the use case requires."
     )  # fmt: skip
+    ensemble_min_agreement: float = Field(
+        0.1, ge=-1, le=1, description="Correlation of a member's scores with those of the others, "
+        "if there are two or more, below which it counts as down."
+    )  # fmt: skip
     remote_batch_rows: int = Field(
         5_000, ge=1, description="Rows sent to a model server in one request."
     )

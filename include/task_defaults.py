@@ -3,6 +3,8 @@
 import functools
 import random
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
 
@@ -89,7 +91,48 @@ def tells_why(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except BaseException as error:  # a timeout is no Exception in Airflow
-            get_current_context()["ti"].xcom_push(WHY, f"{type(error).__name__}: {error}")
+            with suppress(Exception):  # the failure itself matters more
+                get_current_context()["ti"].xcom_push(WHY, f"{type(error).__name__}: {error}")
             raise
 
     return telling
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How tasks of a run have ended.
+
+    Attributes:
+        succeeded: whether all of them have.
+        why: what those that failed have told (see `tells_why`).
+    """
+
+    succeeded: bool
+    why: str
+
+
+def ending(instance: Any, run_id: str | None, *task_ids: str) -> Ending:
+    """How tasks of this run have ended, in this attempt.
+
+    What an XCom says is not enough: after a run was cleared, a task that is not even started keeps
+    what it returned in the attempt before.
+
+    Args:
+        instance: the task instance that asks.
+        task_ids: tasks that have ended, mapped ones without their index.
+    """
+    states = instance.get_task_states(
+        dag_id=instance.dag_id, task_ids=[*task_ids], run_ids=[run_id]
+    )[run_id]
+    states = {name: state for name, state in states.items() if state != "removed"}
+    failed = [
+        one
+        for one in task_ids
+        if any(
+            state == "failed" and (name == one or name.startswith(f"{one}_"))  # one_0: mapped
+            for name, state in states.items()
+        )
+    ]
+    told = instance.xcom_pull(failed, key=WHY) if failed else []
+    succeeded = bool(states) and all(state == "success" for state in states.values())
+    return Ending(succeeded, "; ".join(dict.fromkeys(filter(None, told))))

@@ -80,14 +80,26 @@ def register(
     they come with its promotion and go with its rollback, in the same step.
 
     Args:
-        runs: MLflow run of the refitted model by name of the candidate.
+        runs: MLflow run of the refitted model by name of the candidate. A member that could not be
+            refitted is not there; without the challenger's there is nothing to register.
         dag_run: the run of the DAG, in which `asks` says that a person is to decide.
 
     Raises:
-        BadData: the person would be shown what this DAG run has asked about another version.
+        BadData: the challenger could not be refitted; or the person would be shown what this DAG
+            run has asked about another version.
     """
     assert verdict.challenger is not None
-    run_id = runs[verdict.challenger["candidate"]]
+    runs = {
+        member["candidate"]: runs[member["candidate"]]
+        for member in verdict.members
+        if _comes_from(runs.get(member["candidate"]), member["run_id"])
+    }
+    run_id = runs.get(verdict.challenger["candidate"])
+    if run_id is None:
+        raise BadData(
+            f"There is no refitted {verdict.challenger['candidate']} to register: see the log of "
+            "its `refit`. The champion is as it was."
+        )
     others = [found for found in registry.versions_of(dag_run) if found.run_id != run_id]
     if asks and others:
         raise BadData(
@@ -115,6 +127,13 @@ def register(
     members = {name: registry.register_member(name, run, lineage) for name, run in runs.items()}
     texts = {name: str(value) for name, value in tags.items()}
     return registry.register(run_id, verdict.markdown, texts, members)
+
+
+def _comes_from(run_id: str | None, judged: str) -> bool:
+    """Whether a run is that of a judged model, or of one that was fitted again after it."""
+    if run_id is None:
+        return False
+    return run_id == judged or registry.tag(run_id, "mlflow.parentRunId") == judged
 
 
 def _train(

@@ -6,6 +6,7 @@ that is there already is left as it is: its slots may have been changed in the U
 
 from typing import Any
 
+from airflow.jobs.job import Job
 from airflow.listeners import hookimpl
 from airflow.models.pool import Pool
 from airflow.plugins_manager import AirflowPlugin
@@ -16,11 +17,13 @@ from include.usecase.members import MEMBERS
 
 
 class PoolMaker:
-    """Listens for the start of a scheduler, a DAG processor or a triggerer."""
+    """Listens for the start of a scheduler, a DAG processor or a triggerer, which are jobs."""
 
     @hookimpl
     def on_starting(self, component: Any) -> None:
         """Make the pools that are not there yet."""
+        if not isinstance(component, Job):  # a task starts: it has no access to the database
+            return
         for member in MEMBERS:
             try:
                 with create_session() as session:

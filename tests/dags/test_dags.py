@@ -175,14 +175,16 @@ def test_ensemble_inference_scores_each_member_apart_and_goes_on_without_those_t
     }
     assert shape(dag) == {
         **groups,
-        "resolve_champion": [f"{m.name}.plan" for m in by_name() if m.kind == "registry"],
+        "resolve_champion": [
+            "call_roll", *(f"{m.name}.plan" for m in by_name() if m.kind == "registry")
+        ],
         "preprocess": sorted(
             [
                 "call_roll", "check_outputs", "combine", "fall_back", "publish",
                 *(f"{name}.{task}" for name in names for task in ("check", "plan")),
             ]
         ),
-        "call_roll": ["choose", "combine", "fall_back", "publish"],
+        "call_roll": ["check_outputs", "choose", "combine", "fall_back", "publish"],
         "choose": ["combine", "fall_back"],
         "combine": ["check_outputs"],
         "fall_back": ["check_outputs"],

@@ -66,8 +66,9 @@ def predict(lake: Lake, key: str, model: ModelVersion) -> str:
     """All steps from a validated day to its predictions, checked, not published."""
     features = scoring.preprocess(lake, key)
     chunks = [scoring.Chunk(**chunk) for chunk in scoring.plan_chunks(lake, features, model)]
-    paths = [scoring.score_chunk(lake, chunk) for chunk in chunks]
-    return scoring.assemble(lake, features, chunks, paths)
+    for chunk in chunks:
+        scoring.score_chunk(lake, chunk)
+    return scoring.assemble(lake, features, chunks)
 
 
 def infer(lake: Lake, key: str, model: ModelVersion) -> pl.DataFrame:

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from include import ensemble, fallback, promotion, registry, scoring, usecase
 from include.contract import Member
 from include.ensemble import LEVELS, Answer, RollCall, Scored
-from include.errors import BadData, DependencyDown, MissingData, PipelineError, ServerDown
+from include.errors import BadData, MissingData, ServerDown
 from include.lake import Lake
 from include.registry import ModelVersion
 from include.remote import ORDER_ROWS
@@ -138,9 +138,10 @@ def tell(url: str, **faults: Any) -> None:
 
 def ask(lake: Lake, day: str, member: Member, champion: ModelVersion | None) -> Answer:
     """All steps of one member."""
-    chunks = [Chunk(**chunk) for chunk in ensemble.plan(lake, day, member, champion)]
-    paths = [ensemble.score(lake, member, chunk) for chunk in chunks]
-    return ensemble.check(lake, day, member, chunks, paths)
+    chunks = ensemble.plan(lake, day, member, champion)
+    for chunk in chunks:
+        ensemble.score(lake, member, Chunk(**chunk))
+    return ensemble.check(lake, day, member, chunks)
 
 
 def ask_all(lake: Lake, day: str, champion: ModelVersion | None) -> RollCall:
@@ -152,7 +153,7 @@ def ask_all(lake: Lake, day: str, champion: ModelVersion | None) -> RollCall:
             answers[member.name] = asdict(ask(lake, day, member, champion))
         except Exception as error:
             answers[member.name], why[member.name] = None, f"{type(error).__name__}: {error}"
-    return ensemble.call_roll(answers, why)
+    return ensemble.call_roll(lake, day, champion, answers, why)
 
 
 def test_every_member_scores_as_its_own_model_does(
@@ -164,7 +165,7 @@ def test_every_member_scores_as_its_own_model_does(
     for name, model in models.items():
         answer = ask(lake, day, BY_NAME[name], history.champion)
         expected = registry.load(model).predict_proba(rows)[:, 1]
-        assert np.allclose(ensemble.read_scores(lake, answer.paths), expected, atol=1e-6)
+        assert np.allclose(ensemble.read_scores(lake, answer.chunks), expected, atol=1e-6)
         assert answer.version == model.version
         assert answer.rows == len(rows)
 
@@ -195,7 +196,7 @@ def test_one_request_in_five_fails_and_every_row_is_scored_once(
     assert httpx.get(f"{server}/faults/counts").json()["failed"] > 0
     rows = lake.version(day).read("features")
     expected = registry.load(history.champion).predict_proba(rows)[:, 1]
-    assert np.allclose(ensemble.read_scores(lake, answer.paths), expected, atol=1e-6)
+    assert np.allclose(ensemble.read_scores(lake, answer.chunks), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("nonsense", ["nan", "out_of_range", "constant", "short", "not_json"])
@@ -234,10 +235,11 @@ def test_a_member_far_from_its_usual_distribution_is_as_good_as_down(
     lake: Lake, day: str, history: History
 ) -> None:
     member = BY_NAME["xgboost"]
-    chunks = [Chunk(**chunk) for chunk in ensemble.plan(lake, day, member, history.champion)]
-    turned = [score_turned_round(lake, chunk) for chunk in chunks]
+    chunks = ensemble.plan(lake, day, member, history.champion)
+    for chunk in chunks:
+        score_turned_round(lake, Chunk(**chunk))
     with pytest.raises(BadData, match="answers wrongly for") as failure:
-        ensemble.check(lake, day, member, chunks, turned)
+        ensemble.check(lake, day, member, chunks)
     assert "PSI against what they usually are" in str(failure.value)
 
 
@@ -255,12 +257,10 @@ def test_a_remote_members_own_past_says_what_is_usual_for_it(
     day = scoring.preprocess(lake, OLD_DAY)
     assert ask(lake, day, REMOTE, None).psi == pytest.approx(0, abs=2)
     right = scoring.predictor(history.champion)
-    chunks = [Chunk(**chunk) for chunk in ensemble.plan(lake, day, REMOTE, None)]
     monkeypatch.setattr(ensemble.remote.ModelServer, "predict", lambda _, rows, __: 1 - right(rows))
     monkeypatch.setattr(ensemble.remote.ModelServer, "check_order", lambda *_: None)
-    paths = [ensemble.score(lake, REMOTE, replace(chunk, run_id="other")) for chunk in chunks]
     with pytest.raises(BadData, match="what they usually are"):
-        ensemble.check(lake, day, REMOTE, chunks, paths)
+        ask(lake, day, REMOTE, None)
 
 
 def test_at_first_a_remote_member_is_held_to_the_champions_predictions(
@@ -274,40 +274,104 @@ def test_at_first_a_remote_member_is_held_to_the_champions_predictions(
 # --- All of them ----------------------------------------------------------------------------------
 
 
-def answers(*names: str) -> dict[str, dict[str, Any] | None]:
-    given = asdict(Answer("model", "1", [], 10, 0.2, None))
-    return {member.name: given if member.name in names else None for member in MEMBERS}
+def scored_alike(lake: Lake, day: str, *names: str) -> dict[str, dict[str, Any] | None]:
+    """The answers of some members, all with the scores of one model."""
+    champion = registry.champion()
+    one = asdict(ask(lake, day, BY_NAME["xgboost"], champion))
+    return {member.name: one if member.name in names else None for member in MEMBERS}
 
 
-def test_two_of_four_are_enough_and_the_others_have_a_reason() -> None:
-    roll = ensemble.call_roll(answers("xgboost", "remote"), {"logistic_regression": "it is gone"})
+def test_two_of_four_are_enough_and_the_others_have_a_reason(lake: Lake, day: str) -> None:
+    given = scored_alike(lake, day, "xgboost", "remote")
+    why = {"logistic_regression": "it is gone"}
+    roll = ensemble.call_roll(lake, day, None, given, why)
     assert roll.lacking == ""
     assert roll.absent["logistic_regression"] == "it is gone"
     assert "ended without a word" in roll.absent["hist_gradient_boosting"]
+    assert ensemble.as_roll_call(json.loads(json.dumps(asdict(roll)))) == roll
 
 
-def test_below_the_quorum_there_is_no_ensemble(configure: Callable[..., None]) -> None:
-    assert ensemble.call_roll(answers("xgboost"), {}).lacking == "1 member(s) answered, 2 have to"
-    configure(ensemble_quorum=1)
-    assert ensemble.call_roll(answers("xgboost"), {}).lacking == ""
+def test_below_the_quorum_there_is_no_ensemble(
+    lake: Lake, day: str, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(*names: str) -> str:
+        return ensemble.call_roll(lake, day, None, scored_alike(lake, day, *names), {}).lacking
+
+    assert lacking("xgboost") == "1 member(s) answered, 2 have to"
+    assert lacking("xgboost", "remote") == ""
+    shadows = [replace(member, weight=float(member.name != "remote")) for member in MEMBERS]
+    monkeypatch.setattr(ensemble, "MEMBERS", shadows)
+    assert lacking("xgboost", "remote") == "1 member(s) answered, 2 have to", "without weight"
+    configure(ensemble_quorum=1, mlflow_tracking_uri=registry.settings().registry)
+    assert lacking("xgboost") == ""
 
 
 def test_without_a_required_member_there_is_no_ensemble(
-    configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    lake: Lake, day: str, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = answers("xgboost", "hist_gradient_boosting")
+    given = scored_alike(lake, day, "xgboost", "hist_gradient_boosting")
     configure(ensemble_required="remote, xgboost")
-    assert ensemble.call_roll(given, {}).lacking == "required, and missing: remote"
+    lacking = "required, and missing: remote"
+    assert ensemble.call_roll(lake, day, None, given, {}).lacking == lacking
     configure(ensemble_required="")
     demanding = [replace(member, required=member.kind == "remote") for member in MEMBERS]
     monkeypatch.setattr(ensemble, "MEMBERS", demanding)
-    assert ensemble.call_roll(given, {}).lacking == "required, and missing: remote"
+    assert ensemble.call_roll(lake, day, None, given, {}).lacking == lacking
 
 
-def publish(lake: Lake, day: str, roll: RollCall, champion: ModelVersion | None = None) -> Scored:
+@pytest.mark.parametrize("wrong", [{"ensemble_required": "remot"}, {"ensemble_quorum": 5}])
+def test_settings_that_no_day_can_meet_are_an_error_not_a_fallback_for_ever(
+    wrong: dict[str, object], lake: Lake, day: str, configure: Callable[..., None]
+) -> None:
+    configure(**wrong)
+    with pytest.raises(BadData, match="can never be met"):
+        ensemble.call_roll(lake, day, None, {}, {})
+
+
+def test_an_answer_about_other_rows_counts_for_nothing(lake: Lake, day: str) -> None:
+    given = scored_alike(lake, day, "xgboost", "remote")
+    other = scoring.preprocess(lake, OLD_DAY)
+    roll = ensemble.call_roll(lake, other, None, given, {})
+    assert roll.answers == {}
+    assert roll.absent["remote"] == f"its answer is about other rows: {day}"
+
+
+def test_a_member_whose_scores_go_against_all_others_counts_as_down(
+    lake: Lake, day: str, history: History, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noise(_: object, rows: Any, __: object) -> np.ndarray:
+        return np.random.default_rng(rows.num_rows).uniform(0.1, 0.4, rows.num_rows)
+
+    monkeypatch.setattr(ensemble.remote.ModelServer, "predict", noise)
+    monkeypatch.setattr(ensemble.remote.ModelServer, "check_order", lambda *_: None)
+    roll = ask_all(lake, day, history.champion)
+    assert sorted(roll.answers) == sorted(registry.members(history.champion))
+    assert "it disagrees with the 3 others" in roll.absent["remote"]
+
+
+def test_a_server_given_up_for_one_chunk_is_not_asked_for_the_others(
+    lake: Lake, server: str, configure: Callable[..., None]
+) -> None:
+    configure(
+        chunk_rows=300, batch_rows=300, remote_give_up_seconds=0.3, remote_max_wait_seconds=0.1
+    )
+    day = scoring.preprocess(lake, OLD_DAY)
+    first, second, *_ = (Chunk(**chunk) for chunk in ensemble.plan(lake, day, REMOTE, None))
+    tell(server, error_rate=1)
+    with pytest.raises(ServerDown, match="503"):
+        ensemble.score(lake, REMOTE, first)
+    before = httpx.get(f"{server}/faults/counts").json()["requests"]
+    with pytest.raises(ServerDown, match="given up for another chunk"):
+        ensemble.score(lake, REMOTE, second)
+    assert httpx.get(f"{server}/faults/counts").json()["requests"] == before
+    tell(server)
+    assert ask(lake, day, REMOTE, None).rows > 0, "a new plan asks again"
+
+
+def publish(lake: Lake, day: str, roll: RollCall) -> Scored:
     """All steps after the members."""
     if roll.lacking:
-        scored = fallback.fall_back(lake, day, roll, champion)
+        scored = fallback.fall_back(lake, day, roll)
     else:
         scored = ensemble.combine_day(lake, day, roll)
     check = scoring.check_outputs(lake, scored.predictions, day, None)
@@ -366,13 +430,17 @@ def test_two_members_with_the_same_wrong_constant_do_not_outvote_the_others(
 
 # --- The fallback ---------------------------------------------------------------------------------
 
-NOBODY = RollCall({}, {member.name: "it is down" for member in MEMBERS}, "0 answered, 2 have to")
+ABSENT = {member.name: "it is down" for member in MEMBERS}
+
+
+def nobody(champion: ModelVersion) -> RollCall:
+    return RollCall(champion, {}, ABSENT, "0 answered, 2 have to")
 
 
 def test_the_champion_alone_stands_in_and_every_row_says_so(
     lake: Lake, day: str, history: History
 ) -> None:
-    scored = publish(lake, day, NOBODY, history.champion)
+    scored = publish(lake, day, nobody(history.champion))
     rows, facts = published(lake)
     known = lake.version(day).read("features")
     expected = registry.load(history.champion).predict_proba(known)[:, 1]
@@ -382,7 +450,7 @@ def test_the_champion_alone_stands_in_and_every_row_says_so(
     assert rows["members"].unique().to_list() == [f"{usecase.NAME}:1"]
     assert facts["fallback"] == "champion"
     assert facts["failed"] == {"ensemble": "0 answered, 2 have to"}
-    assert facts["absent"] == NOBODY.absent
+    assert facts["absent"] == ABSENT
 
 
 def test_the_version_before_stands_in_for_a_champion_that_cannot_be_loaded(
@@ -393,9 +461,9 @@ def test_the_version_before_stands_in_for_a_champion_that_cannot_be_loaded(
     registry.log_reference(run, registry.reference(history.champion))
     champion = registry.register(run)
     promotion.promote(champion, history.champion, "a test")
-    assert publish(lake, day, NOBODY, champion).level == 1
+    assert fallback.fall_back(lake, day, nobody(champion)).level == 1
     break_model(champion)
-    publish(lake, day, NOBODY, champion)
+    publish(lake, day, nobody(champion))
     rows, facts = published(lake)
     assert rows["fallback"].unique().to_list() == [2]
     assert rows["members"].unique().to_list() == [f"{usecase.NAME}:{history.champion.version}"]
@@ -420,7 +488,7 @@ def test_with_the_registry_down_each_segment_gets_its_base_rate(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     configure(mlflow_tracking_uri=f"http://127.0.0.1:{unused_port}")
-    assert publish(lake, day, NOBODY, history.champion).level == LEVELS.index("base rate")
+    assert publish(lake, day, nobody(history.champion)).level == LEVELS.index("base rate")
     rows, facts = published(lake)
     assert rows["fallback"].unique().to_list() == [3]
     assert "registry" in facts["failed"]["champion"]
@@ -455,7 +523,7 @@ def test_where_nothing_is_left_the_error_says_exactly_why(
     configure(mlflow_tracking_uri=f"http://127.0.0.1:{unused_port}")
     day = scoring.preprocess(lake, "2013-02-01")
     with pytest.raises(MissingData, match="Nothing can score 2013-02-01") as failure:
-        fallback.fall_back(lake, day, NOBODY, history.champion)
+        fallback.fall_back(lake, day, nobody(history.champion))
     message = str(failure.value)
     for line in (
         "member remote: it is down",
@@ -468,7 +536,13 @@ def test_where_nothing_is_left_the_error_says_exactly_why(
     assert lake.manifest(ensemble.TABLE, "2013-02-01") is None
 
 
-@pytest.mark.parametrize("kind", [ServerDown, DependencyDown, BadData, MissingData])
-def test_a_reason_travels_whole(kind: type[PipelineError]) -> None:
-    roll = ensemble.call_roll(answers("xgboost"), {"remote": f"{kind.__name__}: it is down"})
-    assert ensemble.as_roll_call(json.loads(json.dumps(asdict(roll)))) == roll
+def test_what_an_ensemble_has_made_is_not_replaced_by_what_stands_in_for_it(
+    lake: Lake, day: str, history: History, server: str
+) -> None:
+    publish(lake, day, ask_all(lake, day, history.champion))
+    before = lake.current(ensemble.TABLE, OLD_DAY).name
+    again = scoring.preprocess(lake, OLD_DAY)
+    publish(lake, again, nobody(history.champion))
+    assert lake.current(ensemble.TABLE, OLD_DAY).name == before
+    publish(lake, again, ask_all(lake, again, history.champion))
+    assert lake.current(ensemble.TABLE, OLD_DAY).name != before

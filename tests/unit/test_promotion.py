@@ -274,8 +274,9 @@ def test_predictions_are_made_by_the_champion_they_were_planned_with(
     planned = scoring.plan_chunks(lake, features, registry.champion())
     promotion.promote(second, first, "it is better")
     chunks = [scoring.Chunk(**chunk) for chunk in planned]
-    paths = [scoring.score_chunk(lake, chunk) for chunk in chunks]
-    found = lake.version(scoring.assemble(lake, features, chunks, paths)).read("predictions")
+    for chunk in chunks:
+        scoring.score_chunk(lake, chunk)
+    found = lake.version(scoring.assemble(lake, features, chunks)).read("predictions")
     assert found["model_version"].unique().to_list() == [first.version]
     later = lake.version(predict(lake, OLD_DAY, registry.champion())).read("predictions")
     assert later["model_version"].unique().to_list() == [second.version]

@@ -353,7 +353,10 @@ def test_a_task_that_is_ended_sends_nothing_more(server: Server) -> None:
 def test_a_server_that_fails_now_and_then_scores_every_row_once(
     server: Server, configure: Callable[..., None], share: float, kind: str
 ) -> None:
-    configure(remote_breaker_failures=20, remote_batch_rows=20, remote_give_up_seconds=10)
+    configure(
+        remote_breaker_failures=20, remote_batch_rows=20, remote_give_up_seconds=30,
+        remote_timeout_seconds=10,
+    )  # fmt: skip
     fault = {"500": failing, "cut": half, "hangs up": nothing}[kind](server)
     draw = random.Random(7)
     moods = [draw.random() < share for _ in range(1_000)]

@@ -108,7 +108,7 @@ def test_too_many_rejected_rows_fail_the_day(
 def test_an_empty_plan_is_no_plan_for_a_day_with_rows(lake: Lake, history: History) -> None:
     features = scoring.preprocess(lake, OLD_DAY)
     with pytest.raises(BadData, match="0 scores for "):
-        scoring.assemble(lake, features, [], [])
+        scoring.assemble(lake, features, [])
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_any_split_into_batches_gives_the_same_scores(
 
 
 def score_paths(lake: Lake, chunks: list[Chunk]) -> list[Path]:
-    return [lake.root / scoring.score_chunk(lake, chunk) for chunk in chunks]  # type: ignore[misc]
+    return [Path(scoring.score_chunk(lake, chunk)) for chunk in chunks]
 
 
 def test_a_chunk_that_is_scored_is_not_scored_again(
@@ -228,41 +228,38 @@ def test_a_chunk_that_lost_scores_is_refused_by_name(
     rows: slice, lake: Lake, scored: Scored
 ) -> None:
     features, chunks, paths = scored
-    path = Path(lake.root / paths[1])
+    path = Path(paths[1])
     replace(path, pq.read_table(path)[rows])
     words = [f"Chunk {chunks[1].label} has ", f"scores for {chunks[1].rows} rows", str(path)]
     with refused(lake, "predictions", OLD_DAY, *words):
-        scoring.assemble(lake, features, chunks, paths)
+        scoring.assemble(lake, features, chunks)
 
 
 def test_a_chunk_with_surplus_scores_is_refused_by_name(lake: Lake, scored: Scored) -> None:
     features, chunks, paths = scored
-    path = Path(lake.root / paths[0])
+    path = Path(paths[0])
     table = pq.read_table(path)
     replace(path, pa.concat_tables([table, table[:1]]))
     with refused(lake, "predictions", OLD_DAY, f"has {chunks[0].rows + 1} scores", str(path)):
-        scoring.assemble(lake, features, chunks, paths)
+        scoring.assemble(lake, features, chunks)
 
 
 def test_a_lost_chunk_or_a_repeated_one_is_refused(lake: Lake, scored: Scored) -> None:
-    features, chunks, paths = scored
+    features, chunks, _ = scored
     for order in ([0, 1], [0, 1, 2, 2, 3]):
         with refused(lake, "predictions", OLD_DAY, " scores for ", features):
-            scoring.assemble(
-                lake, features, [chunks[n] for n in order if n < len(chunks)],
-                [paths[n] for n in order if n < len(chunks)],
-            )  # fmt: skip
+            scoring.assemble(lake, features, [chunks[n] for n in order if n < len(chunks)])
 
 
 def test_damaged_and_missing_scores_are_refused_by_path(lake: Lake, scored: Scored) -> None:
     features, chunks, paths = scored
-    path = Path(lake.root / paths[0])
+    path = Path(paths[0])
     replace(path, path.read_bytes()[:-100])
     with refused(lake, "predictions", OLD_DAY, str(path), "cannot be read as Parquet"):
-        scoring.assemble(lake, features, chunks, paths)
+        scoring.assemble(lake, features, chunks)
     path.unlink()
     with refused(lake, "predictions", OLD_DAY, str(path), kind=MissingData):
-        scoring.assemble(lake, features, chunks, paths)
+        scoring.assemble(lake, features, chunks)
 
 
 Scores = Callable[[pl.DataFrame], pl.DataFrame]

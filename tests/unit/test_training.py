@@ -146,7 +146,8 @@ def judged_on(lake: Lake, history: History, rival: Rival | None) -> Passed:
     verdict = gate.judge(lake, history.snapshot, champion, [judged])
     challenger = {"candidate": "xgboost", "run_id": run, "evaluation": judged}
     scores = evaluation.read_scores(lake.version(judged))
-    return Passed(lake, run, replace(verdict, challenger=challenger), scores)
+    verdict = replace(verdict, challenger=challenger, members=[challenger])
+    return Passed(lake, run, verdict, scores)
 
 
 def test_a_refitted_challenger_knows_the_holdout_too(passed: Passed, history: History) -> None:
@@ -203,9 +204,9 @@ def test_a_registered_challenger_tells_where_it_came_from(
     rival = evaluation.find_rival(lake, history.snapshot) if against == "champion" else None
     passed = judged_on(lake, history, rival)
     verdict = passed.verdict
-    run = registry.log_training(registry.load_run(passed.run), {}, {"git_commit": "abc123"})
-    other = registry.log_training(registry.load_run(passed.run), {}, {})
-    runs = {"xgboost": run, "logistic_regression": other}
+    tags = {"git_commit": "abc123", "mlflow.parentRunId": passed.run}
+    run = registry.log_training(registry.load_run(passed.run), {}, tags)
+    runs = {"xgboost": run}
     version = training.register(passed.lake, verdict, runs, "the drift of May", "manual__1")
     assert version.run_id == run
     assert {name: member.run_id for name, member in registry.members(version).items()} == runs
@@ -234,6 +235,21 @@ def test_a_registered_challenger_tells_where_it_came_from(
         "calibration.png", "contributions.png", "roc.png", "slices.png"
     }  # fmt: skip
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures.iterdir())
+
+
+def test_a_member_that_could_not_be_refitted_is_left_out_and_a_stale_one_too(
+    passed: Passed,
+) -> None:
+    other = {**passed.member, "candidate": "logistic_regression", "run_id": "another run"}
+    verdict = replace(passed.verdict, members=[passed.member, other])
+    stale = registry.log_training(
+        registry.load_run(passed.run), {}, {"mlflow.parentRunId": "an earlier run"}
+    )
+    for runs in ({"xgboost": passed.run}, {"xgboost": passed.run, "logistic_regression": stale}):
+        version = training.register(passed.lake, verdict, runs, "a test", "manual__1")
+        assert list(registry.members(version)) == ["xgboost"]
+    with pytest.raises(BadData, match="no refitted xgboost to register"):
+        training.register(passed.lake, verdict, {"xgboost": stale}, "a test", "manual__1")
 
 
 def test_a_run_that_is_registered_already_stays_the_version_it_is(
