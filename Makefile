@@ -29,7 +29,7 @@ endif
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	  /^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## Run a week of real data through a real Airflow, and leave its UI up (PORT=8080)
 	@$(PY) -m local.demo $(if $(PORT),--port $(PORT))
@@ -47,11 +47,14 @@ rollback: $(READY) ## Put the champion's predecessor back (REASON="why")
 	@$(PY) -m local.rollback --reason "$$REASON"
 
 ##@ Check it
-.PHONY: test test-unit test-dags test-e2e lint format bench
+.PHONY: test test-unit test-dags test-e2e test-exhaustive lint format bench
 
-test: $(READY) ## Pass all tests: unit, dags and e2e
-	@$(PY) -m pytest -n 2 tests/unit tests/dags
+test: $(READY) ## Pass all tests but the exhaustive ones: unit, dags and e2e
+	@$(PY) -m pytest -n 2 -m "not exhaustive" tests/unit tests/dags
 	@$(PY) -m pytest tests/e2e
+
+test-exhaustive: $(READY) ## Kill, pause and race at every step, a few minutes more
+	@$(PY) -m pytest -n 2 -m exhaustive tests
 
 test-unit: $(READY) ## Test the library, without Airflow
 	@$(PY) -m pytest -n 2 tests/unit

@@ -19,6 +19,7 @@ def finish(*processes: Any) -> None:
         assert process.exitcode == 0
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("place", ["folder", "s3"])
 def test_two_writers_of_one_partition_never_mix(
     place: str, request: pytest.FixtureRequest, tmp_path: Path, start: Callable[..., Any]

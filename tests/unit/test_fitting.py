@@ -247,6 +247,7 @@ def many_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("candidate", "memory_bytes"),
     [

@@ -28,6 +28,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str
     return request.getfixturevalue("s3_root"), request.getfixturevalue("s3_server")
 
 
+@pytest.mark.exhaustive
 def test_a_writer_killed_at_any_step_leaves_the_old_version_or_the_new_one(
     place: tuple[str, dict[str, str]], start: Callable[..., Any]
 ) -> None:
@@ -51,6 +52,7 @@ def test_a_writer_killed_at_any_step_leaves_the_old_version_or_the_new_one(
     assert (published.count(False), published.count(True)) > (6, 0)
 
 
+@pytest.mark.exhaustive
 def test_a_writer_killed_at_any_moment_leaves_a_whole_version(
     place: tuple[str, dict[str, str]], start: Callable[..., Any]
 ) -> None:

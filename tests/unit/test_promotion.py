@@ -327,6 +327,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("what", "then"), PAIRS)
 def test_killed_at_any_step_it_can_be_tried_again_or_left_to_the_next_one(
     what: str,
@@ -406,6 +407,7 @@ class Paused:
         return refusal
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("what", "meanwhile"), PAIRS)
 def test_of_two_that_meet_at_any_step_one_wins(
     what: str,
@@ -474,6 +476,7 @@ def served_registry(
     configure(mlflow_tracking_uri=f"http://127.0.0.1:{port.get()}")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("promotions", "times"), [(2, 15), (3, 5)])
 def test_of_promotions_at_the_same_time_one_wins(
     promotions: int,
