@@ -146,6 +146,8 @@ class ModelServer:
         if values.shape not in ((rows,), (rows, 1), (rows, 2)):
             raise self._wrong(f"{name} has the shape {values.shape} for {rows} rows")
         scores: np.ndarray = values.reshape(rows, -1)[:, -1].astype(np.float32)
+        if wrong := int((~((scores >= 0) & (scores <= 1))).sum()):
+            raise self._wrong(f"{wrong} of {rows} scores are NaN or outside 0 to 1")
         return scores
 
     def _facts(self, path: str) -> dict[str, Any]:

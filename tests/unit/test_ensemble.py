@@ -110,6 +110,21 @@ def test_without_a_weight_there_is_no_average(weights: dict[str, float]) -> None
         ensemble.combine({name: np.ones(2) for name in weights}, weights)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"kind": "registry", "weight": -1}, "its weight is -1"),
+        ({"kind": "registry", "weight": float("nan")}, "its weight is nan"),
+        ({"kind": "remote", "model": "x"}, "name its connection"),
+    ],
+)
+def test_a_member_that_could_never_work_is_refused_when_it_is_declared(
+    wrong: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        Member("a", **wrong)
+
+
 # --- One member -----------------------------------------------------------------------------------
 
 
@@ -199,12 +214,19 @@ def test_one_request_in_five_fails_and_every_row_is_scored_once(
     assert np.allclose(ensemble.read_scores(lake, answer.chunks), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("nonsense", ["nan", "out_of_range", "constant", "short", "not_json"])
+@pytest.mark.parametrize(
+    ("nonsense", "words"),
+    [
+        ("nan", "NaN or outside 0 to 1"), ("out_of_range", "NaN or outside 0 to 1"),
+        ("constant", "every score is 0.5000"), ("short", "has the shape"),
+        ("not_json", "is no JSON"),
+    ],
+)  # fmt: skip
 def test_a_server_that_answers_nonsense_is_as_good_as_down(
-    nonsense: str, lake: Lake, day: str, history: History, server: str
+    nonsense: str, words: str, lake: Lake, day: str, history: History, server: str
 ) -> None:
     tell(server, nonsense=nonsense)
-    with pytest.raises(BadData):
+    with pytest.raises(BadData, match=words):
         ask(lake, day, REMOTE, history.champion)
 
 

@@ -262,6 +262,16 @@ def test_a_registry_that_does_not_work_is_an_error_that_says_which(
     assert f"registry at {uri} failed on 'flight-delays'" in str(failure.value)
 
 
+def test_a_login_in_the_registrys_address_is_never_shown(
+    configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch, unused_port: int
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    configure(mlflow_tracking_uri=f"http://me:hunter2@127.0.0.1:{unused_port}")
+    with pytest.raises(DependencyDown, match=f"registry at http://127.0.0.1:{unused_port}") as down:
+        registry.find_champion()
+    assert "hunter2" not in str(down.value)
+
+
 def test_a_champion_that_cannot_be_loaded_publishes_nothing(
     lake: Lake, history: History, configure: Callable[..., None], tmp_path: Path
 ) -> None:
