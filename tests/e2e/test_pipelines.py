@@ -95,6 +95,7 @@ def test_a_key_that_is_no_date_fails_with_a_message_and_publishes_nothing(
     assert not [path for path in lake.root.rglob("*") if "2013-3-1" in path.name]
 
 
+@pytest.mark.exhaustive
 def test_a_power_cut_loses_nothing_and_duplicates_nothing(
     airflow: Airflow, data: Path, lake: Lake, champion: registry.ModelVersion
 ) -> None:
