@@ -242,6 +242,11 @@ def read_scores(lake: Lake, chunks: Iterable[dict[str, Any]]) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def read_members(lake: Lake, answers: Mapping[str, Answer]) -> dict[str, np.ndarray]:
+    """The scores of each member that answered: float32 of shape (rows,)."""
+    return {name: read_scores(lake, answer.chunks) for name, answer in answers.items()}
+
+
 def score_column(member: str) -> str:
     """The column of the ensemble's predictions that holds one member's scores."""
     return f"score_{member}"
@@ -331,7 +336,7 @@ def _disagreeing(lake: Lake, answers: Mapping[str, Answer]) -> dict[str, str]:
     """
     if len(answers) < 3:
         return {}
-    scores = {name: read_scores(lake, answer.chunks) for name, answer in answers.items()}
+    scores = read_members(lake, answers)
     total = sum(values.astype(np.float64) for values in scores.values())
     least, found = settings().ensemble_min_agreement, {}
     for name, values in scores.items():
@@ -373,11 +378,11 @@ class Scored:
 def combine_day(lake: Lake, features_reference: str, roll: RollCall) -> Scored:
     """Combine the members that answered."""
     weights = {member.name: member.weight for member in MEMBERS if member.weight > 0}
-    answers = {name: roll.answers[name] for name in sorted(roll.answers.keys() & weights)}
-    scores = {name: read_scores(lake, answer.chunks) for name, answer in answers.items()}
-    contributors = [f"{name}:{answer.version}" for name, answer in answers.items()]
+    given = read_members(lake, roll.answers)
+    scores = {name: given[name] for name in sorted(given.keys() & weights)}
+    contributors = [f"{name}:{roll.answers[name].version}" for name in scores]
     average = combine(scores, weights)
-    return Scored(write(lake, features_reference, average, 0, contributors, roll), 0, {})
+    return Scored(write(lake, features_reference, average, 0, contributors, given), 0, {})
 
 
 def write(
@@ -386,7 +391,7 @@ def write(
     scores: np.ndarray,
     level: int,
     contributors: list[str],
-    roll: RollCall,
+    given: Mapping[str, np.ndarray],
 ) -> str:
     """Write scores with what they were made from: for each row, and for the run.
 
@@ -394,20 +399,16 @@ def write(
         scores: of shape (rows,).
         level: position in `LEVELS`.
         contributors: whose scores these are, as `name:version`.
+        given: scores of each member that answered, of shape (rows,).
 
     Returns:
         Reference to a version of the day's predictions that is not published yet.
     """
     source = lake.version(features_reference)
     version = lake.new_version(TABLE, source.key)
+    nothing = np.full(len(scores), np.nan, np.float32)
     columns = {"score": scores}
-    for member in MEMBERS:
-        answer = roll.answers.get(member.name)
-        columns[score_column(member.name)] = (
-            np.full(len(scores), np.nan, np.float32)
-            if answer is None
-            else read_scores(lake, answer.chunks)
-        )
+    columns |= {score_column(member.name): given.get(member.name, nothing) for member in MEMBERS}
     with source.parquet("features") as file:
         keys = [file.schema_arrow.field(name) for name in KEY]
         text = pa.dictionary(pa.int8(), pa.string())

@@ -54,7 +54,8 @@ def fall_back(lake: Lake, features_reference: str, roll: RollCall) -> Scored:
             failed[LEVELS[level]] = f"{type(error).__name__}: {error}"
             continue
         log.warning("Scored by the %s: %s", LEVELS[level], failed)
-        predictions = ensemble.write(lake, features_reference, scores, level, [whose], roll)
+        given = ensemble.read_members(lake, roll.answers)
+        predictions = ensemble.write(lake, features_reference, scores, level, [whose], given)
         return Scored(predictions, level, failed)
     absent = [f"member {name}: {why}" for name, why in roll.absent.items()]
     reasons = [f"{step}: {why}" for step, why in failed.items()]

@@ -112,6 +112,15 @@ class NotNow(Exception):
         self.retry_after = retry_after
 
 
+@dataclass(frozen=True)
+class _Request:
+    method: str
+    path: str
+    body: bytes
+    headers: Mapping[str, str]
+    retried: Collection[int]
+
+
 class _Deadline:
     """Cuts the connection of one request when its time is over: httpx bounds only each step."""
 
@@ -219,27 +228,20 @@ class PatientClient:
             reraise=True,
         )
         try:
-            return retrying(self._try, method, path, body, headers or {}, retried)
+            return retrying(self._try, _Request(method, path, body, headers or {}, retried))
         except NotNow as failure:
             down = self._down(str(failure), failure.retry_after)
             self.give_up(down)
             raise down from failure
 
-    def _try(
-        self,
-        method: str,
-        path: str,
-        body: bytes,
-        headers: Mapping[str, str],
-        retried: Collection[int],
-    ) -> tuple[bytes, Mapping[str, str]]:
+    def _try(self, request: _Request) -> tuple[bytes, Mapping[str, str]]:
         if self._given_up.is_set():
             if self._why is None:
                 raise self._down("another request was in vain")
             raise ServerDown(str(self._why), self._why.retry_after)
         try:
             with self._breaker:
-                return self._send(method, path, body, headers, retried)
+                return self._send(request)
         except NotNow as failure:
             if (failure.retry_after or 0) > settings().remote_max_wait_seconds:
                 down = self._down(str(failure), failure.retry_after)
@@ -251,20 +253,17 @@ class PatientClient:
             self.give_up(down)
             raise down from failure
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        body: bytes,
-        headers: Mapping[str, str],
-        retried: Collection[int],
-    ) -> tuple[bytes, Mapping[str, str]]:
+    def _send(self, request: _Request) -> tuple[bytes, Mapping[str, str]]:
         content, deadline = bytearray(), _Deadline(settings().remote_timeout_seconds)
-        options: dict[str, Any] = {"extensions": {"trace": deadline.trace}}
+        options: dict[str, Any] = {
+            "content": request.body,
+            "headers": request.headers,
+            "extensions": {"trace": deadline.trace},
+        }
         try:
             with (
                 deadline,
-                self._http.stream(method, path, content=body, headers=headers, **options) as answer,
+                self._http.stream(request.method, request.path, **options) as answer,
             ):
                 for block in answer.iter_raw():
                     content += block
@@ -287,14 +286,18 @@ class PatientClient:
                 raise self._refused(f"answers in the encoding {coding!r}, which was not asked for")
             return bytes(content), answer.headers
         said = f"{answer.status_code} {content[:300].decode(errors='replace')!r}"
-        if answer.is_server_error or answer.status_code in retried:
+        if answer.is_server_error or answer.status_code in request.retried:
             raise NotNow(f"it answers {said}", _retry_after(answer.headers.get("Retry-After")))
         if answer.is_redirect:
             target = answer.headers.get("Location")
-            raise self._refused(f"redirects {path} to {target}, where credentials are not sent")
+            raise self._refused(
+                f"redirects {request.path} to {target}, where credentials are not sent"
+            )
         if answer.status_code in (401, 403):
-            raise self._refused(f"does not accept our credentials: it answers {said} to {path}")
-        raise self._refused(f"answers {said} to {method} {path}")
+            raise self._refused(
+                f"does not accept our credentials: it answers {said} to {request.path}"
+            )
+        raise self._refused(f"answers {said} to {request.method} {request.path}")
 
     def _down(self, reason: str, retry_after: float | None = None) -> ServerDown:
         again = ""
