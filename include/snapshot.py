@@ -16,12 +16,17 @@ from scipy.stats import ks_2samp
 from include import scoring
 from include.errors import BadData, MissingData
 from include.lake import Lake, Version, parse_key, to_arrow
+from include.monitoring.profile import Profiler
+from include.monitoring.profiles import keep
 from include.settings import settings
 from include.usecase import features
 from include.usecase.schema import KEY, TRUTH
 
 TABLES = ("validated", "actuals")
 LEAST_SHIFTS = 3
+PROFILE = "features"
+"""Name of the profile of all its rows: what a model that is trained on it takes for normal."""
+
 PARTS: tuple[Literal["training"], Literal["holdout"]] = ("training", "holdout")
 
 
@@ -40,7 +45,8 @@ def take(lake: Lake, start: str | None, end: str | None, holdout_days: int) -> s
     Raises:
         BadData: the window is empty or no longer than the holdout; a part of it has no labelled row
             or one class only.
-        MissingData: naming the days that are not validated, or whose truth is not there.
+        MissingData: naming the days that are not validated, or whose truth is not there, if they
+            are more than the setting allows: a day that was refused must not stop the loop.
     """
     first = parse_key(start) if start else settings().train_start
     last = parse_key(end) if end else _newest_day(lake)
@@ -56,12 +62,15 @@ def take(lake: Lake, start: str | None, end: str | None, holdout_days: int) -> s
     }
     sources = _resolve(lake, [*days["training"], *days["holdout"]])
     version = lake.new_version("training", str(last))
-    labels = {part: _write(lake, version, part, days[part], sources) for part in PARTS}
+    profiler = Profiler()
+    labels = {part: _write(lake, version, part, days[part], sources, profiler) for part in PARTS}
+    keep(version, PROFILE, profiler.result())
     metadata = {
         "start": str(first),
         "end": str(last),
         "holdout_days": holdout_days,
         "labels": labels,
+        "missing": [str(day) for part in PARTS for day in days[part] if str(day) not in sources],
         "sources": {key: [described for _, described in found] for key, found in sources.items()},
     }
     version.publish(list(PARTS), metadata)
@@ -151,43 +160,50 @@ Sources = dict[str, list[tuple[Version, dict[str, Any]]]]
 
 
 def _resolve(lake: Lake, days: list[date]) -> Sources:
-    """The version of each day's partitions, and the hashes of its parts."""
+    """The version of each day's partitions, and the hashes of its parts; without missing days."""
     sources: Sources = {}
     missing = []
-    for day in days:
-        key = day.isoformat()
+    for key in [day.isoformat() for day in days]:
+        manifests = {table: lake.manifest(table, key) for table in TABLES}
+        missing += [f"{table} {key}" for table, found in manifests.items() if found is None]
         sources[key] = []
-        for table in TABLES:
-            manifest = lake.manifest(table, key)
-            if manifest is None:
-                missing.append(f"{table} {key}")
-                continue
-            version = Version(lake, table, key, manifest.version)
-            hashes = {name: part.sha256 for name, part in manifest.parts.items()}
-            sources[key].append((version, {"version": str(version), "sha256": hashes}))
-    if missing:
+        for table, manifest in manifests.items():
+            if manifest is not None:
+                version = Version(lake, table, key, manifest.version)
+                hashes = {name: part.sha256 for name, part in manifest.parts.items()}
+                sources[key].append((version, {"version": str(version), "sha256": hashes}))
+    whole = {key: found for key, found in sources.items() if len(found) == len(TABLES)}
+    if len(days) - len(whole) > settings().max_missing_share * len(days):
         more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
         raise MissingData(
             f"{len(missing)} partition(s) of the training window {days[0]} to {days[-1]} are not "
             f"published: {', '.join(missing[:10])}{more}. No model was trained. Backfill "
             f"`data_validation` from {days[0]} to the day after {days[-1]}, as a day's truth comes "
             "with the next day's run (or `make seed`), then clear this run's failed tasks; or ask "
-            "for a window without them."
+            "for a window without them (ML_MAX_MISSING_SHARE says how many may be)."
         )
-    return sources
+    return whole
 
 
 def _write(
-    lake: Lake, version: Version, part: str, days: list[date], sources: Sources
+    lake: Lake,
+    version: Version,
+    part: str,
+    days: list[date],
+    sources: Sources,
+    profiler: Profiler,
 ) -> dict[str, int]:
     """Write the days of one part, a row group or more each. Returns the rows of each class."""
     counts = np.zeros(2, dtype=int)
     with ExitStack() as stack:
         writer = None
         for day in days:
+            if day.isoformat() not in sources:
+                continue
             (validated, _), (truth, _) = sources[day.isoformat()]
             rows = labelled(day, validated, truth)
             counts += np.bincount(rows["label"].to_numpy(), minlength=2)
+            profiler.add(rows.select(features.FEATURES))
             table = to_arrow(rows)
             writer = writer or stack.enter_context(version.write(part, table.schema))
             writer.write_table(table, settings().batch_rows)

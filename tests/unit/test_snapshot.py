@@ -1,6 +1,7 @@
 """A snapshot: the right rows, once, for good, and a training from it that is repeated exactly."""
 
 import re
+import shutil
 from collections.abc import Callable
 from datetime import date, timedelta
 from itertools import pairwise
@@ -125,6 +126,15 @@ def test_every_day_that_is_missing_is_named(lake: Lake) -> None:
 def test_a_long_list_of_missing_days_is_cut(lake: Lake) -> None:
     with pytest.raises(MissingData, match="actuals 2013-04-05 and 50 more"):
         snapshot.take(lake, "2013-04-01", "2013-04-30", 5)
+
+
+def test_a_day_that_is_missing_among_many_is_left_out_and_named(lake: Lake) -> None:
+    shutil.rmtree(lake.partition_path("validated", "2013-02-05"))
+    version = lake.version(snapshot.take(lake, str(FIRST_DAY), str(LAST_DAY), 5))
+    days = version.read("training", ["day"])["day"]
+    assert date(2013, 2, 5) not in days
+    assert days.n_unique() == 14
+    assert version.manifest().metadata["missing"] == ["2013-02-05"]
 
 
 @pytest.mark.parametrize(
