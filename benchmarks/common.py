@@ -17,8 +17,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import polars as pl
 
 REPO = Path(__file__).resolve().parent.parent
 SIZES = ["small", "full"]
@@ -122,6 +126,26 @@ def child(
         raise SystemExit(f"{spec.name} {step.__name__} ended with {done.returncode}\n{done.stderr}")
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return answer
+
+
+def real_days(first: date, last: date) -> "pl.DataFrame":
+    """The features of real days, with `label` (null where the truth is not known) and `day`."""
+    import polars as pl
+
+    from include.usecase import features, source
+    from include.usecase.schema import INPUTS, KEY, TRUTH
+
+    days = []
+    for number in range((last - first).days + 1):
+        day = first + timedelta(days=number)
+        found = {one.name: source.fetch(one.name, day) for one in [*INPUTS, TRUTH]}
+        known = {name: rows for name, rows in found.items() if rows is not None}
+        labels = features.build_labels(known.pop(TRUTH.name))
+        rows = features.build_features(known).join(
+            labels, on=KEY, how="left", maintain_order="left"
+        )
+        days.append(rows.with_columns(day=pl.lit(day)))
+    return pl.concat(days)
 
 
 class Clock:

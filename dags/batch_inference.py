@@ -6,6 +6,7 @@
   free worker. A chunk that was scored before with the same rows and version is not scored again.
 - **assemble** puts the chunks together, **check_outputs** holds back what looks wrong, and
   **publish** replaces the day's predictions in one step.
+- **record_stages** notes for the monitor how the run has ended.
 """
 
 from typing import Any
@@ -13,7 +14,13 @@ from typing import Any
 from airflow.sdk import PartitionedAssetTimetable, dag, task
 
 from include.assets import PREDICTIONS, VALIDATED
-from include.task_defaults import TASK_DEFAULTS
+from include.task_defaults import TASK_DEFAULTS, record_stages
+
+STAGES = {
+    "preprocess": ["preprocess"],
+    "infer": ["resolve_champion", "plan_chunks", "score"],
+    "post-process": ["assemble", "check_outputs", "publish"],
+}
 
 
 @dag(
@@ -103,7 +110,8 @@ def batch_inference() -> None:
     chunks = plan_chunks(features, model)
     predictions = assemble(features, chunks)
     score.expand(chunk=chunks) >> predictions
-    publish(predictions, check_outputs(predictions, features, model), features, model)
+    check = check_outputs(predictions, features, model)
+    publish(predictions, check, features, model) >> record_stages(STAGES)
 
 
 batch_inference()

@@ -8,6 +8,7 @@ late or broken truth never keeps a day from being scored.
 - **check_rows** puts bad rows into quarantine, each with its reasons.
 - **check_partition** judges the day as a whole: volume, null rates, duplicates, freshness.
 - **publish** shows the valid rows to everyone, all inputs at once.
+- **record_stages** notes for the monitor how the run has ended.
 """
 
 from typing import Any
@@ -15,11 +16,18 @@ from typing import Any
 from airflow.sdk import Asset, CronPartitionTimetable, dag, task, task_group
 
 from include.assets import ACTUALS, VALIDATED
-from include.task_defaults import TASK_DEFAULTS
+from include.task_defaults import TASK_DEFAULTS, record_stages
+
+STAGES = {
+    "validate": [
+        f"inputs.{name}"
+        for name in ("land", "check_contract", "check_rows", "check_partition", "publish")
+    ]
+}
 
 
 @task_group
-def gates(table: str, days_back: int, outlet: Asset) -> None:
+def gates(table: str, days_back: int, outlet: Asset) -> Any:
     """The gates that a day's inputs of one table pass."""
 
     @task
@@ -70,7 +78,7 @@ def gates(table: str, days_back: int, outlet: Asset) -> None:
         outlet_events[outlet].extra = {"version": version}
         return validation.publish(lake.default_lake(), version)
 
-    publish(check_partition(check_rows.expand_kwargs(check_contract(land()))))
+    return publish(check_partition(check_rows.expand_kwargs(check_contract(land()))))
 
 
 @dag(
@@ -85,7 +93,8 @@ def gates(table: str, days_back: int, outlet: Asset) -> None:
 )
 def data_validation() -> None:
     """Yesterday's inputs, and the truth of the day before."""
-    gates.override(group_id="inputs")("validated", 0, VALIDATED)
+    inputs = gates.override(group_id="inputs")("validated", 0, VALIDATED)
+    inputs >> record_stages(STAGES)
     gates.override(group_id="truth")("actuals", 1, ACTUALS)
 
 

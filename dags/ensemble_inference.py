@@ -10,6 +10,7 @@
   else the base rate of each segment.
 - **check_outputs** and **publish** as in `batch_inference`. Every row says who contributed and how
   far it had to fall back, and the run says why a member is missing.
+- **record_stages** notes for the monitor how the run has ended.
 """
 
 from datetime import timedelta
@@ -19,8 +20,14 @@ from airflow.sdk import PartitionedAssetTimetable, TriggerRule, dag, task, task_
 
 from include.assets import ENSEMBLE_PREDICTIONS, VALIDATED
 from include.contract import Member
-from include.task_defaults import TASK_DEFAULTS, ending, tells_why
+from include.task_defaults import TASK_DEFAULTS, ending, record_stages, tells_why
 from include.usecase.members import MEMBERS
+
+STAGES = {
+    "preprocess": ["preprocess"],
+    "infer": ["call_roll", "combine", "fall_back"],
+    "post-process": ["check_outputs", "publish"],
+}
 
 REGISTRY_RETRIES = 2
 """Of the task that asks the registry: with one that is down, what needs none has to go on soon."""
@@ -207,7 +214,8 @@ def ensemble_inference() -> None:
     roll = call_roll(features, champion, answers)
     combined, fallen_back = combine(features, roll), fall_back(features, roll)
     choose(roll) >> [combined, fallen_back]
-    publish(check_outputs(combined, fallen_back, features, roll), features, roll)
+    checked = check_outputs(combined, fallen_back, features, roll)
+    publish(checked, features, roll) >> record_stages(STAGES)
 
 
 ensemble_inference()

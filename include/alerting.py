@@ -1,11 +1,23 @@
-"""What is told when a task has failed for good: one structured record, whatever the DAG."""
+"""Who is told what: a record of every failed task in the log, and pages to the notifiers.
+
+A page is tried for each notifier by a task of its own, so that one that is down delays no other,
+and a retry reaches only those that have not got it.
+"""
 
 import json
 import logging
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from logging.handlers import BufferingHandler
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
-from include.errors import kind_of
+from include.errors import BadData, DependencyDown, kind_of
+from include.settings import settings
+
+if TYPE_CHECKING:
+    from apprise import Apprise
 
 log = logging.getLogger(__name__)
 
@@ -34,3 +46,127 @@ def failure_record(context: Mapping[str, Any]) -> dict[str, Any]:
         "message": str(error or context.get("reason") or "") or repr(error),
         "log_url": getattr(instance, "log_url", None),
     }
+
+
+def page(title: str, body: str, link: str | None = None) -> list[int]:
+    """Log one JSON record of what a person has to see, and say which notifiers are to tell it.
+
+    Args:
+        title: one line.
+        body: Markdown, of one line or more.
+        link: address of a page with more.
+
+    Returns:
+        The places of the notifiers in the setting `notify_urls`, for `notify`; none if it is empty.
+    """
+    count = len(_urls())
+    record = {"title": title, "body": body, "link": link, "notifiers": count}
+    log.warning("page %s", json.dumps(record))
+    return list(range(count))
+
+
+def check_notifiers() -> None:
+    """Say early which of the notifiers could never be told anything.
+
+    Raises:
+        BadData: naming them.
+    """
+    urls = enumerate(_urls())
+    wrong = [_name(place, None, url) for place, url in urls if _open(url) is None]
+    if wrong:
+        raise BadData(_not_understood(wrong))
+
+
+def notify(place: int, title: str, body: str, link: str | None = None) -> None:
+    """Tell one notifier, once. A server that says nothing is left after Apprise's time limits.
+
+    They are seconds for each answer, in the notifier's URL: `?cto=4&rto=4`.
+
+    Args:
+        place: which one, as `page` has returned it.
+        title: one line.
+        body: Markdown, of one line or more.
+        link: address of a page with more.
+
+    Raises:
+        BadData: there is no such notifier, or Apprise does not understand its URL.
+        DependencyDown: it has not taken the message.
+    """
+    from apprise import NotifyFormat, NotifyType
+
+    urls = _urls()
+    if place >= len(urls):
+        raise BadData(
+            f"There is no notifier {place}: ML_NOTIFY_URLS has been changed since the page was "
+            f"asked for, and names {len(urls)}. Clear the task that lists them, and what follows."
+        )
+    server = _open(urls[place])
+    name = _name(place, server, urls[place])
+    if server is None:
+        raise BadData(_not_understood([name]))
+    with _kept_from_the_log() as complaints:
+        taken = server.notify(
+            body=f"{body}\n\n[{link}]({link})" if link else body,
+            title=title,
+            body_format=NotifyFormat.MARKDOWN,
+            notify_type=NotifyType.FAILURE,
+        )
+    if not taken:
+        said = "; ".join(complaint.getMessage() for complaint in complaints)
+        why = _without_secrets(said, urls[place]) or "no reason is known"
+        raise DependencyDown(f"Notifier {name} has not taken the page {title!r}: {why}")
+    log.info("Notifier %s has been told", name)
+
+
+def _urls() -> list[str]:
+    return settings().notify_urls.get_secret_value().split()
+
+
+def _open(url: str) -> "Apprise | None":
+    """A notifier, not yet connected; None if its URL is not understood."""
+    from apprise import Apprise
+
+    server = Apprise()
+    with _kept_from_the_log():
+        return server if server.add(url) and len(server) == 1 else None
+
+
+def _name(place: int, server: "Apprise | None", url: str) -> str:
+    """Place, kind and masked host. Paths, users and options may be secrets: they are left out."""
+    if server is None:
+        scheme, found, _ = url.partition("://")
+        return f"{place} ({scheme}://...)" if found else f"{place} (no URL)"
+    parts = urlsplit(server[0].url(privacy=True))
+    return f"{place} ({parts.scheme}://{parts.netloc.rpartition('@')[2]})"
+
+
+def _not_understood(names: list[str]) -> str:
+    return (
+        f"Not understood, in ML_NOTIFY_URLS, counted from 0: {', '.join(names)}. Each has to be a "
+        "URL as Apprise describes them, percent-encoded, with spaces between."
+    )
+
+
+@contextmanager
+def _kept_from_the_log() -> Iterator[list[logging.LogRecord]]:
+    """Collect what Apprise complains of; it and urllib3 would log whole URLs, with their tokens."""
+    collector = BufferingHandler(capacity=1000)
+    library = logging.getLogger("apprise")
+    before = library.propagate, logging.root.manager.disable
+    library.propagate = False
+    library.addHandler(collector)
+    logging.disable(logging.INFO)
+    try:
+        yield collector.buffer
+    finally:
+        library.removeHandler(collector)
+        library.propagate = before[0]
+        logging.disable(before[1])
+
+
+def _without_secrets(text: str, url: str) -> str:
+    """A text without anything that the URL says."""
+    parts = {part for part in re.split(r"[/:@?&=+]+", url) if len(part) > 3}
+    for part in sorted(parts | {unquote(part) for part in parts}, key=len, reverse=True):
+        text = text.replace(part, "****")
+    return text

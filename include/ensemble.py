@@ -19,6 +19,8 @@ from include import registry, remote, scoring
 from include.contract import Member
 from include.errors import BadData, MissingData, ServerDown
 from include.lake import Lake, days_before, put_text, read_text
+from include.monitoring.profile import profile_of
+from include.monitoring.profiles import keep
 from include.patient_http import endpoint
 from include.registry import ModelVersion
 from include.scoring import Chunk, OutputCheck
@@ -438,6 +440,7 @@ def write(
                         schema=schema,
                     )
                 )
+    keep(version, "predictions", profile_of(pl.DataFrame(columns)))
     return str(version)
 
 

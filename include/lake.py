@@ -264,7 +264,7 @@ class Lake:
 
     def published_keys(self, table: str) -> Iterator[str]:
         """Keys of the published partitions of a table, newest first, each looked up when asked."""
-        folders = (path for path in _list(self.root / table) if path.name.startswith("date="))
+        folders = (path for path in list_folder(self.root / table) if path.name.startswith("date="))
         keys = sorted((folder.name.removeprefix("date=") for folder in folders), reverse=True)
         return (key for key in keys if self.manifest(table, key) is not None)
 
@@ -398,7 +398,8 @@ def _put(scratch: Path, path: "ObjectStoragePath") -> None:
         raise PermissionError(errno.EACCES, str(error)) from error
 
 
-def _list(folder: "AnyPath") -> list["AnyPath"]:
+def list_folder(folder: "AnyPath") -> list["AnyPath"]:
+    """What is directly in a folder; nothing if there is no such folder."""
     if isinstance(folder, Path):
         return list(folder.iterdir()) if folder.is_dir() else []
     with suppress(FileNotFoundError):

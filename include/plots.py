@@ -31,9 +31,9 @@ def calibration(labels: np.ndarray, scores: dict[str, np.ndarray], bins: int = 1
         scores: probability of 1 by model, each of shape (rows,).
         bins: groups of equally many rows, in the order of their scores; equal scores stay together.
     """
-    figure = _figure(7, "Can the scores be read as probabilities?")
+    figure = new_figure(7, "Can the scores be read as probabilities?")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    _style(
+    style(
         axes,
         "On the dashed line they can; above it they are too low, below it too high. "
         f"{len(labels):,} rows.",
@@ -59,7 +59,7 @@ def calibration(labels: np.ndarray, scores: dict[str, np.ndarray], bins: int = 1
         )
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="Positives, share of a bin's rows")
     axes.legend(loc="upper left", frameon=False, fontsize=12)
-    _style(below, "")
+    style(below, "")
     below.set_xlabel(f"Score (a point: mean of a bin, {bins} bins of equally many rows)")
     below.set_ylabel("Share of rows")
     # A model that gives all rows one score would press the other's shape flat.
@@ -76,9 +76,9 @@ def roc(labels: np.ndarray, scores: dict[str, np.ndarray]) -> Figure:
         labels: 0 or 1, of shape (rows,), both present.
         scores: probability of 1 by model, each of shape (rows,).
     """
-    figure = _figure(7.5, "Do positives get higher scores than negatives?")
+    figure = new_figure(7.5, "Do positives get higher scores than negatives?")
     axes = figure.subplots()
-    _style(axes, f"AUC: how often they do, of all pairs; 0.5 by chance. {len(labels):,} rows.")
+    style(axes, f"AUC: how often they do, of all pairs; 0.5 by chance. {len(labels):,} rows.")
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1)
     for (name, score), colour in zip(scores.items(), _colours(scores), strict=True):
         false_positive, true_positive, _ = roc_curve(labels, score)
@@ -106,9 +106,9 @@ def slices(gains: dict[str, float], bound: float) -> Figure:
     ordered = dict(sorted(gains.items(), key=lambda item: item[1]))
     colours = [ALARM if gain < bound else CHALLENGER for gain in ordered.values()]
     beyond = colours.count(ALARM)
-    figure = _figure(_height(ordered), "Is the challenger worse anywhere?")
+    figure = new_figure(_height(ordered), "Is the challenger worse anywhere?")
     axes = figure.subplots()
-    _style(axes, f"{beyond} of {len(gains)} slices are beyond the bound of {bound:g} (dashed).")
+    style(axes, f"{beyond} of {len(gains)} slices are beyond the bound of {bound:g} (dashed).")
     _bars(axes, ordered, colours)
     axes.axvline(bound, color=ALARM, linestyle="--", linewidth=1.5)
     axes.set_xlabel("Log-loss gained, nats a row (right of 0 the challenger is better)")
@@ -122,9 +122,9 @@ def contributions(gains: dict[str, float]) -> Figure:
         gains: by feature, what `feature_contributions` returns.
     """
     ordered = dict(sorted(gains.items(), key=lambda item: -item[1]))
-    figure = _figure(_height(ordered), "Which features does the model need?")
+    figure = new_figure(_height(ordered), "Which features does the model need?")
     axes = figure.subplots()
-    _style(axes, "How much worse it gets when a feature's values are shuffled between rows.")
+    style(axes, "How much worse it gets when a feature's values are shuffled between rows.")
     _bars(axes, ordered, [CHALLENGER] * len(ordered))
     axes.set_xlabel("Rise of the log-loss, nats a row")
     return figure
@@ -179,7 +179,7 @@ def _reliability(
     return np.bincount(places, scores) / counts, np.bincount(places, labels) / counts
 
 
-def _figure(height: float, title: str) -> Figure:
+def new_figure(height: float, title: str) -> Figure:
     """A figure 900 pixels wide and `height` × 100 high, with its title."""
     figure = Figure(figsize=(9, height), dpi=100, facecolor="white")
     figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
@@ -192,7 +192,8 @@ def _height(bars: dict[str, float]) -> float:
     return 1.8 + 0.32 * len(bars)
 
 
-def _style(axes: Axes, subtitle: str) -> None:
+def style(axes: Axes, subtitle: str) -> None:
+    """Give axes the look of all pictures, and a line of text above."""
     axes.set_title(subtitle, loc="left", fontsize=12, color=MUTED)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED)

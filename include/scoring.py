@@ -19,6 +19,8 @@ from include import registry
 from include.encoder import FeatureEncoder
 from include.errors import BadData
 from include.lake import Lake, open_parquet, write_parquet
+from include.monitoring.profile import Profiler, profile_of
+from include.monitoring.profiles import keep
 from include.registry import ModelVersion
 from include.settings import settings
 from include.usecase import features
@@ -80,6 +82,7 @@ def preprocess(lake: Lake, key: str) -> str:
     group_rows = min(settings().batch_rows, settings().chunk_rows)
     version.write_frame("features", rows.filter(usable), group_rows)
     version.write_frame("rejected", rejected)
+    keep(version, "features", profile_of(rows.filter(usable).select(features.FEATURES)))
     version.publish(
         ["features", "rejected"],
         {"validated": str(validated), "rows": known},
@@ -262,13 +265,15 @@ def assemble(lake: Lake, features_reference: str, chunks: list[Chunk]) -> str:
     version = lake.new_version("predictions", source.key)
     with source.parquet("features") as file:
         schema, expected = scores_schema(file.schema_arrow), file.metadata.num_rows
-    written = 0
+    written, profiler = 0, Profiler()
     with version.write("predictions", schema) as writer:
         for chunk in chunks:
             with open_scores(lake, chunk) as scores:
                 for batch in scores.iter_batches(settings().batch_rows):
                     writer.write_batch(batch.cast(schema))
+                    profiler.add(pl.DataFrame({"score": pl.from_arrow(batch.column("score"))}))
                     written += batch.num_rows
+    keep(version, "predictions", profiler.result())
     if written != expected:
         raise BadData(
             f"{written} scores for {expected} rows of {source}. Nothing was published; "

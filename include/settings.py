@@ -8,7 +8,7 @@ from datetime import date
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from include.usecase import FIRST_WINDOW
@@ -111,6 +111,10 @@ class Settings(BaseSettings):
         date.fromisoformat(FIRST_WINDOW[0]), description="First day of a training window, if the "
         "run names none. Its last day is then the newest whose truth is known."
     )  # fmt: skip
+    max_missing_share: float = Field(
+        0.05, ge=0, lt=1, description="Share of a training window's days that may be missing; they "
+        "are named in the snapshot."
+    )  # fmt: skip
     holdout_days: int = Field(
         14, ge=5, description="Days at the window's end kept for evaluation. With fewer than ten, "
         "days as different as the weather makes them look like inputs that have changed."
@@ -172,6 +176,81 @@ class Settings(BaseSettings):
     approval_hours: float = Field(
         24, gt=0, description="Hours to wait for that; no answer means no promotion."
     )
+
+    # Monitoring: what is found
+    outcome_lookback_days: int = Field(
+        14, ge=1, description="Days back that are looked at again for truth that came late."
+    )
+    drift_window_days: int = Field(
+        28, ge=2, description="Days before a day that its features and scores are compared with."
+    )
+    # Monitoring: what is decided
+    decay_window_days: int = Field(
+        14, ge=2, description="Days of outcomes, all of them the champion's, that its skill is of."
+    )
+    decay_min_days: int = Field(
+        7, ge=2, description="Days of outcomes below which nothing is said about its skill."
+    )
+    decay_min_skill: float = Field(
+        0.08, lt=1, description="Skill against the base rate (1 - log-loss / its log-loss) below "
+        "which the champion has decayed."
+    )  # fmt: skip
+    decay_confidence: float = Field(
+        0.8, ge=0, le=1, description="Share of bootstrap samples, drawn by day, that must show it."
+    )
+    decay_hysteresis: float = Field(
+        0.01, ge=0, description="Skill above that bound which a decayed champion has to regain."
+    )
+    score_drift_days: int = Field(
+        14, ge=1, description="Days whose scores, together, are compared with the holdout's."
+    )
+    score_drift_retrain: float = Field(
+        0.25, gt=0, description="Population stability index of these above which the champion is "
+        "trained anew, whatever is known of its outcomes. Half of it is watched."
+    )  # fmt: skip
+    max_model_age_days: int = Field(
+        28, ge=1, description="Days since the last one that the champion was trained on, after "
+        "which it is trained anew."
+    )  # fmt: skip
+    retraining_cooldown_days: int = Field(
+        14, ge=1, description="Days after a retraining was asked for in which none is again."
+    )
+    drift_watch: float = Field(
+        0.1, gt=0, description="Population stability index of a stable feature in a day, against "
+        "the days before, above which it is watched."
+    )  # fmt: skip
+    drift_page: float = Field(
+        0.2, gt=0, description="And above which a person is called, as the data are at fault, "
+        "unless the use case has a bound of its own for the feature."
+    )  # fmt: skip
+    drift_max_null_rise: float = Field(
+        0.3, gt=0, le=1, description="Rise of a feature's share of nulls, against the days before, "
+        "above which a person is called."
+    )  # fmt: skip
+    drift_max_outside: float = Field(
+        0.5, gt=0, le=1, description="Share of a seasonal feature's values outside the range of "
+        "the days before (a quarter wider on each side) above which a person is called."
+    )  # fmt: skip
+    stage_failed_watch: float = Field(
+        0.05, ge=0, le=1, description="Share of a stage's rows that failed in 24 hours above which "
+        "it is watched."
+    )  # fmt: skip
+    stage_failed_page: float = Field(
+        0.25, ge=0, le=1, description="Share of a stage's runs that failed in 24 hours above which "
+        "a person is called; one failed run is watched."
+    )  # fmt: skip
+    max_truth_delay_days: int = Field(
+        3, ge=1, description="Days that truth may be late before that is watched; after twice as "
+        "many a person is called."
+    )  # fmt: skip
+    monitoring_acts: bool = Field(
+        True, description="Whether what was decided is done, if the run does not say: without it "
+        "nobody is called and nothing is trained, but the decisions are there to be judged."
+    )  # fmt: skip
+    notify_urls: SecretStr = Field(
+        SecretStr(""), description="Who is called: Apprise URLs with spaces between, such as "
+        "mailto://user:password@example.com or slack://token/#channel. Empty: only the log."
+    )  # fmt: skip
 
     # Tasks
     owner: str = Field("ml-platform", description="Owner shown on every DAG and task.")

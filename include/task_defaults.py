@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
 
-from airflow.sdk import RetryDecision, RetryPolicy, get_current_context
+from airflow.sdk import RetryDecision, RetryPolicy, get_current_context, teardown
 
 from include.alerting import report_failure
 from include.errors import BadData, ServerDown, kind_of
@@ -136,3 +136,25 @@ def ending(instance: Any, run_id: str | None, *task_ids: str) -> Ending:
     told = instance.xcom_pull(failed, key=WHY) if failed else []
     succeeded = bool(states) and all(state == "success" for state in states.values())
     return Ending(succeeded, "; ".join(dict.fromkeys(filter(None, told))))
+
+
+def record_stages(stages: dict[str, list[str]]) -> Any:
+    """A task that notes, however its run has ended, which stages were passed: the monitor counts.
+
+    Args:
+        stages: the tasks of each stage.
+    """
+
+    @teardown  # so that a run that has failed stays failed; made anew, as a DAG changes it
+    def record_stages(
+        *, partition_key: str | None = None, run_id: str | None = None, ti: Any = None
+    ) -> None:
+        """Note how the stages of this run have ended, whatever became of it."""
+        from include import lake
+        from include.monitoring import stages as passed
+
+        states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id])[run_id]
+        store = lake.default_lake()
+        passed.record(store, ti.dag_id, str(run_id), str(partition_key), states, stages)
+
+    return record_stages()

@@ -62,7 +62,8 @@ def refit(lake: Lake, snapshot: str, member: dict[str, str]) -> str:
                 f"{known.log_loss:.4f} on it; the one that had not seen it has {before:.4f}. The "
                 "champion is as it was. Look for chance in the recipe, or set ML_REFIT=false."
             )
-    registry.log_reference(run_id, scoring.score_reference(scores))
+    reference = {**scoring.score_reference(scores), "evaluation": member["evaluation"]}
+    registry.log_reference(run_id, reference)
     return run_id
 
 

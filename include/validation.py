@@ -38,6 +38,8 @@ from include.lake import (
     to_arrow,
     write_parquet,
 )
+from include.monitoring.profile import Profiler
+from include.monitoring.profiles import keep
 from include.settings import settings
 from include.usecase import schema, source
 
@@ -218,10 +220,13 @@ def _split_rows(target: Version, tally: "RowTally") -> None:
         target.write(name, valid_schema) as valid,
         quarantine_of(target).write(name, rejected_schema) as rejected,
     ):
+        profiler = Profiler()
         for good, bad in checked_slices(path, tally.input, day, tally):
+            profiler.add(good)
             _write(valid, good, valid_schema)
             if bad is not None:
                 _write(rejected, bad, rejected_schema)
+    keep(target, name, profiler.result())
 
 
 def _write(writer: pq.ParquetWriter, rows: pl.DataFrame, file_schema: pa.Schema) -> None:

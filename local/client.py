@@ -137,6 +137,11 @@ class Airflow:
         body = {"dry_run": False, "only_failed": only_failed}
         self.request("POST", f"/dags/{dag_id}/dagRuns/{run_id}/clear", json=body)
 
+    def forget(self, dag_id: str, run_id: str) -> None:
+        """Delete a run, if there is one."""
+        if any(run["dag_run_id"] == run_id for run in self.runs(dag_id)):
+            self.request("DELETE", f"/dags/{dag_id}/dagRuns/{run_id}")
+
     def wait(self, dag_id: str, run_id: str, timeout: float = 300) -> str:
         """Wait until a run has ended and return its state."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}"

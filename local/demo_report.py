@@ -18,8 +18,14 @@ from local.client import Json
 DAYS = [date.fromisoformat(FIRST_WINDOW[1]) + timedelta(days=n) for n in range(1, 8)]
 """The week after the first champion's window."""
 
-NEWER_WINDOW = (DAYS[-1] + timedelta(days=1), DAYS[-1] + timedelta(days=85))
-"""First and last day of the challenger's window, after the week, of which a day is refused."""
+DECAY_DAY = DAYS[-1] + timedelta(days=56)
+"""The day on which the monitor looks at the model again: after eight weeks in which none did."""
+
+WATCHED = [DECAY_DAY - timedelta(days=back) for back in reversed(range(15))]
+"""Days whose outcomes it knows by then, and the day itself."""
+
+NEXT_DAYS = [DECAY_DAY + timedelta(days=n) for n in (1, 2)]
+"""Days that the new champion scores."""
 
 BAD_ROWS_DAY, BROKEN_DAY = DAYS[2], DAYS[4]
 BAD_ROWS = 20
@@ -133,9 +139,31 @@ def show_ensemble(lake: Lake, console: Console) -> None:
     console.print(table)
 
 
+def loop_faults(lake: Lake, verdict: Json) -> list[str]:
+    """What the days after the retraining should have been and are not."""
+    if verdict["challenger"] is None:
+        return ["the challenger was refused"]
+    keys = [day.isoformat() for day in (WATCHED[0], *NEXT_DAYS)]
+    manifests = [lake.current("predictions", key).manifest() for key in keys]
+    before, *after = (manifest.metadata["model"]["version"] for manifest in manifests)
+    if before in after or len(set(after)) > 1:
+        return [f"{keys[0]} is scored by version {before}, {keys[1:]} by {after}"]
+    return []
+
+
+def show_decision(decision: Json, console: Console) -> None:
+    """Print what each rule of the monitor found, and what it asks for."""
+    table = Table("Rule", "Asks for", "Found", title=f"The monitor, on {decision['key']}")
+    colors = {"healthy": "green", "watch": "yellow", "retrain": "blue", "page": "red"}
+    for reason in decision["reasons"]:
+        asked = f"[{colors[reason['action']]}]{reason['action']}[/]"
+        table.add_row(reason["rule"], asked, reason["found"])
+    console.print(table)
+
+
 def show_verdict(verdict: Json, console: Console) -> None:
     """Print what each rule of the gate found in each candidate."""
-    table = Table("Rule", title=f"The gate, on {NEWER_WINDOW[1]} and the days before")
+    table = Table("Rule", title=f"The gate, on the days before {DECAY_DAY}")
     for candidate in verdict["rules"]:
         table.add_column(candidate.replace("_", " "))
     for same_rule in zip(*verdict["rules"].values(), strict=True):

@@ -27,6 +27,16 @@ SLICES = ["origin", "carrier"]
 SEGMENT = ["carrier", "origin"]
 """Columns that name a row's segment: where no model is left, its base rate is the score."""
 
+SEASONAL = ["day_of_week", "origin_hour_flights", "origin_day_flights", *WEATHER]
+"""Features that honestly differ from day to day: drift of the others is a fault of the data."""
+
+OFTEN_MISSING = ["wind_gust", "pressure"]
+"""Features of which any share may be null on any day."""
+
+DRIFT_BOUNDS = {"block_minutes": 0.1, "distance": 0.1}
+"""Features whose population stability index in a day is a fault above another bound than the
+setting's: timetables change slowly."""
+
 LATE_MINUTES = 15
 
 

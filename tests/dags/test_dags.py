@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def test_data_validation_passes_inputs_and_truth_through_the_same_gates(
 ) -> None:
     dag = dags["data_validation"]
     assert dag["timetable"] == "CronPartitionTimetable"
-    assert shape(dag) == {
+    gates = {
         f"{group}.{task}": [f"{group}.{after}"] if after else []
         for group in ("inputs", "truth")
         for task, after in [
@@ -135,6 +136,7 @@ def test_data_validation_passes_inputs_and_truth_through_the_same_gates(
             ("publish", ""),
         ]
     }
+    assert shape(dag) == {**gates, "inputs.publish": ["record_stages"], "record_stages": []}
 
 
 def test_batch_inference_scores_each_validated_partition_in_chunks(dags: dict[str, Any]) -> None:
@@ -147,7 +149,8 @@ def test_batch_inference_scores_each_validated_partition_in_chunks(dags: dict[st
         "score[]": ["assemble"],
         "assemble": ["check_outputs", "publish"],
         "check_outputs": ["publish"],
-        "publish": [],
+        "publish": ["record_stages"],
+        "record_stages": [],
     }
 
 
@@ -189,7 +192,8 @@ def test_ensemble_inference_scores_each_member_apart_and_goes_on_without_those_t
         "combine": ["check_outputs"],
         "fall_back": ["check_outputs"],
         "check_outputs": ["publish"],
-        "publish": [],
+        "publish": ["record_stages"],
+        "record_stages": [],
     }  # fmt: skip
 
 
@@ -230,6 +234,29 @@ def test_model_retraining_promotes_only_what_was_judged_and_registered(
         "approve": ["promote"],
         "promote": [],
     }
+
+
+def test_model_monitoring_decides_by_the_history_and_then_acts(dags: dict[str, Any]) -> None:
+    dag = dags["model_monitoring"]
+    assert dag["timetable"] == "CronPartitionTimetable"
+    assert dag["max_active_runs"] == 1, "the history has one writer"
+    assert shape(dag) == {
+        "observe": ["decide"],
+        "decide": ["follow_up", "list_notifiers", "write_report"],
+        "write_report": ["list_notifiers"],
+        "follow_up": ["list_notifiers", "request_retraining"],
+        "request_retraining": ["note_retraining"],
+        "note_retraining": [],
+        "list_notifiers": ["notify[]"],
+        "notify[]": [],
+    }
+
+
+def test_the_stages_that_a_run_notes_are_of_its_own_tasks(dags: dict[str, Any]) -> None:
+    for name in ("data_validation", "batch_inference", "ensemble_inference"):
+        stages = import_module(f"dags.{name}").STAGES
+        assert {task for tasks in stages.values() for task in tasks} <= dags[name]["tasks"].keys()
+        assert "publish" in str(stages), "what fails last counts too"
 
 
 def test_model_rollback_finds_both_versions_before_it_changes_anything(

@@ -1,0 +1,459 @@
+"""Is the loop worth it? Months of real days, one by one, with the project's own functions.
+
+    python -m benchmarks.replay [--start D] [--end D] [--label NAME] [--seed N]
+
+The first champion is trained on all days before. Then each day is validated, scored and watched as
+the DAGs do it, without Airflow: the policy decides, the gate promotes, and nobody looks at a day
+before its truth has landed, with the next day. Beside it the first champion goes on unchanged
+(`never`), and the same kind of model is trained anew each week on all that is known, without a gate
+(`weekly`). At last, faults of the data are put into single days.
+
+Policy and gate have got their thresholds from the days to `TUNED_TO`; what came after is told
+apart. The last line is one of JSON. Tables and a picture stay in `data/replay/<label>/`.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from benchmarks.common import Clock, child
+from local.environment import data_folder, forget_settings
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from include.lake import Lake
+    from include.monitoring.policy import Decision
+
+TUNED_TO = date(2013, 6, 30)
+ARMS = ["never", "weekly", "policy"]
+KIND = "xgboost"
+"""The candidate of all three: one kind of model, so that only the moments of training differ."""
+
+FAULTY_DAYS = 3
+
+
+def main() -> int:
+    """Replay, and print what it came to."""
+    options = _options()
+    if options.step:
+        print(json.dumps(weekly(**json.loads(options.arguments))), flush=True)
+        return 0
+    folder = Path(tempfile.mkdtemp(prefix="replay-"))
+    target = data_folder() / "replay" / options.label
+    target.mkdir(parents=True, exist_ok=True)
+    forget_settings()
+    os.environ |= {
+        "ML_DATA_DIR": str(folder), "ML_SEED": str(options.seed), "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }  # fmt: skip
+    console, clock = Console(highlight=False), Clock()
+    try:
+        with ThreadPoolExecutor(1) as other:
+            asked = {
+                "start": options.start,
+                "end": options.end,
+                "path": str(folder / "weekly.parquet"),
+            }
+            coming = other.submit(child, weekly, {}, **asked)
+            replayed = _Replay(date.fromisoformat(options.start), date.fromisoformat(options.end))
+            replayed.run(console)
+            coming.result()
+        scores = replayed.scores(folder / "weekly.parquet")
+        summary = _tell(console, scores, replayed, target)
+        summary |= _inject(console, replayed)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    summary |= {
+        "label": options.label,
+        "seed": options.seed,
+        "seconds": round(clock.read()["seconds"]),
+    }
+    (target / "summary.json").write_text(json.dumps(summary, indent=1))
+    console.print(f"{summary['seconds']} s; tables and picture: {target}")
+    print(json.dumps(summary))
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.replay", description=main.__doc__)
+    parser.add_argument("--start", default="2013-03-01", help="first day that is scored")
+    parser.add_argument("--end", default="2013-12-31", help="last day")
+    parser.add_argument("--label", default="replay", help="name of this replay and of its folder")
+    parser.add_argument("--seed", type=int, default=7, help="of all chance")
+    parser.add_argument("--step", help=argparse.SUPPRESS)
+    parser.add_argument("--arguments", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _days(first: date, last: date) -> list[date]:
+    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
+
+
+class _Replay:
+    """The project's own loop, day by day, in a lake and a registry of its own."""
+
+    def __init__(self, start: date, end: date) -> None:
+        from include import registry
+        from include.lake import default_lake
+        from include.settings import settings
+
+        self.lake: Lake = default_lake()
+        self.start, self.end = start, end
+        self.train_start = settings().train_start
+        self.decisions: list[Decision] = []
+        self.trainings: list[date] = []
+        self.promotions: list[date] = []
+        self.refused_days: list[str] = []
+        self.never: list[pl.DataFrame] = []
+        registry.create_store()
+
+    def run(self, console: Console) -> None:
+        """From the first champion to the last day."""
+        from include import registry
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=console) as bar, _quiet():
+            history = _days(self.train_start, self.start - timedelta(days=1))
+            task = bar.add_task("History", total=len(history))
+            for day in history:
+                self._validate(day)
+                self._land_truth(day)
+                bar.advance(task)
+            before = self.start - timedelta(days=1)
+            if self._train(before, before, "the first champion") is None:
+                raise SystemExit(
+                    "The gate has refused the first champion: there is nothing to replay"
+                )
+            self.trainings, self.promotions = [], []
+            frozen = registry.load(registry.champion())
+            days = _days(self.start, self.end)
+            task = bar.add_task("Replay", total=len(days))
+            for day in days:
+                self._day(day, frozen)
+                told = f"Replay {day}: {len(self.trainings)} trainings, {len(self.promotions)} promotions"
+                bar.update(task, advance=1, description=told)
+
+    def _validate(self, day: date) -> bool:
+        from include import validation
+        from include.errors import PipelineError
+
+        try:
+            validation.validate_day(self.lake, "validated", day.isoformat())
+        except PipelineError as error:
+            self.refused_days.append(f"{day}: {str(error).splitlines()[1].strip(' -')}")
+            return False
+        return True
+
+    def _land_truth(self, day: date) -> None:
+        from include import validation
+
+        validation.validate_day(self.lake, "actuals", day.isoformat())
+
+    def _day(self, day: date, frozen: Any) -> None:
+        """What happens on the morning after a day: its inputs land, and the truth of the one before."""
+        from include import registry
+        from include.monitoring import daily, stages
+        from local.in_process import batch_inference
+
+        key, morning = day.isoformat(), datetime.combine(day + timedelta(days=1), time(8), UTC)
+        self._land_truth(day - timedelta(days=1))
+        valid = self._validate(day)
+        self._record("data_validation", key, morning, {stages.VALIDATE: valid})
+        if valid:
+            batch_inference(self.lake, key, registry.champion())
+            passed = dict.fromkeys((stages.PREPROCESS, stages.INFER, stages.POSTPROCESS), True)
+            self._record("batch_inference", key, morning, passed)
+            self.never.append(self._score(key, frozen))
+        daily.observe(self.lake, key, morning)
+        decision = daily.decide(self.lake, key)
+        self.decisions.append(decision)
+        if decision.action == "retrain":
+            self._train(day, day - timedelta(days=1), decision.why)
+            daily.note_retraining(self.lake, key)
+
+    def _record(self, dag: str, key: str, now: datetime, passed: dict[str, bool]) -> None:
+        from include.monitoring import stages
+
+        states = {stage: "success" if well else "failed" for stage, well in passed.items()}
+        tasks = {stage: [stage] for stage in passed}
+        stages.record(self.lake, dag, key, key, states, tasks, now)
+
+    def _score(self, key: str, pipeline: Any) -> "pl.DataFrame":
+        import numpy as np
+        import polars as pl
+
+        from include.usecase.schema import KEY
+
+        rows = self.lake.current("features", key).read("features")
+        scores = pipeline.predict_proba(rows)[:, 1].astype(np.float32)
+        return rows.select(KEY).with_columns(never=pl.Series(scores))
+
+    def _train(self, day: date, end: date, reason: str) -> str | None:
+        """Ask for a challenger. Returns the version that was promoted, if any."""
+        from include import registry
+        from local.in_process import model_retraining
+
+        self.trainings.append(day)
+        before = registry.find_champion()
+        model_retraining(self.lake, None, end.isoformat(), reason, f"replay {day}", [KIND])
+        after = registry.find_champion()
+        if after == before:
+            return None
+        self.promotions.append(day)
+        assert after is not None
+        return after.version
+
+    def scores(self, weekly_path: Path) -> "pl.DataFrame":
+        """Rows whose truth is known: `day`, `label`, and each arm's score.
+
+        The truth of the last day lands with a day that is not replayed.
+        """
+        import polars as pl
+
+        from include.monitoring import outcomes
+        from include.usecase.schema import KEY
+
+        key = self.end.isoformat()
+        self._land_truth(self.end)
+        outcomes.update(self.lake, key)
+        rows = outcomes.read(self.lake, key, (self.end - self.start).days + 1)
+        others = [pl.concat(self.never), pl.read_parquet(weekly_path)]
+        for frame in others:
+            rows = rows.join(frame, on=KEY, how="inner", validate="1:1")
+        return rows.select("day", "label", "never", "weekly", policy="score")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the lines that the pipelines' functions log."""
+    import logging
+
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def weekly(start: str, end: str, path: str) -> dict[str, Any]:
+    """The scores of a model that is trained anew each week, without a gate, on all that is known.
+
+    What is known on a day is the truth of the days before it.
+    """
+    import numpy as np
+    import polars as pl
+
+    from benchmarks.common import real_days
+    from include import scoring
+    from include.settings import settings
+    from include.usecase import models
+    from include.usecase.schema import KEY
+
+    first, last = date.fromisoformat(start), date.fromisoformat(end)
+    rows = real_days(settings().train_start, last).filter(scoring.is_usable())
+    found = []
+    for number, day in enumerate(_days(first, last)):
+        if number % 7 == 0:
+            known = rows.filter(pl.col("day") < day, pl.col("label").is_not_null())
+            model = models.CANDIDATES[KIND](settings().seed).fit(known, known["label"].to_numpy())
+        today = rows.filter(pl.col("day") == day)
+        scores = model.predict_proba(today)[:, 1].astype(np.float32)
+        found.append(today.select(KEY).with_columns(weekly=pl.Series(scores)))
+    pl.concat(found).write_parquet(path)
+    return {}
+
+
+# --- what it came to ------------------------------------------------------------------------------
+
+
+def _tell(
+    console: Console, scores: "pl.DataFrame", replayed: _Replay, target: Path
+) -> dict[str, Any]:
+    import polars as pl
+
+    table = Table("", *ARMS, *(f"AUC {arm}" for arm in ARMS), title="Log-loss and AUC")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for month in scores["day"].dt.strftime("%Y-%m").unique().sort():
+        _row(table, month, scores.filter(pl.col("day").dt.strftime("%Y-%m") == month))
+    table.add_section()
+    summary: dict[str, Any] = {}
+    periods = {
+        "": pl.lit(True),
+        "tuned": pl.col("day") <= TUNED_TO,
+        "unseen": pl.col("day") > TUNED_TO,
+    }
+    names = {"": "all", "tuned": f"to {TUNED_TO}", "unseen": f"after {TUNED_TO}"}
+    for period, chosen in periods.items():
+        rows = scores.filter(chosen)
+        if rows.is_empty():
+            continue
+        losses = _row(table, names[period], rows)
+        closed = (losses["never"] - losses["policy"]) / (losses["never"] - losses["weekly"])
+        prefix = f"{period}_" if period else ""
+        summary |= {f"{prefix}{arm}": round(loss, 4) for arm, loss in losses.items()}
+        summary[f"{prefix}gap_closed"] = round(closed, 3)
+    console.print(table)
+    pages = [one for one in replayed.decisions if one.action == "page"]
+    summary |= {
+        "trainings": len(replayed.trainings),
+        "promotions": len(replayed.promotions),
+        "pages": len(pages),
+    }
+    for name in ("gap_closed", "tuned_gap_closed", "unseen_gap_closed"):
+        if name in summary:
+            console.print(f"{name.replace('_', ' ')}: {summary[name]:.1%} of never to weekly")
+    told = Table("Day", "Decision", "Why", title="Trainings and pages")
+    for one in replayed.decisions:
+        if one.action in ("retrain", "page"):
+            promoted = date.fromisoformat(one.key) in replayed.promotions
+            told.add_row(one.key, one.action + (", promoted" if promoted else ""), one.why)
+    console.print(told)
+    for line in replayed.refused_days:
+        console.print(f"Refused by validation: {line}")
+    _picture(scores, replayed, target / "replay.png")
+    return summary
+
+
+def _row(table: Table, name: str, rows: "pl.DataFrame") -> dict[str, float]:
+    from sklearn.metrics import roc_auc_score
+
+    from include.evaluation import log_losses
+
+    labels = rows["label"].to_numpy()
+    losses = {arm: float(log_losses(labels, rows[arm].to_numpy()).mean()) for arm in ARMS}
+    aucs = [roc_auc_score(labels, rows[arm].to_numpy()) for arm in ARMS]
+    table.add_row(
+        name, *(f"{loss:.4f}" for loss in losses.values()), *(f"{auc:.3f}" for auc in aucs)
+    )
+    return losses
+
+
+def _picture(scores: "pl.DataFrame", replayed: _Replay, path: Path) -> None:
+    """Log-loss of the three over two weeks, with the promotions."""
+    import polars as pl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.dates import date2num
+    from matplotlib.figure import Figure
+
+    from include.evaluation import log_losses
+    from include.plots import CHALLENGER, CHAMPION, MUTED
+
+    labels = scores["label"].to_numpy()
+    losses = scores.select(
+        "day", *(pl.Series(arm, log_losses(labels, scores[arm].to_numpy())) for arm in ARMS)
+    )
+    daily = losses.group_by("day").agg(pl.col(ARMS).sum(), n=pl.len()).sort("day")
+    rolled = daily.select(
+        "day", *(pl.col(arm).rolling_sum(14) / pl.col("n").rolling_sum(14) for arm in ARMS)
+    )
+    figure = Figure(figsize=(11, 5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for arm, colour in zip(ARMS, (MUTED, CHAMPION, CHALLENGER), strict=True):
+        axes.plot(rolled["day"], rolled[arm], color=colour, label=arm, linewidth=2)
+    for number, day in enumerate(replayed.trainings):
+        promoted = day in replayed.promotions
+        label = {True: "promoted", False: "refused"}[promoted] if number < 2 else None
+        axes.axvline(
+            date2num(day),
+            color=CHALLENGER,
+            linewidth=1,
+            linestyle="-" if promoted else ":",
+            label=label,
+        )
+    axes.axvline(date2num(TUNED_TO), color=MUTED, linestyle="--", linewidth=1)
+    axes.annotate(
+        "thresholds chosen before",
+        (TUNED_TO, axes.get_ylim()[1]),
+        ha="right",
+        va="top",
+        color=MUTED,
+    )
+    axes.set(
+        ylabel="Log-loss of 14 days, nats a row", title="Never retrained, weekly, and by the policy"
+    )
+    axes.legend(frameon=False, ncols=5)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+# --- faults of the data ---------------------------------------------------------------------------
+
+
+def _inject(console: Console, replayed: _Replay) -> dict[str, Any]:
+    """Put each fault into single days, and see what says so on that day."""
+    from include.usecase.faults import FAULTS
+
+    days = _days(replayed.start, replayed.end)
+    step = len(days) // (FAULTY_DAYS + 1)
+    # The newest first: what is done to a day changes what the days after it are compared with.
+    chosen = sorted((days[step * (n + 1)] for n in range(FAULTY_DAYS)), reverse=True)
+    table = Table("Fault", *(str(day) for day in chosen), title="Caught on the day, and by what")
+    missed = 0
+    with _quiet():
+        for name, fault in FAULTS.items():
+            found = [_caught_by(replayed.lake, day, fault) for day in chosen]
+            missed += sum(text is None for text in found)
+            table.add_row(name, *(text or "[red]missed[/]" for text in found))
+    console.print(table)
+    false = [one for one in replayed.decisions if one.action == "page"]
+    months = max(len({(day.year, day.month) for day in days}), 1)
+    console.print(f"Pages on days without an injected fault: {len(false)} in {months} months")
+    return {"faults": len(FAULTS) * len(chosen), "missed": missed}
+
+
+def _caught_by(lake: "Lake", day: date, fault: Any) -> str | None:
+    """What stops a faulty day, or calls a person about it."""
+    import polars as pl
+
+    from include import validation
+    from include.errors import PipelineError
+    from include.lake import atomic_file
+    from include.monitoring import history, measure, policy
+    from include.registry import ModelVersion
+    from include.usecase import source
+    from include.usecase.schema import INPUTS
+    from local.in_process import batch_inference
+
+    key, main_input = day.isoformat(), INPUTS[0].name
+    rows = source.fetch(main_input, day)
+    assert rows is not None
+    before = lake.current("predictions", key).manifest().metadata["model"]
+    with atomic_file(lake.landing_path(main_input, key)) as path:
+        fault(rows).write_parquet(path)
+    try:
+        validation.validate_day(lake, "validated", key)
+    except PipelineError as error:
+        return f"validation: {str(error).splitlines()[1].split(': ', 1)[1]}"
+    try:
+        batch_inference(lake, key, ModelVersion(**before))
+    except PipelineError as error:
+        return f"output check: {str(error).splitlines()[1].strip(' -')}"
+    known = history.read(lake, key, policy.DAYS).filter(pl.col("time") < day)
+    found = history.to_frame(key, measure.figures(lake, key))
+    decision = policy.decide(pl.concat([known, found]), key)
+    return f"policy: {decision.why}" if decision.action == "page" else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

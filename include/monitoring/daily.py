@@ -1,0 +1,48 @@
+"""The steps of a day's monitoring, in the order in which the DAG takes them."""
+
+from datetime import datetime
+
+from include.lake import Lake, put_text
+from include.monitoring import history, measure, outcomes, policy, report, stages
+from include.monitoring.history import Figure
+from include.monitoring.policy import Decision
+from include.settings import settings
+
+
+def observe(lake: Lake, key: str, now: datetime) -> int:
+    """Join the truth that has come, and add what is found in a day to the history.
+
+    Args:
+        key: the day.
+        now: until when the stages of the pipelines' runs are counted, for 24 hours before it.
+
+    Returns:
+        Figures added.
+    """
+    outcomes.update(lake, key)
+    return history.append(lake, key, [*measure.figures(lake, key), *stages.rates(lake, now)])
+
+
+def decide(lake: Lake, key: str) -> Decision:
+    """Decide about a day, and keep the decision in the history."""
+    decision = policy.decide(history.read(lake, key, policy.DAYS), key)
+    history.append(lake, key, policy.figures(decision))
+    return decision
+
+
+def note_retraining(lake: Lake, key: str) -> None:
+    """Keep that a retraining was asked for on a day, so that none is again for a while."""
+    history.append(lake, key, [Figure(policy.PIPELINE, "retraining", 1)])
+
+
+def write_report(lake: Lake, key: str, decision: Decision) -> str:
+    """Draw the day's report. Returns where it is."""
+    page = report.render(
+        decision,
+        history.read(lake, key, policy.DAYS),
+        outcomes.read(lake, key, settings().drift_window_days),
+        measure.scores(lake, key),
+    )
+    path = lake.partition_path("reports", key) / "report.html"
+    put_text(path, page)
+    return str(path)

@@ -1,0 +1,157 @@
+"""Every figure that monitoring ever found, in one table to which rows are only ever added.
+
+A row says what one figure was (`value`, of `n` rows) and what it is about: the day (`time`), the
+pipeline, the version of a model, the metric, and `labels` as a JSON object with sorted keys. These
+five are its identity. A day may be looked at again, as truth comes late: what is then the same is
+not added again, and of what has changed the newest row counts.
+"""
+
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, cast
+
+import polars as pl
+
+from include.lake import (
+    VERSION_TIME,
+    Lake,
+    days_before,
+    list_folder,
+    open_parquet,
+    parse_key,
+    to_arrow,
+    write_parquet,
+)
+
+if TYPE_CHECKING:
+    from include.lake import AnyPath
+
+TABLE = "history"
+IDENTITY = ["time", "pipeline", "model_version", "metric", "labels"]
+SCHEMA = pl.Schema(
+    {
+        "time": pl.Date(),
+        "pipeline": pl.String(),
+        "model_version": pl.String(),
+        "metric": pl.String(),
+        "labels": pl.String(),
+        "value": pl.Float64(),
+        "n": pl.Int64(),
+        "recorded_at": pl.Datetime("us", "UTC"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure.
+
+    Attributes:
+        pipeline: where it comes from.
+        metric: its name; the unit is part of the name where it has one.
+        value: NaN where there is nothing to say, as of a rate of no rows.
+        n: rows, runs or days that it was found in.
+        model_version: whose figure it is; empty if it is not a model's.
+        labels: what else it is about.
+    """
+
+    pipeline: str
+    metric: str
+    value: float
+    n: int = 1
+    model_version: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+def append(lake: Lake, key: str, figures: Iterable[Figure]) -> int:
+    """Add figures about a day. What the history says already is not added again.
+
+    One process at a time may do so; one that dies has added all or nothing.
+
+    Returns:
+        Rows added.
+    """
+    known = _read_files(lake, [key])
+    found = to_frame(key, figures)
+    same = [*IDENTITY, "value", "n"]
+    new = found.join(current(known), on=same, how="anti", nulls_equal=True)
+    if new.is_empty():
+        return 0
+    now = found["recorded_at"][0]
+    if len(known):  # the clock may have gone back since
+        now = max(now, cast(datetime, known["recorded_at"].max()) + timedelta(microseconds=1))
+    table = to_arrow(new.with_columns(recorded_at=pl.lit(now, SCHEMA["recorded_at"])))
+    path = lake.partition_path(TABLE, key) / f"{now.strftime(VERSION_TIME)}.parquet"
+    with write_parquet(path, table.schema) as writer:
+        writer.write_table(table)
+    return len(new)
+
+
+def to_frame(key: str, figures: Iterable[Figure]) -> pl.DataFrame:
+    """Figures about a day as rows of the history; of the same identity the last one counts."""
+    time, now = parse_key(key), datetime.now(UTC)
+    rows = [
+        (time, f.pipeline, f.model_version, f.metric, _labels(f.labels), float(f.value), f.n, now)
+        for f in figures
+    ]
+    frame = pl.DataFrame(rows, SCHEMA, orient="row")
+    return frame.unique(IDENTITY, keep="last", maintain_order=True)
+
+
+def read(lake: Lake, last: str, days: int) -> pl.DataFrame:
+    """What is known of the `days` days up to `last`, that one included; days may be missing.
+
+    Returns:
+        Columns as in `SCHEMA`, the newest row of each identity, in the order of time.
+    """
+    keys = [days_before(last, back) for back in reversed(range(days))]
+    return current(_read_files(lake, keys))
+
+
+def current(rows: pl.DataFrame) -> pl.DataFrame:
+    """Of the rows with the same identity, the one that was recorded last."""
+    return (
+        rows.sort("recorded_at")
+        .unique(IDENTITY, keep="last", maintain_order=True)
+        .sort("time", maintain_order=True)
+    )
+
+
+def label(name: str) -> pl.Expr:
+    """One of the labels; null where there is none of this name."""
+    return pl.col("labels").str.json_path_match(f"$.{name}")
+
+
+def select(rows: pl.DataFrame, metric: str, **labels: str) -> pl.DataFrame:
+    """The rows of one metric that have these labels."""
+    rows = rows.filter(pl.col("metric") == metric)
+    return rows.filter(*(label(name) == value for name, value in labels.items()))
+
+
+def newest(rows: pl.DataFrame) -> date | None:
+    """The last day that rows are about; None without rows."""
+    return cast(date | None, rows["time"].max())
+
+
+def _labels(labels: dict[str, str]) -> str:
+    return json.dumps(labels, sort_keys=True)
+
+
+def _read_files(lake: Lake, keys: list[str]) -> pl.DataFrame:
+    with ThreadPoolExecutor(8) as readers:  # on an object store it is the waiting that takes time
+        paths = [p for found in readers.map(lambda key: _files(lake, key), keys) for p in found]
+        tables = list(readers.map(_read, paths))
+    return pl.concat([SCHEMA.to_frame(), *tables])
+
+
+def _files(lake: Lake, key: str) -> "list[AnyPath]":
+    found = list_folder(lake.partition_path(TABLE, key))
+    return [path for path in found if path.name.endswith(".parquet") and path.name[0] != "."]
+
+
+def _read(path: "AnyPath") -> pl.DataFrame:
+    with open_parquet(path) as file:
+        return pl.DataFrame(pl.from_arrow(file.read())).cast(SCHEMA)

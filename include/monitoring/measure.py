@@ -1,0 +1,240 @@
+"""What a day's rows and scores are like, and how far they are from what they used to be."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import polars as pl
+
+from include import ensemble, registry
+from include.errors import BadData, MissingData
+from include.lake import Lake, days_before, parse_key
+from include.monitoring import drift, outcomes, profiles
+from include.monitoring.drift import Distribution
+from include.monitoring.history import Figure
+from include.monitoring.profile import Column, Profile, merge, outliers
+from include.registry import ModelVersion
+from include.settings import settings
+from include.snapshot import PROFILE
+from include.usecase import features
+
+TRAINING, TRAILING = "training", "trailing"
+"""What a day is compared with: what the champion was made from, and the days before."""
+
+SCORE = "score"
+LEAST_DAYS = 0.5
+"""Share of the window's days that must be there: a week says little of what is usual."""
+
+MARGIN = 0.25
+"""By how much of its width a range is widened on each side before values are outside it."""
+
+
+def figures(lake: Lake, key: str) -> list[Figure]:
+    """Everything that is found in a day itself; its outcomes come later.
+
+    Raises:
+        DependencyDown: the registry does not say what the champion was made from.
+    """
+    model = _model(lake, key)
+    days = _read(lake, key)
+    trained_on = _trained_on(lake, model)
+    return [
+        *_state(lake, key, model),
+        *_profiles(days),
+        *_drift(days["features"], trained_on),
+        *_scores(lake, key, model, days["predictions"]),
+    ]
+
+
+@dataclass(frozen=True)
+class _Days:
+    """Profiles of a day and of the days before it, all together; empty where there are none."""
+
+    today: Profile
+    before: Profile
+
+
+def _read(lake: Lake, key: str) -> dict[str, _Days]:
+    """The profiles of each part of a day that has one."""
+    parts = {"features": "features", "predictions": "predictions"}
+    if (validated := lake.manifest("validated", key)) is not None:
+        parts = dict.fromkeys(validated.parts, "validated") | parts
+    found = {}
+    for part, table in parts.items():
+        today = profiles.read_days(lake, table, part, [key])
+        before = profiles.read_days(lake, table, part, _window(key))
+        enough = len(before) >= settings().drift_window_days * LEAST_DAYS
+        found[part] = _Days(merge(today.values()), merge(before.values()) if enough else {})
+    return found
+
+
+def _trained_on(lake: Lake, model: ModelVersion | None) -> Profile:
+    """The profile of the rows that a model was trained on; empty if it has none."""
+    snapshot = outcomes.training_snapshot(lake, model) if model else None
+    return (profiles.read(snapshot, PROFILE) if snapshot else None) or {}
+
+
+def _model(lake: Lake, key: str) -> ModelVersion | None:
+    """The champion that has scored a day, or else the one of now."""
+    manifest = lake.manifest("predictions", key)
+    if manifest is not None and "model" in manifest.metadata:
+        return ModelVersion(**manifest.metadata["model"])
+    return registry.find_champion()
+
+
+def _state(lake: Lake, key: str, model: ModelVersion | None) -> Iterator[Figure]:
+    """Whether the day is there, and how old its model."""
+    for table in ("validated", "predictions", ensemble.TABLE):
+        manifest = lake.manifest(table, key)
+        rows = max((part.rows for part in manifest.parts.values()), default=0) if manifest else 0
+        yield Figure("state", "published", float(manifest is not None), rows, "", {"table": table})
+        if manifest is not None and table == ensemble.TABLE:
+            facts = manifest.metadata
+            level = ensemble.LEVELS.index(facts["fallback"])
+            yield Figure("state", "fallback_level", level, rows)
+            yield Figure("state", "members_absent", len(facts["absent"]), rows)
+    if model is not None:
+        try:
+            last_day = registry.param(model.run_id, "last_day")
+        except MissingData:  # somebody has deleted the run
+            last_day = None
+        if last_day is not None:
+            age = (parse_key(key) - parse_key(last_day)) / timedelta(days=1)
+            yield Figure("state", "model_age_days", age, 1, model.version)
+
+
+def _profiles(days: dict[str, _Days]) -> Iterator[Figure]:
+    for part, found in days.items():
+        for column in found.today.values():
+            about = {"table": part, "column": column.name}
+            for metric, value in _describe(column, found.before.get(column.name)):
+                yield Figure("profiles", metric, value, column.rows, "", about)
+            for category, count in _top(column):
+                labels = {**about, "category": category}
+                share = count / column.rows
+                yield Figure("profiles", "category_share", share, column.rows, "", labels)
+
+
+def _describe(column: Column, usual: Column | None) -> Iterator[tuple[str, float]]:
+    yield "null_rate", column.null_rate
+    if not column.is_number or column.least is None or column.most is None:
+        return
+    yield "mean", column.mean
+    yield "standard_deviation", column.standard_deviation
+    yield "least", column.least
+    yield "most", column.most
+    for share, name in ((0.01, "p01"), (0.5, "p50"), (0.99, "p99")):
+        quantile = column.quantile(share)
+        assert quantile is not None
+        yield name, quantile
+    if usual is not None:
+        yield "outlier_share", outliers(column, usual) / column.rows
+
+
+def _top(column: Column) -> list[tuple[str, int]]:
+    """The most frequent values of a text column."""
+    if column.is_number:
+        return []
+    pairs = sorted(zip(column.values, column.counts.tolist(), strict=True), key=lambda p: -p[1])
+    return pairs[: drift.TOP]
+
+
+def _drift(days: _Days, trained_on: Profile) -> Iterator[Figure]:
+    """The day against the days before, and all of them together against the training.
+
+    Where too few days are before it, the day is compared with the training.
+    """
+    usual, name = (days.before, TRAILING) if days.before else (trained_on, TRAINING)
+    yield from _features(usual, days.today, name, 1)
+    for feature in [one for one in features.FEATURES if one in days.today and one in usual]:
+        today, before = days.today[feature], usual[feature]
+        about = {"feature": feature, "kind": kind_of(feature), "reference": name, "days": "1"}
+        yield Figure(
+            "drift", "null_rise", today.null_rate - before.null_rate, today.rows, "", about
+        )
+        yield Figure("drift", "outside_range", _outside(today, before), today.rows, "", about)
+    if days.before:
+        window = merge([days.before, days.today])
+        yield from _features(trained_on, window, TRAINING, settings().drift_window_days + 1)
+
+
+def kind_of(name: str) -> str:
+    """Whether a feature is `seasonal` or `stable`."""
+    return "seasonal" if name in features.SEASONAL else "stable"
+
+
+def _features(reference: Profile, current: Profile, name: str, days: int) -> Iterator[Figure]:
+    for feature in features.FEATURES:
+        if feature in current and feature in reference:
+            one, other = (drift.of_column(side[feature]) for side in (reference, current))
+            about = {"feature": feature, "kind": kind_of(feature)}
+            yield from _compared(one, other, {**about, "reference": name, "days": str(days)})
+
+
+def _scores(lake: Lake, key: str, model: ModelVersion | None, day: _Days) -> Iterator[Figure]:
+    """Scores of the day against the days before, and of a window against the holdout."""
+    if model is None:
+        return
+    days = settings().score_drift_days
+    about = {"feature": SCORE, "kind": SCORE}
+    if day.today and day.before:
+        usual, today = (drift.of_column(side[SCORE]) for side in (day.before, day.today))
+        labels = {**about, "reference": TRAILING, "days": "1"}
+        yield from _compared(usual, today, labels, model.version)
+    holdout = _holdout(lake, model)
+    own = [one for one in _window(key, days, 0) if _scored_by(lake, one) == model.version]
+    window = profiles.read_window(lake, "predictions", "predictions", own)
+    if holdout is not None and window:
+        labels = {**about, "reference": TRAINING, "days": str(len(own))}
+        yield from _compared(holdout, drift.of_column(window[SCORE]), labels, model.version)
+
+
+def _holdout(lake: Lake, model: ModelVersion) -> Distribution | None:
+    """The model's scores on the holdout that it was judged by."""
+    try:
+        evaluation = registry.reference(model).get("evaluation")
+        rows = lake.version(evaluation).read("scores", [SCORE]) if evaluation else None
+    except (BadData, MissingData):
+        return None
+    return None if rows is None else drift.distribution(rows[SCORE])
+
+
+def _scored_by(lake: Lake, key: str) -> str | None:
+    manifest = lake.manifest("predictions", key)
+    return manifest.metadata.get("model", {}).get("version") if manifest else None
+
+
+def _compared(
+    reference: Distribution, current: Distribution, about: dict[str, str], version: str = ""
+) -> Iterator[Figure]:
+    found = drift.compare(reference, current)
+    metrics = ("psi", "jensen_shannon", "kolmogorov_smirnov", "wasserstein", "chi_square")
+    for metric in (*metrics, "psi_by_chance"):
+        value = getattr(found, metric)
+        if value is not None:
+            yield Figure("drift", metric, value, found.rows, version, about)
+
+
+def _outside(column: Column, reference: Column) -> float:
+    """Share of a column's values that are outside a reference's range, widened by `MARGIN`."""
+    if reference.least is None or reference.most is None or not column.is_number:
+        return 0.0
+    margin = MARGIN * (reference.most - reference.least)
+    beyond = (column.values < reference.least - margin) | (column.values > reference.most + margin)
+    return float(column.counts[beyond].sum() / max(column.counts.sum(), 1))
+
+
+def _window(key: str, days: int | None = None, from_back: int = 1) -> list[str]:
+    """The keys of the days before one, or up to it; by default as many as the setting says."""
+    days = days or settings().drift_window_days
+    return [days_before(key, back) for back in reversed(range(from_back, from_back + days))]
+
+
+def scores(lake: Lake, key: str) -> pl.DataFrame:
+    """The scores of a day and of the days before, with the `day` of each: for pictures."""
+    found = []
+    for one in _window(key, settings().drift_window_days + 1, 0):
+        if lake.manifest("predictions", one) is not None:
+            rows = lake.current("predictions", one).read("predictions", [SCORE])
+            found.append(rows.with_columns(day=pl.lit(parse_key(one))))
+    return pl.concat(found) if found else pl.DataFrame(schema={SCORE: pl.Float32, "day": pl.Date})

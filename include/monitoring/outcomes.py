@@ -1,0 +1,217 @@
+"""Predictions joined with their truth, once it has landed, and what each model was worth by it.
+
+The outcomes of a day are a partition of the table `outcomes`, made from the day's published
+predictions and truth. Where one of these is published anew (late truth, a day scored again) the
+outcomes are made anew and replace the old ones: no row is ever counted twice.
+"""
+
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from include import ensemble, evaluation, registry
+from include.errors import MissingData
+from include.lake import Lake, Version, days_before, parse_key
+from include.monitoring import history
+from include.monitoring.history import Figure
+from include.registry import ModelVersion
+from include.settings import settings
+from include.usecase import features
+from include.usecase.schema import KEY, TRUTH
+
+TABLE = "outcomes"
+ALL = "all"
+"""Name of the slice that has every row."""
+
+
+def update(lake: Lake, key: str) -> list[str]:
+    """Join what became known since the last time, up to a day and as far back as the setting says.
+
+    The figures of a day go into the history before its outcomes are published, so that a process
+    that dies between the two does both again.
+
+    Returns:
+        The days whose outcomes are new.
+    """
+    lookback = settings().outcome_lookback_days
+    keys = [days_before(key, back) for back in reversed(range(lookback))]
+    return [day for day in keys if _update_day(lake, day)]
+
+
+def _update_day(lake: Lake, key: str) -> bool:
+    tables = ("predictions", ensemble.TABLE, "actuals")
+    manifests = {table: lake.manifest(table, key) for table in tables}
+    sources = {table: found and found.version for table, found in manifests.items()}
+    if manifests["predictions"] is None or manifests["actuals"] is None:
+        return False
+    published = lake.manifest(TABLE, key)
+    if published is not None and published.metadata["sources"] == sources:
+        return False
+    rows, unknown = join(lake, key)
+    facts = manifests["predictions"].metadata
+    model = ModelVersion(**facts["model"]) if "model" in facts else None
+    base = base_rate(lake, key, model)
+    predicted = manifests["predictions"].parts["predictions"].rows
+    together = manifests[ensemble.TABLE]
+    versions = _versions(model, together.metadata if together else {})
+    history.append(lake, key, figures(rows, predicted, unknown, base, versions))
+    version = lake.new_version(TABLE, key)
+    version.write_frame("outcomes", rows)
+    known = {"predicted": predicted, "labelled": len(rows), "unknown": unknown, "base_rate": base}
+    version.publish(["outcomes"], {"sources": sources, "versions": versions, **known})
+    return True
+
+
+def join(lake: Lake, key: str) -> tuple[pl.DataFrame, int]:
+    """The predictions of a day whose truth is known.
+
+    Returns:
+        The rows (key, slices, `day`, `label`, `model_version`, and each model's score: null where
+        a model has none), and how many rows of the truth nobody has predicted.
+    """
+    predictions = lake.current("predictions", key)
+    rows = predictions.read("predictions", [*KEY, "score", "model_version"])
+    rows = rows.with_columns(pl.col("model_version").cast(pl.String))
+    lineage = predictions.manifest().metadata.get("features")
+    others = [name for name in features.SLICES if name not in KEY]
+    if others and lineage:
+        slices = lake.version(lineage).read("features", [*KEY, *others])
+        rows = rows.join(slices, on=KEY, how="left", maintain_order="left")
+    if lake.manifest(ensemble.TABLE, key) is not None:
+        given = lake.current(ensemble.TABLE, key).read("predictions")
+        wanted = [name for name in given.columns if name.startswith("score_")]
+        scores = given.select(*KEY, "fallback", *wanted, ensemble_score="score")
+        rows = rows.join(scores, on=KEY, how="left", maintain_order="left")
+    truth = features.build_labels(lake.current("actuals", key).read(TRUTH.name))
+    unknown = len(truth.join(rows, on=KEY, how="anti"))
+    joined = rows.join(truth, on=KEY, how="inner", maintain_order="left")
+    return joined.with_columns(day=pl.lit(parse_key(key))), unknown
+
+
+def base_rate(lake: Lake, key: str, model: ModelVersion | None) -> float | None:
+    """The share of positives that a forecast without a model would go by.
+
+    That of the rows that the champion was trained on; for a champion without a snapshot, that of
+    the outcomes of the 28 days before. None if there are none.
+    """
+    if model and (snapshot := training_snapshot(lake, model)) is not None:
+        counts = snapshot.manifest().metadata["labels"].values()
+        positive = sum(count["1"] for count in counts)
+        return positive / (positive + sum(count["0"] for count in counts))
+    earlier = read(lake, days_before(key, 1), 28, ["label"])
+    return float(earlier["label"].to_numpy().mean()) if len(earlier) else None
+
+
+def training_snapshot(lake: Lake, model: ModelVersion) -> Version | None:
+    """The rows that a model was trained on; None if it names none, or they are not in this lake."""
+    with suppress(MissingData):
+        if reference := registry.param(model.run_id, "snapshot"):
+            version = lake.version(reference)
+            version.manifest()
+            return version
+    return None
+
+
+def read(lake: Lake, last: str, days: int, columns: list[str] | None = None) -> pl.DataFrame:
+    """The outcomes of the `days` days up to `last`; columns that a day lacks are null."""
+    keys = (days_before(last, back) for back in reversed(range(days)))
+    found = [
+        Version(lake, TABLE, key, manifest.version).read("outcomes", columns)
+        for key in keys
+        if (manifest := lake.manifest(TABLE, key)) is not None
+    ]
+    return (
+        pl.concat(found, how="diagonal_relaxed")
+        if found
+        else pl.DataFrame(
+            schema={
+                "day": pl.Date,
+                "label": pl.Int8,
+                "score": pl.Float32,
+                "model_version": pl.String,
+            }
+        )
+    )
+
+
+def figures(
+    rows: pl.DataFrame,
+    predicted: int,
+    unknown: int,
+    base: float | None,
+    versions: dict[str, str],
+) -> list[Figure]:
+    """What each model was worth on the rows of a day, all of them and by slice.
+
+    Args:
+        rows: what `join` gives.
+        predicted: rows that were predicted.
+        unknown: rows of the truth that were not.
+        base: forecast of the base rate; None if it is not known, and so no skill is either.
+        versions: by model.
+
+    Returns:
+        For each model and slice the figures of `evaluation.figures` that there are, and
+        `base_log_loss` and `skill`: 1 - log-loss / base rate's log-loss (a skill score; Murphy,
+        1988): 0 is no better than knowing the base rate, 1 is perfect.
+    """
+    champion = {"model": "champion", "slice": ALL}
+    coverage = len(rows) / predicted if predicted else 0
+    found = [
+        Figure(
+            "outcomes",
+            "label_coverage",
+            coverage,
+            predicted,
+            versions.get("champion", ""),
+            champion,
+        ),
+        Figure("outcomes", "unknown_truth_rows", unknown, len(rows) + unknown),
+    ]
+    for model, column in columns(rows).items():
+        known = rows.filter(pl.col(column).is_not_null())
+        if known.is_empty():
+            continue
+        labels, scores = known["label"].to_numpy(), known[column].to_numpy()
+        sliced = {ALL: np.full(len(known), True)}
+        if not column.startswith("score_"):  # a member is looked at as a whole
+            for name in features.SLICES:
+                values = known[name].to_numpy()
+                present = known[name].drop_nulls().unique().sort()
+                sliced |= {f"{name} = {value}": values == value for value in present}
+        for slice_name, here in sliced.items():
+            about = {"model": model, "slice": slice_name}
+            for metric, value in _worth(labels[here], scores[here], base).items():
+                found.append(
+                    Figure(
+                        "outcomes", metric, value, int(here.sum()), versions.get(model, ""), about
+                    )
+                )
+    return found
+
+
+def columns(rows: pl.DataFrame) -> dict[str, str]:
+    """The column of each model's scores, by the model's name."""
+    members = {name.removeprefix("score_"): name for name in rows.columns if name[:6] == "score_"}
+    whole = {"champion": "score", "ensemble": "ensemble_score"}
+    return {name: column for name, column in (whole | members).items() if column in rows.columns}
+
+
+def _worth(labels: np.ndarray, scores: np.ndarray, base: float | None) -> dict[str, float]:
+    found = asdict(evaluation.figures(labels, scores))
+    del found["rows"]
+    if base is not None:
+        constant = np.full(len(labels), base)
+        found["base_log_loss"] = float(evaluation.log_losses(labels, constant).mean())
+        if found["base_log_loss"] > 0:
+            found["skill"] = 1 - found["log_loss"] / found["base_log_loss"]
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _versions(model: ModelVersion | None, facts: dict[str, Any]) -> dict[str, str]:
+    champion = model.version if model else ""
+    answers = {name: answer["version"] for name, answer in facts.get("answers", {}).items()}
+    return {**answers, "champion": champion, "ensemble": champion}

@@ -1,0 +1,250 @@
+"""Pictures of the daily report: the model's skill, its scores, drift and failures, day by day."""
+
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import PercentFormatter
+from scipy.special import stdtrit
+
+from include.plots import ALARM, CHALLENGER, CHAMPION, INK, MUTED, OTHERS, new_figure, style
+
+LEAST_DAYS = 5
+"""With fewer in the window, neither their mean nor its uncertainty says anything."""
+
+LONGEST = 24
+"""Letters of a name that are shown."""
+
+COLOURS = {"champion": CHAMPION, "ensemble": OTHERS[0]}
+TINT = LinearSegmentedColormap.from_list(
+    "", [(*to_rgb(CHALLENGER), 0.06), (*to_rgb(CHALLENGER), 1)]
+)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A figure for each name and day.
+
+    Attributes:
+        heading: what the rows are.
+        names: of the rows, from top to bottom.
+        days: one after the other, without a gap.
+        values: of shape (names, days), NaN where there is none.
+        outlined: of the same shape, true where the figure is an alarm.
+        full: the figure from which on the colour is at its strongest.
+        percent: whether figures are shares.
+    """
+
+    heading: str
+    names: list[str]
+    days: list[date]
+    values: np.ndarray
+    outlined: np.ndarray
+    full: float
+    percent: bool = False
+
+
+def rolling_skill(days: pl.DataFrame, window: int) -> pl.DataFrame:
+    """Skill over the window that ends with each day, with the uncertainty that days' scatter has.
+
+    Args:
+        days: columns `day`, `n` (rows), `log_loss` and `base_log_loss` (nats a row); a day at most
+            once, days may be missing.
+        window: days that are looked at together.
+
+    Returns:
+        Columns `day`, `skill`, `low` and `high` (of 95 %), for days with enough before them.
+    """
+    loss, base = pl.col("n") * pl.col("log_loss"), pl.col("n") * pl.col("base_log_loss")
+    sums = (
+        days.sort("day")
+        .rolling("day", period=f"{window}d")
+        .agg(
+            count=pl.len(),
+            loss=loss.sum(),
+            base=base.sum(),
+            loss_loss=(loss * loss).sum(),
+            loss_base=(loss * base).sum(),
+            base_base=(base * base).sum(),
+        )
+    )
+    ratio, count = pl.col("loss") / pl.col("base"), pl.col("count")
+    # Of a ratio of two sums over days: its residuals' sum of squares, spread over the days.
+    scatter = pl.col("loss_loss") - 2 * ratio * pl.col("loss_base") + ratio**2 * pl.col("base_base")
+    error = (scatter.clip(0) * count / (count - 1)).sqrt() / pl.col("base")
+    known = sums.filter(count >= LEAST_DAYS).with_columns(
+        skill=1 - ratio, margin=error * stdtrit(count - 1, 0.975)
+    )
+    return known.select(
+        "day",
+        "skill",
+        low=pl.col("skill") - pl.col("margin"),
+        high=pl.col("skill") + pl.col("margin"),
+    )
+
+
+def skill(
+    models: dict[str, pl.DataFrame],
+    first: date,
+    last: date,
+    decisions: pl.DataFrame,
+    window: int,
+) -> Figure:
+    """How much better than the base rate the models forecast, day by day.
+
+    Args:
+        models: by `champion` and `ensemble`, the columns of `rolling_skill` and `model_version`.
+        first: the first day shown.
+        last: the last one.
+        decisions: columns `day` and `action`; retrain and page are shown.
+        window: days of the mean.
+    """
+    figure = new_figure(5, "Does the model forecast better than the base rate?")
+    axes = figure.subplots()
+    style(
+        axes,
+        f"Points: single days. Lines: the last {window} days, shaded: the champion's 95 % "
+        "range. Above 0 the model knows more than the base rate does. Dashed: a promotion.",
+    )
+    axes.axhline(0, color=INK, linewidth=1)
+    calendar = pl.DataFrame({"day": pl.date_range(first, last, eager=True)})  # gaps stay gaps
+    for name, days in models.items():
+        points = days.select(day="day", skill=1 - pl.col("log_loss") / pl.col("base_log_loss"))
+        axes.plot(
+            points["day"], points["skill"], ".", color=COLOURS[name], alpha=0.35, markersize=7
+        )
+        line = calendar.join(
+            rolling_skill(days, window), on="day", how="left", maintain_order="left"
+        )
+        axes.plot(line["day"], line["skill"], color=COLOURS[name], linewidth=2.5, label=name)
+        if name == "champion":
+            axes.fill_between(
+                line["day"].to_numpy(),
+                line["low"].to_numpy(),
+                line["high"].to_numpy(),
+                color=COLOURS[name],
+                alpha=0.18,
+                linewidth=0,
+            )
+    if "champion" in models:
+        _promotions(axes, models["champion"])
+    for action, colour, marker in (("retrain", CHALLENGER, "^"), ("page", ALARM, "X")):
+        marked = decisions.filter(pl.col("action") == action)["day"]
+        if len(marked):
+            axes.plot(
+                marked, np.full(len(marked), 0.03), marker, color=colour, markersize=8,
+                transform=axes.get_xaxis_transform(), label=action, clip_on=False,
+            )  # fmt: skip
+    axes.set_xlim(float(date2num(first)) - 1, float(date2num(last)) + 1)
+    axes.set_ylabel("Skill: log-loss saved")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    _legend_below(figure, 4)
+    _dates(axes)
+    return figure
+
+
+def distributions(title: str, subtitle: str, scores: dict[str, np.ndarray]) -> Figure:
+    """How often which score is given.
+
+    Args:
+        title: of the picture.
+        subtitle: what to look for.
+        scores: probabilities of 1 by group, each of shape (rows,), the first of them filled.
+    """
+    figure = new_figure(3.6, title)
+    axes = figure.subplots()
+    style(axes, subtitle)
+    edges = np.linspace(0, 1, 41)
+    for place, (name, group) in enumerate(scores.items()):
+        shares = np.histogram(group, edges)[0] / len(group)
+        label = f"{name}: {len(group):,} rows, mean {group.mean():.1%}"
+        colour = INK if place else CHALLENGER
+        axes.stairs(
+            shares, edges, color=colour, fill=not place, alpha=1 if place else 0.4,
+            linewidth=2, label=label,
+        )  # fmt: skip
+    axes.set(xlim=(0, 1), xlabel="Score", ylabel="Share of rows")
+    axes.set_ylim(bottom=0)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1))
+    _legend_below(figure, 1)
+    return figure
+
+
+def heat_map(title: str, subtitle: str, blocks: list[Cells]) -> Figure:
+    """Figures by name and day, the darker the greater; those of the last day are written out.
+
+    Args:
+        title: of the picture.
+        subtitle: what to look for.
+        blocks: one below the other, of the same days.
+    """
+    rows = [len(block.names) for block in blocks]
+    figure = new_figure(1.6 + 0.55 * len(blocks) + 0.27 * sum(rows), title)
+    panels = figure.subplots(len(blocks), 1, sharex=True, squeeze=False, height_ratios=rows)[:, 0]
+    for axes, block in zip(panels, blocks, strict=True):
+        style(axes, subtitle if axes is panels[0] else "")
+        _cells(axes, block)
+    _dates(panels[-1])
+    return figure
+
+
+def _cells(axes: Axes, block: Cells) -> None:
+    start = float(date2num(block.days[0])) - 0.5
+    columns = start + np.arange(len(block.days) + 1)
+    count = len(block.names)
+    axes.pcolormesh(
+        columns, np.arange(count + 1), np.ma.masked_invalid(block.values),
+        cmap=TINT, norm=Normalize(0, block.full, clip=True),
+        clip_on=False,
+    )  # fmt: skip
+    for row, column in np.argwhere(block.outlined):
+        axes.add_patch(
+            Rectangle((columns[column], row), 1, 1, fill=False, edgecolor=ALARM, linewidth=1.5)
+        )
+    names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in block.names]
+    # A dollar sign in the data is no formula.
+    axes.set_yticks(np.arange(count) + 0.5, names, parse_math=False)
+    axes.set_ylim(count, 0)
+    axes.grid(visible=False)
+    axes.tick_params(length=0, labelsize=10)
+    axes.spines[:].set_visible(False)
+    for row, value in enumerate(block.values[:, -1]):
+        text = "–" if np.isnan(value) else f"{value:.1%}" if block.percent else f"{value:.2f}"
+        colour = ALARM if block.outlined[row, -1] else INK
+        axes.text(columns[-1] + 0.5, row + 0.5, text, va="center", fontsize=10, color=colour)
+    axes.text(
+        0, 1.01, block.heading, transform=axes.transAxes, fontsize=11, color=MUTED, va="bottom"
+    )
+    axes.text(columns[-1] + 0.5, -0.1, "last day", fontsize=10, color=MUTED, va="bottom")
+
+
+def _promotions(axes: Axes, days: pl.DataFrame) -> None:
+    """A line where another version of the model begins."""
+    changed = days.sort("day").filter(pl.col("model_version") != pl.col("model_version").shift())
+    for day, version in changed.select("day", "model_version").iter_rows():
+        axes.axvline(day, color=MUTED, linestyle="--", linewidth=1.2)
+        axes.text(
+            float(date2num(day)), 1.0, f" version {version}", transform=axes.get_xaxis_transform(),
+            rotation=90, ha="right", va="top", fontsize=10, color=MUTED, parse_math=False,
+            in_layout=False,
+        )  # fmt: skip
+
+
+def _legend_below(figure: Figure, columns: int) -> None:
+    """A legend that covers no data."""
+    figure.legend(
+        loc="outside lower left", ncols=columns, frameon=False, fontsize=11, columnspacing=1.5
+    )
+
+
+def _dates(axes: Axes) -> None:
+    locator = AutoDateLocator(minticks=3, maxticks=8)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))

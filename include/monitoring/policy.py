@@ -1,0 +1,350 @@
+"""What is to be done about a day: a pure function of the history, with its reasons.
+
+Each rule looks at the figures of a day, or of a window that ends with it, and asks for one of four
+things. The gravest of them is the decision:
+
+- `page`: a person is called. A fault of the data pages and never retrains: a model that is trained
+  on faulty days learns the fault.
+- `retrain`: the champion has decayed, or is old.
+- `watch`: worth a look, nobody is called.
+- `healthy`.
+
+Every bound is a setting. Outcomes decide first, for the seasons move the features of a healthy
+model every single day, and drift is judged by its size: on a thousand rows that share their weather
+every test is significant.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from include import evaluation
+from include.lake import parse_key
+from include.monitoring import drift, history
+from include.monitoring.history import Figure
+from include.settings import settings
+from include.usecase import features
+
+Action = Literal["healthy", "watch", "retrain", "page"]
+ACTIONS: list[Action] = ["healthy", "watch", "retrain", "page"]
+"""The position is the decision's value in the history: the higher, the graver."""
+
+PIPELINE = "decision"
+DECAY = "outcomes"
+DAYS = 90
+"""Days of history that are read for a decision: more than any window or cooldown."""
+
+FAMILY_WISE = 0.05
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One rule's answer.
+
+    Attributes:
+        rule: its name.
+        action: what it asks for; `healthy` if it is content.
+        found: the figure, in words.
+        bound: what it was held to, in words.
+    """
+
+    rule: str
+    action: Action
+    found: str
+    bound: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to be done, and why.
+
+    Attributes:
+        key: the day.
+        action: the gravest of what the rules ask for.
+        reasons: every rule's answer, the gravest first.
+    """
+
+    key: str
+    action: Action
+    reasons: list[Reason]
+
+    @property
+    def why(self) -> str:
+        """The reasons of the decision in one line."""
+        told = [f"{one.rule}: {one.found}" for one in self.reasons if one.action == self.action]
+        return "; ".join(told)
+
+
+def decide(rows: pl.DataFrame, key: str) -> Decision:
+    """Decide about a day.
+
+    Args:
+        rows: the history up to that day, as `history.read` gives it; what it says of later days is
+            not looked at.
+        key: the day.
+    """
+    day = parse_key(key)
+    rows = rows.filter(pl.col("time") <= day)
+    rules = (_outcomes, _scores, _features, _published, _stages, _age, _truth)
+    reasons = [_cooled_down(reason, rows, key) for rule in rules for reason in rule(rows, key)]
+    reasons.sort(key=lambda reason: -ACTIONS.index(reason.action))
+    return Decision(key, reasons[0].action, reasons)
+
+
+def as_decision(found: dict[str, Any]) -> Decision:
+    """A decision from its `asdict`, as it travels in XComs."""
+    return Decision(found["key"], found["action"], [Reason(**one) for one in found["reasons"]])
+
+
+def figures(decision: Decision) -> list[Figure]:
+    """A decision as figures of the history."""
+    found = [Figure(PIPELINE, "decision", ACTIONS.index(decision.action), len(decision.reasons))]
+    worst: dict[str, int] = {}
+    for reason in decision.reasons:
+        level = ACTIONS.index(reason.action)
+        worst[reason.rule] = max(level, worst.get(reason.rule, 0))
+    found += [
+        Figure(PIPELINE, "rule", level, 1, "", {"rule": rule}) for rule, level in worst.items()
+    ]
+    return found
+
+
+def table(decision: Decision) -> str:
+    """A decision as a Markdown table."""
+    lines = [f"**{decision.action}** on {decision.key}", "", "| rule | asks for | found | bound |"]
+    lines.append("| --- | --- | --- | --- |")
+    lines += [f"| {r.rule} | {r.action} | {r.found} | {r.bound} |" for r in decision.reasons]
+    return "\n".join(lines)
+
+
+# --- the rules ------------------------------------------------------------------------------------
+
+
+def skill(rows: pl.DataFrame, key: str, days: int) -> tuple[np.ndarray, int]:
+    """Skill of the champion on its newest outcomes, in bootstrap samples of whole days.
+
+    Skill is 1 - log-loss / log-loss of the base rate, both over all rows of the days that were
+    scored by the version that has scored the newest of them. The first sample is the days
+    themselves.
+
+    Returns:
+        Skills of shape (1 + `evaluation.RESAMPLES`,), and how many days they are of; empty and 0
+        without outcomes.
+    """
+    since = parse_key(key) - timedelta(days=days)
+    whole = history.select(rows, "log_loss", model="champion", slice="all")
+    base = history.select(rows, "base_log_loss", model="champion", slice="all")
+    both = whole.join(base, on=["time", "model_version"], suffix="_base")
+    both = both.filter(pl.col("time") > since).sort("recorded_at")
+    both = both.unique("time", keep="last").sort("time")  # a day may have been scored again
+    if both.is_empty():
+        return np.array([]), 0
+    both = both.filter(pl.col("model_version") == both["model_version"][-1])
+    loss, expected = ((both[name] * both["n"]).to_numpy() for name in ("value", "value_base"))
+    drawn = np.random.default_rng(settings().seed).integers(
+        0, len(both), (evaluation.RESAMPLES, len(both))
+    )
+    drawn = np.vstack([np.arange(len(both)), drawn])
+    return 1 - loss[drawn].sum(axis=1) / expected[drawn].sum(axis=1), len(both)
+
+
+def _outcomes(rows: pl.DataFrame, key: str) -> list[Reason]:
+    """Has the champion decayed? It has, too, until it has regained a little more than it lost."""
+    limits = settings()
+    skills, days = skill(rows, key, limits.decay_window_days)
+    if days < limits.decay_min_days:
+        found = f"{days} day(s) of this champion's outcomes are known"
+        return [Reason(DECAY, "healthy", found, f"{limits.decay_min_days} or more say something")]
+    floor = limits.decay_min_skill
+    if _last_level(rows, key, DECAY) > 0:
+        floor += limits.decay_hysteresis
+    share = float((skills < floor).mean())
+    action: Action = "healthy"
+    if share >= limits.decay_confidence:
+        action = "retrain"
+    elif skills[0] < floor:
+        action = "watch"
+    low, high = np.quantile(skills[1:], [0.05, 0.95])
+    worthless = float((skills < 0).mean()) >= limits.decay_confidence
+    if worthless and _days_since_retraining(rows, key) is not None:
+        action = "page"
+    return [
+        Reason(
+            DECAY,
+            action,
+            f"skill {skills[0]:.3f} ({low:.3f} to {high:.3f} in 90 %) over {days} days, "
+            f"below {floor:g} in {share:.0%} of samples"
+            + (", worse than knowing nothing after a retraining" if action == "page" else ""),
+            f"below {floor:g} in less than {limits.decay_confidence:.0%}",
+        )
+    ]
+
+
+def _scores(rows: pl.DataFrame, key: str) -> list[Reason]:
+    """Have the scores, over a window, left what the champion gave on its holdout?"""
+    today = rows.filter(pl.col("time") == parse_key(key))
+    found = history.select(today, "psi", feature="score", reference="training")
+    bound = settings().score_drift_retrain
+    if found.is_empty():
+        return [Reason("scores", "healthy", "nothing to compare", f"PSI ≤ {bound:g}")]
+    days = int(found.select(history.label("days")).item(0, 0))
+    psi = found["value"][0]
+    enough = days >= min(settings().score_drift_days, settings().decay_min_days)
+    action: Action = "healthy"
+    if psi > bound and enough:
+        action = "retrain"
+    elif psi > bound / 2 and enough:
+        action = "watch"
+    text = f"PSI {psi:.2f} of {days} days' scores against the champion's holdout"
+    return [Reason("scores", action, text, f"PSI ≤ {bound:g}, watched from {bound / 2:g}")]
+
+
+def _features(rows: pl.DataFrame, key: str) -> list[Reason]:
+    """Are the day's inputs what they were? If not, it is the data, and a person has to look."""
+    limits, day = settings(), parse_key(key)
+    all_days = history.select(rows, "psi", kind="stable", days="1")
+    all_days = all_days.with_columns(feature=history.label("feature"))
+    drifted = all_days.filter(pl.col("time") == day)
+    reasons: list[Reason] = []
+    if drifted.is_empty():
+        return [Reason("features", "healthy", "nothing to compare", "")]
+    chance = _by_feature(rows.filter(pl.col("time") == day), "psi_by_chance")
+    scaled = all_days.with_columns(
+        pl.col("value") / pl.col("feature").replace_strict(
+            features.DRIFT_BOUNDS, default=limits.drift_page, return_dtype=pl.Float64)
+    )  # fmt: skip
+    by_day = {
+        time[0]: dict(part.select("feature", "value").iter_rows())
+        for time, part in scaled.partition_by("time", as_dict=True).items()
+    }
+    today = by_day.pop(day)
+    rare = drift.family_wise(today, [by_day[time] for time in sorted(by_day)])
+    for name, psi in drifted.select("feature", "value").sort("value", descending=True).iter_rows():
+        page = max(features.DRIFT_BOUNDS.get(name, limits.drift_page), chance.get(name, 0))
+        watch = max(limits.drift_watch, chance.get(name, 0))
+        few = len(by_day) < 1 / FAMILY_WISE
+        action: Action = "page" if psi > page else "healthy"
+        if action == "healthy" and psi > watch and (few or rare[name] <= FAMILY_WISE):
+            action = "watch"
+        if action != "healthy":
+            text = f"{name}: PSI {psi:.2f} against the days before"
+            reasons.append(Reason("features", action, text, f"PSI ≤ {page:.2g}"))
+    reasons += _beyond(rows, key, "null_rise", limits.drift_max_null_rise, "more nulls than before")
+    reasons += _beyond(rows, key, "outside_range", limits.drift_max_outside, "outside its range")
+    if not reasons:
+        name, psi = drifted.sort("value").select("feature", "value").row(-1)
+        reasons = [Reason("features", "healthy", f"largest PSI {psi:.3f} ({name})", "")]
+    return reasons
+
+
+def _beyond(rows: pl.DataFrame, key: str, metric: str, bound: float, words: str) -> list[Reason]:
+    found = _by_feature(rows.filter(pl.col("time") == parse_key(key)), metric)
+    return [
+        Reason("features", "page", f"{name}: {value:.0%} {words}", f"≤ {bound:.0%}")
+        for name, value in found.items()
+        if value > bound and not (metric == "null_rise" and name in features.OFTEN_MISSING)
+    ]
+
+
+def _by_feature(today: pl.DataFrame, metric: str) -> dict[str, float]:
+    found = history.select(today, metric, days="1")
+    return dict(found.select(history.label("feature"), "value").iter_rows())
+
+
+def _published(rows: pl.DataFrame, key: str) -> list[Reason]:
+    """Is the day there?"""
+    day = parse_key(key)
+    there = history.select(rows, "published").with_columns(table=history.label("table"))
+    today = dict(there.filter(pl.col("time") == day).select("table", "value").iter_rows())
+    earlier = there.filter(pl.col("time") < day, pl.col("value") > 0)["table"].unique()
+    if not today:
+        return [Reason("published", "healthy", "nothing is known of this day", "")]
+    missing = [name for name in ("validated", "predictions") if not today.get(name)]
+    if missing:
+        text = f"no {' and no '.join(missing)}: see the runs of this day"
+        return [Reason("published", "page", text, "each day has both")]
+    if not today.get("ensemble_predictions", 1) and "ensemble_predictions" in earlier:
+        return [Reason("published", "watch", "no ensemble_predictions", "each day has them")]
+    level = history.select(rows.filter(pl.col("time") == day), "fallback_level")["value"]
+    if len(level) and level[0] > 0:
+        return [
+            Reason("published", "watch", f"the ensemble fell back to level {level[0]:.0f}", "0")
+        ]
+    return [Reason("published", "healthy", "the day is there", "")]
+
+
+def _stages(rows: pl.DataFrame, key: str) -> list[Reason]:
+    """Which share of runs and rows has failed at each stage in 24 hours?"""
+    limits = settings()
+    today = rows.filter(pl.col("time") == parse_key(key), pl.col("pipeline") == "stages")
+    where = pl.format("{} of {}", history.label("stage"), history.label("dag"))
+    reasons = []
+    for metric, value, n, name in today.select("metric", "value", "n", where).iter_rows():
+        action: Action = "healthy"
+        if metric == "failed_runs" and value > 0:
+            action = "page" if value > limits.stage_failed_page else "watch"
+        elif metric == "failed_rows" and value > limits.stage_failed_watch:
+            action = "watch"
+        if action != "healthy":
+            what = metric.removeprefix("failed_")
+            bound = limits.stage_failed_page if what == "runs" else limits.stage_failed_watch
+            text = f"{value:.0%} of {n:,} {what} failed at {name}"
+            reasons.append(Reason("stages", action, text, f"≤ {bound:.0%}"))
+    runs = int(today.filter(pl.col("metric") == "failed_runs")["n"].max() or 0)  # type: ignore[arg-type]
+    return reasons or [Reason("stages", "healthy", f"none of {runs} run(s) failed", "")]
+
+
+def _age(rows: pl.DataFrame, key: str) -> list[Reason]:
+    """Is the champion so old that nobody knows what it has missed?"""
+    today = rows.filter(pl.col("time") == parse_key(key))
+    found, bound = history.select(today, "model_age_days")["value"], settings().max_model_age_days
+    if not len(found):
+        return [Reason("age", "healthy", "it is not known how old the champion is", "")]
+    text = f"{found[0]:.0f} days since the last that the champion was trained on"
+    return [Reason("age", "retrain" if found[0] > bound else "healthy", text, f"≤ {bound}")]
+
+
+def _truth(rows: pl.DataFrame, key: str) -> list[Reason]:
+    """Has the truth stopped coming? Without it nobody would notice decay."""
+    scored = history.select(rows, "published", table="predictions").filter(pl.col("value") > 0)
+    if scored.is_empty():
+        return [Reason("truth", "healthy", "no day has been scored", "")]
+    bound = settings().max_truth_delay_days
+    known = history.newest(history.select(rows, "label_coverage"))
+    since = known or scored["time"].to_list()[0] - timedelta(days=1)
+    late = (parse_key(key) - since).days - 1  # of the day itself none can be known
+    action: Action = "page" if late > 2 * bound else "watch" if late > bound else "healthy"
+    text = f"the truth of {late} day(s) is late" if known else "no truth is known yet"
+    return [Reason("truth", action, text, f"≤ {bound} days")]
+
+
+# --- what was decided before ----------------------------------------------------------------------
+
+
+def _cooled_down(reason: Reason, rows: pl.DataFrame, key: str) -> Reason:
+    """A wish to retrain, unless that was done a short while ago."""
+    since, bound = _days_since_retraining(rows, key), settings().retraining_cooldown_days
+    if reason.action != "retrain" or since is None:
+        return reason
+    text = (
+        f"{reason.found}; retraining was asked for {since} day(s) ago, the next in {bound - since}"
+    )
+    return Reason(reason.rule, "watch", text, reason.bound)
+
+
+def _days_since_retraining(rows: pl.DataFrame, key: str) -> int | None:
+    """Days since one was asked for, on an earlier day; None if that is longer than the cooldown."""
+    day = parse_key(key)
+    asked = history.newest(history.select(rows, "retraining").filter(pl.col("time") < day))
+    since = (day - asked).days if asked else None
+    return since if since is not None and since < settings().retraining_cooldown_days else None
+
+
+def _last_level(rows: pl.DataFrame, key: str, rule: str) -> int:
+    """What a rule asked for when it was last put, on an earlier day."""
+    found = history.select(rows, "rule", rule=rule)
+    found = found.filter(pl.col("time") < parse_key(key)).sort("time")
+    return int(found["value"][-1]) if len(found) else 0

@@ -1,0 +1,39 @@
+"""Where profiles are: beside the rows that they describe, as reports are."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from include.errors import MissingData
+from include.lake import Lake, Version
+from include.monitoring.profile import Profile, from_frame, merge, to_frame
+
+
+def keep(version: Version, part: str, profile: Profile) -> None:
+    """Keep the profile of a part of a version."""
+    version.write_frame(f"{part}.profile", to_frame(profile))
+
+
+def read(version: Version, part: str) -> Profile | None:
+    """The profile of a part of a version; None if it has none, being older than monitoring."""
+    try:
+        return from_frame(version.read(f"{part}.profile"))
+    except MissingData:
+        return None
+
+
+def read_days(lake: Lake, table: str, part: str, keys: Iterable[str]) -> dict[str, Profile]:
+    """The profile of a part of each published day that has one."""
+
+    def read_day(key: str) -> tuple[str, Profile | None]:
+        manifest = lake.manifest(table, key)
+        if manifest is None:
+            return key, None
+        return key, read(Version(lake, table, key, manifest.version), part)
+
+    with ThreadPoolExecutor(8) as readers:  # on an object store it is the waiting that takes time
+        return {key: found for key, found in readers.map(read_day, keys) if found is not None}
+
+
+def read_window(lake: Lake, table: str, part: str, keys: Iterable[str]) -> Profile:
+    """The profile of all rows of several days."""
+    return merge(read_days(lake, table, part, keys).values())

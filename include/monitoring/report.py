@@ -1,0 +1,321 @@
+"""The daily report: one page that needs nothing else, and shows how the model is doing."""
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import partial
+from html import escape
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import polars as pl
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from include.lake import parse_key
+from include.monitoring import history as records
+from include.monitoring import plots, policy
+from include.monitoring.policy import Decision
+from include.plots import ALARM, CHALLENGER, CHAMPION, GRID, INK, MUTED, OTHERS, calibration
+from include.settings import settings
+from include.usecase import features
+
+DAYS = 90
+"""How far back the page looks."""
+
+WIDTH = 6
+"""Of a picture, in inches: its letters can be read in half of a screen, and on a phone."""
+
+VARIABLES = {
+    "#ffffff": "paper", "#000000": "ink", INK: "ink", MUTED: "muted", GRID: "line",
+    CHALLENGER: "blue", ALARM: "red", CHAMPION: "orange", OTHERS[0]: "green",
+}  # fmt: skip
+"""The page's name of each colour in a picture, which is another one in the dark."""
+
+STAGES = ["validate", "preprocess", "infer", "post-process"]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure in large type."""
+
+    name: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A picture with its title and what to look for, or a sentence why there is none."""
+
+    title: str
+    text: str
+    picture: Markup | None
+
+
+def render(
+    decision: Decision,
+    history: pl.DataFrame,
+    outcomes: pl.DataFrame,
+    scores: pl.DataFrame,
+) -> str:
+    """The page of a day.
+
+    What cannot be drawn, for want of truth or of history, is said in a sentence.
+
+    Args:
+        decision: what is to be done about the day, and why.
+        history: columns as in `history.SCHEMA`, up to 90 days that end with the decision's.
+        outcomes: columns `day`, `label` (0 or 1), `score`, `model_version` and, if there is an
+            ensemble, `ensemble_score`; the last 28 days whose truth is known.
+        scores: columns `day` and `score`, of the day and the 28 before it.
+
+    Returns:
+        HTML.
+    """
+    day = parse_key(decision.key)
+    history = history.filter(pl.col("time").is_between(day - timedelta(DAYS - 1), day)).sort(
+        "time", "metric", "labels"
+    )
+    draw: dict[str, Callable[[], Figure | str]] = {
+        "Skill against the base rate": partial(_skill, history, day),
+        "Drift of features and scores": partial(_drift, history, day),
+        "Failures by stage": partial(_stages, history, day),
+        "Scores of the day": partial(_scores, scores, day),
+        "Scores by outcome": partial(_scores_by_outcome, outcomes),
+        "Calibration": partial(_calibration, outcomes),
+    }
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent.parent / "templates"), autoescape=True
+    )
+    return templates.get_template("monitoring_report.html").render(
+        decision=decision,
+        why=_why(decision),
+        tiles=_tiles(history, decision.key),
+        sections=[_section(title, drawn()) for title, drawn in draw.items()],
+    )
+
+
+def _why(decision: Decision) -> str:
+    if not decision.reasons:
+        return "No rule had anything to judge."
+    if decision.action == "healthy":
+        return f"All {len(decision.reasons)} rules are content."
+    return f"{decision.why}."
+
+
+def _tiles(history: pl.DataFrame, key: str) -> list[Tile]:
+    """The newest of the figures that one looks for first."""
+    champion = {"model": "champion", "slice": "all"}
+    tiles = []
+    finite = history.filter(pl.col("value").is_finite())
+    skills, days = policy.skill(finite, key, settings().decay_window_days)
+    if days:
+        low, high = np.quantile(skills[1:], [0.05, 0.95])
+        note = f"{low:.1%} to {high:.1%} in 90 %, {days} days"
+        tiles.append(Tile("Skill", f"{skills[0]:.1%}", note))
+    for metric, name, form, labels in (
+        ("roc_auc", "ROC AUC", "{:.3f}", champion),
+        ("calibration_error", "Calibration error", "{:.1%}", champion),
+        ("label_coverage", "Truth known", "{:.1%}", champion),
+        ("model_age_days", "Age of the model", "{:.0f} days", {}),
+    ):
+        rows = records.select(finite, metric, **labels)
+        if len(rows):
+            newest = rows.sort("time", "recorded_at").row(-1, named=True)
+            note = f"version {newest['model_version']}" if newest["model_version"] else ""
+            note = ", ".join(filter(None, [str(newest["time"]), note]))
+            tiles.append(Tile(name, form.format(newest["value"]), note))
+    return tiles
+
+
+def _losses(history: pl.DataFrame, model: str) -> pl.DataFrame:
+    """A model's losses, a row a day: of the version that was judged last, if there are two."""
+    labels = {"model": model, "slice": "all"}
+    rows = records.select(history, "log_loss", **labels)
+    base = records.select(history, "base_log_loss", **labels)
+    both = rows.join(base, on=["time", "model_version"], suffix="_base")
+    return (
+        both.select(
+            "model_version", "n", "recorded_at",
+            day="time", log_loss="value", base_log_loss="value_base",
+        )
+        .filter(pl.col("log_loss").is_finite(), pl.col("base_log_loss") > 0, pl.col("n") > 0)
+        .sort("day", "recorded_at")
+        .unique("day", keep="last", maintain_order=True)
+    )  # fmt: skip
+
+
+def _skill(history: pl.DataFrame, day: date) -> Figure | str:
+    models = {name: _losses(history, name) for name in plots.COLOURS}
+    models = {name: days for name, days in models.items() if len(days)}
+    if not models:
+        return f"No truth is known yet of the {DAYS} days up to {day}."
+    decided = records.select(history, "decision").filter(pl.col("value").is_finite())
+    decided = decided.with_columns(
+        day="time", action=pl.col("value").cast(int).replace_strict(dict(enumerate(policy.ACTIONS)))
+    )
+    first = min(found for days in models.values() if isinstance(found := days["day"].min(), date))
+    return plots.skill(models, first, day, decided, settings().decay_window_days)
+
+
+def _scores(scores: pl.DataFrame, day: date) -> Figure | str:
+    scores = scores.filter(pl.col("score").is_finite())
+    is_today = pl.col("day") == day
+    today = scores.filter(is_today)["score"].to_numpy()
+    before = scores.filter(~is_today)
+    if not len(today):
+        return f"There are no scores of {day}."
+    groups = {str(day): today}
+    if len(before):
+        groups[f"the {before['day'].n_unique()} days before"] = before["score"].to_numpy()
+    return plots.distributions(
+        "Are the day's scores like those before?", "Filled: the day. Line: the days before it.",
+        groups,
+    )  # fmt: skip
+
+
+def _scores_by_outcome(outcomes: pl.DataFrame) -> Figure | str:
+    if isinstance(known := _both_classes(outcomes), str):
+        return known
+    groups = {
+        name: known.filter(pl.col("label") == label)["score"].to_numpy()
+        for label, name in enumerate(["negatives", "positives"])
+    }
+    return plots.distributions(
+        "Do scores tell the outcomes apart?",
+        f"The further apart, the better. {known['day'].n_unique()} days whose truth is known.",
+        groups,
+    )
+
+
+def _calibration(outcomes: pl.DataFrame) -> Figure | str:
+    if isinstance(known := _both_classes(outcomes), str):
+        return known
+    columns = {"champion": "score"}
+    if "ensemble_score" in known.columns:
+        answered = known.filter(pl.col("ensemble_score").is_finite())
+        if len(answered) > len(known) / 2 and answered["label"].n_unique() == 2:
+            known, columns = answered, columns | {"ensemble": "ensemble_score"}
+    return calibration(
+        known["label"].to_numpy(),
+        {name: known[column].to_numpy() for name, column in columns.items()},
+    )
+
+
+def _both_classes(outcomes: pl.DataFrame) -> pl.DataFrame | str:
+    known = outcomes.filter(pl.col("score").is_finite(), pl.col("label").is_in([0, 1]))
+    if known.is_empty():
+        return "No truth is known yet of the last days."
+    if known["label"].n_unique() == 1:
+        kind = "positive" if known["label"][0] else "negative"
+        return f"All {len(known):,} rows whose truth is known are {kind}: nothing to compare."
+    return known
+
+
+def _drift(history: pl.DataFrame, day: date) -> Figure | str:
+    """As the policy does, only the stable features' days are held to a bound."""
+    rows = records.select(history, "psi", reference="trailing", days="1").with_columns(
+        name=records.label("feature"), kind=records.label("kind")
+    )
+    if rows.is_empty():
+        return f"Nothing was compared in the {DAYS} days up to {day}."
+    chance = records.select(history, "psi_by_chance", reference="trailing", days="1")
+    rows = rows.join(chance.select("time", "labels", chance="value"), ["time", "labels"], "left")
+    usual, is_stable = settings().drift_page, pl.col("kind") == "stable"
+    bound = pl.col("name").replace_strict(
+        features.DRIFT_BOUNDS, default=usual, return_dtype=pl.Float64
+    )
+    bound = pl.max_horizontal(bound, pl.col("chance").fill_nan(None))
+    rows = rows.with_columns(outlined=(is_stable & (pl.col("value") > bound)).cast(pl.Float64))
+    days = _days(rows, day)
+    blocks = []
+    for heading, part, full in (
+        ("stable features", rows.filter(is_stable), 2 * usual),
+        ("scores and seasonal features", rows.filter(~is_stable), 25 * usual),
+    ):
+        if len(part):
+            names, values = _matrix(part, days)
+            outlined = _matrix(part, days, names, "outlined")[1] == 1
+            blocks.append(plots.Cells(heading, names, days, values, outlined, full))
+    return plots.heat_map(
+        "Have inputs and scores changed?",
+        "Population stability index of a day against the weeks before it. Outlined: above its "
+        f"bound, mostly {usual:g}. Scores and seasonal features have none, as they change by "
+        f"themselves. Full colour from {2 * usual:g}, of these from {25 * usual:g}.",
+        blocks,
+    )
+
+
+def _stages(history: pl.DataFrame, day: date) -> Figure | str:
+    rows = history.filter(pl.col("pipeline") == "stages").with_columns(name=records.label("stage"))
+    rows = rows.filter(pl.col("value").is_finite(), pl.col("n") > 0)
+    if rows.is_empty():
+        return f"No run was counted in the {DAYS} days up to {day}."
+    days = _days(rows, day)
+    shares = (pl.col("value") * pl.col("n")).sum() / pl.col("n").sum()
+    blocks = []
+    for metric, heading, full in (
+        ("failed_runs", "runs that failed", 1.0),
+        ("failed_rows", "rows that failed", settings().max_quarantine_share),
+    ):
+        found = rows.filter(metric=metric).group_by("time", "name").agg(value=shares)
+        if len(found):
+            names, values = _matrix(found, days, STAGES)
+            nowhere = np.zeros(values.shape, dtype=bool)
+            blocks.append(plots.Cells(heading, names, days, values, nowhere, full, percent=True))
+    return plots.heat_map(
+        "What fails, and where?",
+        "Share of each stage's runs and rows that failed on a day. Blank: nothing ran. Full "
+        f"colour: all runs, and {settings().max_quarantine_share:.0%} of the rows or more.",
+        blocks,
+    )
+
+
+def _days(rows: pl.DataFrame, last: date) -> list[date]:
+    first = rows["time"].min()
+    assert isinstance(first, date)
+    return pl.date_range(first, last, eager=True).to_list()
+
+
+def _matrix(
+    rows: pl.DataFrame, days: list[date], order: list[str] | None = None, column: str = "value"
+) -> tuple[list[str], np.ndarray]:
+    """Names, the greatest mean first unless in an order of their own, and a row of values each."""
+    means = rows.group_by("name").agg(pl.col("value").fill_nan(None).mean())
+    names = means.sort("value", "name", descending=[True, False], nulls_last=True)["name"].to_list()
+    if order is not None:
+        names = sorted(names, key=lambda name: order.index(name) if name in order else len(order))
+    values = np.full((len(names), len(days)), np.nan)
+    for time, name, value in rows.select("time", "name", column).iter_rows():
+        values[names.index(name), (time - days[0]).days] = value
+    return names, values
+
+
+def _section(title: str, drawn: Figure | str) -> Section:
+    if isinstance(drawn, str):
+        return Section(title, drawn, None)
+    axes = drawn.axes[0]
+    text = axes.get_title("left")
+    axes.set_title("", loc="left")  # the page says it, in letters that a phone can show
+    drawn.suptitle("")
+    width, height = drawn.get_size_inches()
+    drawn.set_size_inches(WIDTH, height * min(1, 1.2 * WIDTH / width))
+    return Section(title, text, _svg(drawn, f"{title}. {text}"))
+
+
+def _svg(figure: Figure, description: str) -> Markup:
+    """A picture as a part of the page: its letters and colours are the page's."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": description}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for colour, name in VARIABLES.items():
+        svg = svg.replace(colour.lower(), f"var(--{name})")
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
+    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1))

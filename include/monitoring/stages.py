@@ -1,0 +1,131 @@
+"""Which stages the pipelines' runs have passed, and with how many of their rows.
+
+Every run leaves one small file under the day on which it ended, whatever became of it: a run that
+is cleared and ends again replaces what it said before.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+
+from include.errors import BadData, MissingData
+from include.lake import Lake, list_folder, open_parquet, put_text, read_text
+from include.monitoring.history import Figure
+from include.usecase.schema import INPUTS
+
+TABLE = "stage_runs"
+VALIDATE, PREPROCESS, INFER, POSTPROCESS = "validate", "preprocess", "infer", "post-process"
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What became of one stage in one run.
+
+    Attributes:
+        ended_at: ISO time at which the run was noted.
+        rows: rows that came in.
+        failed_rows: rows that did not come out: put aside, or all of them if the stage failed.
+    """
+
+    dag_id: str
+    run_id: str
+    key: str
+    stage: str
+    failed: bool
+    rows: int
+    failed_rows: int
+    ended_at: str
+
+
+def record(
+    lake: Lake,
+    dag_id: str,
+    run_id: str,
+    key: str,
+    states: Mapping[str, str | None],
+    tasks: Mapping[str, list[str]],
+    now: datetime | None = None,
+) -> list[StageRun]:
+    """Note what became of the stages of a run.
+
+    Args:
+        key: the day that the run was for.
+        states: of the run's tasks as Airflow gives them; a mapped task's instance is `task_0`.
+        tasks: of each stage, in their order; a stage of which none has failed or ended well was
+            not reached, and is not noted.
+        now: when the run has ended; by default it is now.
+    """
+    ended = (now or datetime.now(UTC)).astimezone(UTC)
+    found = []
+    for stage, names in tasks.items():
+        ends = [states.get(name) for name in names]
+        ends += [
+            state
+            for task, state in states.items()
+            if any(
+                task.startswith(f"{name}_") and task[len(name) + 1 :].isdigit() for name in names
+            )
+        ]
+        failed = "failed" in ends
+        if not failed and "success" not in ends:
+            continue
+        rows, put_aside = _rows(lake, key, stage)
+        lost = rows if failed else put_aside
+        found.append(StageRun(dag_id, run_id, key, stage, failed, rows, lost, ended.isoformat()))
+    name = hashlib.sha256(f"{dag_id} {run_id}".encode()).hexdigest()[:16]
+    path = lake.partition_path(TABLE, ended.date().isoformat()) / f"{dag_id}-{name}.json"
+    put_text(path, json.dumps([asdict(one) for one in found]))
+    return found
+
+
+def _rows(lake: Lake, key: str, stage: str) -> tuple[int, int]:
+    """Rows that come into a stage, and those of them that it puts aside when all goes well."""
+    main = INPUTS[0].name
+    validated, made = lake.manifest("validated", key), lake.manifest("features", key)
+    if stage == VALIDATE:
+        if validated is not None:
+            checks = validated.metadata["report"]["inputs"]
+            [check] = [one for one in checks if one["input"] == main]
+            return check["rows"], check["quarantined"]
+        try:
+            with open_parquet(lake.landing_path(main, key)) as file:
+                return file.metadata.num_rows, 0
+        except (BadData, MissingData):  # nobody knows how many there would have been
+            return 0, 0
+    if stage == PREPROCESS:
+        rows = validated.parts[main].rows if validated else 0
+        return rows, made.parts["rejected"].rows if made else 0
+    return made.parts["features"].rows if made else 0, 0
+
+
+def rates(lake: Lake, now: datetime, hours: float = 24) -> list[Figure]:
+    """The share of runs and of rows that failed, by DAG and stage, in the hours before a time.
+
+    Of a run that ended more than once, the last end counts.
+    """
+    ended: dict[tuple[str, str, str], StageRun] = {}
+    since = now.astimezone(UTC) - timedelta(hours=hours)
+    for back in range((now.astimezone(UTC).date() - since.date()).days, -1, -1):
+        day = (now.astimezone(UTC) - timedelta(days=back)).date().isoformat()
+        for path in list_folder(lake.partition_path(TABLE, day)):
+            if not path.name.endswith(".json") or path.name.startswith("."):
+                continue
+            for one in map(_stage_run, json.loads(read_text(path))):
+                if since < datetime.fromisoformat(one.ended_at) <= now:
+                    ended[one.dag_id, one.run_id, one.stage] = one
+    figures = []
+    for dag_id, stage in sorted({(one.dag_id, one.stage) for one in ended.values()}):
+        runs = [one for one in ended.values() if (one.dag_id, one.stage) == (dag_id, stage)]
+        rows, lost = sum(one.rows for one in runs), sum(one.failed_rows for one in runs)
+        failed = sum(one.failed for one in runs)
+        about = {"dag": dag_id, "stage": stage}
+        figures.append(Figure("stages", "failed_runs", failed / len(runs), len(runs), "", about))
+        if rows:
+            figures.append(Figure("stages", "failed_rows", lost / rows, rows, "", about))
+    return figures
+
+
+def _stage_run(found: dict) -> StageRun:
+    return StageRun(**found)

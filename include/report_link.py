@@ -1,0 +1,33 @@
+"""The way to a day's report in Airflow's own UI, where `plugins/reports.py` shows it."""
+
+from typing import TYPE_CHECKING
+
+from airflow.sdk import BaseOperator, BaseOperatorLink
+
+if TYPE_CHECKING:
+    from airflow.sdk.types import TaskInstanceKey
+
+MONITORING = "model_monitoring"
+"""The DAG whose reports they are: who may see it may see them."""
+
+
+def report_link(key: str) -> str:
+    """Address of a day's report; without a host if `[api] base_url` is not set."""
+    from airflow.sdk.configuration import conf
+
+    return f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/reports/{key}"
+
+
+class ReportLink(BaseOperatorLink):
+    """The button *Daily report* on the page of a task that has returned a `report_link`.
+
+    A task gets it by `task.operator.operator_extra_links = [ReportLink()]`.
+    """
+
+    name = "Daily report"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: "TaskInstanceKey") -> str:
+        """What the task has returned; nothing, and so no button, if it has failed."""
+        from airflow.sdk.execution_time.xcom import XCom
+
+        return XCom.get_value(ti_key=ti_key, key="return_value") or ""

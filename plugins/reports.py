@@ -1,0 +1,75 @@
+"""Shows the daily reports of monitoring in Airflow's UI, at `/reports/<day>`, behind its login.
+
+They are read from the lake. Airflow loads a plugin in every process, tasks included: what is needed
+to serve pages is therefore imported with the first request.
+"""
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from airflow.plugins_manager import AirflowPlugin
+
+from include.errors import BadData
+from include.lake import default_lake, parse_key, read_text
+from include.report_link import MONITORING
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+SAFE = {
+    "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    "sandbox allow-top-navigation-by-user-activation",
+    "Cache-Control": "no-store",
+}
+"""Whatever is in the lake, no script of it runs with the rights of who looks at it."""
+
+
+async def reports(scope: Any, receive: Any, send: Any) -> None:
+    """The ASGI application, made when it is first asked."""
+    await _application()(scope, receive, send)
+
+
+@cache
+def _application() -> "FastAPI":
+    from airflow.api_fastapi.app import API_ROOT_PATH
+    from airflow.api_fastapi.core_api.security import requires_access_dag
+    from fastapi import Depends, FastAPI, HTTPException, Request
+    from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+
+    may_see = Depends(requires_access_dag("GET", param_dag_id=MONITORING))
+    application = FastAPI(openapi_url=None, dependencies=[may_see])
+
+    @application.get("/{key:path}")
+    def report(key: str) -> HTMLResponse:
+        try:
+            parse_key(key)
+        except BadData:
+            raise HTTPException(
+                400, f"{key!r} is no day. A report's address ends in a date: /reports/2013-03-01"
+            ) from None
+        try:
+            page = read_text(default_lake().partition_path("reports", key) / "report.html")
+        except FileNotFoundError:
+            raise HTTPException(
+                404,
+                f"There is no report of {key}. The task write_report of the DAG {MONITORING} "
+                "writes it: see its run for this day.",
+            ) from None
+        return HTMLResponse(page, headers=SAFE)
+
+    @application.exception_handler(HTTPException)
+    def refuse(request: Request, refusal: HTTPException) -> Response:
+        if refusal.status_code == 401:  # whoever came by a link in a message
+            there = urlencode({"next": request.url.path})
+            return RedirectResponse(f"{API_ROOT_PATH}api/v2/auth/login?{there}")
+        return PlainTextResponse(refusal.detail, refusal.status_code)
+
+    return application
+
+
+class DailyReports(AirflowPlugin):
+    """Registers the application."""
+
+    name = "daily_reports"
+    fastapi_apps = [{"app": reports, "url_prefix": "/reports", "name": "Daily reports"}]  # noqa: RUF012

@@ -1,0 +1,357 @@
+"""The daily report shows what is known, says what is not, and is one file for any screen."""
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+
+from include.monitoring import plots, report
+from include.monitoring.history import SCHEMA
+from include.monitoring.policy import Action, Decision, Reason
+from include.plots import ALARM
+from include.usecase import features
+
+LAST = date(2013, 6, 30)
+PROMOTED = LAST - timedelta(20)
+"""The day from which version 2 scores."""
+
+NO_HISTORY = SCHEMA.to_frame()
+NO_OUTCOMES = pl.DataFrame(
+    schema={"day": pl.Date, "label": pl.Int8, "score": pl.Float32, "model_version": pl.String}
+)
+NO_SCORES = pl.DataFrame(schema={"day": pl.Date, "score": pl.Float32})
+FEATURES = {
+    "stable": ["dep_minute", "distance", "seats", "plane_age", "carrier", "origin", "dest"],
+    "seasonal": ["temperature", "wind_speed", "visibility", "recent_delay"],
+    "score": ["score"],
+}
+
+Row = tuple[date, str, str, str, str, float, int, datetime]
+
+
+def row(
+    day: date,
+    pipeline: str,
+    metric: str,
+    value: float,
+    n: int = 900,
+    version: str = "",
+    **labels: str,
+) -> Row:
+    recorded = datetime(day.year, day.month, day.day, 7, tzinfo=UTC)
+    return day, pipeline, version, metric, json.dumps(labels, sort_keys=True), value, n, recorded
+
+
+def history_of(rows: list[Row]) -> pl.DataFrame:
+    return pl.DataFrame(rows, SCHEMA, orient="row")
+
+
+def losses(
+    day: date, loss: float, base: float, model: str = "champion", version: str = "1"
+) -> list:
+    labels = {"model": model, "slice": "all"}
+    return [
+        row(day, "outcomes", "log_loss", loss, version=version, **labels),
+        row(day, "outcomes", "base_log_loss", base, version=version, **labels),
+    ]
+
+
+def sample_history(days: int = 90) -> list[Row]:
+    """A model decays, is replaced, and gets better; one feature breaks on the last two days."""
+    random = np.random.default_rng(7)
+    rows: list[Row] = []
+    for back in reversed(range(days)):
+        day = LAST - timedelta(back)
+        version = "2" if day >= PROMOTED else "1"
+        age = (day - PROMOTED).days if version == "2" else days - back
+        if back >= 2 and not 50 <= back < 54:  # truth is late, and was lost once
+            base = 0.45 + 0.08 * random.standard_normal()
+            for model, better in (("champion", 0), ("ensemble", 0.012)):
+                skill = 0.12 - 0.0016 * age + better + 0.03 * random.standard_normal()
+                rows += losses(day, base * (1 - skill), base, model, version)
+            for metric, value in (
+                ("roc_auc", 0.7 + 0.02 * random.random()),
+                ("calibration_error", 0.031),
+                ("label_coverage", 0.98),
+            ):
+                labels = {"model": "champion", "slice": "all"}
+                rows.append(row(day, "outcomes", metric, value, version=version, **labels))
+        for kind, names in FEATURES.items():
+            for name in names:
+                usual = {"stable": 0.02, "seasonal": 0.9, "score": 0.05}[kind]
+                psi = usual * random.gamma(2) / 2 + (0.5 if name == "seats" and back < 2 else 0)
+                labels = {"feature": name, "kind": kind, "reference": "trailing", "days": "1"}
+                rows.append(row(day, "drift", "psi", psi, **labels))
+        for stage in report.STAGES:
+            failed = float(random.random() < 0.05)
+            rows.append(row(day, "stages", "failed_runs", failed / 2, 2, dag="d", stage=stage))
+            share = random.random() * 0.004 if stage == "validate" else 0
+            rows.append(row(day, "stages", "failed_rows", share, dag="d", stage=stage))
+        decided = {21: 2, 40: 3, 0: 3}.get(back, 0)
+        rows.append(row(day, "decision", "decision", decided))
+        rows.append(row(day, "decision", "model_age_days", age))
+    return rows
+
+
+def sample_outcomes(days: int = 28, rows: int = 300) -> pl.DataFrame:
+    random = np.random.default_rng(7)
+    score = random.beta(1.5, 5, days * rows)
+    return pl.DataFrame(
+        {
+            "day": [LAST - timedelta(days - number // rows) for number in range(days * rows)],
+            "label": (random.random(days * rows) < score**1.1).astype(np.int8),
+            "score": score.astype(np.float32),
+            "model_version": "2",
+            "ensemble_score": (score**1.05).astype(np.float32),
+        }
+    )
+
+
+def sample_scores() -> pl.DataFrame:
+    before = sample_outcomes().select("day", "score")
+    today = pl.DataFrame({"day": LAST, "score": np.random.default_rng(1).beta(2, 5, 300)})
+    return pl.concat([before, today.with_columns(pl.col("score").cast(pl.Float32))])
+
+
+def decision(action: Action = "page") -> Decision:
+    reasons = [
+        Reason("inputs of the day", action, "PSI of seats is 0.52", "at most 0.2"),
+        Reason("skill over 14 days", "healthy", "8.1 % ± 1.9 %", "at least 3 %"),
+        Reason("age of the model", "healthy", "20 days", "at most 60 days"),
+    ]
+    return Decision(LAST.isoformat(), action, reasons)
+
+
+def sections(html: str) -> dict[str, bool]:
+    """Whether there is a picture below each heading."""
+    parts = html.split("<h2>")[2:]
+    return {part.partition("</h2>")[0]: "<svg" in part for part in parts}
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return report.render(
+        decision(), history_of(sample_history()), sample_outcomes(), sample_scores()
+    )
+
+
+def test_every_picture_is_there(page: str) -> None:
+    assert list(sections(page)) == [
+        "Skill against the base rate", "Drift of features and scores", "Failures by stage",
+        "Scores of the day", "Scores by outcome", "Calibration",
+    ]  # fmt: skip
+    assert all(sections(page).values())
+
+
+def test_the_action_and_its_reason_come_first(page: str) -> None:
+    text = re.sub(r"<[^>]*>|\s", " ", page.partition("</header>")[0])
+    assert "page 2013-06-30" in " ".join(text.split())
+    assert "inputs of the day: PSI of seats is 0.52." in text
+
+
+def test_the_page_needs_nothing_else_and_is_small(page: str) -> None:
+    assert not re.findall(r"<script|<link|<img|@import|src=|url\((?!#)", page)
+    assert not re.findall(r'href="(?!#)', page)
+    assert len(page.encode()) < 1_500_000
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_the_pictures_follow_the_colours_of_the_page(page: str) -> None:
+    pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(pictures) == 6
+    for picture in pictures:
+        ElementTree.fromstring(picture)
+        assert "var(--ink)" in picture
+        assert not re.search(r"#[0-9a-f]{6}", re.sub(r"#m[0-9a-f]+|#p[0-9a-f]+", "", picture))
+
+
+def test_the_same_figures_give_the_same_page(page: str) -> None:
+    again = report.render(
+        decision(), history_of(sample_history()[::-1]), sample_outcomes(), sample_scores()
+    )
+    assert again == page
+
+
+def test_what_is_not_known_yet_is_said_in_place_of_a_picture() -> None:
+    html = report.render(decision("healthy"), NO_HISTORY, NO_OUTCOMES, NO_SCORES)
+    assert len(sections(html)) == 6
+    assert not any(sections(html).values())
+    assert html.count("No truth is known yet") == 3
+    assert "All 3 rules are content." in html
+
+
+def test_without_truth_the_rest_is_shown() -> None:
+    history = history_of(sample_history()).filter(pl.col("pipeline") != "outcomes")
+    html = report.render(decision(), history, NO_OUTCOMES, sample_scores())
+    shown = [title for title, picture in sections(html).items() if picture]
+    assert shown == ["Drift of features and scores", "Failures by stage", "Scores of the day"]
+
+
+@pytest.mark.parametrize(("label", "kind"), [(0, "negative"), (1, "positive")])
+def test_of_a_single_class_nothing_is_compared(label: int, kind: str) -> None:
+    outcomes = sample_outcomes().with_columns(label=pl.lit(label, pl.Int8))
+    html = report.render(decision(), NO_HISTORY, outcomes, NO_SCORES)
+    assert html.count(f"All 8,400 rows whose truth is known are {kind}") == 2
+
+
+@pytest.mark.parametrize("days", [1, 4, 7])
+def test_a_history_of_few_days_is_shown(days: int) -> None:
+    html = report.render(
+        decision(),
+        history_of(sample_history(days)),
+        sample_outcomes(1, 50),
+        sample_scores().tail(5),
+    )
+    shown = sections(html)
+    assert shown.pop("Skill against the base rate") == (days > 2)  # truth comes two days late
+    assert all(shown.values())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_figures_that_are_none_leave_a_gap(value: float) -> None:
+    rows = [(*row[:5], value, *row[6:]) if row[0].day % 3 else row for row in sample_history()]
+    scores = sample_scores().with_columns(
+        pl.when(pl.col("score") > 0.5).then(value).otherwise("score").alias("score")
+    )
+    outcomes = sample_outcomes().with_columns(
+        pl.when(pl.col("score") > 0.5).then(None).otherwise("label").alias("label")
+    )
+    assert all(sections(report.render(decision(), history_of(rows), outcomes, scores)).values())
+
+
+def test_long_names_and_many_of_them_have_room() -> None:
+    rows = []
+    for number in range(60):
+        name = f"{number:02} {'long ' * 20}"
+        labels = {"feature": name, "kind": "stable", "reference": "trailing", "days": "1"}
+        rows += [row(LAST - timedelta(back), "drift", "psi", 0.1, **labels) for back in range(90)]
+        rows += losses(LAST, 0.4, 0.5, version=name) + losses(PROMOTED, 0.4, 0.5)
+    html = report.render(decision(), history_of(rows), NO_OUTCOMES, NO_SCORES)
+    assert html.count("long long long long …") == 60
+    assert len(html.encode()) < 1_500_000
+
+
+@pytest.mark.parametrize("score", [0.0, 0.2, 1.0])
+def test_scores_that_are_all_the_same_are_shown(score: float) -> None:
+    same = pl.lit(score, pl.Float32)
+    html = report.render(
+        decision(),
+        NO_HISTORY,
+        sample_outcomes().with_columns(score=same, ensemble_score=same),
+        sample_scores().with_columns(score=same),
+    )
+    assert sum(sections(html).values()) == 3
+
+
+def test_text_from_the_data_is_neither_markup_nor_a_formula() -> None:
+    hostile = "<script>1</script>$_{x}^"
+    labels = {"feature": hostile, "kind": "stable", "reference": "trailing", "days": "1"}
+    rows = [row(LAST, "drift", "psi", 0.1, **labels)]
+    rows += losses(LAST - timedelta(1), 0.4, 0.5) + losses(LAST, 0.4, 0.5, version=hostile)
+    rows.append(row(LAST, "stages", "failed_runs", 0, dag="d", stage=hostile))
+    shown = Decision(LAST.isoformat(), "watch", [Reason(hostile, "watch", hostile, hostile)])
+    html = report.render(shown, history_of(rows), NO_OUTCOMES, NO_SCORES)
+    assert "<script" not in html
+    for picture in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
+        texts = [text.text or "" for text in ElementTree.fromstring(picture).iter() if text.text]
+        assert any(hostile in text for text in texts)
+
+
+def drawn(figure: Figure | str) -> Axes:
+    assert isinstance(figure, Figure)
+    return figure.axes[0]
+
+
+def test_a_promotion_is_marked_on_its_first_day_and_decisions_on_theirs() -> None:
+    axes = drawn(report._skill(history_of(sample_history()), LAST))
+    assert [text.get_text() for text in axes.texts] == [" version 2"]
+    handles, names = axes.get_legend_handles_labels()
+    assert names == ["champion", "ensemble", "retrain", "page"]
+    retrain, page = (list(handle.get_xdata()) for handle in handles[2:])
+    assert retrain == [LAST - timedelta(21)]
+    assert page == [LAST - timedelta(40), LAST]
+
+
+def test_a_day_judged_for_two_versions_counts_once_for_the_one_judged_last() -> None:
+    rows = losses(LAST, 0.4, 0.5, version="1")
+    later = [(*row[:7], row[7] + timedelta(hours=1)) for row in losses(LAST, 0.3, 0.5, version="2")]
+    found = report._losses(history_of(later + rows), "champion")
+    assert found.select("model_version", "log_loss").rows() == [("2", 0.3)]
+
+
+def test_skill_over_a_window_weighs_days_by_their_rows_and_knows_its_uncertainty() -> None:
+    random = np.random.default_rng(7)
+    count = 10
+    base, n = random.uniform(0.4, 0.6, count), random.integers(100, 1000, count)
+    loss = base * random.uniform(0.8, 1, count)
+    days = pl.DataFrame(
+        {"day": [LAST - timedelta(2 * back) for back in range(count)], "n": n,
+         "log_loss": loss, "base_log_loss": base}
+    )  # fmt: skip
+    rolled = plots.rolling_skill(days, 14)
+    assert rolled["day"].to_list() == [LAST - timedelta(2 * back) for back in reversed(range(6))]
+    last = rolled.row(-1, named=True)
+    window = slice(0, 7)  # two weeks, every other day
+    assert last["skill"] == pytest.approx(
+        1 - (n * loss)[window].sum() / (n * base)[window].sum(), abs=1e-12
+    )
+    drawn_again = [random.integers(0, 7, 7) for _ in range(4000)]
+    spread = np.std([1 - (n * loss)[d].sum() / (n * base)[d].sum() for d in drawn_again])
+    # Student's 97.5 % quantile for six degrees of freedom, and the bootstrap's bias of 6/7.
+    expected = 2.447 * spread * np.sqrt(7 / 6)
+    assert last["high"] - last["skill"] == pytest.approx(expected, rel=0.1)
+    assert last["skill"] - last["low"] == pytest.approx(last["high"] - last["skill"])
+
+
+def test_what_the_policy_pages_for_is_outlined_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(features, "DRIFT_BOUNDS", {"tolerated": 0.5})
+    rows = []
+    for kind, feature, psi, chance in (
+        ("stable", "loud", 0.4, 0.01), ("stable", "tolerated", 0.3, 0.01),
+        ("stable", "few rows", 0.25, 0.28), ("stable", "quiet", 0.1, float("nan")),
+        ("seasonal", "cold", 3.0, 0.01), ("score", "score", 0.5, 0.01),
+    ):  # fmt: skip
+        labels = {"feature": feature, "kind": kind, "reference": "trailing", "days": "1"}
+        rows.append(row(LAST, "drift", "psi", psi, **labels))
+        rows.append(row(LAST, "drift", "psi_by_chance", chance, **labels))
+        rows.append(row(LAST, "drift", "psi", 9.0, **labels | {"days": "28"}))
+        rows.append(row(LAST, "drift", "psi", 9.0, **labels | {"reference": "training"}))
+    figure = report._drift(history_of(rows), LAST)
+    assert isinstance(figure, Figure)
+    names = [[label.get_text() for label in axes.get_yticklabels()] for axes in figure.axes]
+    assert names == [["loud", "tolerated", "few rows", "quiet"], ["cold", "score"]]
+    outlined = [
+        [patch.get_y() for patch in axes.patches if patch.get_edgecolor() == to_rgba(ALARM)]
+        for axes in figure.axes
+    ]
+    assert outlined == [[0], []]
+
+
+def test_failures_of_a_stage_are_those_of_all_dags() -> None:
+    rows = [
+        row(LAST, "stages", "failed_runs", 1.0, 1, dag="a", stage="infer"),
+        row(LAST, "stages", "failed_runs", 0.0, 3, dag="b", stage="infer"),
+        row(LAST, "stages", "failed_runs", 0.5, 2, dag="a", stage="validate"),
+    ]
+    axes = drawn(report._stages(history_of(rows), LAST))
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["validate", "infer"]
+    assert [text.get_text() for text in axes.texts][:2] == ["50.0%", "25.0%"]
+
+
+def test_the_ensemble_is_calibrated_only_where_it_has_mostly_answered() -> None:
+    outcomes = sample_outcomes()
+    few = outcomes.with_columns(
+        ensemble_score=pl.when(pl.int_range(pl.len()) < 100).then("ensemble_score")
+    )
+    for table, models in ((outcomes, ["champion", "ensemble"]), (few, ["champion"])):
+        names = drawn(report._calibration(table)).get_legend_handles_labels()[1]
+        assert names == models

@@ -1,0 +1,141 @@
+"""Reports are shown to those who may see their DAG in Airflow, and nothing else of the lake is."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from airflow import settings as airflow_settings
+from airflow.api_fastapi.app import get_auth_manager, init_auth_manager, purge_cached_app
+from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+from airflow.models import import_all_models
+from airflow.models.base import Base
+from airflow.sdk import DAG, task
+from airflow.serialization.serialized_objects import DagSerialization
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from include.lake import Lake, put_text
+from include.report_link import ReportLink, report_link
+from plugins.reports import DailyReports
+
+KEY = "2013-03-01"
+
+
+@pytest.fixture(scope="module")
+def airflow() -> Iterator[FastAPI]:
+    """What of Airflow's API server the plugin meets: its login and its database."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "s" * 64)
+        patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", "ana:viewer,bob:nobody")
+        import_all_models()
+        Base.metadata.create_all(airflow_settings.engine)
+        server = FastAPI()
+        init_auth_manager(server)
+        for plugged in DailyReports.fastapi_apps:
+            server.mount(plugged["url_prefix"], plugged["app"])
+        yield server
+        purge_cached_app()
+
+
+@pytest.fixture
+def visitor(airflow: FastAPI) -> TestClient:
+    """A browser that is not logged in."""
+    return TestClient(airflow, follow_redirects=False)
+
+
+@pytest.fixture
+def ana(visitor: TestClient) -> TestClient:
+    """A browser of somebody who may see DAGs."""
+    return log_in(visitor, "ana", "viewer")
+
+
+def log_in(client: TestClient, name: str, role: str | None) -> TestClient:
+    user = SimpleAuthManagerUser(username=name, role=role)
+    client.cookies.set("_token", get_auth_manager().generate_jwt(user))
+    return client
+
+
+def write_report(root: str, text: str) -> None:
+    put_text(Lake(root).partition_path("reports", KEY) / "report.html", text)
+
+
+def test_a_report_is_shown_from_wherever_the_lake_is(ana: TestClient, root: str, configure) -> None:
+    configure(lake_root=root)
+    write_report(root, "<h1>größe</h1>")
+    answer = ana.get(f"/reports/{KEY}")
+    assert (answer.status_code, answer.text) == (200, "<h1>größe</h1>")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+
+
+def test_what_is_in_the_lake_can_run_no_script(ana: TestClient, tmp_path) -> None:
+    write_report(str(tmp_path / "lake"), "<script>alert(1)</script>")
+    rules = ana.get(f"/reports/{KEY}").headers["content-security-policy"]
+    assert "default-src 'none'" in rules
+    assert "sandbox" in rules
+    assert "script" not in rules
+
+
+def test_a_day_without_a_report_is_said_to_have_none(ana: TestClient) -> None:
+    answer = ana.get(f"/reports/{KEY}")
+    assert answer.status_code == 404
+    assert answer.text.startswith(f"There is no report of {KEY}. The task write_report of the DAG")
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["today", "2013-3-1", "2013-02-30", "", f"{KEY}/", "..%2F..%2Fx", f"{KEY}%2F..%2Fx", "%00"],
+)
+def test_what_is_no_day_is_refused(key: str, ana: TestClient) -> None:
+    answer = ana.get(f"/reports/{key}")
+    assert answer.status_code == 400
+    assert "is no day" in answer.text
+
+
+def test_who_is_not_logged_in_is_led_to_the_login_and_back(visitor: TestClient) -> None:
+    for key in (KEY, "today"):
+        answer = visitor.get(f"/reports/{key}")
+        assert answer.status_code == 307
+        assert answer.headers["location"] == f"/api/v2/auth/login?next=%2Freports%2F{key}"
+
+
+def test_who_may_not_see_the_dag_may_not_see_its_reports(visitor: TestClient, tmp_path) -> None:
+    write_report(str(tmp_path / "lake"), "secret")
+    answer = log_in(visitor, "bob", None).get(f"/reports/{KEY}")
+    assert answer.status_code == 403
+    assert "secret" not in answer.text
+
+
+def test_a_link_leads_to_the_report_below_the_address_of_airflow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://example.com/airflow/")
+    assert report_link(KEY) == f"https://example.com/airflow/reports/{KEY}"
+    monkeypatch.delenv("AIRFLOW__API__BASE_URL")
+    assert report_link(KEY) == f"/reports/{KEY}"
+
+
+def test_the_button_is_kept_for_its_task_alone() -> None:
+    with DAG("model_monitoring", schedule=None) as dag:
+
+        @task
+        def decide() -> str:
+            return KEY
+
+        @task
+        def write_report(key: str) -> str:
+            return report_link(key)
+
+        link = write_report(decide())
+        link.operator.operator_extra_links = [ReportLink()]
+    kept = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    assert [each.name for each in kept.get_task("write_report").operator_extra_links] == [
+        "Daily report"
+    ]
+    assert not kept.get_task("decide").operator_extra_links
+
+
+def test_a_process_that_serves_no_pages_does_not_import_what_serves_them() -> None:
+    serving = "airflow.api_fastapi.core_api.security"
+    script = f"import sys, plugins.reports; sys.exit('{serving}' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
