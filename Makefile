@@ -47,7 +47,7 @@ rollback: $(READY) ## Put the champion's predecessor back (REASON="why")
 	@$(PY) -m local.rollback --reason "$$REASON"
 
 ##@ Check it
-.PHONY: test test-unit test-dags test-e2e test-exhaustive lint format bench
+.PHONY: test test-unit test-dags test-e2e test-exhaustive lint format bench replay
 
 test: $(READY) ## Pass all tests but the exhaustive ones: unit, dags and e2e
 	@$(PY) -m pytest -n 2 -m "not exhaustive" tests/unit tests/dags
@@ -76,6 +76,10 @@ format: $(READY) ## Put style right
 
 bench: $(READY) ## Measure what is claimed about speed and memory (SIZE=small)
 	@$(PY) -m benchmarks $(if $(SIZE),--size $(SIZE))
+
+replay: $(READY) ## Let months pass day by day: is the loop worth it? (START=2013-03-01 END=2013-12-31 LABEL=x SEED=7)
+	@$(PY) -m benchmarks.replay $(if $(START),--start $(START)) $(if $(END),--end $(END)) \
+	  $(if $(LABEL),--label $(LABEL)) $(if $(SEED),--seed $(SEED))
 
 ##@ Look after it
 .PHONY: setup settings lock resolve clean

@@ -117,6 +117,7 @@ class _Replay:
         self.decisions: list[Decision] = []
         self.trainings: list[date] = []
         self.promotions: list[date] = []
+        self.refused_by: dict[date, str] = {}
         self.refused_days: list[str] = []
         self.never: list[pl.DataFrame] = []
         registry.create_store()
@@ -124,6 +125,7 @@ class _Replay:
     def run(self, console: Console) -> None:
         """From the first champion to the last day."""
         from include import registry
+        from include.settings import settings
 
         columns = (
             TextColumn("{task.description}"),
@@ -139,7 +141,8 @@ class _Replay:
                 self._land_truth(day)
                 bar.advance(task)
             before = self.start - timedelta(days=1)
-            if self._train(before, before, "the first champion") is None:
+            first = settings().holdout_days
+            if not self._train(before, before, "the first champion", first):
                 raise SystemExit(
                     "The gate has refused the first champion: there is nothing to replay"
                 )
@@ -149,8 +152,8 @@ class _Replay:
             task = bar.add_task("Replay", total=len(days))
             for day in days:
                 self._day(day, frozen)
-                told = f"Replay {day}: {len(self.trainings)} trainings, {len(self.promotions)} promotions"
-                bar.update(task, advance=1, description=told)
+                told = f"{len(self.trainings)} trainings, {len(self.promotions)} promotions"
+                bar.update(task, advance=1, description=f"Replay {day}: {told}")
 
     def _validate(self, day: date) -> bool:
         from include import validation
@@ -169,9 +172,10 @@ class _Replay:
         validation.validate_day(self.lake, "actuals", day.isoformat())
 
     def _day(self, day: date, frozen: Any) -> None:
-        """What happens on the morning after a day: its inputs land, and the truth of the one before."""
+        """The morning after a day: its inputs land, and the truth of the day before it."""
         from include import registry
         from include.monitoring import daily, stages
+        from include.settings import settings
         from local.in_process import batch_inference
 
         key, morning = day.isoformat(), datetime.combine(day + timedelta(days=1), time(8), UTC)
@@ -187,7 +191,8 @@ class _Replay:
         decision = daily.decide(self.lake, key)
         self.decisions.append(decision)
         if decision.action == "retrain":
-            self._train(day, day - timedelta(days=1), decision.why)
+            holdout_days = settings().retraining_holdout_days
+            self._train(day, day - timedelta(days=1), decision.why, holdout_days)
             daily.note_retraining(self.lake, key)
 
     def _record(self, dag: str, key: str, now: datetime, passed: dict[str, bool]) -> None:
@@ -207,20 +212,20 @@ class _Replay:
         scores = pipeline.predict_proba(rows)[:, 1].astype(np.float32)
         return rows.select(KEY).with_columns(never=pl.Series(scores))
 
-    def _train(self, day: date, end: date, reason: str) -> str | None:
-        """Ask for a challenger. Returns the version that was promoted, if any."""
-        from include import registry
+    def _train(self, day: date, end: date, reason: str, holdout_days: int) -> bool:
+        """Ask for a challenger. Returns whether it was promoted."""
         from local.in_process import model_retraining
 
         self.trainings.append(day)
-        before = registry.find_champion()
-        model_retraining(self.lake, None, end.isoformat(), reason, f"replay {day}", [KIND])
-        after = registry.find_champion()
-        if after == before:
-            return None
+        run = f"replay {day}"
+        last = end.isoformat()
+        verdict = model_retraining(self.lake, None, last, reason, run, [KIND], holdout_days)
+        if verdict.challenger is None:
+            refused = [rule for rule in verdict.rules[KIND] if not rule["passed"]]
+            self.refused_by[day] = "; ".join(f"{one['name']}: {one['found']}" for one in refused)
+            return False
         self.promotions.append(day)
-        assert after is not None
-        return after.version
+        return True
 
     def scores(self, weekly_path: Path) -> "pl.DataFrame":
         """Rows whose truth is known: `day`, `label`, and each arm's score.
@@ -290,6 +295,8 @@ def _tell(
 ) -> dict[str, Any]:
     import polars as pl
 
+    from include.monitoring import daily
+
     table = Table("", *ARMS, *(f"AUC {arm}" for arm in ARMS), title="Log-loss and AUC")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -322,15 +329,18 @@ def _tell(
     for name in ("gap_closed", "tuned_gap_closed", "unseen_gap_closed"):
         if name in summary:
             console.print(f"{name.replace('_', ' ')}: {summary[name]:.1%} of never to weekly")
-    told = Table("Day", "Decision", "Why", title="Trainings and pages")
+    told = Table("Day", "Decision", "Why", "The gate", title="Trainings and pages")
     for one in replayed.decisions:
         if one.action in ("retrain", "page"):
-            promoted = date.fromisoformat(one.key) in replayed.promotions
-            told.add_row(one.key, one.action + (", promoted" if promoted else ""), one.why)
+            day = date.fromisoformat(one.key)
+            ended = "promoted" if day in replayed.promotions else replayed.refused_by.get(day, "")
+            told.add_row(one.key, one.action, one.why, ended)
     console.print(told)
     for line in replayed.refused_days:
         console.print(f"Refused by validation: {line}")
     _picture(scores, replayed, target / "replay.png")
+    report = daily.write_report(replayed.lake, replayed.decisions[-1].key, replayed.decisions[-1])
+    shutil.copy(report, target / "report.html")
     return summary
 
 

@@ -102,7 +102,10 @@ def model_monitoring() -> None:
         doc_md="Start a retraining, for the reason that was decided by. Waits for nothing.",
         trigger_dag_id=RETRAINING,
         trigger_run_id=REQUEST.format(key="{{ dag_run.partition_key }}"),
-        conf={"reason": "{{ ti.xcom_pull('decide')['why'] }}"},
+        conf={
+            "reason": "{{ ti.xcom_pull('decide')['why'] }}",
+            "holdout_days": settings().retraining_holdout_days,
+        },
         skip_when_already_exists=True,
         wait_for_completion=False,
     )
@@ -137,7 +140,7 @@ def model_monitoring() -> None:
     decision = decide()
     observe() >> decision
     report = write_report(decision)
-    report.operator.operator_extra_links = [ReportLink()]
+    report.operator.operator_extra_links = [ReportLink()]  # type: ignore[attr-defined]
     pages = list_notifiers(decision, report)
     follow_up(decision) >> [request_retraining, pages]
     request_retraining >> note_retraining()

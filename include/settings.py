@@ -140,7 +140,7 @@ class Settings(BaseSettings):
         0.001, description="Log-loss that a challenger must gain on the champion."
     )
     gate_confidence: float = Field(
-        0.9, ge=0, le=1, description="Share of bootstrap samples, drawn by day, that must show it."
+        0.8, ge=0, le=1, description="Share of bootstrap samples, drawn by day, that must show it."
     )
     gate_min_days: int = Field(
         5, ge=2, description="Days of the holdout that the champion must not have been trained on."
@@ -212,9 +212,18 @@ class Settings(BaseSettings):
         28, ge=1, description="Days since the last one that the champion was trained on, after "
         "which it is trained anew."
     )  # fmt: skip
+    retraining_holdout_days: int = Field(
+        21, ge=5, description="Holdout of the retrainings that the monitor asks for. Champion and "
+        "challenger are alike, so that it takes more days to tell them apart than a first model "
+        "from the base rate."
+    )  # fmt: skip
     retraining_cooldown_days: int = Field(
-        14, ge=1, description="Days after a retraining was asked for in which none is again."
+        7, ge=1, description="Days after a retraining was asked for in which none is again."
     )
+    retraining_min_new_days: int = Field(
+        7, ge=1, description="Days that a challenger must have been trained on and the champion "
+        "not: before that many have passed, beside those of the holdout, none is asked for."
+    )  # fmt: skip
     drift_watch: float = Field(
         0.1, gt=0, description="Population stability index of a stable feature in a day, against "
         "the days before, above which it is watched."
@@ -228,7 +237,7 @@ class Settings(BaseSettings):
         "above which a person is called."
     )  # fmt: skip
     drift_max_outside: float = Field(
-        0.5, gt=0, le=1, description="Share of a seasonal feature's values outside the range of "
+        0.5, gt=0, le=1, description="Share of a feature's values outside the range of "
         "the days before (a quarter wider on each side) above which a person is called."
     )  # fmt: skip
     stage_failed_watch: float = Field(

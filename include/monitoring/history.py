@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from include.lake import AnyPath
 
 TABLE = "history"
-IDENTITY = ["time", "pipeline", "model_version", "metric", "labels"]
+ABOUT = ["time", "pipeline", "metric", "labels"]
+IDENTITY = [*ABOUT, "model_version"]
 SCHEMA = pl.Schema(
     {
         "time": pl.Date(),
@@ -69,6 +70,8 @@ class Figure:
 def append(lake: Lake, key: str, figures: Iterable[Figure]) -> int:
     """Add figures about a day. What the history says already is not added again.
 
+    A figure that another version of the model has replaced since is no longer what it says.
+
     One process at a time may do so; one that dies has added all or nothing.
 
     Returns:
@@ -76,8 +79,11 @@ def append(lake: Lake, key: str, figures: Iterable[Figure]) -> int:
     """
     known = _read_files(lake, [key])
     found = to_frame(key, figures)
-    same = [*IDENTITY, "value", "n"]
-    new = found.join(current(known), on=same, how="anti", nulls_equal=True)
+    replaced = known.group_by(ABOUT).agg(newest=pl.col("recorded_at").max())
+    stands = (
+        current(known).join(replaced, on=ABOUT).filter(pl.col("recorded_at") == pl.col("newest"))
+    )
+    new = found.join(stands, on=[*IDENTITY, "value", "n"], how="anti")
     if new.is_empty():
         return 0
     now = found["recorded_at"][0]

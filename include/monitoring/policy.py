@@ -32,6 +32,8 @@ Action = Literal["healthy", "watch", "retrain", "page"]
 ACTIONS: list[Action] = ["healthy", "watch", "retrain", "page"]
 """The position is the decision's value in the history: the higher, the graver."""
 
+PAGE = ACTIONS.index("page")
+
 PIPELINE = "decision"
 DECAY = "outcomes"
 DAYS = 90
@@ -89,7 +91,7 @@ def decide(rows: pl.DataFrame, key: str) -> Decision:
     day = parse_key(key)
     rows = rows.filter(pl.col("time") <= day)
     rules = (_outcomes, _scores, _features, _published, _stages, _age, _truth)
-    reasons = [_cooled_down(reason, rows, key) for rule in rules for reason in rule(rows, key)]
+    reasons = [_held_back(reason, rows, key) for rule in rules for reason in rule(rows, key)]
     reasons.sort(key=lambda reason: -ACTIONS.index(reason.action))
     return Decision(key, reasons[0].action, reasons)
 
@@ -134,12 +136,13 @@ def skill(rows: pl.DataFrame, key: str, days: int) -> tuple[np.ndarray, int]:
         Skills of shape (1 + `evaluation.RESAMPLES`,), and how many days they are of; empty and 0
         without outcomes.
     """
-    since = parse_key(key) - timedelta(days=days)
+    since = parse_key(key) - timedelta(days=days + 1)  # the day itself has no truth yet
     whole = history.select(rows, "log_loss", model="champion", slice="all")
     base = history.select(rows, "base_log_loss", model="champion", slice="all")
     both = whole.join(base, on=["time", "model_version"], suffix="_base")
-    both = both.filter(pl.col("time") > since).sort("recorded_at")
-    both = both.unique("time", keep="last").sort("time")  # a day may have been scored again
+    both = both.filter(pl.col("time") > since, pl.col("value_base") > 0).sort("recorded_at")
+    # A day may have been scored again, and its own truth may be known already.
+    both = both.unique("time", keep="last").sort("time").tail(days)
     if both.is_empty():
         return np.array([]), 0
     both = both.filter(pl.col("model_version") == both["model_version"][-1])
@@ -169,7 +172,8 @@ def _outcomes(rows: pl.DataFrame, key: str) -> list[Reason]:
         action = "watch"
     low, high = np.quantile(skills[1:], [0.05, 0.95])
     worthless = float((skills < 0).mean()) >= limits.decay_confidence
-    if worthless and _days_since_retraining(rows, key) is not None:
+    retrained = (_days_since_retraining(rows, key) or 0) > 1  # time enough to have come about
+    if worthless and retrained and not _was_paged(rows, key, DECAY):
         action = "page"
     return [
         Reason(
@@ -190,8 +194,9 @@ def _scores(rows: pl.DataFrame, key: str) -> list[Reason]:
     bound = settings().score_drift_retrain
     if found.is_empty():
         return [Reason("scores", "healthy", "nothing to compare", f"PSI ≤ {bound:g}")]
-    days = int(found.select(history.label("days")).item(0, 0))
-    psi = found["value"][0]
+    newest = found.sort("recorded_at").tail(1)  # the day may have been scored again
+    days = int(newest.select(history.label("days")).item())
+    psi = newest["value"][0]
     enough = days >= min(settings().score_drift_days, settings().decay_min_days)
     action: Action = "healthy"
     if psi > bound and enough:
@@ -205,52 +210,53 @@ def _scores(rows: pl.DataFrame, key: str) -> list[Reason]:
 def _features(rows: pl.DataFrame, key: str) -> list[Reason]:
     """Are the day's inputs what they were? If not, it is the data, and a person has to look."""
     limits, day = settings(), parse_key(key)
-    all_days = history.select(rows, "psi", kind="stable", days="1")
-    all_days = all_days.with_columns(feature=history.label("feature"))
-    drifted = all_days.filter(pl.col("time") == day)
-    reasons: list[Reason] = []
-    if drifted.is_empty():
-        return [Reason("features", "healthy", "nothing to compare", "")]
-    chance = _by_feature(rows.filter(pl.col("time") == day), "psi_by_chance")
-    scaled = all_days.with_columns(
-        pl.col("value") / pl.col("feature").replace_strict(
-            features.DRIFT_BOUNDS, default=limits.drift_page, return_dtype=pl.Float64)
-    )  # fmt: skip
-    by_day = {
-        time[0]: dict(part.select("feature", "value").iter_rows())
-        for time, part in scaled.partition_by("time", as_dict=True).items()
+    stable = history.select(rows, "psi", kind="stable", days="1")
+    drifted = {
+        time: _by_feature(part, "psi")
+        for (time,), part in stable.partition_by("time", as_dict=True).items()
     }
-    today = by_day.pop(day)
-    rare = drift.family_wise(today, [by_day[time] for time in sorted(by_day)])
-    for name, psi in drifted.select("feature", "value").sort("value", descending=True).iter_rows():
-        page = max(features.DRIFT_BOUNDS.get(name, limits.drift_page), chance.get(name, 0))
+    found = drifted.pop(day, {})
+    today = rows.filter(pl.col("time") == day)
+    chance = _by_feature(today, "psi_by_chance")
+    rare = drift.family_wise(
+        _in_bounds(found), [_in_bounds(earlier) for earlier in drifted.values()]
+    )
+    if len(drifted) < 1 / FAMILY_WISE:  # too few days to say what is rare
+        rare = dict.fromkeys(rare, 0.0)
+    reasons = []
+    for name, psi in sorted(found.items(), key=lambda item: -item[1]):
+        page = max(_bound(name), chance.get(name, 0))
         watch = max(limits.drift_watch, chance.get(name, 0))
-        few = len(by_day) < 1 / FAMILY_WISE
-        action: Action = "page" if psi > page else "healthy"
-        if action == "healthy" and psi > watch and (few or rare[name] <= FAMILY_WISE):
-            action = "watch"
-        if action != "healthy":
-            text = f"{name}: PSI {psi:.2f} against the days before"
-            reasons.append(Reason("features", action, text, f"PSI ≤ {page:.2g}"))
-    reasons += _beyond(rows, key, "null_rise", limits.drift_max_null_rise, "more nulls than before")
-    reasons += _beyond(rows, key, "outside_range", limits.drift_max_outside, "outside its range")
-    if not reasons:
-        name, psi = drifted.sort("value").select("feature", "value").row(-1)
-        reasons = [Reason("features", "healthy", f"largest PSI {psi:.3f} ({name})", "")]
-    return reasons
+        text = f"{name}: PSI {psi:.2f} against the days before"
+        if psi > page:
+            reasons.append(Reason("features", "page", text, f"PSI ≤ {page:.2g}"))
+        elif psi > watch and rare[name] <= FAMILY_WISE:
+            reasons.append(Reason("features", "watch", text, f"PSI ≤ {watch:.2g}"))
+    for name, rise in _by_feature(today, "null_rise").items():
+        if rise > limits.drift_max_null_rise and name not in features.OFTEN_MISSING:
+            text = f"{name}: {rise:.0%} more nulls than on the days before"
+            reasons.append(Reason("features", "page", text, f"≤ {limits.drift_max_null_rise:.0%}"))
+    for name, outside in _by_feature(today, "outside_range").items():
+        if outside > limits.drift_max_outside:
+            text = f"{name}: {outside:.0%} outside the range of the days before"
+            reasons.append(Reason("features", "page", text, f"≤ {limits.drift_max_outside:.0%}"))
+    largest = max(found, key=found.__getitem__, default=None)
+    calm = f"largest PSI {found[largest]:.3f} ({largest})" if largest else "nothing to compare"
+    return reasons or [Reason("features", "healthy", calm, "")]
 
 
-def _beyond(rows: pl.DataFrame, key: str, metric: str, bound: float, words: str) -> list[Reason]:
-    found = _by_feature(rows.filter(pl.col("time") == parse_key(key)), metric)
-    return [
-        Reason("features", "page", f"{name}: {value:.0%} {words}", f"≤ {bound:.0%}")
-        for name, value in found.items()
-        if value > bound and not (metric == "null_rise" and name in features.OFTEN_MISSING)
-    ]
+def _bound(feature: str) -> float:
+    return features.DRIFT_BOUNDS.get(feature, settings().drift_page)
 
 
-def _by_feature(today: pl.DataFrame, metric: str) -> dict[str, float]:
-    found = history.select(today, metric, days="1")
+def _in_bounds(drifted: dict[str, float]) -> dict[str, float]:
+    """How far each feature has drifted, in units of its bound."""
+    return {name: psi / _bound(name) for name, psi in drifted.items()}
+
+
+def _by_feature(rows: pl.DataFrame, metric: str) -> dict[str, float]:
+    """A metric of a day against what is usual, by feature; the newest, if it was measured twice."""
+    found = history.select(rows, metric, days="1").sort("recorded_at")
     return dict(found.select(history.label("feature"), "value").iter_rows())
 
 
@@ -293,18 +299,17 @@ def _stages(rows: pl.DataFrame, key: str) -> list[Reason]:
             bound = limits.stage_failed_page if what == "runs" else limits.stage_failed_watch
             text = f"{value:.0%} of {n:,} {what} failed at {name}"
             reasons.append(Reason("stages", action, text, f"≤ {bound:.0%}"))
-    runs = int(today.filter(pl.col("metric") == "failed_runs")["n"].max() or 0)  # type: ignore[arg-type]
-    return reasons or [Reason("stages", "healthy", f"none of {runs} run(s) failed", "")]
+    stages = len(history.select(today, "failed_runs"))
+    return reasons or [Reason("stages", "healthy", f"no failure at {stages} stage(s)", "")]
 
 
 def _age(rows: pl.DataFrame, key: str) -> list[Reason]:
     """Is the champion so old that nobody knows what it has missed?"""
-    today = rows.filter(pl.col("time") == parse_key(key))
-    found, bound = history.select(today, "model_age_days")["value"], settings().max_model_age_days
-    if not len(found):
+    age, bound = _model_age(rows, key), settings().max_model_age_days
+    if age is None:
         return [Reason("age", "healthy", "it is not known how old the champion is", "")]
-    text = f"{found[0]:.0f} days since the last that the champion was trained on"
-    return [Reason("age", "retrain" if found[0] > bound else "healthy", text, f"≤ {bound}")]
+    text = f"{age:.0f} days since the last that the champion was trained on"
+    return [Reason("age", "retrain" if age > bound else "healthy", text, f"≤ {bound}")]
 
 
 def _truth(rows: pl.DataFrame, key: str) -> list[Reason]:
@@ -324,15 +329,30 @@ def _truth(rows: pl.DataFrame, key: str) -> list[Reason]:
 # --- what was decided before ----------------------------------------------------------------------
 
 
-def _cooled_down(reason: Reason, rows: pl.DataFrame, key: str) -> Reason:
-    """A wish to retrain, unless that was done a short while ago."""
-    since, bound = _days_since_retraining(rows, key), settings().retraining_cooldown_days
-    if reason.action != "retrain" or since is None:
+def _held_back(reason: Reason, rows: pl.DataFrame, key: str) -> Reason:
+    """A wish to retrain, unless that was done a short while ago, or could change nothing.
+
+    A challenger is judged on the holdout, the newest days that are known, so that it has seen
+    nothing that the champion has not until the champion is older than that.
+    """
+    if reason.action != "retrain":
         return reason
-    text = (
-        f"{reason.found}; retraining was asked for {since} day(s) ago, the next in {bound - since}"
-    )
-    return Reason(reason.rule, "watch", text, reason.bound)
+    since, why = _days_since_retraining(rows, key), ""
+    age = _model_age(rows, key)
+    # The day itself has no truth yet.
+    new_days = None if age is None else round(age) - 1 - settings().retraining_holdout_days
+    if since is not None:
+        left = settings().retraining_cooldown_days - since
+        why = f"retraining was asked for {since} day(s) ago, the next in {left}"
+    elif new_days is not None and new_days < settings().retraining_min_new_days:
+        why = f"a challenger would have seen {max(new_days, 0)} new day(s)"
+    return Reason(reason.rule, "watch", f"{reason.found}; {why}", reason.bound) if why else reason
+
+
+def _model_age(rows: pl.DataFrame, key: str) -> float | None:
+    """Days since the last that the champion was trained on, if that is known."""
+    found = history.select(rows.filter(pl.col("time") == parse_key(key)), "model_age_days")
+    return float(found["value"][-1]) if len(found) else None
 
 
 def _days_since_retraining(rows: pl.DataFrame, key: str) -> int | None:
@@ -341,6 +361,14 @@ def _days_since_retraining(rows: pl.DataFrame, key: str) -> int | None:
     asked = history.newest(history.select(rows, "retraining").filter(pl.col("time") < day))
     since = (day - asked).days if asked else None
     return since if since is not None and since < settings().retraining_cooldown_days else None
+
+
+def _was_paged(rows: pl.DataFrame, key: str, rule: str) -> bool:
+    """Whether a rule has called a person within the cooldown, on an earlier day."""
+    day = parse_key(key)
+    since = day - timedelta(days=settings().retraining_cooldown_days)
+    called = history.select(rows, "rule", rule=rule).filter(pl.col("value") == PAGE)
+    return not called.filter(pl.col("time") > since, pl.col("time") < day).is_empty()
 
 
 def _last_level(rows: pl.DataFrame, key: str, rule: str) -> int:

@@ -24,7 +24,6 @@ class StageRun:
     """What became of one stage in one run.
 
     Attributes:
-        ended_at: ISO time at which the run was noted.
         rows: rows that came in.
         failed_rows: rows that did not come out: put aside, or all of them if the stage failed.
     """
@@ -36,7 +35,6 @@ class StageRun:
     failed: bool
     rows: int
     failed_rows: int
-    ended_at: str
 
 
 def record(
@@ -73,10 +71,11 @@ def record(
             continue
         rows, put_aside = _rows(lake, key, stage)
         lost = rows if failed else put_aside
-        found.append(StageRun(dag_id, run_id, key, stage, failed, rows, lost, ended.isoformat()))
+        found.append(StageRun(dag_id, run_id, key, stage, failed, rows, lost))
     name = hashlib.sha256(f"{dag_id} {run_id}".encode()).hexdigest()[:16]
     path = lake.partition_path(TABLE, ended.date().isoformat()) / f"{dag_id}-{name}.json"
-    put_text(path, json.dumps([asdict(one) for one in found]))
+    text = {"ended_at": ended.isoformat(), "stages": [asdict(one) for one in found]}
+    put_text(path, json.dumps(text))
     return found
 
 
@@ -105,19 +104,20 @@ def rates(lake: Lake, now: datetime, hours: float = 24) -> list[Figure]:
 
     Of a run that ended more than once, the last end counts.
     """
-    ended: dict[tuple[str, str, str], StageRun] = {}
-    since = now.astimezone(UTC) - timedelta(hours=hours)
-    for back in range((now.astimezone(UTC).date() - since.date()).days, -1, -1):
-        day = (now.astimezone(UTC) - timedelta(days=back)).date().isoformat()
-        for path in list_folder(lake.partition_path(TABLE, day)):
-            if not path.name.endswith(".json") or path.name.startswith("."):
-                continue
-            for one in map(_stage_run, json.loads(read_text(path))):
-                if since < datetime.fromisoformat(one.ended_at) <= now:
-                    ended[one.dag_id, one.run_id, one.stage] = one
+    now = now.astimezone(UTC)
+    since = now - timedelta(hours=hours)
+    days = [since.date() + timedelta(days=n) for n in range((now.date() - since.date()).days + 1)]
+    ended: dict[str, list[StageRun]] = {}
+    for day in days:
+        for path in list_folder(lake.partition_path(TABLE, day.isoformat())):
+            if path.name.endswith(".json") and not path.name.startswith("."):
+                found = json.loads(read_text(path))
+                if since < datetime.fromisoformat(found["ended_at"]) <= now:
+                    ended[path.name] = [StageRun(**one) for one in found["stages"]]
+    passed = [one for stages in ended.values() for one in stages]
     figures = []
-    for dag_id, stage in sorted({(one.dag_id, one.stage) for one in ended.values()}):
-        runs = [one for one in ended.values() if (one.dag_id, one.stage) == (dag_id, stage)]
+    for dag_id, stage in sorted({(one.dag_id, one.stage) for one in passed}):
+        runs = [one for one in passed if (one.dag_id, one.stage) == (dag_id, stage)]
         rows, lost = sum(one.rows for one in runs), sum(one.failed_rows for one in runs)
         failed = sum(one.failed for one in runs)
         about = {"dag": dag_id, "stage": stage}
@@ -125,7 +125,3 @@ def rates(lake: Lake, now: datetime, hours: float = 24) -> list[Figure]:
         if rows:
             figures.append(Figure("stages", "failed_rows", lost / rows, rows, "", about))
     return figures
-
-
-def _stage_run(found: dict) -> StageRun:
-    return StageRun(**found)

@@ -1,8 +1,12 @@
 """One real Airflow for all end-to-end tests, on a data folder of its own."""
 
+import json
 import socket
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -20,6 +24,9 @@ SETTINGS = {
     "ML_RETRY_MAX_SECONDS": "2",
     "ML_APPROVAL_HOURS": "0.008",
     "ML_REMOTE_GIVE_UP_SECONDS": "3",
+    "ML_MAX_MODEL_AGE_DAYS": "1",
+    "ML_RETRAINING_MIN_NEW_DAYS": "1",
+    "ML_RETRAINING_HOLDOUT_DAYS": "5",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
@@ -47,10 +54,46 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     settings.cache_clear()
 
 
+class Pages:
+    """A web hook that is told of pages, and can be down."""
+
+    def __init__(self) -> None:
+        self.taken: list[dict[str, Any]] = []
+        self.down = False
+
+
 @pytest.fixture(scope="session")
-def airflow(data: Path) -> Iterator[Airflow]:
-    """The running Airflow; its DAGs are on, but for the daily one, which tests start by hand."""
-    running = embedded.start(data, free_port(), extra=SETTINGS)
+def pages_server() -> Iterator[tuple[Pages, int]]:
+    found = Pages()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if not found.down:
+                found.taken.append(json.loads(body))
+            self.send_response(503 if found.down else 200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield found, server.server_port
+    server.shutdown()
+
+
+@pytest.fixture
+def pages(pages_server: tuple[Pages, int]) -> Pages:
+    pages_server[0].taken.clear()
+    return pages_server[0]
+
+
+@pytest.fixture(scope="session")
+def airflow(data: Path, pages_server: tuple[Pages, int]) -> Iterator[Airflow]:
+    """The running Airflow; its DAGs are on, but for the daily ones, which tests start by hand."""
+    notified = {"ML_NOTIFY_URLS": f"json://:secret@127.0.0.1:{pages_server[1]}/hook"}
+    running = embedded.start(data, free_port(), extra=SETTINGS | notified)
     for dag_id in ("batch_inference", "model_retraining", "model_rollback"):
         running.unpause(dag_id)
     yield running

@@ -1,0 +1,120 @@
+"""The monitor on a real Airflow: a page reaches a person, a retraining is asked for once."""
+
+import json
+from datetime import date
+from typing import Any
+
+import httpx
+import pytest
+
+from include.lake import Lake
+from include.monitoring import history
+from include.registry import ModelVersion
+from local.client import Airflow
+from local.in_process import batch_inference
+from local.seed import seed
+from tests.e2e.conftest import Pages
+from tests.e2e.test_pipelines import failure_record
+
+SCORED, UNSCORED = "2013-01-28", "2013-01-10"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def monitor(airflow: Airflow, lake: Lake, champion: ModelVersion) -> None:
+    assert seed(lake, SCORED, SCORED, say=lambda _: None) == 1
+    batch_inference(lake, SCORED, champion)
+    airflow.unpause("model_monitoring")
+
+
+def look(airflow: Airflow, key: str, act: bool = True) -> tuple[str, str]:
+    run_id = airflow.trigger("model_monitoring", {"act": act}, partition_key=key)
+    return run_id, airflow.wait("model_monitoring", run_id)
+
+
+def decided(airflow: Airflow, run_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = airflow.xcom("model_monitoring", run_id, "decide")
+    return found
+
+
+def states(airflow: Airflow, run_id: str) -> dict[str, str]:
+    return {
+        task["task_id"]: task["state"]
+        for task in airflow.task_instances("model_monitoring", run_id)
+    }
+
+
+def test_a_page_reaches_the_notifier_and_the_decision_stands_while_that_is_down(
+    airflow: Airflow, lake: Lake, pages: Pages
+) -> None:
+    pages.down = True
+    run_id, state = look(airflow, UNSCORED)
+    assert state == "failed", "who is not told must be seen"
+    assert decided(airflow, run_id)["action"] == "page"
+    rows = history.read(lake, UNSCORED, 1)
+    assert history.select(rows, "decision")["value"].to_list() == [3]
+    assert states(airflow, run_id)["request_retraining"] == "skipped", "faulty data never retrain"
+    tries = [
+        t for t in airflow.task_instances("model_monitoring", run_id) if t["task_id"] == "notify"
+    ]
+    log = airflow.log("model_monitoring", run_id, "notify", tries[0]["try_number"], map_index=0)
+    assert '"kind": "dependency down"' in log
+    assert "secret" not in log
+
+    pages.down = False
+    airflow.clear("model_monitoring", run_id, only_failed=True)
+    assert airflow.wait("model_monitoring", run_id) == "success"
+    [page] = [page for page in pages.taken if UNSCORED in page["title"]]
+    assert "no predictions" in page["title"]
+    assert f"{airflow.url}/reports/{UNSCORED}" in page["message"]
+
+
+def test_the_report_is_served_where_the_task_says(airflow: Airflow) -> None:
+    run_id, _ = look(airflow, SCORED, act=False)
+    assert states(airflow, run_id)["request_retraining"] == "skipped", "it was told not to act"
+    address = airflow.xcom("model_monitoring", run_id, "write_report")
+    page = httpx.get(address, trust_env=False)
+    assert page.status_code == 200
+    assert SCORED in page.text
+    links = airflow.request(
+        "GET", f"/dags/model_monitoring/dagRuns/{run_id}/taskInstances/write_report/links"
+    )
+    assert links["extra_links"] == {"Daily report": address}
+
+
+def test_a_retraining_is_asked_for_once_and_not_waited_for(airflow: Airflow, lake: Lake) -> None:
+    """The settings of these tests say that a champion is old after a day."""
+    airflow.pause("model_retraining")  # so that it waits, and nothing is trained
+    asked = f"monitoring__{SCORED}"
+    try:
+        first, state = look(airflow, SCORED)
+        assert state == "success"
+        assert decided(airflow, first)["action"] == "retrain"
+        [run] = [r for r in airflow.runs("model_retraining") if r["dag_run_id"] == asked]
+        assert run["state"] == "queued"
+        assert run["conf"]["reason"] == decided(airflow, first)["why"]
+        second, _ = look(airflow, SCORED)
+        assert decided(airflow, second)["action"] == "retrain", "the same day, the same decision"
+        assert states(airflow, second)["request_retraining"] == "skipped", "one waits already"
+        noted = history.select(history.read(lake, SCORED, 1), "retraining")
+        assert noted["time"].to_list() == [date.fromisoformat(SCORED)]
+    finally:
+        airflow.forget("model_retraining", asked)
+        airflow.unpause("model_retraining")
+
+
+def test_a_failed_run_is_counted_at_the_stage_where_it_failed(airflow: Airflow, lake: Lake) -> None:
+    landed = lake.landing_path("flights", "2013-03-15")
+    landed.parent.mkdir(parents=True, exist_ok=True)
+    landed.write_bytes(b"no Parquet")
+    airflow.unpause("data_validation")
+    run_id = airflow.trigger("data_validation", partition_key="2013-03-15")
+    assert airflow.wait("data_validation", run_id) == "failed", (
+        "noting it does not make it a success"
+    )
+    assert failure_record(airflow, "data_validation", run_id, "inputs.check_contract")
+    look(airflow, SCORED, act=False)
+    failed = history.select(
+        history.read(lake, SCORED, 1), "failed_runs", dag="data_validation", stage="validate"
+    )
+    assert failed["value"][0] > 0
+    assert json.loads(failed["labels"][0])["stage"] == "validate"
