@@ -34,6 +34,7 @@ from benchmarks.common import (
     child,
     free_port,
     program,
+    real_days,
     say,
     scratch_folder,
 )
@@ -178,20 +179,12 @@ def _failing_server(folder: Any, env: dict[str, str], size: str) -> list[Claim]:
 
 def publish_year() -> dict[str, Any]:
     """Publish the features of all real days as those of one."""
-    import polars as pl
-
     from include.lake import default_lake
     from include.settings import settings
-    from include.usecase import features, source
 
-    days = []
-    for number in range(365):
-        day = date(2013, 1, 1) + timedelta(days=number)
-        found = {name: source.fetch(name, day) for name in ("flights", "weather")}
-        known = {name: rows for name, rows in found.items() if rows is not None}
-        days.append(features.build_features(known))
+    rows = real_days(date(2013, 1, 1), date.fromisoformat(YEAR)).drop("label", "day")
     version = default_lake().new_version("features", YEAR)
-    version.write_frame("features", pl.concat(days), settings().batch_rows)
+    version.write_frame("features", rows, settings().batch_rows)
     version.publish(["features"])
     return {}
 
@@ -283,19 +276,12 @@ def monthly(months: int) -> dict[str, Any]:
     from include import ensemble
     from include.evaluation import log_losses
     from include.settings import settings
-    from include.usecase import features, models, source
+    from include.usecase import models
     from include.usecase.members import MEMBERS
-    from include.usecase.schema import KEY as ROW_KEY
 
     edges = [date(2013, month, 1) for month in range(3, 13)] + [date(2014, 1, 1)]
-    days = []
-    for number in range((edges[months] - date(2013, 1, 1)).days):
-        day = date(2013, 1, 1) + timedelta(days=number)
-        found = {name: source.fetch(name, day) for name in ("flights", "weather", "actuals")}
-        inputs = {name: rows for name, rows in found.items() if rows is not None}
-        labels = features.build_labels(inputs.pop("actuals"))
-        days.append(features.build_features(inputs).join(labels, on=ROW_KEY, maintain_order="left"))
-    rows = pl.concat(days)
+    last = edges[months] - timedelta(days=1)
+    rows = real_days(date(2013, 1, 1), last).filter(pl.col("label").is_not_null())
     weights = {member.name: member.weight for member in MEMBERS}
 
     def score(known: pl.DataFrame, unknown: pl.DataFrame) -> dict[str, np.ndarray]:

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import uvicorn
 
-from include import scoring, validation
+from include import validation
 from include.errors import BadData, PipelineError
 from include.lake import Lake, Part, Version
 from include.registry import ModelVersion
+from local.in_process import batch_inference
 from serving import app
 
 
@@ -62,21 +63,9 @@ def refused(
     assert shown(lake, table, key) == before
 
 
-def predict(lake: Lake, key: str, model: ModelVersion) -> str:
-    """All steps from a validated day to its predictions, checked, not published."""
-    features = scoring.preprocess(lake, key)
-    chunks = [scoring.Chunk(**chunk) for chunk in scoring.plan_chunks(lake, features, model)]
-    for chunk in chunks:
-        scoring.score_chunk(lake, chunk)
-    return scoring.assemble(lake, features, chunks)
-
-
 def infer(lake: Lake, key: str, model: ModelVersion) -> pl.DataFrame:
     """All steps from a validated day to its published predictions, which it returns."""
-    predictions = predict(lake, key, model)
-    features = str(lake.current("features", key))
-    check = scoring.check_outputs(lake, predictions, features, model)
-    scoring.publish(lake, predictions, check, {"features": features})
+    batch_inference(lake, key, model)
     return lake.current("predictions", key).read("predictions")
 
 

@@ -23,9 +23,9 @@ from include.errors import BadData, MissingData
 from include.lake import Lake
 from include.registry import ModelVersion
 from include.settings import settings
+from local.in_process import predict
 from tests.unit import children
 from tests.unit.conftest import OLD_DAY, History
-from tests.unit.helpers import predict
 
 
 def client() -> MlflowClient:

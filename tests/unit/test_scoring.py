@@ -23,9 +23,10 @@ from include.registry import ModelVersion
 from include.scoring import Chunk
 from include.usecase.features import FEATURES
 from include.usecase.schema import KEY
+from local.in_process import predict
 from tests.unit import children
 from tests.unit.conftest import OLD_DAY, History, copy_lake
-from tests.unit.helpers import infer, predict, refused, replace, shown
+from tests.unit.helpers import infer, refused, replace, shown
 
 
 def plan(lake: Lake, features: str, model: ModelVersion) -> list[Chunk]:
