@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 from include.errors import MissingData
 from include.lake import Lake, Version
@@ -16,9 +17,15 @@ def keep(version: Version, part: str, profile: Profile) -> None:
 def read(version: Version, part: str) -> Profile | None:
     """The profile of a part of a version; None if it has none, being older than monitoring."""
     try:
-        return from_frame(version.read(f"{part}.profile"))
+        return _read(str(version.lake.root), str(version), part)
     except MissingData:
         return None
+
+
+@lru_cache(maxsize=512)
+def _read(root: str, reference: str, part: str) -> Profile:
+    """A version never changes; whoever looks at day after day sees most of them again."""
+    return from_frame(Lake(root).version(reference).read(f"{part}.profile"))
 
 
 def read_days(lake: Lake, table: str, part: str, keys: Iterable[str]) -> dict[str, Profile]:
