@@ -125,7 +125,6 @@ class _Replay:
     def run(self, console: Console) -> None:
         """From the first champion to the last day."""
         from include import registry
-        from include.settings import settings
 
         columns = (
             TextColumn("{task.description}"),
@@ -141,8 +140,7 @@ class _Replay:
                 self._land_truth(day)
                 bar.advance(task)
             before = self.start - timedelta(days=1)
-            first = settings().holdout_days
-            if not self._train(before, before, "the first champion", first):
+            if not self._train(before, before, "the first champion"):
                 raise SystemExit(
                     "The gate has refused the first champion: there is nothing to replay"
                 )
@@ -175,7 +173,6 @@ class _Replay:
         """The morning after a day: its inputs land, and the truth of the day before it."""
         from include import registry
         from include.monitoring import daily, stages
-        from include.settings import settings
         from local.in_process import batch_inference
 
         key, morning = day.isoformat(), datetime.combine(day + timedelta(days=1), time(8), UTC)
@@ -190,9 +187,8 @@ class _Replay:
         daily.observe(self.lake, key, morning)
         decision = daily.decide(self.lake, key)
         self.decisions.append(decision)
-        if decision.action == "retrain":
-            holdout_days = settings().retraining_holdout_days
-            self._train(day, day - timedelta(days=1), decision.why, holdout_days)
+        if decision.retrain_for:
+            self._train(day, day - timedelta(days=1), decision.retrain_for)
             daily.note_retraining(self.lake, key)
 
     def _record(self, dag: str, key: str, now: datetime, passed: dict[str, bool]) -> None:
@@ -200,7 +196,8 @@ class _Replay:
 
         states = {stage: "success" if well else "failed" for stage, well in passed.items()}
         tasks = {stage: [stage] for stage in passed}
-        stages.record(self.lake, dag, key, key, states, tasks, now)
+        output = "validated" if dag == "data_validation" else "predictions"
+        stages.record(self.lake, dag, key, key, states, tasks, output, now)
 
     def _score(self, key: str, pipeline: Any) -> "pl.DataFrame":
         import numpy as np
@@ -212,14 +209,14 @@ class _Replay:
         scores = pipeline.predict_proba(rows)[:, 1].astype(np.float32)
         return rows.select(KEY).with_columns(never=pl.Series(scores))
 
-    def _train(self, day: date, end: date, reason: str, holdout_days: int) -> bool:
+    def _train(self, day: date, end: date, reason: str) -> bool:
         """Ask for a challenger. Returns whether it was promoted."""
         from local.in_process import model_retraining
 
         self.trainings.append(day)
         run = f"replay {day}"
         last = end.isoformat()
-        verdict = model_retraining(self.lake, None, last, reason, run, [KIND], holdout_days)
+        verdict = model_retraining(self.lake, None, last, reason, run, [KIND])
         if verdict.challenger is None:
             refused = [rule for rule in verdict.rules[KIND] if not rule["passed"]]
             self.refused_by[day] = "; ".join(f"{one['name']}: {one['found']}" for one in refused)

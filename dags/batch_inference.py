@@ -111,7 +111,7 @@ def batch_inference() -> None:
     predictions = assemble(features, chunks)
     score.expand(chunk=chunks) >> predictions
     check = check_outputs(predictions, features, model)
-    publish(predictions, check, features, model) >> record_stages(STAGES)
+    publish(predictions, check, features, model) >> record_stages(STAGES, "predictions")
 
 
 batch_inference()

@@ -94,7 +94,7 @@ def gates(table: str, days_back: int, outlet: Asset) -> Any:
 def data_validation() -> None:
     """Yesterday's inputs, and the truth of the day before."""
     inputs = gates.override(group_id="inputs")("validated", 0, VALIDATED)
-    inputs >> record_stages(STAGES)
+    inputs >> record_stages(STAGES, "validated")
     gates.override(group_id="truth")("actuals", 1, ACTUALS)
 
 

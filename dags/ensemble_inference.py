@@ -215,7 +215,7 @@ def ensemble_inference() -> None:
     combined, fallen_back = combine(features, roll), fall_back(features, roll)
     choose(roll) >> [combined, fallen_back]
     checked = check_outputs(combined, fallen_back, features, roll)
-    publish(checked, features, roll) >> record_stages(STAGES)
+    publish(checked, features, roll) >> record_stages(STAGES, "ensemble_predictions")
 
 
 ensemble_inference()

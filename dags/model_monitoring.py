@@ -6,11 +6,13 @@
 - **decide** puts every rule of the policy to the history: *healthy*, *watch*, *retrain* or *page*.
 - **write_report** draws the day's page.
 - **follow_up** does what was decided: **request_retraining** starts `model_retraining` with the
-  reason and waits for nothing, unless one is running; **list_notifiers** and **notify** call a
-  person, each notifier apart. A fault of the data calls a person and never retrains.
+  reason and waits for nothing, unless one is running or was asked for lately; **list_notifiers**
+  and **notify** call a person, each notifier apart, whatever became of the report. A fault of the
+  data calls a person and never retrains.
 - **note_retraining** keeps that a retraining was asked for, so that none is again for a while.
 
-For a backfill of days long past, say `{"act": false}`: it decides, and does nothing about it.
+If **observe** or **decide** fails, that is told to every notifier as well. For a backfill of days
+long past, say `{"act": false}`: it decides, and does nothing about it. Let it run forwards.
 """
 
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import CronPartitionTimetable, Param, TriggerRule, dag, task
 
+from include.alerting import report_and_call
 from include.report_link import ReportLink, report_link
 from include.settings import settings
 from include.task_defaults import TASK_DEFAULTS, check_conf
@@ -49,18 +52,17 @@ PARAMS = {
 def model_monitoring() -> None:
     """Yesterday's rows and scores, and the truth that has come since."""
 
-    @task
+    @task(on_failure_callback=report_and_call, max_active_tis_per_dag=1)
     def observe(*, partition_key: str | None = None, dag_run: Any = None) -> int:
         """Add what is found in the day to the history. Returns the figures added."""
-        from datetime import UTC, datetime
-
         from include import lake
         from include.monitoring import daily
 
         check_conf(dag_run.conf, PARAMS)
-        return daily.observe(lake.default_lake(), str(partition_key), datetime.now(UTC))
+        # When the run was due, not when it began: so runs that are a day apart miss nothing.
+        return daily.observe(lake.default_lake(), str(partition_key), dag_run.run_after)
 
-    @task(multiple_outputs=False)
+    @task(multiple_outputs=False, on_failure_callback=report_and_call, max_active_tis_per_dag=1)
     def decide(*, partition_key: str | None = None) -> dict[str, Any]:
         """Decide by the history, and keep the decision in it."""
         from dataclasses import asdict
@@ -71,7 +73,8 @@ def model_monitoring() -> None:
         decision = daily.decide(lake.default_lake(), str(partition_key))
         table = policy.table(decision)
         print(table)
-        return {**asdict(decision), "why": decision.why, "table": table}
+        told = {"why": decision.why, "retrain_for": decision.retrain_for, "table": table}
+        return {**asdict(decision), **told}
 
     @task
     def write_report(decision: dict[str, Any]) -> str:
@@ -84,28 +87,26 @@ def model_monitoring() -> None:
         return report_link(found.key)
 
     @task.branch
-    def follow_up(decision: dict[str, Any], *, params: Any = None, ti: Any = None) -> str | None:
-        """What is to be done now. A retraining that runs or waits is not doubled."""
-        if not params["act"]:
-            return None
-        if decision["action"] == "page":
-            return "list_notifiers"
-        if decision["action"] != "retrain":
-            return None
-        if ti.get_dr_count(dag_id=RETRAINING, states=["queued", "running"]):
-            print(f"{RETRAINING} runs already or waits: it is not asked for again today")
-            return None
-        return "request_retraining"
+    def follow_up(decision: dict[str, Any], *, params: Any = None, ti: Any = None) -> list[str]:
+        """What is to be done now. A retraining that runs, waits or is recent is not doubled."""
+        from include import lake
+        from include.monitoring import daily
+
+        follows = ["list_notifiers"] if decision["action"] == "page" else []
+        if decision["retrain_for"]:
+            busy = ti.get_dr_count(dag_id=RETRAINING, states=["queued", "running"])
+            if busy or daily.retraining_is_near(lake.default_lake(), decision["key"]):
+                print(f"{RETRAINING} runs, waits or was asked for lately: not again today")
+            else:
+                follows.append("request_retraining")
+        return follows if params["act"] else []
 
     request_retraining = TriggerDagRunOperator(
         task_id="request_retraining",
         doc_md="Start a retraining, for the reason that was decided by. Waits for nothing.",
         trigger_dag_id=RETRAINING,
         trigger_run_id=REQUEST.format(key="{{ dag_run.partition_key }}"),
-        conf={
-            "reason": "{{ ti.xcom_pull('decide')['why'] }}",
-            "holdout_days": settings().retraining_holdout_days,
-        },
+        conf={"reason": "{{ ti.xcom_pull('decide')['retrain_for'] }}"},
         skip_when_already_exists=True,
         wait_for_completion=False,
     )
@@ -123,12 +124,15 @@ def model_monitoring() -> None:
         return asked
 
     @task
-    def list_notifiers(decision: dict[str, Any], report: str) -> list[dict[str, Any]]:
+    def list_notifiers(decision: dict[str, Any]) -> list[dict[str, Any]]:
         """Log what a person has to see. Returns what each notifier is to be told."""
         from include import alerting
 
-        title = f"{decision['key']}: {decision['why']}"
-        told = {"title": title, "body": decision["table"], "link": report}
+        told = {
+            "title": f"{decision['key']}: {decision['why']}",
+            "body": decision["table"],
+            "link": report_link(decision["key"]),
+        }
         return [{"place": place, **told} for place in alerting.page(**told)]
 
     @task(doc_md="Call a person. If it fails, the decision stands, and the others are told.")
@@ -141,7 +145,7 @@ def model_monitoring() -> None:
     observe() >> decision
     report = write_report(decision)
     report.operator.operator_extra_links = [ReportLink()]  # type: ignore[attr-defined]
-    pages = list_notifiers(decision, report)
+    pages = list_notifiers(decision)
     follow_up(decision) >> [request_retraining, pages]
     request_retraining >> note_retraining()
     notify.expand_kwargs(pages)

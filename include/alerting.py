@@ -13,7 +13,7 @@ from logging.handlers import BufferingHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from include.errors import BadData, DependencyDown, kind_of
+from include.errors import BadData, DependencyDown, PipelineError, kind_of
 from include.settings import settings
 
 if TYPE_CHECKING:
@@ -28,6 +28,21 @@ def report_failure(context: Mapping[str, Any]) -> None:
     It is every task's `on_failure_callback`, so it runs once, after the last try.
     """
     log.error("task_failed %s", json.dumps(failure_record(context)))
+
+
+def report_and_call(context: Mapping[str, Any]) -> None:
+    """`report_failure`, and tell every notifier at once: for tasks without which nobody is called.
+
+    It is the last thing a failed task does, so a notifier that is down is only logged.
+    """
+    report_failure(context)
+    record = failure_record(context)
+    title = f"{record['dag_id']}.{record['task_id']} has failed for {record['partition']}"
+    for place in page(title, record["message"], record["log_url"]):
+        try:
+            notify(place, title, record["message"], record["log_url"])
+        except PipelineError as error:
+            log.error("%s", error)
 
 
 def failure_record(context: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,6 +182,8 @@ def _kept_from_the_log() -> Iterator[list[logging.LogRecord]]:
 def _without_secrets(text: str, url: str) -> str:
     """A text without anything that the URL says."""
     parts = {part for part in re.split(r"[/:@?&=+]+", url) if len(part) > 3}
+    login = urlsplit(url)
+    parts |= {part for part in (login.username, login.password) if part}
     for part in sorted(parts | {unquote(part) for part in parts}, key=len, reverse=True):
         text = text.replace(part, "****")
     return text

@@ -179,14 +179,18 @@ class Settings(BaseSettings):
 
     # Monitoring: what is found
     outcome_lookback_days: int = Field(
-        14, ge=1, description="Days back that are looked at again for truth that came late."
-    )
+        14, ge=1, le=60, description="Days back that are looked at again for truth that came late. "
+        "For what comes later still, backfill the monitor."
+    )  # fmt: skip
     drift_window_days: int = Field(
         28, ge=2, description="Days before a day that its features and scores are compared with."
     )
     # Monitoring: what is decided
     decay_window_days: int = Field(
-        14, ge=2, description="Days of outcomes, all of them the champion's, that its skill is of."
+        14,
+        ge=2,
+        le=60,
+        description="Days of outcomes, all of them the champion's, that its skill is of.",
     )
     decay_min_days: int = Field(
         7, ge=2, description="Days of outcomes below which nothing is said about its skill."
@@ -205,23 +209,18 @@ class Settings(BaseSettings):
         14, ge=1, description="Days whose scores, together, are compared with the holdout's."
     )
     score_drift_retrain: float = Field(
-        0.25, gt=0, description="Population stability index of these above which the champion is "
+        1.0, gt=0, description="Population stability index of these above which the champion is "
         "trained anew, whatever is known of its outcomes. Half of it is watched."
     )  # fmt: skip
     max_model_age_days: int = Field(
         28, ge=1, description="Days since the last one that the champion was trained on, after "
         "which it is trained anew."
     )  # fmt: skip
-    retraining_holdout_days: int = Field(
-        21, ge=5, description="Holdout of the retrainings that the monitor asks for. Champion and "
-        "challenger are alike, so that it takes more days to tell them apart than a first model "
-        "from the base rate."
-    )  # fmt: skip
     retraining_cooldown_days: int = Field(
-        7, ge=1, description="Days after a retraining was asked for in which none is again."
+        7, ge=1, le=60, description="Days after a retraining was asked for in which none is again."
     )
     retraining_min_new_days: int = Field(
-        7, ge=1, description="Days that a challenger must have been trained on and the champion "
+        10, ge=1, description="Days that a challenger must have been trained on and the champion "
         "not: before that many have passed, beside those of the holdout, none is asked for."
     )  # fmt: skip
     drift_watch: float = Field(
@@ -246,11 +245,11 @@ class Settings(BaseSettings):
     )  # fmt: skip
     stage_failed_page: float = Field(
         0.25, ge=0, le=1, description="Share of a stage's runs that failed in 24 hours above which "
-        "a person is called; one failed run is watched."
+        "a person is called; below it, it is watched."
     )  # fmt: skip
     max_truth_delay_days: int = Field(
-        3, ge=1, description="Days that truth may be late before that is watched; after twice as "
-        "many a person is called."
+        3, ge=1, le=20, description="Days that truth may be late before that is watched; after "
+        "twice as many a person is called."
     )  # fmt: skip
     monitoring_acts: bool = Field(
         True, description="Whether what was decided is done, if the run does not say: without it "
@@ -286,10 +285,21 @@ def settings() -> Settings:
 
 
 def main() -> None:
-    """Print every setting: its variable, its value now, and what it means."""
+    """Print every setting: its variable, its value now, and what it means.
+
+    Raises:
+        SystemExit: a notifier's URL could never be told anything.
+    """
+    from include.alerting import check_notifiers
+    from include.errors import PipelineError
+
     for name, field in Settings.model_fields.items():
         variable = field.validation_alias or f"{Settings.model_config['env_prefix']}{name.upper()}"
         print(f"{variable}={getattr(settings(), name)}\n    {field.description}")
+    try:
+        check_notifiers()
+    except PipelineError as error:
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":

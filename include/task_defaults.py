@@ -138,11 +138,12 @@ def ending(instance: Any, run_id: str | None, *task_ids: str) -> Ending:
     return Ending(succeeded, "; ".join(dict.fromkeys(filter(None, told))))
 
 
-def record_stages(stages: dict[str, list[str]]) -> Any:
+def record_stages(stages: dict[str, list[str]], output: str) -> Any:
     """A task that notes, however its run has ended, which stages were passed: the monitor counts.
 
     Args:
         stages: the tasks of each stage.
+        output: table that the run publishes at last.
     """
 
     @teardown  # so that a run that has failed stays failed; made anew, as a DAG changes it
@@ -155,6 +156,6 @@ def record_stages(stages: dict[str, list[str]]) -> Any:
 
         states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id])[run_id]
         store = lake.default_lake()
-        passed.record(store, ti.dag_id, str(run_id), str(partition_key), states, stages)
+        passed.record(store, ti.dag_id, str(run_id), str(partition_key), states, stages, output)
 
     return record_stages()

@@ -2,11 +2,14 @@
 
 from datetime import datetime
 
-from include.lake import Lake, put_text
+from include.lake import Lake, days_before, put_text
 from include.monitoring import history, measure, outcomes, policy, report, stages
 from include.monitoring.history import Figure
 from include.monitoring.policy import Decision
 from include.settings import settings
+
+DRAWN = ["day", "label", "score", "model_version", "ensemble_score"]
+"""Columns of the outcomes that the report shows."""
 
 
 def observe(lake: Lake, key: str, now: datetime) -> int:
@@ -14,7 +17,8 @@ def observe(lake: Lake, key: str, now: datetime) -> int:
 
     Args:
         key: the day.
-        now: until when the stages of the pipelines' runs are counted, for 24 hours before it.
+        now: until when the stages of the pipelines' runs are counted, for 24 hours before it. Runs
+            that are due a day apart thus count every moment once, however late they begin.
 
     Returns:
         Figures added.
@@ -40,9 +44,20 @@ def write_report(lake: Lake, key: str, decision: Decision) -> str:
     page = report.render(
         decision,
         history.read(lake, key, policy.DAYS),
-        outcomes.read(lake, key, settings().drift_window_days),
+        outcomes.read(lake, key, settings().drift_window_days, DRAWN),
         measure.scores(lake, key),
     )
     path = lake.partition_path("reports", key) / "report.html"
     put_text(path, page)
     return str(path)
+
+
+def retraining_is_near(lake: Lake, key: str) -> bool:
+    """Whether one was asked for on another day within the cooldown, be it a later one.
+
+    The policy looks back only; days that are looked at again, out of order, must not ask anew.
+    """
+    cooldown = settings().retraining_cooldown_days
+    around = history.read(lake, days_before(key, 1 - cooldown), 2 * cooldown - 1)
+    asked = history.select(around, "retraining")["time"]
+    return any(str(day) != key for day in asked)

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 
 import polars as pl
 
 from include import ensemble, registry
 from include.errors import BadData, MissingData
 from include.lake import Lake, days_before, parse_key
-from include.monitoring import drift, outcomes, profiles
+from include.monitoring import drift, history, outcomes, profiles
 from include.monitoring.drift import Distribution
 from include.monitoring.history import Figure
 from include.monitoring.profile import Column, Profile, merge, outliers
@@ -22,8 +21,14 @@ TRAINING, TRAILING = "training", "trailing"
 """What a day is compared with: what the champion was made from, and the days before."""
 
 SCORE = "score"
+DRAWN_ROWS = 20_000
+"""Rows of a day that are enough for a picture."""
+
 LEAST_DAYS = 0.5
 """Share of the window's days that must be there: a week says little of what is usual."""
+
+FAULTY_DAYS = 7
+"""How long a day at fault is left out of what is usual: what lasts longer is how things are."""
 
 MARGIN = 0.25
 """By how much of its width a range is widened on each side before values are outside it."""
@@ -55,17 +60,41 @@ class _Days:
 
 
 def _read(lake: Lake, key: str) -> dict[str, _Days]:
-    """The profiles of each part of a day that has one."""
-    parts = {"features": "features", "predictions": "predictions"}
+    """The profiles of each part of a day that has one, by the name that figures have for it."""
+    parts = {
+        "features": ("features", "features"),
+        "predictions": ("predictions", "predictions"),
+        ensemble.TABLE: (ensemble.TABLE, "predictions"),
+    }
     if (validated := lake.manifest("validated", key)) is not None:
-        parts = dict.fromkeys(validated.parts, "validated") | parts
+        parts |= {part: ("validated", part) for part in validated.parts}
+    faulty = _faulty(lake, key)
+    sound = [day for day in _window(key) if day not in faulty]
     found = {}
-    for part, table in parts.items():
-        today = profiles.read_days(lake, table, part, [key])
-        before = profiles.read_days(lake, table, part, _window(key))
+    for name, (table, part) in parts.items():
+        today = merge(profiles.read_days(lake, table, part, [key]).values())
+        before = profiles.read_days(lake, table, part, sound)
         enough = len(before) >= settings().drift_window_days * LEAST_DAYS
-        found[part] = _Days(merge(today.values()), merge(before.values()) if enough else {})
+        usual = merge(_alike(one, today) for one in before.values()) if enough else {}
+        found[name] = _Days(today, usual)
     return found
+
+
+def _faulty(lake: Lake, key: str) -> list[str]:
+    """Days, of the last few, whose data were at fault: they say nothing of what is usual."""
+    rows = history.read(lake, days_before(key, 1), FAULTY_DAYS)
+    called = history.select(rows, "rule", rule="features").filter(pl.col("value") == 3)
+    return [str(day) for day in called["time"]]
+
+
+def _alike(profile: Profile, today: Profile) -> Profile:
+    """The columns that are numbers where they are so today, and text where they are text."""
+    return {
+        name: column
+        for name, column in profile.items()
+        if name not in today or not len(column.values) or not len(today[name].values)
+        or column.is_number == today[name].is_number
+    }  # fmt: skip
 
 
 def _trained_on(lake: Lake, model: ModelVersion | None) -> Profile:
@@ -93,14 +122,8 @@ def _state(lake: Lake, key: str, model: ModelVersion | None) -> Iterator[Figure]
             level = ensemble.LEVELS.index(facts["fallback"])
             yield Figure("state", "fallback_level", level, rows)
             yield Figure("state", "members_absent", len(facts["absent"]), rows)
-    if model is not None:
-        try:
-            last_day = registry.param(model.run_id, "last_day")
-        except MissingData:  # somebody has deleted the run
-            last_day = None
-        if last_day is not None:
-            age = (parse_key(key) - parse_key(last_day)) / timedelta(days=1)
-            yield Figure("state", "model_age_days", age, 1, model.version)
+    if model is not None and (age := outcomes.model_age_days(model, key)) is not None:
+        yield Figure("state", "model_age_days", age, 1, model.version)
 
 
 def _profiles(days: dict[str, _Days]) -> Iterator[Figure]:
@@ -144,6 +167,7 @@ def _drift(days: _Days, trained_on: Profile) -> Iterator[Figure]:
 
     Where too few days are before it, the day is compared with the training.
     """
+    trained_on = _alike(trained_on, days.today)
     usual, name = (days.before, TRAILING) if days.before else (trained_on, TRAINING)
     yield from _features(usual, days.today, name, 1)
     for feature in [one for one in features.FEATURES if one in days.today and one in usual]:
@@ -231,10 +255,14 @@ def _window(key: str, days: int | None = None, from_back: int = 1) -> list[str]:
 
 
 def scores(lake: Lake, key: str) -> pl.DataFrame:
-    """The scores of a day and of the days before, with the `day` of each: for pictures."""
+    """The scores of a day and of the days before, with the `day` of each: for pictures.
+
+    Of a large day they are every so-manieth, in the order of the rows.
+    """
     found = []
     for one in _window(key, settings().drift_window_days + 1, 0):
         if lake.manifest("predictions", one) is not None:
             rows = lake.current("predictions", one).read("predictions", [SCORE])
-            found.append(rows.with_columns(day=pl.lit(parse_key(one))))
+            every = max(1, len(rows) // DRAWN_ROWS)
+            found.append(rows.gather_every(every).with_columns(day=pl.lit(parse_key(one))))
     return pl.concat(found) if found else pl.DataFrame(schema={SCORE: pl.Float32, "day": pl.Date})

@@ -7,6 +7,7 @@ outcomes are made anew and replace the old ones: no row is ever counted twice.
 
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from include.usecase.schema import KEY, TRUTH
 TABLE = "outcomes"
 ALL = "all"
 """Name of the slice that has every row."""
+
+CHAMPION = {"model": "champion", "slice": ALL}
 
 
 def update(lake: Lake, key: str) -> list[str]:
@@ -57,7 +60,12 @@ def _update_day(lake: Lake, key: str) -> bool:
     predicted = manifests["predictions"].parts["predictions"].rows
     together = manifests[ensemble.TABLE]
     versions = _versions(model, together.metadata if together else {})
-    history.append(lake, key, figures(rows, predicted, unknown, base, versions))
+    found = figures(rows, predicted, unknown, base, versions)
+    if model is not None and (age := model_age_days(model, key)) is not None:
+        found.append(
+            Figure("outcomes", "days_after_training", age, len(rows), model.version, CHAMPION)
+        )
+    history.append(lake, key, found)
     version = lake.new_version(TABLE, key)
     version.write_frame("outcomes", rows)
     known = {"predicted": predicted, "labelled": len(rows), "unknown": unknown, "base_rate": base}
@@ -115,26 +123,30 @@ def training_snapshot(lake: Lake, model: ModelVersion) -> Version | None:
     return None
 
 
+def model_age_days(model: ModelVersion, key: str) -> float | None:
+    """Days from the last that a model was trained on to another one; None if it does not say."""
+    try:
+        last_day = registry.param(model.run_id, "last_day")
+    except MissingData:  # somebody has deleted the run
+        return None
+    return (parse_key(key) - parse_key(last_day)) / timedelta(days=1) if last_day else None
+
+
 def read(lake: Lake, last: str, days: int, columns: list[str] | None = None) -> pl.DataFrame:
-    """The outcomes of the `days` days up to `last`; columns that a day lacks are null."""
-    keys = (days_before(last, back) for back in reversed(range(days)))
-    found = [
-        Version(lake, TABLE, key, manifest.version).read("outcomes", columns)
-        for key in keys
-        if (manifest := lake.manifest(TABLE, key)) is not None
-    ]
-    return (
-        pl.concat(found, how="diagonal_relaxed")
-        if found
-        else pl.DataFrame(
-            schema={
-                "day": pl.Date,
-                "label": pl.Int8,
-                "score": pl.Float32,
-                "model_version": pl.String,
-            }
-        )
-    )
+    """The outcomes of the `days` days up to `last`.
+
+    Args:
+        columns: those wanted, as far as a day has them; what a day lacks is null. By default all.
+    """
+    found = []
+    for key in [days_before(last, back) for back in reversed(range(days))]:
+        manifest = lake.manifest(TABLE, key)
+        if manifest is not None:
+            there = manifest.parts["outcomes"].columns
+            wanted = there if columns is None else [name for name in columns if name in there]
+            found.append(Version(lake, TABLE, key, manifest.version).read("outcomes", wanted))
+    empty = {"day": pl.Date, "label": pl.Int8, "score": pl.Float32, "model_version": pl.String}
+    return pl.concat(found, how="diagonal_relaxed") if found else pl.DataFrame(schema=empty)
 
 
 def figures(
@@ -158,7 +170,6 @@ def figures(
         `base_log_loss` and `skill`: 1 - log-loss / base rate's log-loss (a skill score; Murphy,
         1988): 0 is no better than knowing the base rate, 1 is perfect.
     """
-    champion = {"model": "champion", "slice": ALL}
     coverage = len(rows) / predicted if predicted else 0
     found = [
         Figure(
@@ -167,7 +178,7 @@ def figures(
             coverage,
             predicted,
             versions.get("champion", ""),
-            champion,
+            CHAMPION,
         ),
         Figure("outcomes", "unknown_truth_rows", unknown, len(rows) + unknown),
     ]

@@ -36,10 +36,15 @@ PAGE = ACTIONS.index("page")
 
 PIPELINE = "decision"
 DECAY = "outcomes"
+DATA_RULES = ("features", "published")
+"""Rules that call a person for the data's sake: no model is to be trained on them."""
+
 DAYS = 90
 """Days of history that are read for a decision: more than any window or cooldown."""
 
 FAMILY_WISE = 0.05
+HOLES_DAYS = 14
+"""For how long a day that never gets its truth is spoken of."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,20 @@ class Decision:
     @property
     def why(self) -> str:
         """The reasons of the decision in one line."""
-        told = [f"{one.rule}: {one.found}" for one in self.reasons if one.action == self.action]
-        return "; ".join(told)
+        return self._told(self.action)
+
+    @property
+    def retrain_for(self) -> str:
+        """Why the model is to be trained anew, in one line; empty if it is not.
+
+        It may be so while a person is called, but for a fault of the data.
+        """
+        faults = [one for one in self.reasons if one.action == "page" and one.rule in DATA_RULES]
+        return "" if faults else self._told("retrain")
+
+    def _told(self, action: Action) -> str:
+        asking = [one for one in self.reasons if one.action == action]
+        return "; ".join(f"{one.rule}: {one.found}" for one in asking)
 
 
 def decide(rows: pl.DataFrame, key: str) -> Decision:
@@ -139,7 +156,9 @@ def skill(rows: pl.DataFrame, key: str, days: int) -> tuple[np.ndarray, int]:
     since = parse_key(key) - timedelta(days=days + 1)  # the day itself has no truth yet
     whole = history.select(rows, "log_loss", model="champion", slice="all")
     base = history.select(rows, "base_log_loss", model="champion", slice="all")
+    seen = history.select(rows, "days_after_training").filter(pl.col("value") <= 0)
     both = whole.join(base, on=["time", "model_version"], suffix="_base")
+    both = both.join(seen, on=["time", "model_version"], how="anti")  # what it was trained on
     both = both.filter(pl.col("time") > since, pl.col("value_base") > 0).sort("recorded_at")
     # A day may have been scored again, and its own truth may be known already.
     both = both.unique("time", keep="last").sort("time").tail(days)
@@ -270,7 +289,9 @@ def _published(rows: pl.DataFrame, key: str) -> list[Reason]:
         return [Reason("published", "healthy", "nothing is known of this day", "")]
     missing = [name for name in ("validated", "predictions") if not today.get(name)]
     if missing:
-        text = f"no {' and no '.join(missing)}: see the runs of this day"
+        text = (
+            f"no {' and no '.join(missing)}: see this day's runs; once it is there, clear this one"
+        )
         return [Reason("published", "page", text, "each day has both")]
     if not today.get("ensemble_predictions", 1) and "ensemble_predictions" in earlier:
         return [Reason("published", "watch", "no ensemble_predictions", "each day has them")]
@@ -314,15 +335,21 @@ def _age(rows: pl.DataFrame, key: str) -> list[Reason]:
 
 def _truth(rows: pl.DataFrame, key: str) -> list[Reason]:
     """Has the truth stopped coming? Without it nobody would notice decay."""
-    scored = history.select(rows, "published", table="predictions").filter(pl.col("value") > 0)
-    if scored.is_empty():
-        return [Reason("truth", "healthy", "no day has been scored", "")]
-    bound = settings().max_truth_delay_days
-    known = history.newest(history.select(rows, "label_coverage"))
-    since = known or scored["time"].to_list()[0] - timedelta(days=1)
-    late = (parse_key(key) - since).days - 1  # of the day itself none can be known
-    action: Action = "page" if late > 2 * bound else "watch" if late > bound else "healthy"
-    text = f"the truth of {late} day(s) is late" if known else "no truth is known yet"
+    day, bound = parse_key(key), settings().max_truth_delay_days
+    scored = history.select(rows, "published", table="predictions")
+    scored = scored.filter(
+        pl.col("value") > 0, pl.col("time") < day
+    )  # of the day itself none can be
+    known = history.select(rows, "label_coverage").filter(pl.col("value") > 0)
+    waiting = scored.join(known, on="time", how="anti")["time"].unique()
+    newest = history.newest(known)
+    late = len(waiting if newest is None else waiting.filter(waiting > newest))
+    oldest, latest = day - timedelta(days=HOLES_DAYS), day - timedelta(days=bound + 1)
+    holes = len(waiting.filter((waiting > oldest) & (waiting < latest)))
+    action: Action = "page" if late > 2 * bound else "watch" if late > bound or holes else "healthy"
+    text = f"the truth of {late} day(s) is late" if newest else "no truth is known yet"
+    if newest and holes:
+        text += f"; of {holes} older than {bound} days there is none"
     return [Reason("truth", action, text, f"≤ {bound} days")]
 
 
@@ -340,7 +367,7 @@ def _held_back(reason: Reason, rows: pl.DataFrame, key: str) -> Reason:
     since, why = _days_since_retraining(rows, key), ""
     age = _model_age(rows, key)
     # The day itself has no truth yet.
-    new_days = None if age is None else round(age) - 1 - settings().retraining_holdout_days
+    new_days = None if age is None else round(age) - 1 - settings().holdout_days
     if since is not None:
         left = settings().retraining_cooldown_days - since
         why = f"retraining was asked for {since} day(s) ago, the next in {left}"

@@ -7,8 +7,9 @@ is cleared and ends again replaces what it said before.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from include.errors import BadData, MissingData
 from include.lake import Lake, list_folder, open_parquet, put_text, read_text
@@ -44,6 +45,7 @@ def record(
     key: str,
     states: Mapping[str, str | None],
     tasks: Mapping[str, list[str]],
+    output: str,
     now: datetime | None = None,
 ) -> list[StageRun]:
     """Note what became of the stages of a run.
@@ -53,6 +55,8 @@ def record(
         states: of the run's tasks as Airflow gives them; a mapped task's instance is `task_0`.
         tasks: of each stage, in their order; a stage of which none has failed or ended well was
             not reached, and is not noted.
+        output: table that the run publishes at last. Airflow does not ask again where only failed
+            tasks are cleared: what is published later than this says that the run was mended.
         now: when the run has ended; by default it is now.
     """
     ended = (now or datetime.now(UTC)).astimezone(UTC)
@@ -74,8 +78,8 @@ def record(
         found.append(StageRun(dag_id, run_id, key, stage, failed, rows, lost))
     name = hashlib.sha256(f"{dag_id} {run_id}".encode()).hexdigest()[:16]
     path = lake.partition_path(TABLE, ended.date().isoformat()) / f"{dag_id}-{name}.json"
-    text = {"ended_at": ended.isoformat(), "stages": [asdict(one) for one in found]}
-    put_text(path, json.dumps(text))
+    ending = {"key": key, "output": output, "ended_at": ended.isoformat()}
+    put_text(path, json.dumps({**ending, "stages": [asdict(one) for one in found]}))
     return found
 
 
@@ -113,7 +117,7 @@ def rates(lake: Lake, now: datetime, hours: float = 24) -> list[Figure]:
             if path.name.endswith(".json") and not path.name.startswith("."):
                 found = json.loads(read_text(path))
                 if since < datetime.fromisoformat(found["ended_at"]) <= now:
-                    ended[path.name] = [StageRun(**one) for one in found["stages"]]
+                    ended[path.name] = _as_mended(lake, found)
     passed = [one for stages in ended.values() for one in stages]
     figures = []
     for dag_id, stage in sorted({(one.dag_id, one.stage) for one in passed}):
@@ -125,3 +129,12 @@ def rates(lake: Lake, now: datetime, hours: float = 24) -> list[Figure]:
         if rows:
             figures.append(Figure("stages", "failed_rows", lost / rows, rows, "", about))
     return figures
+
+
+def _as_mended(lake: Lake, found: dict[str, Any]) -> list[StageRun]:
+    """The stages of a run, passed after all if it was mended since."""
+    stages = [StageRun(**one) for one in found["stages"]]
+    manifest = lake.manifest(found["output"], found["key"])
+    if manifest is None or manifest.published_at <= found["ended_at"]:
+        return stages
+    return [replace(one, failed_rows=0, failed=False) if one.failed else one for one in stages]

@@ -243,7 +243,7 @@ def test_model_monitoring_decides_by_the_history_and_then_acts(dags: dict[str, A
     assert shape(dag) == {
         "observe": ["decide"],
         "decide": ["follow_up", "list_notifiers", "write_report"],
-        "write_report": ["list_notifiers"],
+        "write_report": [],
         "follow_up": ["list_notifiers", "request_retraining"],
         "request_retraining": ["note_retraining"],
         "note_retraining": [],

@@ -41,7 +41,7 @@ def bounds(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
         max_model_age_days=28,
         retraining_cooldown_days=14,
         retraining_min_new_days=5,
-        retraining_holdout_days=14,
+        holdout_days=14,
         drift_watch=0.1,
         drift_page=0.2,
         drift_max_null_rise=0.3,
@@ -362,7 +362,7 @@ def test_decay_is_watched_while_its_retraining_is_young() -> None:
 def test_a_challenger_that_would_have_seen_next_to_nothing_new_is_not_trained(
     least: int, configure: Configure
 ) -> None:
-    configure(retraining_min_new_days=least, retraining_holdout_days=10)
+    configure(retraining_min_new_days=least, holdout_days=10)
     decayed = outcomes([0.02] * 14)
     early = decide(known(decayed, rows(0, aged(10 + least))), KEY)
     assert early.action == "watch"
@@ -618,3 +618,33 @@ def test_where_no_truth_ever_came_it_is_late_since_the_first_predictions(
 def test_without_predictions_no_truth_is_waited_for() -> None:
     frame = known(*(rows(back, published("predictions", 0)) for back in range(DAYS)))
     assert wish(decide(frame, KEY), "truth") == "healthy"
+
+
+def test_a_gap_in_scoring_is_no_late_truth() -> None:
+    gap = [rows(back, *usual_day(back)) for back in (12, 11)]
+    frame = known(*gap, rows(0, *usual_day(0)))
+    assert wish(decide(frame, KEY), "truth") == "healthy"
+
+
+def test_truth_of_which_no_key_is_known_is_none() -> None:
+    nothing = Figure("outcomes", "label_coverage", 0.0, 900, "1", {"model": "champion"})
+    frame = usual(8).filter(pl.col("metric") != "label_coverage")
+    frame = known(frame, *(rows(back, nothing) for back in range(1, 8)))
+    assert wish(decide(frame, KEY), "truth") == "page"
+
+
+def test_days_that_the_champion_was_trained_on_say_nothing_of_its_skill() -> None:
+    flattered = [
+        rows(back, Figure("outcomes", "days_after_training", -1.0, 900, "1"))
+        for back in range(3, DAYS)
+    ]
+    assert "2 day(s)" in told(decide(known(usual(), *flattered), KEY), "outcomes")
+
+
+def test_an_old_champion_is_trained_anew_while_a_person_is_called_but_not_for_the_data() -> None:
+    old = aged(60)
+    assert today(old, failed(1.0)).action == "page"
+    assert "age" in today(old, failed(1.0)).retrain_for
+    assert today(old, drifted(0.9, "distance")).retrain_for == ""
+    assert today(old, published("predictions", 0)).retrain_for == ""
+    assert today(failed(1.0)).retrain_for == ""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import date, timedelta
-from pathlib import Path
 
 import pytest
 from annotated_types import Le
@@ -72,9 +71,18 @@ def test_a_wrong_value_is_an_error_that_names_it(
 def test_a_secret_is_not_shown(
     configure: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    configure(notify_urls="slack://token")
+    configure(notify_urls="json://user:secret@localhost/hook")
     main()
     assert "ML_NOTIFY_URLS=**********" in capsys.readouterr().out
+
+
+def test_a_notifier_that_could_never_be_told_is_named_when_settings_are_shown(
+    configure: Callable[..., None],
+) -> None:
+    configure(notify_urls="slck://secret")
+    with pytest.raises(SystemExit, match=r"ML_NOTIFY_URLS.*slck") as failure:
+        main()
+    assert "secret" not in str(failure.value)
 
 
 def test_settings_are_read_once_and_cannot_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
