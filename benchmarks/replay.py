@@ -18,6 +18,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -74,6 +75,7 @@ def main() -> int:
             coming.result()
         scores = replayed.scores(folder / "weekly.parquet")
         summary = _tell(console, scores, replayed, target)
+        (target / "summary.json").write_text(json.dumps(summary, indent=1))
         summary |= _inject(console, replayed)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -160,7 +162,7 @@ class _Replay:
         try:
             validation.validate_day(self.lake, "validated", day.isoformat())
         except PipelineError as error:
-            self.refused_days.append(f"{day}: {str(error).splitlines()[1].strip(' -')}")
+            self.refused_days.append(f"{day}: {_breach(error)}")
             return False
         return True
 
@@ -190,6 +192,10 @@ class _Replay:
         if decision.retrain_for:
             self._train(day, day - timedelta(days=1), decision.retrain_for)
             daily.note_retraining(self.lake, key)
+
+    def was_scored(self, day: date) -> bool:
+        """Whether a day has predictions."""
+        return self.lake.manifest("predictions", day.isoformat()) is not None
 
     def _record(self, dag: str, key: str, now: datetime, passed: dict[str, bool]) -> None:
         from include.monitoring import stages
@@ -411,10 +417,10 @@ def _inject(console: Console, replayed: _Replay) -> dict[str, Any]:
     """Put each fault into single days, and see what says so on that day."""
     from include.usecase.faults import FAULTS
 
-    days = _days(replayed.start, replayed.end)
-    step = len(days) // (FAULTY_DAYS + 1)
+    days = [day for day in _days(replayed.start, replayed.end) if replayed.was_scored(day)]
     # The newest first: what is done to a day changes what the days after it are compared with.
-    chosen = sorted((days[step * (n + 1)] for n in range(FAULTY_DAYS)), reverse=True)
+    chosen = sorted({days[len(days) * n // (FAULTY_DAYS + 1)] for n in range(1, FAULTY_DAYS + 1)})
+    chosen.reverse()
     table = Table("Fault", *(str(day) for day in chosen), title="Caught on the day, and by what")
     missed = 0
     with _quiet():
@@ -423,10 +429,10 @@ def _inject(console: Console, replayed: _Replay) -> dict[str, Any]:
             missed += sum(text is None for text in found)
             table.add_row(name, *(text or "[red]missed[/]" for text in found))
     console.print(table)
-    false = [one for one in replayed.decisions if one.action == "page"]
-    months = max(len({(day.year, day.month) for day in days}), 1)
-    console.print(f"Pages on days without an injected fault: {len(false)} in {months} months")
-    return {"faults": len(FAULTS) * len(chosen), "missed": missed}
+    pages = Counter(one.key[:7] for one in replayed.decisions if one.action == "page")
+    most = max(pages.values(), default=0)
+    console.print(f"Pages on clean days: {pages.total()}, at most {most} in a month")
+    return {"faults": len(FAULTS) * len(chosen), "missed": missed, "most_pages_a_month": most}
 
 
 def _caught_by(lake: "Lake", day: date, fault: Any) -> str | None:
@@ -451,15 +457,25 @@ def _caught_by(lake: "Lake", day: date, fault: Any) -> str | None:
     try:
         validation.validate_day(lake, "validated", key)
     except PipelineError as error:
-        return f"validation: {str(error).splitlines()[1].split(': ', 1)[1]}"
+        return f"validation: {_breach(error)}"
     try:
         batch_inference(lake, key, ModelVersion(**before))
     except PipelineError as error:
-        return f"output check: {str(error).splitlines()[1].strip(' -')}"
+        return f"output check: {_breach(error)}"
     known = history.read(lake, key, policy.DAYS).filter(pl.col("time") < day)
     found = history.to_frame(key, measure.figures(lake, key))
     decision = policy.decide(pl.concat([known, found]), key)
-    return f"policy: {decision.why}" if decision.action == "page" else None
+    faults = [
+        reason.found
+        for reason in decision.reasons
+        if reason.action == "page" and reason.rule in policy.DATA_RULES
+    ]
+    return f"policy: {'; '.join(faults)}" if faults else None
+
+
+def _breach(error: Exception) -> str:
+    """The first breach that a message names."""
+    return str(error).split("\n  - ", 1)[-1].splitlines()[0].split(".parquet: ", 1)[-1]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from email.parser import BytesParser
 from email.policy import default
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -223,6 +224,21 @@ def test_a_notifier_that_was_taken_out_meanwhile_is_named(configure: Callable[..
     configure(notify_urls="json://localhost/x")
     with pytest.raises(BadData, match=r"no notifier 1: .* names 1"):
         alerting.notify(1, TITLE, BODY)
+
+
+def test_a_monitor_that_fails_calls_everybody_it_can_reach(
+    configure: Callable[..., None], web: Web, unused_port: int
+) -> None:
+    configure(notify_urls=f"json://127.0.0.1:{unused_port}/ json://{web.host}/hook")
+    instance = SimpleNamespace(
+        dag_id="model_monitoring", run_id="run", task_id="decide", map_index=-1, try_number=8
+    )
+    error = DependencyDown("the lake is full")
+    context = {"task_instance": instance, "exception": error, "partition_key": "2013-03-01"}
+    alerting.report_and_call(context)
+    [(_, post)] = web.posts
+    assert post["title"] == "model_monitoring.decide has failed for 2013-03-01"
+    assert "the lake is full" in post["message"]
 
 
 def test_parsing_dags_does_not_import_apprise() -> None:

@@ -13,6 +13,7 @@ from include.lake import Lake, days_before
 from include.monitoring import drift, measure
 from include.monitoring.history import Figure, append
 from include.monitoring.profile import profile_of
+from include.monitoring.profiles import keep
 from include.registry import ModelVersion
 from include.settings import settings
 from include.usecase import features
@@ -241,6 +242,27 @@ def test_values_far_from_the_usual_are_outliers_and_outside_the_range(lake: Lake
 
 
 # --- How far they are from others -----------------------------------------------------------------
+
+
+def test_a_day_that_was_at_fault_is_not_what_the_next_is_compared_with(lake: Lake) -> None:
+    kilometres = (pl.col("distance") * 1.609).cast(pl.Int32)
+    change(lake, BEFORE[-1], distance=kilometres)
+    append(lake, BEFORE[-1], [Figure("decision", "rule", 3, 1, "", {"rule": "features"})])
+    sound = pl.concat([inputs(lake, key) for key in BEFORE[:-1]])
+    [rise] = found(look(lake), "psi", feature="distance", reference="trailing", days="1")
+    pair = (sound["distance"], inputs(lake, OLD_DAY)["distance"])
+    one, other = (drift.of_column(profile_of(rows.to_frame())["distance"]) for rows in pair)
+    assert rise.value == pytest.approx(drift.compare(one, other).psi)
+
+
+def test_a_column_that_was_text_before_is_not_compared(lake: Lake) -> None:
+    """Code that makes it a number must not silence the monitor for as long as the window is."""
+    key = BEFORE[-1]
+    version = lake.current("features", key)
+    profile = profile_of(inputs(lake, key).select(features.FEATURES).with_columns(temp=pl.lit("x")))
+    keep(version, "features", profile)
+    compared = {one.labels["feature"] for one in found(look(lake), "psi", days="1")}
+    assert "temp" in compared, "the other days still say what is usual"
 
 
 @pytest.mark.parametrize("feature", ["distance", "temp", "carrier"])
