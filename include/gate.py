@@ -74,7 +74,7 @@ def check(model: Model, evidence: Evidence) -> list[Rule]:
 
 
 def _better(model: Model, evidence: Evidence) -> Rule:
-    """Its log-loss is less by a margin, in nearly all samples of days."""
+    """Its log-loss is less by a margin, in most samples of days."""
     gains = evaluation.log_losses(evidence.labels, evidence.reference.scores)
     gains -= evaluation.log_losses(evidence.labels, model.scores)
     means = evaluation.bootstrap_means(gains, evidence.days, settings().seed)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 import polars as pl
@@ -158,6 +159,8 @@ def _files(lake: Lake, key: str) -> "list[AnyPath]":
     return [path for path in found if path.name.endswith(".parquet") and path.name[0] != "."]
 
 
+@lru_cache(maxsize=1024)
 def _read(path: "AnyPath") -> pl.DataFrame:
+    """The rows of a file; none is ever changed."""
     with open_parquet(path) as file:
         return pl.DataFrame(pl.from_arrow(file.read())).cast(SCHEMA)
