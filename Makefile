@@ -51,7 +51,7 @@ rollback: $(READY) ## Put the champion's predecessor back (REASON="why")
 
 test: $(READY) ## Pass all tests but the exhaustive ones: unit, dags and e2e
 	@$(PY) -m pytest -n 2 -m "not exhaustive" tests/unit tests/dags
-	@$(PY) -m pytest tests/e2e
+	@$(PY) -m pytest -m "not exhaustive" tests/e2e
 
 test-exhaustive: $(READY) ## Kill, pause and race at every step, a few minutes more
 	@$(PY) -m pytest -n 2 -m exhaustive tests

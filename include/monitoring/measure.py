@@ -8,7 +8,7 @@ import polars as pl
 from include import ensemble, registry
 from include.errors import BadData, MissingData
 from include.lake import Lake, days_before, parse_key
-from include.monitoring import drift, history, outcomes, profiles
+from include.monitoring import drift, history, outcomes, policy, profiles
 from include.monitoring.drift import Distribution
 from include.monitoring.history import Figure
 from include.monitoring.profile import Column, Profile, merge, outliers
@@ -83,7 +83,7 @@ def _read(lake: Lake, key: str) -> dict[str, _Days]:
 def _faulty(lake: Lake, key: str) -> list[str]:
     """Days, of the last few, whose data were at fault: they say nothing of what is usual."""
     rows = history.read(lake, days_before(key, 1), FAULTY_DAYS)
-    called = history.select(rows, "rule", rule="features").filter(pl.col("value") == 3)
+    called = history.select(rows, "rule", rule="features").filter(pl.col("value") == policy.PAGE)
     return [str(day) for day in called["time"]]
 
 

@@ -89,6 +89,7 @@ def test_an_approved_challenger_is_promoted_and_a_rollback_brings_the_old_one_ba
     assert len(champion_events(airflow)) == events + 2
 
 
+@pytest.mark.exhaustive
 def test_a_dry_run_judges_and_changes_nothing(airflow: Airflow) -> None:
     before = registry.champion()
     run_id = ask(airflow, dry_run=True)

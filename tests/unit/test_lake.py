@@ -128,7 +128,7 @@ def test_a_part_whose_writing_fails_never_appears(root: str) -> None:
     with pytest.raises(ZeroDivisionError), version.write("a", pa.schema([("x", pa.int8())])):
         _ = 1 / 0
     assert version.describe("a") == before
-    assert [path.name for path in lake_module._list(version.path)] == ["a.parquet"]
+    assert [path.name for path in lake_module.list_folder(version.path)] == ["a.parquet"]
 
 
 def test_a_text_is_written_and_replaced_whole(root: str) -> None:
@@ -136,7 +136,7 @@ def test_a_text_is_written_and_replaced_whole(root: str) -> None:
     for text in ("first", "zweite Ausgabe: größer"):
         lake_module.put_text(path, text)
         assert lake_module.read_text(path) == text
-    assert [found.name for found in lake_module._list(path.parent)] == ["note.txt"]
+    assert [found.name for found in lake_module.list_folder(path.parent)] == ["note.txt"]
 
 
 def test_scratch_files_of_killed_writers_do_no_harm(tmp_path: Path) -> None:
