@@ -151,12 +151,14 @@ class Airflow:
             raise EmbeddedError(f"{run_id} of {dag_id} still runs after {timeout:.0f} s") from None
         return str(run["state"])
 
-    def wait_partition(self, dag_id: str, partition_key: str, timeout: float = 300) -> Json:
-        """Wait until a partition has a run and its newest one has ended, and return that."""
+    def wait_partition(
+        self, dag_id: str, partition_key: str, timeout: float = 300, known: int = 0
+    ) -> Json:
+        """Wait until a partition has more runs than known and the newest has ended; return that."""
 
         def newest() -> Json | None:
             runs = self.runs(dag_id, partition_key_pattern=partition_key)
-            return _ended(runs[-1]) if runs else None
+            return _ended(runs[-1]) if len(runs) > known else None
 
         try:
             return poll(newest, timeout)

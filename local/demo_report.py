@@ -7,7 +7,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from include import validation
+from include import registry, validation
 from include.ensemble import TABLE as ENSEMBLE
 from include.lake import Lake
 from include.usecase import FIRST_WINDOW, features
@@ -143,12 +143,13 @@ def loop_faults(lake: Lake, verdict: Json) -> list[str]:
     """What the days after the retraining should have been and are not."""
     if verdict["challenger"] is None:
         return ["the challenger was refused"]
-    keys = [day.isoformat() for day in (WATCHED[0], *NEXT_DAYS)]
-    manifests = [lake.current("predictions", key).manifest() for key in keys]
-    before, *after = (manifest.metadata["model"]["version"] for manifest in manifests)
-    if before in after or len(set(after)) > 1:
-        return [f"{keys[0]} is scored by version {before}, {keys[1:]} by {after}"]
-    return []
+    champion = registry.champion().version
+    found = []
+    for key in [day.isoformat() for day in NEXT_DAYS]:
+        version = lake.current("predictions", key).manifest().metadata["model"]["version"]
+        if version != champion:
+            found.append(f"{key} is scored by version {version}, the champion is {champion}")
+    return found
 
 
 def show_decision(decision: Json, console: Console) -> None:
