@@ -102,9 +102,14 @@ def bootstrap_means(values: np.ndarray, days: np.ndarray, seed: int) -> np.ndarr
     """
     _, numbers = np.unique(days, return_inverse=True)
     sums, counts = np.bincount(numbers, values), np.bincount(numbers)
-    drawn = np.random.default_rng(seed).integers(0, len(counts), (RESAMPLES, len(counts)))
+    drawn = draw_days(len(counts), seed)
     means: np.ndarray = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     return means
+
+
+def draw_days(days: int, seed: int) -> np.ndarray:
+    """The places of the days of each bootstrap sample, of shape (RESAMPLES, days)."""
+    return np.random.default_rng(seed).integers(0, days, (RESAMPLES, days))
 
 
 def by_slice(rows: pl.DataFrame, labels: np.ndarray, scores: np.ndarray) -> dict[str, Figures]:

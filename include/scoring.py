@@ -19,6 +19,7 @@ from include import registry
 from include.encoder import FeatureEncoder
 from include.errors import BadData
 from include.lake import Lake, open_parquet, write_parquet
+from include.monitoring.drift import smoothed, stability_of
 from include.monitoring.profile import Profiler, profile_of
 from include.monitoring.profiles import keep
 from include.registry import ModelVersion
@@ -370,18 +371,12 @@ def score_reference(scores: np.ndarray, bins: int = 10) -> dict[str, list[float]
 
 
 def population_stability(scores: np.ndarray, reference: dict[str, list[float]]) -> float:
-    """Population stability index of scores against a reference.
-
-    The sum over bins of (p - q) ln(p / q), with half a row added to each bin so that an empty
-    one does not make it infinite (Siddiqi, Credit Risk Scorecards, 2006).
-    """
-    shares, expected = _shares(scores, reference["edges"]), np.array(reference["shares"])
-    return float(((shares - expected) * np.log(shares / expected)).sum())
+    """Population stability index of scores against a reference (see `monitoring.drift`)."""
+    return stability_of(_shares(scores, reference["edges"]), np.array(reference["shares"]))
 
 
 def _shares(scores: np.ndarray, edges: list[float]) -> np.ndarray:
-    counts = np.histogram(scores, edges)[0] + 0.5
-    return counts / counts.sum()
+    return smoothed(np.histogram(scores, edges)[0])
 
 
 def publish(

@@ -180,13 +180,22 @@ def _text_counts(reference: Distribution, side: Distribution) -> list[int]:
 
 
 def population_stability(expected: np.ndarray, found: np.ndarray) -> float:
-    """Population stability index of counts in the same bins, as in `scoring`.
+    """Population stability index of counts in the same bins (Siddiqi, 2006)."""
+    return stability_of(*(smoothed(counts) for counts in (found, expected)))
 
-    The sum over bins of (p - q) ln(p / q), with half a row added to each bin so that an empty
-    one does not make it infinite (Siddiqi, Credit Risk Scorecards, 2006).
+
+def smoothed(counts: np.ndarray) -> np.ndarray:
+    """Shares of counts, half a row added to each so that an empty bin makes nothing infinite."""
+    shares: np.ndarray = (counts + 0.5) / (counts + 0.5).sum()
+    return shares
+
+
+def stability_of(shares: np.ndarray, expected: np.ndarray) -> float:
+    """The population stability index of shares: the sum over bins of (p - q) ln(p / q).
+
+    Siddiqi, Credit Risk Scorecards, 2006.
     """
-    p, q = ((counts + 0.5) / (counts + 0.5).sum() for counts in (found, expected))
-    return float(((p - q) * np.log(p / q)).sum())
+    return float(((shares - expected) * np.log(shares / expected)).sum())
 
 
 def jensen_shannon(expected: np.ndarray, found: np.ndarray) -> float:

@@ -166,10 +166,8 @@ def skill(rows: pl.DataFrame, key: str, days: int) -> tuple[np.ndarray, int]:
         return np.array([]), 0
     both = both.filter(pl.col("model_version") == both["model_version"][-1])
     loss, expected = ((both[name] * both["n"]).to_numpy() for name in ("value", "value_base"))
-    drawn = np.random.default_rng(settings().seed).integers(
-        0, len(both), (evaluation.RESAMPLES, len(both))
-    )
-    drawn = np.vstack([np.arange(len(both)), drawn])
+    samples = evaluation.draw_days(len(both), settings().seed)
+    drawn = np.vstack([np.arange(len(both)), samples])
     return 1 - loss[drawn].sum(axis=1) / expected[drawn].sum(axis=1), len(both)
 
 
