@@ -82,10 +82,13 @@ replay: $(READY) ## Let months pass day by day: is the loop worth it? (START=201
 	  $(if $(LABEL),--label $(LABEL)) $(if $(SEED),--seed $(SEED))
 
 ##@ Look after it
-.PHONY: setup settings lock resolve clean
+.PHONY: setup reference settings lock resolve clean
 
 setup: $(READY) ## Make .venv from requirements.lock; the other targets do it too
 	@true
+
+reference: $(READY) ## Write docs/metrics.md and the StatsD mapping anew from include/metrics.py
+	@$(PY) -m local.reference
 
 settings: $(READY) ## Show every setting, its value and its meaning
 	@$(PY) -m include.settings

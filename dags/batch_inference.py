@@ -13,6 +13,7 @@ from typing import Any
 
 from airflow.sdk import PartitionedAssetTimetable, dag, task
 
+from include.alerting import run_failed, run_succeeded
 from include.assets import PREDICTIONS, VALIDATED
 from include.task_defaults import TASK_DEFAULTS, record_stages
 
@@ -28,6 +29,8 @@ STAGES = {
     catchup=False,
     max_active_runs=4,
     default_args=TASK_DEFAULTS,
+    on_failure_callback=run_failed,
+    on_success_callback=run_succeeded,
     doc_md=__doc__,
     tags=["inference"],
 )

@@ -15,6 +15,7 @@ from typing import Any
 
 from airflow.sdk import Asset, CronPartitionTimetable, dag, task, task_group
 
+from include.alerting import run_failed, run_succeeded
 from include.assets import ACTUALS, VALIDATED
 from include.task_defaults import TASK_DEFAULTS, record_stages
 
@@ -88,6 +89,8 @@ def gates(table: str, days_back: int, outlet: Asset) -> Any:
     catchup=False,
     max_active_runs=4,
     default_args=TASK_DEFAULTS,
+    on_failure_callback=run_failed,
+    on_success_callback=run_succeeded,
     doc_md=__doc__,
     tags=["validation"],
 )

@@ -18,6 +18,7 @@ from typing import Any
 
 from airflow.sdk import PartitionedAssetTimetable, TriggerRule, dag, task, task_group
 
+from include.alerting import run_failed, run_succeeded
 from include.assets import ENSEMBLE_PREDICTIONS, VALIDATED
 from include.contract import Member
 from include.task_defaults import TASK_DEFAULTS, ending, record_stages, tells_why
@@ -39,6 +40,8 @@ REGISTRY_RETRIES = 2
     max_active_runs=4,
     dagrun_timeout=timedelta(hours=6),  # a task whose pool is gone would wait for ever
     default_args=TASK_DEFAULTS,
+    on_failure_callback=run_failed,
+    on_success_callback=run_succeeded,
     doc_md=__doc__,
     tags=["inference"],
 )

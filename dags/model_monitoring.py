@@ -20,7 +20,7 @@ from typing import Any
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import CronPartitionTimetable, Param, TriggerRule, dag, task
 
-from include.alerting import report_and_call
+from include.alerting import report_and_call, run_failed, run_succeeded
 from include.report_link import ReportLink, report_link
 from include.settings import settings
 from include.task_defaults import TASK_DEFAULTS, check_conf
@@ -45,6 +45,8 @@ PARAMS = {
     catchup=False,
     max_active_runs=1,
     default_args=TASK_DEFAULTS,
+    on_failure_callback=run_failed,
+    on_success_callback=run_succeeded,
     doc_md=__doc__,
     tags=["monitoring"],
     params=PARAMS,

@@ -20,6 +20,7 @@ from typing import Any
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param, TriggerRule, dag, task
 
+from include.alerting import run_failed, run_succeeded
 from include.assets import CHAMPION
 from include.settings import settings
 from include.task_defaults import TASK_DEFAULTS, check_conf
@@ -60,6 +61,8 @@ PARAMS = {
     schedule=None,
     max_active_runs=1,
     default_args=TASK_DEFAULTS,
+    on_failure_callback=run_failed,
+    on_success_callback=run_succeeded,
     doc_md=__doc__,
     tags=["training"],
     params=PARAMS,

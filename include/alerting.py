@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from logging.handlers import BufferingHandler
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import unquote, urlsplit
 
-from include.errors import BadData, DependencyDown, PipelineError, kind_of
+from include import metrics
+from include.errors import BadData, DependencyDown, Kind, PipelineError, kind_of
 from include.settings import settings
 
 if TYPE_CHECKING:
@@ -27,7 +28,20 @@ def report_failure(context: Mapping[str, Any]) -> None:
 
     It is every task's `on_failure_callback`, so it runs once, after the last try.
     """
-    log.error("task_failed %s", json.dumps(failure_record(context)))
+    record = failure_record(context)
+    log.error("task_failed %s", json.dumps(record))
+    labels = {"dag": record["dag_id"], "task": record["task_id"]}
+    metrics.count_one("task_failures_total", "kind", record["kind"], get_args(Kind), **labels)
+
+
+def run_failed(context: Mapping[str, Any]) -> None:
+    """Tell the metrics that a run of a DAG has failed: every DAG's `on_failure_callback`."""
+    metrics.send("run_failed", 1, dag=context["dag_run"].dag_id)
+
+
+def run_succeeded(context: Mapping[str, Any]) -> None:
+    """Tell the metrics that a run has not failed: every DAG's `on_success_callback`."""
+    metrics.send("run_failed", 0, dag=context["dag_run"].dag_id)
 
 
 def report_and_call(context: Mapping[str, Any]) -> None:
@@ -77,6 +91,7 @@ def page(title: str, body: str, link: str | None = None) -> list[int]:
     count = len(_urls())
     record = {"title": title, "body": body, "link": link, "notifiers": count}
     log.warning("page %s", json.dumps(record))
+    metrics.send("pages_total")
     return list(range(count))
 
 

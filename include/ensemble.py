@@ -15,10 +15,11 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from include import registry, remote, scoring
+from include import metrics, registry, remote, scoring
 from include.contract import Member
 from include.errors import BadData, MissingData, ServerDown
 from include.lake import Lake, days_before, put_text, read_text
+from include.metrics import Sample
 from include.monitoring.profile import profile_of
 from include.monitoring.profiles import keep
 from include.patient_http import endpoint
@@ -469,6 +470,12 @@ def publish(
     facts = {"fallback": LEVELS[scored.level], "failed": scored.failed, **_describe(roll)}
     lineage = {"features": features_reference, "dag_run": dag_run, **facts}
     scoring.publish(lake, scored.predictions, check, lineage)
+    metrics.count_one("ensemble_runs_total", "fallback", LEVELS[scored.level], LEVELS)
+    samples = [Sample("ensemble_fallback_level", scored.level, {})]
+    for name in [member.name for member in MEMBERS]:
+        answered = float(name in roll.answers)
+        samples.append(Sample("ensemble_member_available", answered, {"member": name}))
+    metrics.send_of_day(lake, TABLE, version.key, samples)
     return {"version": scored.predictions, **asdict(check), **facts}
 
 

@@ -259,6 +259,8 @@ def judge(lake: Lake, reference: str, champion: str | None, candidates: list[str
         refused_by = ", ".join(rule.name for rule in rules if not rule.passed)
         tags = {"verdict": answer, "refused_by": refused_by, "chosen": str(name == best).lower()}
         registry.log_verdict(facts["run_id"], verdict.markdown, tags)
+    if best is None:
+        registry.count("refused")
     return verdict
 
 

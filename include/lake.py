@@ -16,6 +16,7 @@ import logging
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -23,7 +24,9 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from include import metrics
 from include.errors import BadData, DependencyDown, MissingData
+from include.metrics import Sample
 from include.settings import settings
 
 if TYPE_CHECKING:
@@ -215,6 +218,10 @@ class Version:
             log.warning("%s was overtaken: %s stays published", self, current.version)
             return current
         put_text(self.path.parent / "current.json", text)
+        rows = max((part.rows for part in manifest.parts.values()), default=0)
+        metrics.send("published_rows_total", rows, table=self.table)
+        published = Sample("last_published_timestamp_seconds", time.time(), {"table": self.table})
+        metrics.send_of_day(self.lake, self.table, self.key, [published])
         return manifest
 
     def manifest(self) -> Manifest:
@@ -267,6 +274,10 @@ class Lake:
         folders = (path for path in list_folder(self.root / table) if path.name.startswith("date="))
         keys = sorted((folder.name.removeprefix("date=") for folder in folders), reverse=True)
         return (key for key in keys if self.manifest(table, key) is not None)
+
+    def is_newest(self, table: str, key: str) -> bool:
+        """Whether no later day of a table is published."""
+        return next(self.published_keys(table), key) <= key
 
     def version(self, reference: str) -> Version:
         """The version a reference (`str(version)`) names."""

@@ -53,6 +53,7 @@ def promote(
         "approved_by": approved_by,
     }
     _replace(instead_of, model, model, tags)
+    registry.count("promoted")
 
 
 def previous(model: ModelVersion | None, has_to_go: str | None = None) -> ModelVersion:
@@ -100,6 +101,7 @@ def roll_back(model: ModelVersion, to: ModelVersion, reason: str) -> None:
     """
     registry.load(to)
     _replace(model, to, model, {"rolled_back_at": _now(), "rollback_reason": reason})
+    registry.count("rolled_back")
 
 
 def _replace(

@@ -19,7 +19,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from include import usecase
+from include import metrics, usecase
 from include.errors import BadData, DependencyDown, MissingData
 from include.lake import NOT_WRITABLE, first_line
 from include.settings import PROJECT, settings
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 """Aliases of the registered model. Only `champion` decides anything: it is what scores."""
+
+EVENTS = ("refused", "registered", "promoted", "rolled_back")
+"""What becomes of challengers and champions, for the metrics."""
 
 REFERENCE = "reference.json"
 """Artifact with what the model's scores looked like on its holdout."""
@@ -116,6 +119,11 @@ def versions_of(dag_run: str) -> list[ModelVersion]:
 def _described(model: Any) -> ModelVersion:
     # A SQLite store gives the numbers of aliased versions as integers, a server as text.
     return ModelVersion(model.name, str(model.version), str(model.run_id))
+
+
+def count(event: str) -> None:
+    """Tell the metrics of one of `EVENTS`."""
+    metrics.count_one("registry_events_total", "event", event, EVENTS)
 
 
 def load(model: ModelVersion) -> "Pipeline":

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include import open_inference
+from include import metrics, open_inference
 from include.errors import BadData
 from include.open_inference import BINARY, ProtocolError, Tensors
 from include.patient_http import RETRIED, Endpoint, PatientClient
@@ -125,7 +125,8 @@ class ModelServer:
             fields["parameters"] = {"binary_data_output": True}
         body, headers = open_inference.encode("inputs", _tensors(rows), fields, description.binary)
         path = f"{self._path(description.version)}/infer"
-        content, answered = self._client.ask("POST", path, body, headers)
+        with metrics.timed("inference_request_seconds", model=self.model):
+            content, answered = self._client.ask("POST", path, body, headers)
         try:
             said, outputs = open_inference.decode("outputs", content, answered)
         except ProtocolError as error:

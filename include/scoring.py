@@ -5,6 +5,7 @@ named by its input's content and the model's version, so a chunk is scored once,
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,10 +16,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from include import registry
+from include import metrics, registry
 from include.encoder import FeatureEncoder
 from include.errors import BadData
 from include.lake import Lake, open_parquet, write_parquet
+from include.metrics import Sample
 from include.monitoring.drift import smoothed, stability_of
 from include.monitoring.profile import Profiler, profile_of
 from include.monitoring.profiles import keep
@@ -84,6 +86,8 @@ def preprocess(lake: Lake, key: str) -> str:
     version.write_frame("features", rows.filter(usable), group_rows)
     version.write_frame("rejected", rejected)
     keep(version, "features", profile_of(rows.filter(usable).select(features.FEATURES)))
+    metrics.send("feature_rows_total", len(rows) - len(rejected), result="usable")
+    metrics.send("feature_rows_total", len(rejected), result="rejected")
     version.publish(
         ["features", "rejected"],
         {"validated": str(validated), "rows": known},
@@ -168,7 +172,9 @@ def score_chunk(lake: Lake, chunk: Chunk, predict: Predict | None = None) -> str
         predict = predictor(ModelVersion(chunk.model, chunk.version, chunk.run_id))
     with lake.version(chunk.features).parquet("features") as file:
         groups = list(range(chunk.first_group, chunk.last_group + 1))
-        score_file(file, groups, predict, path, chunk.model, chunk.version)
+        with metrics.timed("inference_seconds", model=chunk.model):
+            rows = score_file(file, groups, predict, path, chunk.model, chunk.version)
+    metrics.send("scored_rows_total", rows, model=chunk.model)
     return str(path)
 
 
@@ -344,6 +350,7 @@ def check_outputs(
     if twice := int(scored.select(KEY).is_duplicated().sum()):
         breaches.append(f"{twice} rows share their key with another")
     psi = None
+    mean = float(scores.to_numpy().mean()) if len(scored) else math.nan
     if not len(scored):
         breaches.append("there is not one score")
     elif not wrong and model is not None:
@@ -351,8 +358,12 @@ def check_outputs(
         if psi > settings().max_score_psi:
             breaches.append(
                 f"the scores' PSI against the holdout of version {model.version} is {psi:.2f}, "
-                f"more than {settings().max_score_psi:g}: mean {scores.to_numpy().mean():.3f}"
+                f"more than {settings().max_score_psi:g}: mean {mean:.3f}"
             )
+    about = {"table": version.table}
+    samples = [Sample("output_mean", mean, about)]
+    samples += [] if psi is None else [Sample("output_psi", psi, about)]
+    metrics.send_of_day(lake, version.table, version.key, samples)
     if breaches:
         listed = "".join(f"\n  - {breach}" for breach in breaches)
         raise BadData(
@@ -360,7 +371,7 @@ def check_outputs(
             f"published: {len(breaches)} breach(es).{listed}\nThe day's last published "
             f"ones are untouched. Look at {version.part_path('predictions')}."
         )
-    return OutputCheck(rows, len(scored), rejected, float(scores.to_numpy().mean()), psi)
+    return OutputCheck(rows, len(scored), rejected, mean, psi)
 
 
 def score_reference(scores: np.ndarray, bins: int = 10) -> dict[str, list[float]]:

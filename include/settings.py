@@ -260,6 +260,12 @@ class Settings(BaseSettings):
         "mailto://user:password@example.com or slack://token/#channel. Empty: only the log."
     )  # fmt: skip
 
+    # Metrics
+    statsd_host: str = Field(
+        "", description="Host of the StatsD server that metrics are sent to. Empty: none are."
+    )
+    statsd_port: int = Field(8125, ge=1, le=65535, description="Its UDP port.")
+
     # Tasks
     owner: str = Field("ml-platform", description="Owner shown on every DAG and task.")
     retries: int = Field(7, ge=0, description="Times a task whose dependency is down is retried.")

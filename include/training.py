@@ -4,7 +4,7 @@ import json
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from include import evaluation, gate, plots, registry, scoring
+from include import evaluation, gate, metrics, plots, registry, scoring
 from include.errors import BadData
 from include.fitting import fit
 from include.gate import Verdict
@@ -127,7 +127,9 @@ def register(
     lineage = {name: tags[name] for name in ("snapshot", "reason", "dag_run")}
     members = {name: registry.register_member(name, run, lineage) for name, run in runs.items()}
     texts = {name: str(value) for name, value in tags.items()}
-    return registry.register(run_id, verdict.markdown, texts, members)
+    challenger = registry.register(run_id, verdict.markdown, texts, members)
+    registry.count("registered")
+    return challenger
 
 
 def _comes_from(run_id: str | None, judged: str) -> bool:
@@ -144,7 +146,8 @@ def _train(
     pipeline = models.CANDIDATES[candidate](settings().seed)
     with ExitStack() as stack:
         files = [stack.enter_context(version.parquet(part)) for part in parts]
-        done = fit(pipeline, files, int(settings().training_memory_mb * 1e6), settings().seed)
+        with metrics.timed("training_seconds", candidate=candidate):
+            done = fit(pipeline, files, int(settings().training_memory_mb * 1e6), settings().seed)
         example = next(files[0].iter_batches(EXAMPLE_ROWS, columns=features.FEATURES))
     facts = version.manifest().metadata
     params: dict[str, Any] = {

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader
 from pandera.errors import SchemaErrorReason
 
+from include import metrics
 from include.contract import Input
 from include.errors import BadData, MissingData
 from include.lake import (
@@ -38,6 +39,7 @@ from include.lake import (
     to_arrow,
     write_parquet,
 )
+from include.metrics import Sample
 from include.monitoring.profile import Profiler
 from include.monitoring.profiles import keep
 from include.settings import settings
@@ -433,10 +435,22 @@ def check_partition(lake: Lake, checks: list[RowCheck]) -> str:
         for name in absent
     ]
     page = write_report(version, breaches, warnings, checks)
+    _send_metrics(version, checks)
     if breaches:
         raise BadData(_failure(version, breaches, page))
     log.info("Partition %s of %r may be published. Report: %s", version.key, version.table, page)
     return str(version)
+
+
+def _send_metrics(version: Version, checks: list[RowCheck]) -> None:
+    for check in checks:
+        rows = {"valid": check.valid, "quarantined": check.quarantined}
+        for result, count in rows.items():
+            metrics.send("validation_rows_total", count, input=check.input, result=result)
+        for reason, count in check.failures.items():
+            metrics.send("quarantined_rows_total", count, input=check.input, reason=reason)
+        share = Sample("quarantined_share", check.quarantined / check.rows, {"input": check.input})
+        metrics.send_of_day(version.lake, version.table, version.key, [share])
 
 
 def partition_breaches(check: RowCheck, key: str, recent: list[int]) -> list[str]:

@@ -31,6 +31,7 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 
     for variable in variables.values():
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("include.metrics.REFUSE_UNKNOWN", True)
     settings.cache_clear()
     yield change
     settings.cache_clear()

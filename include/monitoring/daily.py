@@ -1,8 +1,13 @@
 """The steps of a day's monitoring, in the order in which the DAG takes them."""
 
+import json
 from datetime import datetime
 
-from include.lake import Lake, days_before, put_text
+import polars as pl
+
+from include import metrics
+from include.lake import Lake, days_before, parse_key, put_text
+from include.metrics import Sample
 from include.monitoring import history, measure, outcomes, policy, report, stages
 from include.monitoring.history import Figure
 from include.monitoring.policy import Decision
@@ -24,14 +29,34 @@ def observe(lake: Lake, key: str, now: datetime) -> int:
         Figures added.
     """
     outcomes.update(lake, key)
-    return history.append(lake, key, [*measure.figures(lake, key), *stages.rates(lake, now)])
+    found = history.append(lake, key, [*measure.figures(lake, key), *stages.rates(lake, now)])
+    _send_metrics(lake, key)
+    return found
 
 
 def decide(lake: Lake, key: str) -> Decision:
     """Decide about a day, and keep the decision in the history."""
     decision = policy.decide(history.read(lake, key, policy.DAYS), key)
     history.append(lake, key, policy.figures(decision))
+    _send_metrics(lake, key)
     return decision
+
+
+def _send_metrics(lake: Lake, key: str) -> None:
+    """Send what the history says of a day, and of the newest day whose truth is known."""
+    rows = history.read(lake, key, settings().outcome_lookback_days).sort("recorded_at")
+    judged = history.newest(rows.filter(pl.col("pipeline") == "outcomes"))
+    about_now = pl.when(pl.col("pipeline") == "outcomes").then(judged).otherwise(parse_key(key))
+    samples = []
+    for row in rows.filter(pl.col("time") == about_now).iter_rows(named=True):
+        metric = metrics.METRICS.get(f"{row['pipeline']}_{row['metric']}")
+        if metric is not None:
+            labels = json.loads(row["labels"])
+            about = {name: labels[name] for name in metric.labels}
+            samples.append(Sample(metric.name, row["value"], about))
+        if row["metric"] == "model_age_days":
+            samples.append(Sample("champion_version", float(row["model_version"]), {}))
+    metrics.send_of_day(lake, "predictions", key, samples)
 
 
 def note_retraining(lake: Lake, key: str) -> None:

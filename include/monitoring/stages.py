@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from include import metrics
 from include.errors import BadData, MissingData
 from include.lake import Lake, list_folder, open_parquet, put_text, read_text
 from include.monitoring.history import Figure
@@ -76,11 +77,20 @@ def record(
         rows, put_aside = _rows(lake, key, stage)
         lost = rows if failed else put_aside
         found.append(StageRun(dag_id, run_id, key, stage, failed, rows, lost))
+        _send_metrics(found[-1])
     name = hashlib.sha256(f"{dag_id} {run_id}".encode()).hexdigest()[:16]
     path = lake.partition_path(TABLE, ended.date().isoformat()) / f"{dag_id}-{name}.json"
     ending = {"key": key, "output": output, "ended_at": ended.isoformat()}
     put_text(path, json.dumps({**ending, "stages": [asdict(one) for one in found]}))
     return found
+
+
+def _send_metrics(run: StageRun) -> None:
+    about = {"dag": run.dag_id, "stage": run.stage}
+    result = "failed" if run.failed else "passed"
+    metrics.count_one("stage_runs_total", "result", result, ("failed", "passed"), **about)
+    metrics.send("stage_rows_total", run.failed_rows, result="failed", **about)
+    metrics.send("stage_rows_total", run.rows - run.failed_rows, result="passed", **about)
 
 
 def _rows(lake: Lake, key: str, stage: str) -> tuple[int, int]:

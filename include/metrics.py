@@ -1,0 +1,272 @@
+"""The one door to StatsD: every metric that the project's own code sends, in one table.
+
+A metric leaves as `ml.<name>.<value of each label>`, and `prometheus/statsd_mapping.yml` makes it
+`ml_<name>{label="value", …}`. What is monitored is in Airflow's tasks, so that sending it never
+fails one and never waits: packets are UDP, a name that is not known is dropped with a line in the
+log (and refused in tests), and a host that cannot be found in a second is not looked for again.
+
+A gauge about a day is sent only if no later day is there (`send_of_day`), so that a backfill of
+last month does not look like today. A counter that tells kinds of things apart is sent for all of
+them, with 0 for the others (`count_one`): Prometheus cannot see the rise of what was not there.
+"""
+
+import logging
+import re
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from threading import Thread
+from typing import TYPE_CHECKING, Literal
+
+from include.settings import settings
+
+if TYPE_CHECKING:
+    from statsd import StatsClient
+
+    from include.lake import Lake
+
+PREFIX = "ml"
+FIND_SECONDS = 1.0
+PACKET_BYTES = 1400
+"""So that a packet fits into one frame of Ethernet."""
+
+LONGEST_VALUE = 100
+REFUSE_UNKNOWN = False
+"""Whether a name or labels that are not in the table are an error: in tests."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of the table.
+
+    Attributes:
+        name: as it is in Prometheus, without the prefix. It ends with its unit, or with `total`.
+        kind: a counter goes up, a gauge says what is now, a timer becomes a histogram.
+        labels: in the order in which they are sent.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "timer"]
+    unit: str
+    labels: tuple[str, ...]
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A value of a metric: how much more of a counter, seconds of a timer."""
+
+    name: str
+    value: float
+    labels: dict[str, str]
+
+
+MODEL, FEATURE = ("model", "slice"), ("feature", "kind", "reference")
+COLUMN, STAGE = ("table", "column"), ("dag", "stage")
+
+TABLE = (
+    # Runs, tasks, stages
+    Metric("run_failed", "gauge", "0 or 1", ("dag",), "Whether the DAG's last run failed."),
+    Metric("task_failures_total", "counter", "tasks", ("dag", "task", "kind"),
+           "Tasks that failed after their last try, by kind of failure."),
+    Metric("stage_runs_total", "counter", "runs", (*STAGE, "result"),
+           "Runs that passed or failed a stage."),
+    Metric("stage_rows_total", "counter", "rows", (*STAGE, "result"),
+           "Rows that passed a stage, or were put aside or lost by it."),
+    Metric("pages_total", "counter", "pages", (), "Times that monitoring called a person."),
+    # Tables
+    Metric("published_rows_total", "counter", "rows", ("table",), "Rows published."),
+    Metric("last_published_timestamp_seconds", "gauge", "seconds since 1970", ("table",),
+           "When the newest day of a table was last published."),
+    # Validation and features
+    Metric("validation_rows_total", "counter", "rows", ("input", "result"),
+           "Rows that came in: valid, or quarantined."),
+    Metric("quarantined_rows_total", "counter", "rows", ("input", "reason"),
+           "Broken rules of quarantined rows; a row may break several."),
+    Metric("quarantined_share", "gauge", "ratio", ("input",),
+           "Share of an input's rows of the newest day that were quarantined."),
+    Metric("feature_rows_total", "counter", "rows", ("result",),
+           "Rows of features: usable, or rejected as they lack a required one."),
+    # Inference
+    Metric("inference_seconds", "timer", "seconds", ("model",),
+           "Time in which a model scored a chunk, its loading not counted."),
+    Metric("inference_request_seconds", "timer", "seconds", ("model",),
+           "Time of one answer of a model server, repeated requests included."),
+    Metric("scored_rows_total", "counter", "rows", ("model",), "Rows that a model scored."),
+    Metric("output_mean", "gauge", "probability", ("table",),
+           "Mean of the newest day's scores, when they are checked."),
+    Metric("output_psi", "gauge", "psi", ("table",),
+           "Stability index of the newest day's scores against the champion's holdout."),
+    # Ensemble
+    Metric("ensemble_member_available", "gauge", "0 or 1", ("member",),
+           "Whether a member answered for the newest day."),
+    Metric("ensemble_fallback_level", "gauge", "level", (),
+           "What scored the newest day: 0 ensemble, 1 champion, 2 previous, 3 base rate."),
+    Metric("ensemble_runs_total", "counter", "runs", ("fallback",),
+           "Days published by the ensemble or by what stands in for it."),
+    # Training and registry
+    Metric("training_seconds", "timer", "seconds", ("candidate",), "Time in which one was fitted."),
+    Metric("registry_events_total", "counter", "events", ("event",),
+           "Challengers refused or registered, champions promoted or rolled_back."),
+    # What monitoring found: the newest figures of its history
+    Metric("champion_version", "gauge", "number", (), "Version of the champion in the registry."),
+    Metric("state_model_age_days", "gauge", "days", (),
+           "Days since the last one that the champion was trained on."),
+    Metric("outcomes_log_loss", "gauge", "nats", MODEL, "Log-loss on the newest day with truth."),
+    Metric("outcomes_base_log_loss", "gauge", "nats", MODEL, "Log-loss of knowing the base rate."),
+    Metric("outcomes_skill", "gauge", "ratio", MODEL, "1 - log-loss / log-loss of the base rate."),
+    Metric("outcomes_roc_auc", "gauge", "ratio", MODEL, "Area under the ROC curve."),
+    Metric("outcomes_average_precision", "gauge", "ratio", MODEL, "Average precision."),
+    Metric("outcomes_brier", "gauge", "ratio", MODEL, "Brier score."),
+    Metric("outcomes_calibration_error", "gauge", "ratio", MODEL,
+           "Mean distance of probabilities from observed rates."),
+    Metric("outcomes_rate", "gauge", "ratio", MODEL, "Observed share of the label."),
+    Metric("outcomes_mean_score", "gauge", "probability", MODEL, "Mean predicted probability."),
+    Metric("outcomes_label_coverage", "gauge", "ratio", MODEL,
+           "Share of predicted rows whose truth is known."),
+    Metric("outcomes_unknown_truth_rows", "gauge", "rows", (),
+           "Rows of the truth that nobody predicted."),
+    Metric("drift_psi", "gauge", "psi", FEATURE, "Population stability index."),
+    Metric("drift_psi_by_chance", "gauge", "psi", FEATURE,
+           "Stability index that as many rows show by chance."),
+    Metric("drift_jensen_shannon", "gauge", "distance", FEATURE, "Jensen-Shannon distance."),
+    Metric("drift_kolmogorov_smirnov", "gauge", "distance", FEATURE,
+           "Kolmogorov-Smirnov distance."),
+    Metric("drift_wasserstein", "gauge", "feature's own", FEATURE, "Wasserstein distance."),
+    Metric("drift_chi_square", "gauge", "statistic", FEATURE, "Chi-square statistic."),
+    Metric("drift_null_rise", "gauge", "ratio", FEATURE, "Rise of the share of nulls."),
+    Metric("drift_outside_range", "gauge", "ratio", FEATURE,
+           "Share of values outside the range of the reference, a quarter wider on each side."),
+    Metric("profiles_null_rate", "gauge", "ratio", COLUMN, "Share of nulls."),
+    Metric("profiles_mean", "gauge", "column's own", COLUMN, "Mean."),
+    Metric("profiles_standard_deviation", "gauge", "column's own", COLUMN, "Standard deviation."),
+    Metric("profiles_least", "gauge", "column's own", COLUMN, "Least value."),
+    Metric("profiles_most", "gauge", "column's own", COLUMN, "Greatest value."),
+    Metric("profiles_p01", "gauge", "column's own", COLUMN, "Quantile .01."),
+    Metric("profiles_p50", "gauge", "column's own", COLUMN, "Median."),
+    Metric("profiles_p99", "gauge", "column's own", COLUMN, "Quantile .99."),
+    Metric("profiles_outlier_share", "gauge", "ratio", COLUMN,
+           "Share of values that are outliers by the days before."),
+    Metric("stages_failed_runs", "gauge", "ratio", STAGE,
+           "Share of a stage's runs that failed in 24 hours."),
+    Metric("stages_failed_rows", "gauge", "ratio", STAGE,
+           "Share of a stage's rows that failed in 24 hours."),
+    Metric("decision_decision", "gauge", "level", (),
+           "What monitoring decided: 0 healthy, 1 watch, 2 retrain, 3 page."),
+    Metric("decision_rule", "gauge", "level", ("rule",), "What each of its rules says, likewise."),
+)  # fmt: skip
+METRICS = {metric.name: metric for metric in TABLE}
+
+
+class UnknownMetric(ValueError):
+    """A name or labels that are not in the table."""
+
+
+def send(name: str, value: float = 1, **labels: str) -> None:
+    """Send one value.
+
+    Args:
+        name: of a metric in the table.
+        value: what to add to a counter, seconds of a timer, or what a gauge is now.
+        labels: all that the metric has.
+    """
+    send_all([Sample(name, value, labels)])
+
+
+@contextmanager
+def timed(name: str, **labels: str) -> Iterator[None]:
+    """Send the seconds that a block takes, unless it fails."""
+    began = time.perf_counter()
+    yield
+    send(name, time.perf_counter() - began, **labels)
+
+
+def count_one(name: str, label: str, value: str, among: Iterable[str], **labels: str) -> None:
+    """Count one thing of a kind.
+
+    Args:
+        name: of a counter.
+        label: that says the kind.
+        value: the kind.
+        among: all kinds that there are.
+        labels: all that the metric has beside it.
+    """
+    kinds = {**dict.fromkeys(among, 0), value: 1}
+    send_all(Sample(name, count, {**labels, label: kind}) for kind, count in kinds.items())
+
+
+def send_of_day(lake: "Lake", table: str, key: str, samples: Iterable[Sample]) -> None:
+    """Send gauges about a day, unless a later day of the table is published."""
+    if _client() is None and not REFUSE_UNKNOWN:
+        return
+    try:
+        newest = lake.is_newest(table, key)
+    except Exception as error:  # the task has done its work
+        log.warning("Metrics of %s of %s are not sent: %s", table, key, error)
+        return
+    if newest:
+        send_all(samples)
+
+
+def send_all(samples: Iterable[Sample]) -> None:
+    """Send values, as many in a packet as fit."""
+    known = [(METRICS[sample.name], sample) for sample in samples if _is_known(sample)]
+    client = _client()
+    if client is None or not known:
+        return
+    with client.pipeline() as packets:
+        for metric, sample in known:
+            values = [_clean(sample.labels[label]) for label in metric.labels]
+            name = ".".join([metric.name, *values])
+            if metric.kind == "counter":
+                packets.incr(name, sample.value)
+            elif metric.kind == "timer":
+                packets.timing(name, 1000 * sample.value)
+            else:
+                packets.gauge(name, sample.value)
+
+
+def _is_known(sample: Sample) -> bool:
+    metric = METRICS.get(sample.name)
+    if metric is not None and sorted(metric.labels) == sorted(sample.labels):
+        return True
+    said = f"There is no metric {sample.name} with the labels {sorted(sample.labels)}"
+    if REFUSE_UNKNOWN:
+        raise UnknownMetric(f"{said}: see TABLE in include/metrics.py")
+    log.warning("%s: it is not sent", said)
+    return False
+
+
+def _clean(value: str) -> str:
+    """A label's value as part of a StatsD name; dots would part it, and it must be ASCII."""
+    return re.sub(r"[^A-Za-z0-9_=-]+", "_", value)[:LONGEST_VALUE] or "none"
+
+
+@lru_cache
+def _client() -> "StatsClient | None":
+    """The client of this process; None if nobody listens, or the host is not found."""
+    host, port = settings().statsd_host, settings().statsd_port
+    if not host:
+        return None
+    from statsd import StatsClient
+
+    found: list[str] = []
+
+    def find() -> None:
+        with suppress(OSError):
+            found.append(socket.getaddrinfo(host, port, socket.AF_INET)[0][4][0])  # type: ignore[arg-type]
+
+    search = Thread(target=find, daemon=True)  # a name server that is silent takes half a minute
+    search.start()
+    search.join(FIND_SECONDS)
+    if not found:
+        log.warning("StatsD's host %s was not found: this process sends no metrics", host)
+        return None
+    client = StatsClient(found[0], port, PREFIX, PACKET_BYTES)
+    client._sock.setblocking(False)  # a full buffer loses a packet, and keeps no task waiting
+    return client
