@@ -1,4 +1,4 @@
-"""Imports what the tasks need once, in the process that tasks are forked from.
+"""Imports what the tasks need once, where they are forked; and has a Celery worker say it lives.
 
 Every task is a new process. Without this each one imports pandas, scikit-learn, MLflow … for
 itself: seconds of CPU before its first line runs. A forked process finds them in memory instead.
@@ -67,6 +67,16 @@ def preload_for_parses() -> None:
         _try_import(module)
 
 
+def show_heartbeats() -> None:
+    """Count a Celery worker's heartbeats in Airflow's metrics, as other components' are."""
+    from airflow.sdk.observability import stats
+    from airflow.sdk.observability.metrics import stats_utils
+    from celery.signals import heartbeat_sent
+
+    stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)
+    heartbeat_sent.connect(lambda **_: stats.incr("worker_heartbeat"), weak=False)
+
+
 def _try_import(module: str) -> None:
     try:
         importlib.import_module(module)
@@ -86,5 +96,7 @@ def _move_airflow_back() -> None:
 
 if forks_tasks(sys.argv[1:], conf.get("core", "executor"), sys.platform):
     preload_for_tasks()
+    if sys.argv[1] == "celery":
+        show_heartbeats()
 elif sys.argv[1:2] == ["dag-processor"]:
     preload_for_parses()

@@ -19,15 +19,25 @@ class EmbeddedError(Exception):
 
 @dataclass
 class Airflow:
-    """A running Airflow, driven over its REST API; dictionaries are as that API answers them."""
+    """A running Airflow, driven over its REST API; dictionaries are as that API answers them.
+
+    Attributes:
+        data: folder of an embedded one.
+        login: user and password, where not everyone is admin.
+    """
 
     url: str
     data: Path
+    login: tuple[str, str] | None = None
     _http: httpx.Client = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        # Tokens are not needed where everyone is admin; a proxy in the environment is not wanted.
+        # A proxy in the environment is not wanted.
         self._http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        if self.login is not None:
+            user = dict(zip(("username", "password"), self.login, strict=True))
+            token = self._http.post("/auth/token", json=user).raise_for_status().json()
+            self._http.headers["Authorization"] = f"Bearer {token['access_token']}"
 
     def request(self, method: str, path: str, **kwargs: Any) -> Any:
         """Call `/api/v2<path>` and return its JSON; an error answer is one clear line."""

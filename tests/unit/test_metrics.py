@@ -1,0 +1,225 @@
+"""What leaves for StatsD, as a UDP server receives it; and that table, code and files agree."""
+
+import ast
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include import metrics
+from include.lake import Lake
+from include.metrics import METRICS, Sample
+from local import reference
+
+REPO = Path(__file__).resolve().parents[2]
+SENDERS = {"send": 0, "timed": 0, "count_one": 0, "Sample": 0}
+
+
+class Server:
+    """A StatsD server that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.settimeout(2)
+        self.port = self.socket.getsockname()[1]
+
+    def packets(self) -> list[str]:
+        """Everything that was sent until now."""
+        metrics.send("pages_total", 77)
+        found = []
+        while not (packet := self.socket.recv(65536).decode()).endswith("ml.pages_total:77|c"):
+            found.append(packet)
+        return found
+
+    def lines(self) -> list[str]:
+        return [line for packet in self.packets() for line in packet.split("\n")]
+
+
+@pytest.fixture
+def server(configure: Callable[..., None]) -> Iterator[Server]:
+    server = Server()
+    configure(statsd_host="127.0.0.1", statsd_port=server.port)
+    metrics._client.cache_clear()
+    yield server
+    server.socket.close()
+    metrics._client.cache_clear()
+
+
+@pytest.fixture
+def nobody(configure: Callable[..., None]) -> Iterator[None]:
+    configure(statsd_host="no-such-host.invalid")
+    metrics._client.cache_clear()
+    yield
+    metrics._client.cache_clear()
+
+
+def test_each_kind_arrives_with_its_labels_in_the_order_of_the_table(server: Server) -> None:
+    metrics.send("task_failures_total", kind="bug", task="score", dag="batch_inference")
+    metrics.send("quarantined_share", 0.25, input="flights")
+    metrics.send("inference_seconds", 1.5, model="late")
+    assert server.lines() == [
+        "ml.task_failures_total.batch_inference.score.bug:1|c",
+        "ml.quarantined_share.flights:0.25|g",
+        "ml.inference_seconds.late:1500.000000|ms",
+    ]
+
+
+def test_a_negative_gauge_is_no_decrement(server: Server) -> None:
+    metrics.send("outcomes_skill", -0.02, model="champion", slice="all")
+    assert server.packets() == [
+        "ml.outcomes_skill.champion.all:0|g\nml.outcomes_skill.champion.all:-0.02|g"
+    ]
+
+
+def test_many_values_share_packets_that_fit_into_a_frame(server: Server) -> None:
+    samples = [Sample("quarantined_share", n, {"input": f"input_{n}"}) for n in range(200)]
+    metrics.send_all(samples)
+    packets = server.packets()
+    assert sum(packet.count("\n") + 1 for packet in packets) == 200
+    assert len(packets) < 10
+    assert max(map(len, packets)) <= metrics.PACKET_BYTES
+
+
+def test_what_statsd_does_not_allow_in_a_name_becomes_an_underscore(server: Server) -> None:
+    metrics.send("quarantined_rows_total", 3, input="flights", reason="distance: in_range(0, 9.5)")
+    metrics.send("quarantined_rows_total", 1, input="flights", reason="")
+    assert server.lines() == [
+        "ml.quarantined_rows_total.flights.distance_in_range_0_9_5_:3|c",
+        "ml.quarantined_rows_total.flights.none:1|c",
+    ]
+
+
+@given(st.text())
+def test_any_value_of_a_label_is_one_part_of_a_name(value: str) -> None:
+    part = metrics._clean(value)
+    assert part.isascii()
+    assert 0 < len(part) <= metrics.LONGEST_VALUE
+    assert not set(part) & set(".:|@#,;\n ")
+
+
+def test_of_a_kind_the_others_are_counted_with_nothing(server: Server) -> None:
+    metrics.count_one("ensemble_runs_total", "fallback", "champion", ["ensemble", "champion"])
+    assert server.lines() == [
+        "ml.ensemble_runs_total.ensemble:0|c",
+        "ml.ensemble_runs_total.champion:1|c",
+    ]
+
+
+def test_a_block_that_fails_has_no_time(server: Server) -> None:
+    with pytest.raises(OSError, match="down"), metrics.timed("inference_seconds", model="late"):
+        raise OSError("down")
+    assert server.lines() == []
+
+
+def test_a_day_before_the_newest_moves_no_gauge(server: Server, lake: Lake) -> None:
+    about = {"input": "flights"}
+    newest = next(lake.published_keys("validated"))
+    metrics.send_of_day(lake, "validated", "2013-02-02", [Sample("quarantined_share", 1, about)])
+    metrics.send_of_day(lake, "validated", newest, [Sample("quarantined_share", 0.5, about)])
+    metrics.send_of_day(lake, "validated", "2013-03-09", [Sample("quarantined_share", 0, about)])
+    assert server.lines() == [
+        "ml.quarantined_share.flights:0.5|g",
+        "ml.quarantined_share.flights:0|g",
+    ]
+
+
+def test_a_lake_that_is_down_fails_no_task_for_its_metrics(
+    server: Server, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(table: str) -> Iterator[str]:
+        raise OSError("the lake is gone")
+
+    monkeypatch.setattr(lake, "published_keys", down)
+    sample = Sample("quarantined_share", 1, {"input": "flights"})
+    metrics.send_of_day(lake, "validated", "2013-02-02", [sample])
+    assert server.lines() == []
+
+
+def test_a_bad_name_is_refused_in_tests_and_only_logged_in_production(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(metrics.UnknownMetric, match="no metric pages with"):
+        metrics.send("pages")
+    with pytest.raises(metrics.UnknownMetric, match=r"inference_seconds with the labels \['who'\]"):
+        metrics.send("inference_seconds", 1, who="late")
+    monkeypatch.setattr(metrics, "REFUSE_UNKNOWN", False)
+    metrics.send("pages")
+    assert server.lines() == []
+    assert "There is no metric pages" in caplog.text
+
+
+def test_a_host_that_is_not_found_is_said_once(
+    nobody: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        metrics.send("pages_total")
+        metrics.send("pages_total")
+    assert caplog.text.count("no-such-host.invalid was not found") == 1
+
+
+def test_a_name_server_that_is_silent_keeps_no_task_waiting(
+    nobody: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up = threading.Event()
+
+    def ask(*_: object) -> None:
+        given_up.wait(60)
+        raise OSError("no name server answers")
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    metrics.send("pages_total")  # comes back
+    assert not given_up.is_set()
+    given_up.set()
+
+
+def test_nothing_is_sent_and_nothing_fails_where_nobody_listens(server: Server) -> None:
+    server.socket.close()
+    for _ in range(3):  # the second one meets the "port unreachable" of the first
+        metrics.send("pages_total")
+
+
+def calls() -> Iterator[tuple[str, str, set[str] | None]]:
+    """Every place that sends: where, the metric's name, and its labels where they are literal."""
+    for path in [*REPO.glob("include/**/*.py"), *REPO.glob("dags/*.py"), *REPO.glob("config/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not node.args:
+                continue
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            first = node.args[0]
+            if name not in SENDERS or not isinstance(first, ast.Constant):
+                continue
+            labels = {keyword.arg for keyword in node.keywords}
+            whole = name in ("send", "timed") and None not in labels
+            yield f"{path.name}:{node.lineno}", first.value, labels if whole else None
+
+
+def test_every_place_that_sends_names_a_metric_of_the_table_and_its_labels() -> None:
+    found = list(calls())
+    assert len(found) > 20
+    for where, name, labels in found:
+        assert name in METRICS, where
+        assert labels is None or labels == set(METRICS[name].labels), where
+
+
+def test_every_metric_of_the_table_is_sent_somewhere() -> None:
+    figures = ("outcomes_", "drift_", "profiles_", "stages_", "decision_", "state_")
+    sent = {name for _, name, _ in calls()}
+    assert {name for name in METRICS if not name.startswith(figures)} == sent
+
+
+def test_a_name_ends_with_its_unit_or_says_that_it_counts() -> None:
+    for metric in METRICS.values():
+        assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
+        assert metric.name.endswith("_seconds") or metric.kind != "timer", metric.name
+        assert metric.meaning.endswith("."), metric.name
+
+
+def test_the_reference_and_the_mapping_are_what_the_table_says() -> None:
+    assert reference.DOCS.read_text() == reference.docs(), "run `make reference`"
+    assert reference.MAPPING.read_text() == reference.mapping(), "run `make reference`"
