@@ -46,8 +46,59 @@ seed: $(READY) ## Land and validate history (FROM=2013-01-01 TO=2013-02-28)
 rollback: $(READY) ## Put the champion's predecessor back (REASON="why")
 	@$(PY) -m local.rollback --reason "$$REASON"
 
+##@ Run the stack
+.PHONY: up down logs ps stack-seed has-compose
+
+COMPOSE = docker compose
+FIRST = $(or $(FROM),2013-01-01)
+LAST = $(or $(TO),2013-02-28)
+
+up: has-compose .env settings.env ## Build and start Airflow on Celery with all around it (needs Docker)
+	@GIT_COMMIT=$$(git describe --always --abbrev=40 --exclude='*' --dirty=+ 2>/dev/null) \
+	  $(COMPOSE) build
+	@$(COMPOSE) up --detach --wait --remove-orphans $(UP_FLAGS) || { \
+	  echo "Not all of it works: 'make ps' says what does not, 'make logs SERVICE=…' why" >&2; exit 1; }
+	@echo; for each in Airflow:airflow-apiserver:8080 Grafana:grafana:3000 MLflow:mlflow:5000 \
+	    Prometheus:prometheus:9090 Alertmanager:alertmanager:9093; do \
+	  IFS=:; set -- $$each; unset IFS; \
+	  if address=$$($(COMPOSE) port $$2 $$3 2>/dev/null); then \
+	    printf '  %-13s http://%s\n' "$$1" "$$address"; fi; done
+	@echo; echo "Airflow's and Grafana's user is admin; the passwords are in .env"
+	@if ! grep -q '^ALERT_WEBHOOK_URL=.' .env; then \
+	  echo "Alerts reach nobody: ALERT_WEBHOOK_URL in .env is empty"; fi
+
+down: has-compose .env settings.env ## Stop the stack; its data stay
+	@$(COMPOSE) down --remove-orphans
+
+logs: has-compose .env settings.env ## Follow the stack's logs (SERVICE=airflow-worker)
+	@$(COMPOSE) logs --follow --tail 100 $(SERVICE)
+
+ps: has-compose .env settings.env ## Show what runs in the stack, and how well
+	@$(COMPOSE) ps --all
+
+stack-seed: has-compose .env settings.env ## Give the stack history and its first champion (FROM=2013-01-01 TO=2013-02-28)
+	@$(COMPOSE) exec airflow-worker python -m local.seed --from $(FIRST) --to $(LAST)
+	@$(COMPOSE) exec airflow-worker airflow dags unpause --yes --treat-dag-id-as-regex . >/dev/null
+	@$(COMPOSE) exec airflow-worker airflow dags trigger model_retraining \
+	  --conf '{"reason": "first champion", "start": "$(FIRST)", "end": "$(LAST)"}' >/dev/null
+	@echo "The first champion is being trained: see model_retraining in Airflow"
+
+has-compose:
+	@docker compose version --short 2>/dev/null | sed 's/^v//' \
+	  | awk -F. '{ found = 1; old = $$1 < 2 || $$1 == 2 && $$2 < 23 } END { exit !found || old }' || { \
+	  echo "The stack needs Docker with its Compose plugin, 2.23 or newer" >&2; exit 1; }
+	@docker info >/dev/null 2>&1 || { echo "Docker does not answer: is it running, and are you allowed to use it?" >&2; exit 1; }
+
+# Made once and then yours; every machine has secrets of its own.
+.env settings.env:
+	@umask 077; while IFS= read -r line; do case "$$line" in \
+	  *=SECRET) line=$${line%SECRET}$$(od -An -N 32 -tx1 /dev/urandom | tr -d ' \n') ;; \
+	  *=FERNET_KEY) line=$${line%FERNET_KEY}$$(head -c 32 /dev/urandom | base64 | tr '+/' '-_') ;; \
+	  esac; printf '%s\n' "$$line"; done <$@.example >$@
+	@echo "Made $@"
+
 ##@ Check it
-.PHONY: test test-unit test-dags test-e2e test-exhaustive lint format bench replay
+.PHONY: test test-unit test-dags test-e2e test-exhaustive test-stack lint format bench replay
 
 test: $(READY) ## Pass all tests but the exhaustive ones: unit, dags and e2e
 	@$(PY) -m pytest -n 2 -m "not exhaustive" tests/unit tests/dags
@@ -64,6 +115,9 @@ test-dags: $(READY) ## Test that the DAGs parse, their structure and their rules
 
 test-e2e: $(READY) ## Test the DAGs on a real Airflow
 	@$(PY) -m pytest tests/e2e
+
+test-stack: $(READY) ## Test the whole stack in containers, on real runs, with killed and restarted parts
+	@UP_FLAGS="$(UP_FLAGS)" $(PY) -m pytest -rs tests/integration
 
 lint: $(READY) ## Check style and types
 	@$(PY) -m ruff check .

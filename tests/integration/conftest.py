@@ -1,0 +1,228 @@
+"""The whole stack, started from a copy of the project as `make up` does, for all tests together."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from local.client import Airflow, poll
+from tests.e2e.conftest import free_port
+
+REPO = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+
+PROJECT = [
+    "Makefile", "Dockerfile", "docker-compose.yaml", ".dockerignore", ".env.example",
+    "settings.env.example", "requirements.txt", "requirements.lock", "config", "dags", "grafana",
+    "include", "local", "plugins", "prometheus", "serving",
+]  # fmt: skip
+"""What a person needs of the project to start the stack."""
+
+NAME = "ml-pipelines-test"
+PORTS = ("AIRFLOW", "GRAFANA", "PROMETHEUS", "ALERTMANAGER", "MLFLOW", "MODEL_SERVER")
+ENVIRONMENT = {
+    "COMPOSE_PROJECT_NAME": NAME,
+    "ALERT_WEBHOOK_URL": "http://receiver:8000/",
+    "NETWORK": "10.213.58",  # beside a stack that the person may have running
+}
+SETTINGS = {
+    "ML_TRAIN_START": "2013-01-01",
+    "ML_HOLDOUT_DAYS": "5",
+    "ML_CHUNK_ROWS": "250",
+    "ML_RETRY_BASE_SECONDS": "2",
+    "ML_RETRY_MAX_SECONDS": "5",
+    "ML_MONITORING_ACTS": "false",
+}
+
+FIRST_DAY, LAST_DAY = "2013-01-01", "2013-01-21"
+"""The history that the champion is trained on."""
+
+DAYS = ["2013-01-22", "2013-01-23", "2013-01-24"]
+"""Days that have gone through every pipeline before the first test."""
+
+YESTERDAY = (datetime.now(UTC).date() - timedelta(days=1)).isoformat()
+"""What the schedule runs by itself, once a DAG is on: a broken file is waiting for it."""
+
+
+def why_not() -> str:
+    """Why the stack cannot run here; empty if it can."""
+    if shutil.which("docker") is None:
+        return "there is no docker here"
+    for command in (["docker", "info"], ["docker", "compose", "version"]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return f"`{' '.join(command)}` says: {done.stderr.strip()[:200]}"
+    return ""
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with secrets of its own."""
+    if reason := why_not():
+        pytest.skip(f"the stack needs Docker with its Compose plugin: {reason}")
+    folder = tmp_path_factory.mktemp("project")
+    for name in PROJECT:
+        source = REPO / name
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, folder / name, ignore=ignored)
+        else:
+            shutil.copy(source, folder / name)
+    folder.chmod(0o755)
+    subprocess.run(["make", ".env", "settings.env"], cwd=folder, check=True)
+    # Not 0: Docker would choose anew when a container is restarted.
+    ports = {f"{name}_PORT": str(free_port()) for name in PORTS}
+    for file, values in ((".env", ENVIRONMENT | ports), ("settings.env", SETTINGS)):
+        with (folder / file).open("a") as lines:
+            lines.writelines(f"{name}={value}\n" for name, value in values.items())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def docker_compose_project_name() -> str:
+    return NAME
+
+
+@pytest.fixture(scope="session")
+def docker_compose_file(project: Path) -> list[str]:
+    return [str(project / "docker-compose.yaml"), str(HERE / "docker-compose.yaml")]
+
+
+@pytest.fixture(scope="session")
+def docker_setup() -> list[str]:
+    """As `make up` does it; what an earlier session may have left goes first."""
+    flags = os.environ.get("UP_FLAGS", "")
+    return ["down --volumes --remove-orphans", "build", f"up --detach --wait {flags}"]
+
+
+@dataclass
+class Stack:
+    """The running stack."""
+
+    folder: Path
+    services: Any
+    airflow: Airflow
+
+    def compose(self, *command: str, given: str | None = None) -> str:
+        """Run a command of Docker Compose and return what it prints."""
+        files = [str(self.folder / "docker-compose.yaml"), str(HERE / "docker-compose.yaml")]
+        done = subprocess.run(
+            ["docker", "compose", *(part for file in files for part in ("-f", file)), *command],
+            cwd=self.folder, input=given, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"docker compose {' '.join(command)}: {done.stderr}"
+        return done.stdout
+
+    def python(self, script: str, *arguments: str) -> Any:
+        """Run one of the scripts beside this file where the lake is; returns the JSON it prints."""
+        text = (HERE / script).read_text()
+        service = ["exec", "-T", "airflow-scheduler", "python", "-", *arguments]
+        return json.loads(self.compose(*service, given=text).splitlines()[-1])
+
+    def address(self, service: str, port: int) -> str:
+        """Where a service's port is on this machine."""
+        return f"http://{self.compose('port', service, str(port)).strip()}"
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """What Prometheus says now: `metric` (its labels) and `value` of each series."""
+        url = f"{self.address('prometheus', 9090)}/api/v1/query"
+        answer = httpx.post(url, data={"query": expression}, trust_env=False, timeout=30).json()
+        assert answer["status"] == "success", f"{expression}: {answer}"
+        found: list[dict[str, Any]] = answer["data"]["result"]
+        return found
+
+    def value(self, expression: str) -> float:
+        """The one number that Prometheus says now; NaN if there is none."""
+        found = self.query(expression)
+        return float(found[0]["value"][1]) if found else float("nan")
+
+    def run_day(self, key: str) -> None:
+        """Send a day through validation, inference and ensemble, and wait for its end."""
+        self.start_day(key)
+        self.end_day(key)
+
+    def start_day(self, key: str) -> str:
+        """Begin the validation of a day. Returns its run."""
+        return self.airflow.trigger("data_validation", partition_key=key)
+
+    def end_day(self, key: str) -> None:
+        """Wait until a day is scored by champion and ensemble."""
+        for dag_id in ("data_validation", "batch_inference", "ensemble_inference"):
+            run = self.patiently(lambda dag=dag_id: self.airflow.wait_partition(dag, key, 600))
+            assert run["state"] == "success", f"{dag_id} of {key}: {self.failures(dag_id, run)}"
+
+    def patiently(self, ask: Callable[[], Any]) -> Any:
+        """Ask again while Airflow's API is away, as its database is being restarted."""
+
+        def answered() -> list[Any] | None:
+            try:
+                return [ask()]
+            except Exception as error:
+                if "still runs" in str(error) or "no finished run" in str(error):
+                    raise
+                return None
+
+        return poll(answered, 120, every=2)[0]
+
+    def failures(self, dag_id: str, run: dict[str, Any]) -> dict[str, str]:
+        """The last lines of what failed in a run, by task."""
+        tasks = self.airflow.task_instances(dag_id, run["dag_run_id"])
+        return {
+            task["task_id"]: self.airflow.log(
+                dag_id, run["dag_run_id"], task["task_id"], task["try_number"], task["map_index"]
+            )[-2000:]
+            for task in tasks
+            if task["state"] == "failed"
+        }
+
+
+@pytest.fixture(scope="session")
+def running(project: Path, docker_services: Any) -> Iterator[Stack]:
+    """The stack as `make up` leaves it, with nothing in it."""
+    lines = (project / ".env").read_text().splitlines()
+    secrets = dict(line.split("=", 1) for line in lines if "=" in line and line[0] != "#")
+    stack = Stack(project, docker_services, Airflow("", Path()))
+    url = stack.address("airflow-apiserver", 8080)
+    stack.airflow = Airflow(url, Path(), ("admin", secrets["AIRFLOW_PASSWORD"]))
+    yield stack
+    (HERE.parents[1] / "data").mkdir(exist_ok=True)
+    logs = subprocess.run(
+        ["docker", "compose", "-p", NAME, "logs", "--no-color"], capture_output=True, check=False
+    )
+    (HERE.parents[1] / "data" / "test-stack.log").write_bytes(logs.stdout)
+
+
+@pytest.fixture(scope="session")
+def stack(running: Stack) -> Stack:
+    """The stack with a champion, on which yesterday's broken file has been met."""
+    running.python("seed.py", FIRST_DAY, LAST_DAY, YESTERDAY)
+    for dag in running.airflow.dags():
+        running.airflow.unpause(dag["dag_id"])
+    window = {"start": FIRST_DAY, "end": LAST_DAY}
+    run_id = running.airflow.trigger("model_retraining", {"reason": "integration tests", **window})
+    run = {"dag_run_id": run_id}
+    state = running.airflow.wait("model_retraining", run_id, 600)
+    assert state == "success", running.failures("model_retraining", run)
+    assert running.airflow.wait_partition("data_validation", YESTERDAY)["state"] == "failed"
+    return running
+
+
+@pytest.fixture(scope="session")
+def days(stack: Stack) -> list[str]:
+    """Days that have gone through every pipeline, the monitor included."""
+    for key in DAYS:
+        stack.start_day(key)
+    for key in DAYS:
+        stack.end_day(key)
+    for key in DAYS:
+        run_id = stack.airflow.trigger("model_monitoring", partition_key=key)
+        assert stack.airflow.wait("model_monitoring", run_id) == "success"
+    return DAYS

@@ -1,0 +1,71 @@
+"""Print what the lake of the stack says, as JSON: of all days, or of one."""
+
+import json
+import sys
+
+from include import ensemble, metrics, registry
+from include.lake import default_lake, list_folder, parse_key
+from include.monitoring import history
+from include.usecase.schema import KEY
+
+lake = default_lake()
+
+
+def counts() -> dict:
+    """What the counters should have come to, if each day went through once."""
+    rows, validated, chunks = {}, {}, {}
+    for table in ("validated", "actuals", "features", "predictions", ensemble.TABLE, "outcomes"):
+        rows[table] = 0
+        for key in lake.published_keys(table):
+            manifest = lake.manifest(table, key)
+            rows[table] += max(part.rows for part in manifest.parts.values())
+            for check in manifest.metadata.get("report", {}).get("inputs", []):
+                found = validated.setdefault(check["input"], {"valid": 0, "quarantined": 0})
+                found["valid"] += check["valid"]
+                found["quarantined"] += check["quarantined"]
+    for key in lake.published_keys("predictions"):
+        for folder in list_folder(lake.partition_path("scores", key)):
+            model = folder.name.split("-", 1)[1].rsplit("-", 2)[0]
+            chunks[model] = chunks.get(model, 0) + len(list_folder(folder))
+    champion = registry.find_champion()
+    return {
+        "published": rows,
+        "validated": validated,
+        "chunks": chunks,
+        "champion": champion.version,
+        "model": champion.name,
+    }
+
+
+def figures(key: str) -> list[dict]:
+    """The figures of a day, and of the newest day with outcomes, that are metrics."""
+    rows = history.read(lake, key, 14).sort("recorded_at")
+    judged = history.newest(rows.filter(rows["pipeline"] == "outcomes"))
+    found = {}
+    for row in rows.iter_rows(named=True):
+        metric = metrics.METRICS.get(f"{row['pipeline']}_{row['metric']}")
+        day = judged if row["pipeline"] == "outcomes" else parse_key(key)
+        if metric is not None and row["time"] == day:
+            labels = json.loads(row["labels"])
+            about = {name: metrics._clean(labels[name]) for name in metric.labels}
+            found[metric.name, *about.values()] = {
+                "name": metric.name, "labels": about, "value": row["value"]
+            }  # fmt: skip
+    return list(found.values())
+
+
+def day(key: str) -> dict:
+    """How many rows of a day came in and went out, and what of them is there twice."""
+    validated = lake.current("validated", key).read("flights")
+    rejected = lake.current("features", key).read("rejected")
+    found = {"validated": len(validated), "rejected": len(rejected)}
+    for table in ("predictions", ensemble.TABLE):
+        scored = lake.current(table, key).read("predictions")
+        found[table] = len(scored)
+        found[f"{table} twice"] = int(scored.select(KEY).is_duplicated().sum())
+    facts = lake.manifest(ensemble.TABLE, key).metadata
+    return found | {"fallback": facts["fallback"], "absent": facts["absent"]}
+
+
+what, *keys = sys.argv[1:]
+print(json.dumps({"counts": counts, "figures": figures, "day": day}[what](*keys)))

@@ -1,0 +1,225 @@
+"""Real days through the running stack: numbers, alerts, killed workers, restarted servers."""
+
+import json
+import subprocess
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from local.client import poll
+from tests.integration.conftest import DAYS, YESTERDAY, Stack
+from tests.integration.panels import panel_queries
+
+SCRAPE_SECONDS = 20
+
+
+def posted_alerts(stack: Stack) -> list[dict[str, Any]]:
+    """Every alert that has reached the receiver, oldest first."""
+    lines = stack.compose("logs", "--no-log-prefix", "--no-color", "receiver").splitlines()
+    return [alert for line in lines if line.startswith("{") for alert in json.loads(line)["alerts"]]
+
+
+def assert_complete(stack: Stack, key: str) -> None:
+    """Nothing of a day is lost, and nothing is there twice."""
+    day = stack.python("facts.py", "day", key)
+    for table in ("predictions", "ensemble_predictions"):
+        assert day[table] == day["validated"] - day["rejected"] > 0
+        assert day[f"{table} twice"] == 0
+
+
+def tries(stack: Stack, dag_id: str, key: str) -> dict[str, int]:
+    """How often each task of a day's run was tried, at most."""
+    [run] = stack.airflow.runs(dag_id, partition_key_pattern=key)
+    found: dict[str, int] = {}
+    for task in stack.airflow.task_instances(dag_id, run["dag_run_id"]):
+        found[task["task_id"]] = max(found.get(task["task_id"], 0), task["try_number"])
+    return found
+
+
+def test_make_up_says_where_everything_is(running: Stack) -> None:
+    done = subprocess.run(
+        ["make", "up"], cwd=running.folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for service, port in (("airflow-apiserver", 8080), ("prometheus", 9090), ("mlflow", 5000)):
+        assert running.address(service, port) in done.stdout
+
+
+def test_every_port_is_open_to_this_machine_only(running: Stack) -> None:
+    listed = running.compose("ps", "--format", "{{.Ports}}")
+    published = [part for line in listed.split() for part in line.split(",") if "->" in part]
+    assert len(published) >= 5
+    assert [part for part in published if not part.startswith("127.0.0.1:")] == []
+
+
+def test_no_container_runs_as_root(running: Stack) -> None:
+    for service in running.compose("ps", "--services").split():
+        assert running.compose("exec", "-T", service, "id", "-u").strip() != "0", service
+
+
+def test_no_dag_fails_to_import_and_every_member_has_its_pool(running: Stack) -> None:
+    from include.usecase.members import MEMBERS
+
+    assert running.airflow.import_errors() == []
+    pools = {pool["name"] for pool in running.airflow.request("GET", "/pools")["pools"]}
+    assert {member.pool for member in MEMBERS} <= pools
+
+
+def test_without_a_login_airflow_says_nothing(running: Stack) -> None:
+    url = running.address("airflow-apiserver", 8080)
+    assert httpx.get(f"{url}/api/v2/dags", trust_env=False).status_code == 401
+
+
+def test_a_failed_validation_pages_and_a_good_one_takes_it_back(
+    stack: Stack, days: list[str]
+) -> None:
+    def told(status: str) -> dict[str, Any] | None:
+        wanted = {"alertname": "ValidationFailing", "status": status}
+        found = (
+            alert
+            for alert in posted_alerts(stack)
+            if {**alert["labels"], "status": alert["status"]}.items() >= wanted.items()
+        )
+        return next(found, None)
+
+    fired = poll(lambda: told("firing"), 300, every=2)
+    assert fired["labels"]["severity"] == "page"
+    assert fired["annotations"]["runbook_url"].endswith("#validationfailing")
+    assert fired["annotations"]["dashboard"].startswith("http://")
+    poll(lambda: told("resolved"), 600, every=2)
+
+
+def test_counters_come_to_what_the_lake_holds(stack: Stack, days: list[str]) -> None:
+    time.sleep(SCRAPE_SECONDS)
+    found = stack.python("facts.py", "counts")
+    for table, rows in found["published"].items():
+        assert stack.value(f'ml_published_rows_total{{table="{table}"}}') == rows > 0, table
+    for name, results in found["validated"].items():
+        for result, rows in results.items():
+            labels = f'{{input="{name}",result="{result}"}}'
+            assert stack.value(f"ml_validation_rows_total{labels}") == rows, labels
+    for model, chunks in found["chunks"].items():
+        assert stack.value(f'ml_inference_seconds_count{{model="{model}"}}') == chunks > 0, model
+    scored = found["published"]["predictions"]
+    assert stack.value(f'ml_scored_rows_total{{model="{found["model"]}"}}') == scored
+    for dag_id in ("batch_inference", "ensemble_inference"):
+        passed = f'ml_stage_runs_total{{dag="{dag_id}",stage="infer",result="passed"}}'
+        assert stack.value(passed) == len(days)
+    assert stack.value('ml_ensemble_runs_total{fallback="ensemble"}') == len(days)
+    assert stack.value("ml_champion_version") == int(found["champion"])
+
+
+def test_gauges_are_the_figures_of_the_history(stack: Stack, days: list[str]) -> None:
+    figures = stack.python("facts.py", "figures", days[-1])
+    assert len(figures) > 200
+    said = {
+        (name, frozenset(series["metric"].items())): float(series["value"][1])
+        for name in {figure["name"] for figure in figures}
+        for series in stack.query(f"ml_{name}")
+    }
+    server = {"instance": "statsd-exporter:9102", "job": "statsd-exporter"}
+    for figure in figures:
+        labels = {"__name__": f"ml_{figure['name']}", **figure["labels"], **server}
+        value = said[figure["name"], frozenset(labels.items())]
+        assert str(value) == str(figure["value"]), figure  # NaN too
+
+
+def test_airflows_own_metrics_come_once_and_with_labels(stack: Stack, days: list[str]) -> None:
+    finished = 'airflow_ti_finish_total{dag_id="batch_inference",task_id="publish",state="success"}'
+    assert stack.value(finished) == len(days)
+    assert stack.query('{__name__=~"airflow_.*batch_inference.*"}') == []
+    assert stack.value("sum(statsd_exporter_events_conflict_total) or vector(0)") == 0
+    assert stack.value("sum(statsd_exporter_events_error_total) or vector(0)") == 0
+
+
+@pytest.mark.parametrize("component", ["scheduler", "dag_processor", "triggerer", "worker"])
+def test_every_component_beats(stack: Stack, days: list[str], component: str) -> None:
+    assert stack.value(f"sum(rate(airflow_{component}_heartbeat_total[2m]))") > 0
+
+
+def test_every_query_of_every_board_returns_data(stack: Stack, days: list[str]) -> None:
+    empty = [
+        f"{board}, {panel}: {expression}"
+        for board, panel, expression in panel_queries()
+        if not stack.query(expression)
+    ]
+    assert empty == []
+
+
+def test_every_metric_that_an_alert_looks_at_is_there(stack: Stack, days: list[str]) -> None:
+    """A rule whose expression names what nobody sends would be quiet for ever."""
+    rules = httpx.get(f"{stack.address('prometheus', 9090)}/api/v1/rules", trust_env=False).json()
+    alerts = [rule for group in rules["data"]["groups"] for rule in group["rules"]]
+    assert len(alerts) > 12
+    assert [rule["name"] for rule in alerts if rule["health"] != "ok"] == []
+
+
+def test_a_worker_killed_in_the_middle_of_a_chunk_loses_nothing(
+    stack: Stack, days: list[str]
+) -> None:
+    key = "2013-01-25"
+    server = stack.address("model-server", 8500)
+    faults = httpx.Client(base_url=server, trust_env=False)
+    asked = faults.get("/faults/counts").json()["requests"]
+    faults.put("/faults", json={"delay_seconds": 8}).raise_for_status()
+    stack.start_day(key)
+    poll(lambda: faults.get("/faults/counts").json()["requests"] > asked, 300, every=0.1)
+    stack.compose("kill", "--signal", "KILL", "airflow-worker")
+    faults.put("/faults", json={}).raise_for_status()
+    stack.compose("up", "--detach", "--wait", "--no-recreate", "airflow-worker")
+    stack.end_day(key)
+    assert_complete(stack, key)
+    assert max(tries(stack, "ensemble_inference", key).values()) > 1, "nothing was killed"
+    day = stack.python("facts.py", "day", key)
+    assert (day["fallback"], day["absent"]) == ("ensemble", {})
+
+
+@pytest.mark.parametrize(
+    ("service", "key"),
+    [
+        ("postgres", "2013-01-26"),
+        ("redis", "2013-01-27"),
+        ("mlflow", "2013-01-28"),
+        ("statsd-exporter", "2013-01-29"),
+    ],
+)
+def test_a_server_restarted_in_the_middle_of_a_run_loses_nothing(
+    stack: Stack, days: list[str], service: str, key: str
+) -> None:
+    stack.start_day(key)
+    poll(lambda: stack.airflow.runs("batch_inference", partition_key_pattern=key), 300, every=0.2)
+    [run] = stack.airflow.runs("batch_inference", partition_key_pattern=key)
+    assert run["state"] in ("queued", "running")
+    stack.compose("restart", service)
+    stack.end_day(key)
+    assert_complete(stack, key)
+
+
+def test_metrics_go_on_after_the_exporter_was_restarted(stack: Stack, days: list[str]) -> None:
+    stack.compose("restart", "statsd-exporter")
+    stack.run_day("2013-01-30")
+    time.sleep(SCRAPE_SECONDS)
+    assert stack.value('ml_published_rows_total{table="predictions"}') > 0
+    assert stack.value("sum(rate(airflow_scheduler_heartbeat_total[1m]))") > 0
+
+
+def test_a_second_worker_takes_its_share_of_the_chunks(stack: Stack, days: list[str]) -> None:
+    key = "2013-01-31"
+    more = ["--scale", "airflow-worker=2", "airflow-worker"]
+    stack.compose("up", "--detach", "--wait", "--no-recreate", "--no-deps", *more)
+    stack.run_day(key)
+    assert_complete(stack, key)
+    hosts = set()
+    for dag_id in ("batch_inference", "ensemble_inference"):
+        [run] = stack.airflow.runs(dag_id, partition_key_pattern=key)
+        tasks = stack.airflow.task_instances(dag_id, run["dag_run_id"])
+        hosts |= {task["hostname"] for task in tasks if task["task_id"].endswith("score")}
+    assert len(hosts) == 2
+
+
+def test_days_that_were_scored_stay_as_they_were(stack: Stack, days: list[str]) -> None:
+    for key in DAYS:
+        assert_complete(stack, key)
+    assert YESTERDAY not in days

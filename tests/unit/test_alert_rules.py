@@ -1,0 +1,106 @@
+"""Every alert says what it means and leads to its mending, and asks for metrics that exist."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from include import metrics
+
+REPO = Path(__file__).resolve().parents[2]
+BOARDS = {"pipeline-health", "data-quality", "inference-latency", "model-performance", "airflow"}
+FROM_PROMETHEUS = {"le", "job", "instance"}
+
+RULES = yaml.safe_load((REPO / "prometheus/rules/alerts.yml").read_text())
+ALERTS = {rule["alert"]: rule for group in RULES["groups"] for rule in group["rules"]}
+CASES = yaml.safe_load((REPO / "prometheus/tests/alerts_test.yml").read_text())["tests"]
+RUNBOOK = (REPO / "docs/runbook.md").read_text()
+
+each_alert = pytest.mark.parametrize("name", ALERTS)
+
+
+def metrics_in(expression: str) -> list[tuple[str, set[str]]]:
+    """Our metrics in an expression, each with the labels that it is selected by."""
+    found = re.findall(r"\bml_(\w+)(?:\{([^}]*)\})?", expression)
+    return [(name, set(re.findall(r"(\w+)\s*(?:=|!)", labels))) for name, labels in found]
+
+
+def metric_of(name: str) -> metrics.Metric | None:
+    """A metric of the table by its name in Prometheus, where a timer is three series."""
+    timer = metrics.METRICS.get(re.sub(r"_(bucket|sum|count)$", "", name))
+    if timer is not None and timer.kind == "timer":
+        return timer if timer.name != name else None
+    return metrics.METRICS.get(name)
+
+
+def sections() -> dict[str, str]:
+    parts = re.split(r"^## (.+)$", RUNBOOK, flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def test_no_alert_has_the_name_of_another() -> None:
+    assert len(ALERTS) == sum(len(group["rules"]) for group in RULES["groups"])
+
+
+@each_alert
+def test_an_alert_has_all_that_a_person_needs(name: str) -> None:
+    rule = ALERTS[name]
+    notes = rule["annotations"]
+    assert rule["labels"]["severity"] in ("page", "warning")
+    assert notes["summary"]
+    assert "\n" not in notes["summary"]
+    assert notes["description"]
+    assert re.split(r"/d/|\?", notes["dashboard"])[1] in BOARDS
+    assert notes["runbook_url"] == f"docs/runbook.md#{name.lower()}"
+
+
+@each_alert
+def test_an_alert_about_a_dag_leads_to_its_runs(name: str) -> None:
+    rule = ALERTS[name]
+    if "dag" in rule["labels"] or re.search(r"by \(dag\b", rule["expr"]):
+        assert re.search(r"/dags/[^/]+/runs$", rule["annotations"]["dag_runs"])
+
+
+def test_the_runbook_has_a_section_for_every_alert_and_for_nothing_else() -> None:
+    assert list(sections()) == list(ALERTS)
+
+
+@each_alert
+def test_a_section_of_the_runbook_has_its_three_parts(name: str) -> None:
+    parts = re.findall(r"^\*\*(.+?)\.\*\*", sections()[name], flags=re.MULTILINE)
+    assert parts == ["What it means", "How to look", "How to mend"]
+
+
+@each_alert
+def test_our_metrics_of_an_alert_are_in_the_table_with_their_labels(name: str) -> None:
+    expression = ALERTS[name]["expr"]
+    labels = set()
+    for metric_name, selected in metrics_in(expression):
+        metric = metric_of(metric_name)
+        assert metric is not None, f"ml_{metric_name} is not in include/metrics.TABLE"
+        labels |= set(metric.labels)
+        assert selected <= set(metric.labels)
+    if labels:
+        grouped = ",".join(re.findall(r"by \(([^)]*)\)", expression))
+        assert set(re.findall(r"\w+", grouped)) <= labels | FROM_PROMETHEUS
+
+
+@each_alert
+def test_an_alert_has_a_case_in_which_it_fires_and_one_in_which_it_is_quiet(name: str) -> None:
+    selector = f'ALERTS{{alertname="{name}",alertstate="firing"'
+    expected: list[list[Any]] = [
+        one["exp_samples"]
+        for case in CASES
+        for one in case["promql_expr_test"]
+        if selector in one["expr"]
+    ]
+    assert any(expected), "it never fires"
+    assert not all(expected), "it is never quiet"
+
+
+def test_every_dag_has_an_alert_on_its_failed_runs() -> None:
+    asked = " ".join(re.findall(r'ml_run_failed\{dag=~?"([^"]+)"', str(ALERTS)))
+    dags = {path.stem for path in (REPO / "dags").glob("*.py")}
+    assert set(re.split(r"[ |]", asked)) == dags
