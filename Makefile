@@ -78,9 +78,10 @@ ps: has-compose .env settings.env ## Show what runs in the stack, and how well
 
 stack-seed: has-compose .env settings.env ## Give the stack history and its first champion (FROM=2013-01-01 TO=2013-02-28)
 	@$(COMPOSE) exec airflow-worker python -m local.seed --from $(FIRST) --to $(LAST)
-	@$(COMPOSE) exec airflow-worker airflow dags unpause --yes --treat-dag-id-as-regex . >/dev/null
-	@$(COMPOSE) exec airflow-worker airflow dags trigger model_retraining \
-	  --conf '{"reason": "first champion", "start": "$(FIRST)", "end": "$(LAST)"}' >/dev/null
+	@$(COMPOSE) exec airflow-worker sh -c 'airflow dags unpause --yes --treat-dag-id-as-regex . \
+	  && airflow dags pause --yes model_monitoring \
+	  && airflow dags trigger model_retraining --conf "{ \
+	    \"reason\": \"first champion\", \"start\": \"$(FIRST)\", \"end\": \"$(LAST)\"}"' >/dev/null
 	@echo "The first champion is being trained: see model_retraining in Airflow"
 
 has-compose:
