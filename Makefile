@@ -47,11 +47,9 @@ rollback: $(READY) ## Put the champion's predecessor back (REASON="why")
 	@$(PY) -m local.rollback --reason "$$REASON"
 
 ##@ Run the stack
-.PHONY: up down logs ps stack-seed has-compose
+.PHONY: up down logs ps stack-seed stack-days has-compose
 
 COMPOSE = docker compose
-FIRST = $(or $(FROM),2013-01-01)
-LAST = $(or $(TO),2013-02-28)
 
 up: has-compose .env settings.env ## Build and start Airflow on Celery with all around it (needs Docker)
 	@GIT_COMMIT=$$(git describe --always --abbrev=40 --exclude='*' --dirty=+ 2>/dev/null) \
@@ -77,12 +75,18 @@ ps: has-compose .env settings.env ## Show what runs in the stack, and how well
 	@$(COMPOSE) ps --all
 
 stack-seed: has-compose .env settings.env ## Give the stack history and its first champion (FROM=2013-01-01 TO=2013-02-28)
-	@$(COMPOSE) exec airflow-worker python -m local.seed --from $(FIRST) --to $(LAST)
+	@$(COMPOSE) exec airflow-worker python -m local.seed $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO))
 	@$(COMPOSE) exec airflow-worker sh -c 'airflow dags unpause --yes --treat-dag-id-as-regex . \
 	  && airflow dags pause --yes model_monitoring \
-	  && airflow dags trigger model_retraining --conf "{ \
-	    \"reason\": \"first champion\", \"start\": \"$(FIRST)\", \"end\": \"$(LAST)\"}"' >/dev/null
+	  && airflow dags trigger model_retraining --conf "{ \"reason\": \"first champion\", \
+	    \"start\": \"$(or $(FROM),2013-01-01)\", \"end\": \"$(or $(TO),2013-02-28)\"}"' >/dev/null
 	@echo "The first champion is being trained: see model_retraining in Airflow"
+
+stack-days: has-compose .env settings.env ## Send days through the stack's pipelines (FROM=2013-03-01 TO=2013-03-07)
+	@$(COMPOSE) exec airflow-worker airflow backfill create --dag-id data_validation \
+	  --from-date $(or $(FROM),2013-03-01) --to-date $(or $(TO),2013-03-07)T23:59:59 \
+	  --max-active-runs 2 >/dev/null
+	@echo "They are on their way: see data_validation in Airflow"
 
 has-compose:
 	@docker compose version --short 2>/dev/null | sed 's/^v//' \
