@@ -80,7 +80,8 @@ TABLE = (
            "Rows that passed a stage, or were put aside or lost by it."),
     Metric("pages_total", "counter", "pages", (), "Times that monitoring called a person."),
     # Tables
-    Metric("published_rows_total", "counter", "rows", ("table",), "Rows published."),
+    Metric("published_rows_total", "counter", "rows", ("table",),
+           "Rows published; what is published again counts again."),
     Metric("last_published_timestamp_seconds", "gauge", "seconds since 1970", ("table",),
            "When the newest day of a table was last published."),
     # Validation and features

@@ -14,7 +14,7 @@ lake = default_lake()
 def counts() -> dict:
     """What the counters should have come to, if each day went through once."""
     rows, validated, chunks = {}, {}, {}
-    for table in ("validated", "actuals", "features", "predictions", ensemble.TABLE, "outcomes"):
+    for table in ("validated", "actuals", "predictions", ensemble.TABLE, "outcomes"):
         rows[table] = 0
         for key in lake.published_keys(table):
             manifest = lake.manifest(table, key)
