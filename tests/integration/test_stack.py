@@ -1,6 +1,7 @@
 """Real days through the running stack: numbers, alerts, killed workers, restarted servers."""
 
 import json
+import re
 import subprocess
 import time
 from typing import Any
@@ -13,6 +14,9 @@ from tests.integration.conftest import DAYS, YESTERDAY, Stack
 from tests.integration.panels import panel_queries
 
 SCRAPE_SECONDS = 20
+
+SERIES = re.compile(r"\b(?:ml|airflow|up|alertmanager|statsd_exporter)\w*(?:\{[^}]*\})?|\{[^}]*\}")
+"""The series that an expression looks at."""
 
 
 def posted_alerts(stack: Stack) -> list[dict[str, Any]]:
@@ -146,13 +150,20 @@ def test_every_query_of_every_board_returns_data(stack: Stack, days: list[str]) 
     assert empty == []
 
 
-def test_every_metric_that_an_alert_looks_at_is_there(stack: Stack, days: list[str]) -> None:
-    """A rule whose expression names what nobody sends would be quiet for ever."""
+def test_every_alert_can_be_answered_and_what_it_looks_at_is_there(
+    stack: Stack, days: list[str]
+) -> None:
+    """A rule that names what nobody sends would be quiet for ever."""
     rules = httpx.get(f"{stack.address('prometheus', 9090)}/api/v1/rules", trust_env=False).json()
     alerts = [rule for group in rules["data"]["groups"] for rule in group["rules"]]
     assert len(alerts) > 12
     wrong = {rule["name"]: rule.get("lastError") for rule in alerts if rule["health"] != "ok"}
     assert wrong == {}
+    looked_at = {
+        (rule["name"], found) for rule in alerts for found in SERIES.findall(rule["query"])
+    }
+    assert {name for name, _ in looked_at} == {rule["name"] for rule in alerts}
+    assert [pair for pair in sorted(looked_at) if not stack.query(pair[1])] == []
 
 
 def test_a_worker_killed_in_the_middle_of_a_chunk_loses_nothing(
