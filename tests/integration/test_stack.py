@@ -192,7 +192,7 @@ def test_a_worker_killed_in_the_middle_of_a_chunk_loses_nothing(
         ("postgres", "2013-01-26"),
         ("redis", "2013-01-27"),
         ("mlflow", "2013-01-28"),
-        ("statsd-exporter", "2013-01-29"),
+        ("statsd-exporter", "2013-01-29"),  # the last, for the test that follows
     ],
 )
 def test_a_server_restarted_in_the_middle_of_a_run_loses_nothing(
@@ -208,15 +208,13 @@ def test_a_server_restarted_in_the_middle_of_a_run_loses_nothing(
 
 
 def test_metrics_go_on_after_the_exporter_was_restarted(stack: Stack, days: list[str]) -> None:
-    stack.compose("restart", "statsd-exporter")
-    stack.run_day("2013-01-30")
     time.sleep(SCRAPE_SECONDS)
     assert stack.value('ml_published_rows_total{table="predictions"}') > 0
     assert stack.value("sum(rate(airflow_scheduler_heartbeat_total[1m]))") > 0
 
 
 def test_a_second_worker_takes_its_share_of_the_chunks(stack: Stack, days: list[str]) -> None:
-    key = "2013-01-31"
+    key = "2013-01-30"
     more = ["--scale", "airflow-worker=2", "airflow-worker"]
     stack.compose("up", "--detach", "--wait", "--no-recreate", "--no-deps", *more)
     stack.run_day(key)
