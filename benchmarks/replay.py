@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from include.lake import Lake
-    from include.monitoring.policy import Decision
+    from include.monitoring.decision import Decision
 
 TUNED_TO = date(2013, 6, 30)
 ARMS = ["never", "weekly", "policy"]
