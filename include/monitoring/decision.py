@@ -72,7 +72,7 @@ class Decision:
 
     def _told(self, action: Action) -> str:
         asking = [one for one in self.reasons if one.action == action]
-        return "; ".join(f"{one.rule}: {one.found}" for one in asking)
+        return "; ".join(f"{one.rule}: {one.found}" if one.found else one.rule for one in asking)
 
 
 def as_decision(found: dict[str, Any]) -> Decision:

@@ -111,9 +111,7 @@ def to_frame(key: str, figures: Iterable[Figure]) -> pl.DataFrame:
     return frame.unique(IDENTITY, keep="last", maintain_order=True)
 
 
-def read(
-    lake: Lake, last: str, days: int, unreadable: list[str] | None = None
-) -> pl.DataFrame:
+def read(lake: Lake, last: str, days: int, unreadable: list[str] | None = None) -> pl.DataFrame:
     """What is known of the `days` days up to `last`, that one included; days may be missing.
 
     Args:
@@ -156,9 +154,7 @@ def _labels(labels: dict[str, str]) -> str:
     return json.dumps(labels, sort_keys=True)
 
 
-def _read_files(
-    lake: Lake, keys: list[str], unreadable: list[str] | None = None
-) -> pl.DataFrame:
+def _read_files(lake: Lake, keys: list[str], unreadable: list[str] | None = None) -> pl.DataFrame:
     def read_one(path: "AnyPath") -> pl.DataFrame:
         try:
             return _read(path)
@@ -185,8 +181,8 @@ def _read(path: "AnyPath") -> pl.DataFrame:
     with open_parquet(path) as file:
         try:
             return pl.DataFrame(pl.from_arrow(file.read())).cast(SCHEMA)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            if isinstance(error, OSError) and not is_damage(error):
+        except Exception as error:
+            if not (is_damage(error) or isinstance(error, pl.exceptions.PolarsError)):
                 raise
             raise BadData(
                 f"{path} is no file of the history, or damaged ({first_line(error)}). Nothing was "

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import uvicorn
+from fastapi.testclient import TestClient
 
 from include import validation
 from include.errors import BadData, PipelineError
@@ -119,3 +120,13 @@ def wait_until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def log_in(client: TestClient, name: str, role: str | None) -> TestClient:
+    """Log a browser in to the Airflow of the fixture `api_server`."""
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+
+    user = SimpleAuthManagerUser(username=name, role=role)
+    client.cookies.set("_token", get_auth_manager().generate_jwt(user))
+    return client
