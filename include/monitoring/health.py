@@ -208,9 +208,10 @@ def _decision(lake: Lake, rows: pl.DataFrame) -> Decision | None:
 
 def _partitions(lake: Lake, keys: list[str], problems: list[str]) -> list[Partition]:
     def manifest(place: tuple[str, str]) -> Manifest | None:
+        found = None
         with _named(f"The manifest of {place[0]} of {place[1]}", problems):
-            return lake.manifest(*place)
-        return None
+            found = lake.manifest(*place)
+        return found
 
     places = [(table, key) for key in keys for table in TABLES]
     with ThreadPoolExecutor(8) as readers:  # on an object store it is the waiting that takes time

@@ -192,7 +192,7 @@ def _cells(axes: Axes, block: Cells) -> None:
 def _promotions(axes: Axes, days: pl.DataFrame) -> None:
     """A line where another version of the model begins."""
     for day, version in views.promotions(days):
-        axes.axvline(day, color=MUTED, linestyle="--", linewidth=1.2)
+        axes.axvline(float(date2num(day)), color=MUTED, linestyle="--", linewidth=1.2)
         axes.text(
             float(date2num(day)), 1.0, f" version {version}", transform=axes.get_xaxis_transform(),
             rotation=90, ha="right", va="top", fontsize=10, color=MUTED, parse_math=False,

@@ -296,6 +296,6 @@ def test_the_api_server_is_spared_the_libraries_of_training() -> None:
     heavy = {"sklearn", "matplotlib", "xgboost", "scipy.stats"}
     script = (
         "import sys; from include import registry; from include.monitoring import health_page; "
-        f"registry.preload(); sys.exit(str({heavy} & set(sys.modules) or ''))"
+        f"registry.preload(); sys.exit(bool({heavy} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

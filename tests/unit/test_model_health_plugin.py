@@ -57,5 +57,5 @@ def test_it_has_a_place_in_the_navigation() -> None:
 
 def test_a_process_that_serves_no_pages_imports_nothing_for_them() -> None:
     heavy = {"fastapi", "polars", "mlflow", "include.monitoring.health"}
-    script = f"import sys, plugins.model_health; sys.exit(str({heavy} & set(sys.modules) or ''))"
+    script = f"import sys, plugins.model_health; sys.exit(bool({heavy} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", script], check=True)
