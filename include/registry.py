@@ -421,6 +421,11 @@ def members(model: ModelVersion) -> dict[str, ModelVersion]:
     return {name: ModelVersion(**version) for name, version in found.items()}
 
 
+def address() -> str:
+    """Where the registry is, for a person: without the login that may be in it."""
+    return _shown(settings().registry)
+
+
 def preload() -> None:
     """Import what a client needs, so that asking the registry takes only as long as it does."""
     import mlflow  # noqa: F401

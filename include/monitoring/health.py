@@ -257,11 +257,14 @@ def _answer(asked: Future[Overview], seconds: float, problems: list[str]) -> Ove
         return asked.result(seconds)
     except TimeoutError:
         asked.cancel()  # if it waits behind another one that hangs
-        problem = f"The model registry has not answered in {seconds:g} s"
-    except Exception as error:
-        log.warning("The registry cannot be read", exc_info=True)
-        problem = first_line(error).partition(". No champion was lost")[0]
-    problems.append(f"{problem}: champion and verdicts of the gate are not shown.")
+        problem = f"has not answered in {seconds:g} s"
+    except Exception:
+        log.warning("The registry cannot be asked", exc_info=True)
+        problem = "does not answer (the API server's log says why)"
+    problems.append(
+        f"The model registry at {registry.address()} {problem}: champion and verdicts of the gate "
+        "are not shown."
+    )
     return Overview()
 
 
