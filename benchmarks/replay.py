@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from include.lake import Lake
-    from include.monitoring.policy import Decision
+    from include.monitoring.decision import Decision
 
 TUNED_TO = date(2013, 6, 30)
 ARMS = ["never", "weekly", "policy"]
@@ -443,6 +443,7 @@ def _caught_by(lake: "Lake", day: date, fault: Any) -> str | None:
     from include.errors import PipelineError
     from include.lake import atomic_file
     from include.monitoring import history, measure, policy
+    from include.monitoring.decision import DATA_RULES
     from include.registry import ModelVersion
     from include.usecase import source
     from include.usecase.schema import INPUTS
@@ -468,7 +469,7 @@ def _caught_by(lake: "Lake", day: date, fault: Any) -> str | None:
     faults = [
         reason.found
         for reason in decision.reasons
-        if reason.action == "page" and reason.rule in policy.DATA_RULES
+        if reason.action == "page" and reason.rule in DATA_RULES
     ]
     return f"policy: {'; '.join(faults)}" if faults else None
 

@@ -82,9 +82,10 @@ def model_monitoring() -> None:
     def write_report(decision: dict[str, Any]) -> str:
         """Draw the day's page. Returns its address: *Details* of the task has a button for it."""
         from include import lake
-        from include.monitoring import daily, policy
+        from include.monitoring import daily
+        from include.monitoring.decision import as_decision
 
-        found = policy.as_decision(decision)
+        found = as_decision(decision)
         daily.write_report(lake.default_lake(), found.key, found)
         return report_link(found.key)
 

@@ -14,7 +14,8 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +120,92 @@ def versions_of(dag_run: str) -> list[ModelVersion]:
 def _described(model: Any) -> ModelVersion:
     # A SQLite store gives the numbers of aliased versions as integers, a server as text.
     return ModelVersion(model.name, str(model.version), str(model.run_id))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the gate said of a candidate.
+
+    Attributes:
+        passed: every rule of the gate.
+        refused_by: the rules that it broke.
+        chosen: whether it is the one that became a challenger.
+        log_loss: on the holdout; None if it was not kept.
+    """
+
+    candidate: str
+    snapshot: str
+    reason: str
+    judged_at: datetime
+    passed: bool
+    refused_by: str
+    chosen: bool
+    log_loss: float | None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What a person wants to know of the registry.
+
+    Attributes:
+        champion: the version that scores, if there is one.
+        last_day: the last that it was trained on.
+        tags: of the champion and of the newest versions, by number.
+        judged: the candidates that the gate judged last, the newest first.
+    """
+
+    champion: ModelVersion | None = None
+    last_day: str = ""
+    tags: dict[str, dict[str, str]] = field(default_factory=dict)
+    judged: list[Judged] = field(default_factory=list)
+
+
+def overview(versions: int = 50, runs: int = 40) -> Overview:
+    """Who is champion, what the newest versions are, and what the gate said last.
+
+    It changes nothing: where there is no local store yet, none is made.
+    """
+    uri = settings().registry
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        return Overview()
+    current = find_champion()
+    with connection() as client:
+        found = client.search_model_versions(f"name = '{usecase.NAME}'", max_results=versions)
+        tags = {str(model.version): dict(model.tags) for model in found}
+        last_day = ""
+        if current:
+            known = client.get_model_version(current.name, current.version)
+            tags[current.version] = dict(known.tags)
+            last_day = param(current.run_id, "last_day") or ""
+        experiment = client.get_experiment_by_name(usecase.NAME)
+        judged = (
+            client.search_runs(
+                [experiment.experiment_id],
+                "tags.verdict LIKE '%'",
+                max_results=runs,
+                order_by=["attributes.start_time DESC"],
+            )
+            if experiment
+            else []
+        )
+    # The run of a model that was fitted again has its verdict too, and was not chosen from.
+    return Overview(
+        current, last_day, tags, [_judged(run) for run in judged if "chosen" in run.data.tags]
+    )
+
+
+def _judged(run: Any) -> Judged:
+    tags, params = run.data.tags, run.data.params
+    return Judged(
+        candidate=params.get("candidate", ""),
+        snapshot=params.get("snapshot", ""),
+        reason=tags.get("reason", ""),
+        judged_at=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
+        passed=tags.get("verdict") == "passed",
+        refused_by=tags.get("refused_by", ""),
+        chosen=tags.get("chosen") == "true",
+        log_loss=run.data.metrics.get("log_loss"),
+    )
 
 
 def count(event: str) -> None:
@@ -332,6 +419,19 @@ def members(model: ModelVersion) -> dict[str, ModelVersion]:
         tags = client.get_model_version(model.name, model.version).tags
     found = json.loads(tags.get(MEMBERS, "{}"))
     return {name: ModelVersion(**version) for name, version in found.items()}
+
+
+def address() -> str:
+    """Where the registry is, for a person: without the login that may be in it."""
+    return _shown(settings().registry)
+
+
+def preload() -> None:
+    """Import what a client needs, so that asking the registry takes only as long as it does."""
+    import mlflow  # noqa: F401
+
+    if not settings().registry.startswith("http"):
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
 
 def create_store() -> None:

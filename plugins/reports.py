@@ -1,15 +1,11 @@
-"""Shows the daily reports of monitoring in Airflow's UI, at `/reports/<day>`, behind its login.
-
-They are read from the lake. Airflow loads a plugin in every process, tasks included: what is needed
-to serve pages is therefore imported with the first request.
-"""
+"""Shows the daily reports of the lake in Airflow's UI, at `/reports/<day>`, behind its login."""
 
 from functools import cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 from airflow.plugins_manager import AirflowPlugin
 
+from include.behind_login import application
 from include.errors import BadData
 from include.lake import default_lake, parse_key, read_text
 from include.report_link import MONITORING
@@ -32,15 +28,12 @@ async def reports(scope: Any, receive: Any, send: Any) -> None:
 
 @cache
 def _application() -> "FastAPI":
-    from airflow.api_fastapi.app import API_ROOT_PATH
-    from airflow.api_fastapi.core_api.security import requires_access_dag
-    from fastapi import Depends, FastAPI, HTTPException, Request
-    from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+    from fastapi import HTTPException
+    from fastapi.responses import HTMLResponse
 
-    may_see = Depends(requires_access_dag("GET", param_dag_id=MONITORING))
-    application = FastAPI(openapi_url=None, dependencies=[may_see])
+    pages = application(MONITORING)
 
-    @application.get("/{key:path}")
+    @pages.get("/{key:path}")
     def report(key: str) -> HTMLResponse:
         try:
             parse_key(key)
@@ -58,14 +51,7 @@ def _application() -> "FastAPI":
             ) from None
         return HTMLResponse(page, headers=SAFE)
 
-    @application.exception_handler(HTTPException)
-    def refuse(request: Request, refusal: HTTPException) -> Response:
-        if refusal.status_code == 401:  # whoever came by a link in a message
-            there = urlencode({"next": request.url.path})
-            return RedirectResponse(f"{API_ROOT_PATH}api/v2/auth/login?{there}")
-        return PlainTextResponse(refusal.detail, refusal.status_code)
-
-    return application
+    return pages
 
 
 class DailyReports(AirflowPlugin):

@@ -8,9 +8,10 @@ import polars as pl
 from include import metrics
 from include.lake import Lake, days_before, parse_key, put_text
 from include.metrics import Sample
+from include.monitoring import decision as decisions
 from include.monitoring import history, measure, outcomes, policy, report, stages
+from include.monitoring.decision import Decision
 from include.monitoring.history import Figure
-from include.monitoring.policy import Decision
 from include.settings import settings
 
 DRAWN = ["day", "label", "score", "model_version", "ensemble_score"]
@@ -35,8 +36,9 @@ def observe(lake: Lake, key: str, now: datetime) -> int:
 
 
 def decide(lake: Lake, key: str) -> Decision:
-    """Decide about a day, and keep the decision in the history."""
+    """Decide about a day, and keep the decision, in the history and in words."""
     decision = policy.decide(history.read(lake, key, policy.DAYS), key)
+    decisions.keep(lake, decision)
     history.append(lake, key, policy.figures(decision))
     _send_metrics(lake, key)
     return decision

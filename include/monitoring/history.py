@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, cast
 
 import polars as pl
 
+from include.errors import BadData
 from include.lake import (
     VERSION_TIME,
     Lake,
     days_before,
+    first_line,
+    is_damage,
     list_folder,
     open_parquet,
     parse_key,
@@ -108,14 +111,18 @@ def to_frame(key: str, figures: Iterable[Figure]) -> pl.DataFrame:
     return frame.unique(IDENTITY, keep="last", maintain_order=True)
 
 
-def read(lake: Lake, last: str, days: int) -> pl.DataFrame:
+def read(lake: Lake, last: str, days: int, unreadable: list[str] | None = None) -> pl.DataFrame:
     """What is known of the `days` days up to `last`, that one included; days may be missing.
+
+    Args:
+        unreadable: where to say which files cannot be read, and why, and to go on without them.
+            For those who look only: what is decided must be decided on all of it.
 
     Returns:
         Columns as in `SCHEMA`, the newest row of each identity, in the order of time.
     """
     keys = [days_before(last, back) for back in reversed(range(days))]
-    return current(_read_files(lake, keys))
+    return current(_read_files(lake, keys, unreadable))
 
 
 def current(rows: pl.DataFrame) -> pl.DataFrame:
@@ -147,10 +154,19 @@ def _labels(labels: dict[str, str]) -> str:
     return json.dumps(labels, sort_keys=True)
 
 
-def _read_files(lake: Lake, keys: list[str]) -> pl.DataFrame:
+def _read_files(lake: Lake, keys: list[str], unreadable: list[str] | None = None) -> pl.DataFrame:
+    def read_one(path: "AnyPath") -> pl.DataFrame:
+        try:
+            return _read(path)
+        except BadData as error:
+            if unreadable is None:
+                raise
+            unreadable.append(str(error))
+            return SCHEMA.to_frame()
+
     with ThreadPoolExecutor(8) as readers:  # on an object store it is the waiting that takes time
         paths = [p for found in readers.map(lambda key: _files(lake, key), keys) for p in found]
-        tables = list(readers.map(_read, paths))
+        tables = list(readers.map(read_one, paths))
     return pl.concat([SCHEMA.to_frame(), *tables])
 
 
@@ -163,4 +179,12 @@ def _files(lake: Lake, key: str) -> "list[AnyPath]":
 def _read(path: "AnyPath") -> pl.DataFrame:
     """The rows of a file; none is ever changed."""
     with open_parquet(path) as file:
-        return pl.DataFrame(pl.from_arrow(file.read())).cast(SCHEMA)
+        try:
+            return pl.DataFrame(pl.from_arrow(file.read())).cast(SCHEMA)
+        except Exception as error:
+            if not (is_damage(error) or isinstance(error, pl.exceptions.PolarsError)):
+                raise
+            raise BadData(
+                f"{path} is no file of the history, or damaged ({first_line(error)}). Nothing was "
+                "decided; bring it back from a copy, or move it away and do without its figures."
+            ) from error

@@ -17,12 +17,9 @@ from matplotlib.dates import (
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
-from scipy.special import stdtrit
 
+from include.monitoring import views
 from include.plots import ALARM, CHALLENGER, CHAMPION, INK, MUTED, OTHERS, new_figure, style
-
-LEAST_DAYS = 5
-"""With fewer in the window, neither their mean nor its uncertainty says anything."""
 
 LONGEST = 24
 """Letters of a name that are shown."""
@@ -56,45 +53,6 @@ class Cells:
     percent: bool = False
 
 
-def rolling_skill(days: pl.DataFrame, window: int) -> pl.DataFrame:
-    """Skill over the window that ends with each day, with the uncertainty that days' scatter has.
-
-    Args:
-        days: columns `day`, `n` (rows), `log_loss` and `base_log_loss` (nats a row); a day at most
-            once, days may be missing.
-        window: days that are looked at together.
-
-    Returns:
-        Columns `day`, `skill`, `low` and `high` (of 95 %), for days with enough before them.
-    """
-    loss, base = pl.col("n") * pl.col("log_loss"), pl.col("n") * pl.col("base_log_loss")
-    sums = (
-        days.sort("day")
-        .rolling("day", period=f"{window}d")
-        .agg(
-            count=pl.len(),
-            loss=loss.sum(),
-            base=base.sum(),
-            loss_loss=(loss * loss).sum(),
-            loss_base=(loss * base).sum(),
-            base_base=(base * base).sum(),
-        )
-    )
-    ratio, count = pl.col("loss") / pl.col("base"), pl.col("count")
-    # Of a ratio of two sums over days: its residuals' sum of squares, spread over the days.
-    scatter = pl.col("loss_loss") - 2 * ratio * pl.col("loss_base") + ratio**2 * pl.col("base_base")
-    error = (scatter.clip(0) * count / (count - 1)).sqrt() / pl.col("base")
-    known = sums.filter(count >= LEAST_DAYS).with_columns(
-        skill=1 - ratio, margin=error * stdtrit(count - 1, 0.975)
-    )
-    return known.select(
-        "day",
-        "skill",
-        low=pl.col("skill") - pl.col("margin"),
-        high=pl.col("skill") + pl.col("margin"),
-    )
-
-
 def skill(
     models: dict[str, pl.DataFrame],
     first: date,
@@ -105,7 +63,7 @@ def skill(
     """How much better than the base rate the models forecast, day by day.
 
     Args:
-        models: by `champion` and `ensemble`, the columns of `rolling_skill` and `model_version`.
+        models: by `champion` and `ensemble`, what `views.losses` gives.
         first: the first day shown.
         last: the last one.
         decisions: columns `day` and `action`; retrain and page are shown.
@@ -126,7 +84,7 @@ def skill(
             points["day"], points["skill"], ".", color=COLOURS[name], alpha=0.35, markersize=7
         )
         line = calendar.join(
-            rolling_skill(days, window), on="day", how="left", maintain_order="left"
+            views.rolling_skill(days, window), on="day", how="left", maintain_order="left"
         )
         axes.plot(line["day"], line["skill"], color=COLOURS[name], linewidth=2.5, label=name)
         if name == "champion":
@@ -233,9 +191,8 @@ def _cells(axes: Axes, block: Cells) -> None:
 
 def _promotions(axes: Axes, days: pl.DataFrame) -> None:
     """A line where another version of the model begins."""
-    changed = days.sort("day").filter(pl.col("model_version") != pl.col("model_version").shift())
-    for day, version in changed.select("day", "model_version").iter_rows():
-        axes.axvline(day, color=MUTED, linestyle="--", linewidth=1.2)
+    for day, version in views.promotions(days):
+        axes.axvline(float(date2num(day)), color=MUTED, linestyle="--", linewidth=1.2)
         axes.text(
             float(date2num(day)), 1.0, f" version {version}", transform=axes.get_xaxis_transform(),
             rotation=90, ha="right", va="top", fontsize=10, color=MUTED, parse_math=False,

@@ -14,9 +14,7 @@ model every single day, and drift is judged by its size: on a thousand rows that
 every test is significant.
 """
 
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -24,77 +22,21 @@ import polars as pl
 from include import evaluation
 from include.lake import parse_key
 from include.monitoring import drift, history
+from include.monitoring.decision import ACTIONS, Action, Decision, Reason
 from include.monitoring.history import Figure
 from include.settings import settings
 from include.usecase import features
-
-Action = Literal["healthy", "watch", "retrain", "page"]
-ACTIONS: list[Action] = ["healthy", "watch", "retrain", "page"]
-"""The position is the decision's value in the history: the higher, the graver."""
 
 PAGE = ACTIONS.index("page")
 
 PIPELINE = "decision"
 DECAY = "outcomes"
-DATA_RULES = ("features", "published")
-"""Rules that call a person for the data's sake: no model is to be trained on them."""
-
 DAYS = 90
 """Days of history that are read for a decision: more than any window or cooldown."""
 
 FAMILY_WISE = 0.05
 HOLES_DAYS = 14
 """For how long a day that never gets its truth is spoken of."""
-
-
-@dataclass(frozen=True)
-class Reason:
-    """One rule's answer.
-
-    Attributes:
-        rule: its name.
-        action: what it asks for; `healthy` if it is content.
-        found: the figure, in words.
-        bound: what it was held to, in words.
-    """
-
-    rule: str
-    action: Action
-    found: str
-    bound: str
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What is to be done, and why.
-
-    Attributes:
-        key: the day.
-        action: the gravest of what the rules ask for.
-        reasons: every rule's answer, the gravest first.
-    """
-
-    key: str
-    action: Action
-    reasons: list[Reason]
-
-    @property
-    def why(self) -> str:
-        """The reasons of the decision in one line."""
-        return self._told(self.action)
-
-    @property
-    def retrain_for(self) -> str:
-        """Why the model is to be trained anew, in one line; empty if it is not.
-
-        It may be so while a person is called, but for a fault of the data.
-        """
-        faults = [one for one in self.reasons if one.action == "page" and one.rule in DATA_RULES]
-        return "" if faults else self._told("retrain")
-
-    def _told(self, action: Action) -> str:
-        asking = [one for one in self.reasons if one.action == action]
-        return "; ".join(f"{one.rule}: {one.found}" for one in asking)
 
 
 def decide(rows: pl.DataFrame, key: str) -> Decision:
@@ -111,11 +53,6 @@ def decide(rows: pl.DataFrame, key: str) -> Decision:
     reasons = [_held_back(reason, rows, key) for rule in rules for reason in rule(rows, key)]
     reasons.sort(key=lambda reason: -ACTIONS.index(reason.action))
     return Decision(key, reasons[0].action, reasons)
-
-
-def as_decision(found: dict[str, Any]) -> Decision:
-    """A decision from its `asdict`, as it travels in XComs."""
-    return Decision(found["key"], found["action"], [Reason(**one) for one in found["reasons"]])
 
 
 def figures(decision: Decision) -> list[Figure]:

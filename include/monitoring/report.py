@@ -18,11 +18,10 @@ from matplotlib.figure import Figure
 
 from include.lake import parse_key
 from include.monitoring import history as records
-from include.monitoring import plots, policy
-from include.monitoring.policy import Decision
+from include.monitoring import plots, policy, views
+from include.monitoring.decision import Decision
 from include.plots import ALARM, CHALLENGER, CHAMPION, GRID, INK, MUTED, OTHERS, calibration
 from include.settings import settings
-from include.usecase import features
 
 DAYS = 90
 """How far back the page looks."""
@@ -94,18 +93,10 @@ def render(
     )
     return templates.get_template("monitoring_report.html").render(
         decision=decision,
-        why=_why(decision),
+        why=decision.in_a_sentence,
         tiles=_tiles(history, decision.key),
         sections=[_section(title, drawn()) for title, drawn in draw.items()],
     )
-
-
-def _why(decision: Decision) -> str:
-    if not decision.reasons:
-        return "No rule had anything to judge."
-    if decision.action == "healthy":
-        return f"All {len(decision.reasons)} rules are content."
-    return f"{decision.why}."
 
 
 def _tiles(history: pl.DataFrame, key: str) -> list[Tile]:
@@ -133,25 +124,8 @@ def _tiles(history: pl.DataFrame, key: str) -> list[Tile]:
     return tiles
 
 
-def _losses(history: pl.DataFrame, model: str) -> pl.DataFrame:
-    """A model's losses, a row a day: of the version that was judged last, if there are two."""
-    labels = {"model": model, "slice": "all"}
-    rows = records.select(history, "log_loss", **labels)
-    base = records.select(history, "base_log_loss", **labels)
-    both = rows.join(base, on=["time", "model_version"], suffix="_base")
-    return (
-        both.select(
-            "model_version", "n", "recorded_at",
-            day="time", log_loss="value", base_log_loss="value_base",
-        )
-        .filter(pl.col("log_loss").is_finite(), pl.col("base_log_loss") > 0, pl.col("n") > 0)
-        .sort("day", "recorded_at")
-        .unique("day", keep="last", maintain_order=True)
-    )  # fmt: skip
-
-
 def _skill(history: pl.DataFrame, day: date) -> Figure | str:
-    models = {name: _losses(history, name) for name in plots.COLOURS}
+    models = {name: views.losses(history, name) for name in plots.COLOURS}
     models = {name: days for name, days in models.items() if len(days)}
     if not models:
         return f"No truth is known yet of the {DAYS} days up to {day}."
@@ -218,29 +192,19 @@ def _both_classes(outcomes: pl.DataFrame) -> pl.DataFrame | str:
 
 
 def _drift(history: pl.DataFrame, day: date) -> Figure | str:
-    """As the policy does, only the stable features' days are held to a bound."""
-    rows = records.select(history, "psi", reference="trailing", days="1").with_columns(
-        name=records.label("feature"), kind=records.label("kind")
-    )
+    rows = views.drift(history)
     if rows.is_empty():
         return f"Nothing was compared in the {DAYS} days up to {day}."
-    chance = records.select(history, "psi_by_chance", reference="trailing", days="1")
-    rows = rows.join(chance.select("time", "labels", chance="value"), ["time", "labels"], "left")
     usual, is_stable = settings().drift_page, pl.col("kind") == "stable"
-    bound = pl.col("name").replace_strict(
-        features.DRIFT_BOUNDS, default=usual, return_dtype=pl.Float64
-    )
-    bound = pl.max_horizontal(bound, pl.col("chance").fill_nan(None))
-    rows = rows.with_columns(outlined=(is_stable & (pl.col("value") > bound)).cast(pl.Float64))
-    days = _days(rows, day)
+    days = views.days_of(rows, day)
     blocks = []
     for heading, part, full in (
         ("stable features", rows.filter(is_stable), 2 * usual),
         ("scores and seasonal features", rows.filter(~is_stable), 25 * usual),
     ):
         if len(part):
-            names, values = _matrix(part, days)
-            outlined = _matrix(part, days, names, "outlined")[1] == 1
+            names, values = views.matrix(part, days)
+            outlined = views.matrix(part, days, names, "outlined")[1] == 1
             blocks.append(plots.Cells(heading, names, days, values, outlined, full))
     return plots.heat_map(
         "Have inputs and scores changed?",
@@ -256,7 +220,7 @@ def _stages(history: pl.DataFrame, day: date) -> Figure | str:
     rows = rows.filter(pl.col("value").is_finite(), pl.col("n") > 0)
     if rows.is_empty():
         return f"No run was counted in the {DAYS} days up to {day}."
-    days = _days(rows, day)
+    days = views.days_of(rows, day)
     shares = (pl.col("value") * pl.col("n")).sum() / pl.col("n").sum()
     blocks = []
     for metric, heading, full in (
@@ -265,7 +229,7 @@ def _stages(history: pl.DataFrame, day: date) -> Figure | str:
     ):
         found = rows.filter(metric=metric).group_by("time", "name").agg(value=shares)
         if len(found):
-            names, values = _matrix(found, days, STAGES)
+            names, values = views.matrix(found, days, STAGES)
             nowhere = np.zeros(values.shape, dtype=bool)
             blocks.append(plots.Cells(heading, names, days, values, nowhere, full, percent=True))
     return plots.heat_map(
@@ -274,26 +238,6 @@ def _stages(history: pl.DataFrame, day: date) -> Figure | str:
         f"colour: all runs, and {settings().max_quarantine_share:.0%} of the rows or more.",
         blocks,
     )
-
-
-def _days(rows: pl.DataFrame, last: date) -> list[date]:
-    first = rows["time"].min()
-    assert isinstance(first, date)
-    return pl.date_range(first, last, eager=True).to_list()
-
-
-def _matrix(
-    rows: pl.DataFrame, days: list[date], order: list[str] | None = None, column: str = "value"
-) -> tuple[list[str], np.ndarray]:
-    """Names, the greatest mean first unless in an order of their own, and a row of values each."""
-    means = rows.group_by("name").agg(pl.col("value").fill_nan(None).mean())
-    names = means.sort("value", "name", descending=[True, False], nulls_last=True)["name"].to_list()
-    if order is not None:
-        names = sorted(names, key=lambda name: order.index(name) if name in order else len(order))
-    values = np.full((len(names), len(days)), np.nan)
-    for time, name, value in rows.select("time", "name", column).iter_rows():
-        values[names.index(name), (time - days[0]).days] = value
-    return names, values
 
 
 def _section(title: str, drawn: Figure | str) -> Section:

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import httpx
 import pytest
 
 from include import promotion, registry
@@ -56,6 +57,9 @@ def test_only_one_run_at_a_time_and_only_a_yes_in_time_promotes(airflow: Airflow
     asked = question(airflow, rejected)
     assert "better than the champion" in asked["body"]
     assert "to champion?" in asked["subject"]
+    page = httpx.get(f"{airflow.url}/model-health/", trust_env=False, timeout=60).text
+    assert asked["subject"] in page
+    assert "/tasks/approve/required_actions" in page
     [waiting] = [r for r in airflow.runs("model_retraining") if r["dag_run_id"] == ignored]
     assert waiting["state"] == "queued", "recorded, not lost, and not at the same time"
     airflow.answer("model_retraining", rejected, "approve", "Reject")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -21,6 +21,10 @@ import skops.io  # noqa: F401  it searches what is loaded already: 1 s now, 20 s
 
 from include.lake import Lake
 from include.registry import ModelVersion
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
 
 hypothesis.settings.register_profile(
     "house",
@@ -220,3 +224,44 @@ def unused_port() -> Iterator[int]:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield int(holder.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def api_server() -> "Iterator[FastAPI]":
+    """What of Airflow's API server our plugins meet: its login and its database."""
+    from airflow import settings as airflow_settings
+    from airflow.api_fastapi.app import init_auth_manager, purge_cached_app
+    from airflow.models import import_all_models
+    from airflow.models.base import Base
+    from fastapi import FastAPI
+
+    from plugins.model_health import ModelHealth
+    from plugins.reports import DailyReports
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "s" * 64)
+        patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", "ana:viewer,bob:nobody")
+        import_all_models()
+        Base.metadata.create_all(airflow_settings.engine)
+        server = FastAPI()
+        init_auth_manager(server)
+        for plugged in (*DailyReports.fastapi_apps, *ModelHealth.fastapi_apps):
+            server.mount(plugged["url_prefix"], plugged["app"])
+        yield server
+        purge_cached_app()
+
+
+@pytest.fixture
+def visitor(api_server: "FastAPI") -> "TestClient":
+    """A browser that is not logged in."""
+    from fastapi.testclient import TestClient
+
+    return TestClient(api_server, follow_redirects=False)
+
+
+@pytest.fixture
+def ana(visitor: "TestClient") -> "TestClient":
+    """A browser of somebody who may see DAGs."""
+    from tests.unit.helpers import log_in
+
+    return log_in(visitor, "ana", "viewer")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import polars as pl
@@ -20,6 +20,9 @@ from include.lake import Lake, Part, Version
 from include.registry import ModelVersion
 from local.in_process import batch_inference
 from serving import app
+
+if TYPE_CHECKING:
+    from fastapi.testclient import TestClient
 
 
 def landed(lake: Lake, input_name: str, key: str, table: str = "validated") -> Path:
@@ -119,3 +122,13 @@ def wait_until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def log_in(client: "TestClient", name: str, role: str | None) -> "TestClient":
+    """Log a browser in to the Airflow of the fixture `api_server`."""
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+
+    user = SimpleAuthManagerUser(username=name, role=role)
+    client.cookies.set("_token", get_auth_manager().generate_jwt(user))
+    return client

@@ -217,3 +217,18 @@ def test_the_history_can_be_in_any_place(root: str) -> None:
     assert append(lake, KEY, [skill(0.1)]) == 0
     append(lake, KEY, [skill(0.3)])
     assert values(lake) == [0.2, 0.3]
+
+
+def test_who_only_looks_is_told_which_files_cannot_be_read_and_gets_the_others(
+    empty: Lake,
+) -> None:
+    append(empty, KEY, [skill(0.1)])
+    append(empty, days_before(KEY, 1), [skill(0.2)])
+    [file] = files(empty)
+    file.write_bytes(file.read_bytes()[:-1])
+    unreadable: list[str] = []
+    assert read(empty, KEY, 2, unreadable)["value"].to_list() == [0.2]
+    [told] = unreadable
+    assert str(file) in told
+    with pytest.raises(BadData, match=file.name):
+        values(empty)

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from include.monitoring import plots, report
+from include.monitoring import report, views
+from include.monitoring.decision import Action, Decision, Reason
 from include.monitoring.history import SCHEMA
-from include.monitoring.policy import Action, Decision, Reason
 from include.plots import ALARM
 from include.usecase import features
 
@@ -282,7 +282,7 @@ def test_a_promotion_is_marked_on_its_first_day_and_decisions_on_theirs() -> Non
 def test_a_day_judged_for_two_versions_counts_once_for_the_one_judged_last() -> None:
     rows = losses(LAST, 0.4, 0.5, version="1")
     later = [(*row[:7], row[7] + timedelta(hours=1)) for row in losses(LAST, 0.3, 0.5, version="2")]
-    found = report._losses(history_of(later + rows), "champion")
+    found = views.losses(history_of(later + rows), "champion")
     assert found.select("model_version", "log_loss").rows() == [("2", 0.3)]
 
 
@@ -295,7 +295,7 @@ def test_skill_over_a_window_weighs_days_by_their_rows_and_knows_its_uncertainty
         {"day": [LAST - timedelta(2 * back) for back in range(count)], "n": n,
          "log_loss": loss, "base_log_loss": base}
     )  # fmt: skip
-    rolled = plots.rolling_skill(days, 14)
+    rolled = views.rolling_skill(days, 14)
     assert rolled["day"].to_list() == [LAST - timedelta(2 * back) for back in reversed(range(6))]
     last = rolled.row(-1, named=True)
     window = slice(0, 7)  # two weeks, every other day

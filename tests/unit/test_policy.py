@@ -15,8 +15,9 @@ from polars.testing import assert_frame_equal
 
 from include.lake import Lake, days_before
 from include.monitoring import policy
+from include.monitoring.decision import ACTIONS, Action, Decision, as_decision
 from include.monitoring.history import SCHEMA, Figure, append, current, read, to_frame
-from include.monitoring.policy import ACTIONS, Action, Decision, decide, skill
+from include.monitoring.policy import decide, skill
 from include.usecase import features
 
 KEY = "2013-06-30"
@@ -215,7 +216,7 @@ def test_why_names_what_has_decided_and_nothing_else() -> None:
 @given(problems)
 def test_a_decision_travels_as_json(found: list[Figure]) -> None:
     decision = today(*found)
-    assert policy.as_decision(json.loads(json.dumps(asdict(decision)))) == decision
+    assert as_decision(json.loads(json.dumps(asdict(decision)))) == decision
 
 
 def test_the_figures_of_a_decision_are_its_level_and_the_worst_of_each_rule() -> None:

@@ -2,58 +2,17 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
-from airflow import settings as airflow_settings
-from airflow.api_fastapi.app import get_auth_manager, init_auth_manager, purge_cached_app
-from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
-from airflow.models import import_all_models
-from airflow.models.base import Base
 from airflow.sdk import DAG, task
 from airflow.serialization.serialized_objects import DagSerialization
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from include.lake import Lake, put_text
 from include.report_link import ReportLink, report_link
-from plugins.reports import DailyReports
+from tests.unit.helpers import log_in
 
 KEY = "2013-03-01"
-
-
-@pytest.fixture(scope="module")
-def airflow() -> Iterator[FastAPI]:
-    """What of Airflow's API server the plugin meets: its login and its database."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "s" * 64)
-        patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", "ana:viewer,bob:nobody")
-        import_all_models()
-        Base.metadata.create_all(airflow_settings.engine)
-        server = FastAPI()
-        init_auth_manager(server)
-        for plugged in DailyReports.fastapi_apps:
-            server.mount(plugged["url_prefix"], plugged["app"])
-        yield server
-        purge_cached_app()
-
-
-@pytest.fixture
-def visitor(airflow: FastAPI) -> TestClient:
-    """A browser that is not logged in."""
-    return TestClient(airflow, follow_redirects=False)
-
-
-@pytest.fixture
-def ana(visitor: TestClient) -> TestClient:
-    """A browser of somebody who may see DAGs."""
-    return log_in(visitor, "ana", "viewer")
-
-
-def log_in(client: TestClient, name: str, role: str | None) -> TestClient:
-    user = SimpleAuthManagerUser(username=name, role=role)
-    client.cookies.set("_token", get_auth_manager().generate_jwt(user))
-    return client
 
 
 def write_report(root: str, text: str) -> None:

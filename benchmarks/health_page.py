@@ -1,0 +1,115 @@
+"""The page *Model health* on a lake of ten thousand days, in a process of its own.
+
+The first page is the one after the start of Airflow's API server: it imports libraries. What is
+promised is said of the pages after it, whose files are in the system's cache and in no other.
+"""
+
+import json
+import os
+from dataclasses import asdict
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import (
+    Claim,
+    Clock,
+    at_most,
+    child,
+    peak_gigabytes,
+    program,
+    say,
+    scratch_folder,
+)
+
+DAYS = {"small": 500, "full": 10_000}
+FIGURES = 600
+"""Of a day's history: what the flights have."""
+
+PAGES = 5
+MAX_SECONDS = 2.0
+LAST = date(2040, 5, 18)
+
+
+def main(size: str) -> list[Claim]:
+    """Make the lake, and look at it in a fresh process."""
+    with scratch_folder() as folder:
+        env = {"ML_DATA_DIR": str(folder), "AIRFLOW_HOME": str(folder / "airflow")}
+        say(f"Making {DAYS[size]:,} days")
+        child(make_lake, env, folder=str(folder / "lake"), days=DAYS[size])
+        found = child(look, env)
+    about = f"{DAYS[size]:,} days, page of {found['bytes'] / 1000:.0f} kB"
+    return [
+        at_most("model health, a page", found["worst"], "s, worst of 5", MAX_SECONDS, about),
+        at_most("model health, first page", found["first"], "s", None, "with its imports"),
+        at_most("model health, memory", found["gigabytes"], "GB", None, "the process's peak"),
+    ]
+
+
+def make_lake(folder: str, days: int) -> dict[str, Any]:
+    """A manifest for each table and day, and a history; no rows."""
+    from include import registry
+    from include.lake import Lake, Manifest, Part
+    from include.monitoring import health, history
+    from include.usecase.schema import INPUTS
+
+    registry.create_store()
+    lake = Lake(folder)
+    keys = [str(LAST - timedelta(back)) for back in reversed(range(days))]
+    parts = dict.fromkeys([INPUTS[0].name, *health.TABLES, "rejected"], Part(900, 1, "", []))
+    landing = Path(str(lake.landing_path(INPUTS[0].name, keys[0]))).parent
+    landing.mkdir(parents=True)
+    for key in keys:
+        (landing / f"{key}.parquet").touch()
+        for table in health.TABLES:
+            place = Path(str(lake.partition_path(table, key)))
+            place.mkdir(parents=True)
+            text = json.dumps(asdict(Manifest(table, key, "v", "", "v", parts)))
+            (place / "current.json").write_text(text)
+    for key in keys[-health.DAYS :]:
+        history.append(lake, key, list(_figures(FIGURES)))
+    [file] = Path(str(lake.partition_path(history.TABLE, keys[-1]))).glob("*.parquet")
+    for key in keys[: -health.DAYS]:
+        place = Path(str(lake.partition_path(history.TABLE, key)))
+        place.mkdir(parents=True)
+        os.link(file, place / file.name)
+    return {}
+
+
+def _figures(count: int) -> Any:
+    from include.monitoring.history import Figure
+
+    about = {"model": "champion", "slice": "all"}
+    yield Figure("outcomes", "log_loss", 0.45, 900, "1", about)
+    yield Figure("outcomes", "base_log_loss", 0.5, 900, "1", about)
+    yield Figure("decision", "decision", 0, 7)
+    for number in range(count - 3):
+        labels = {"feature": f"f{number % 20}", "kind": "stable", "reference": "trailing"}
+        labels["days"] = str(1 + number // 20)
+        yield Figure("drift", "psi", 0.01, 900, "", labels)
+
+
+def look() -> dict[str, float]:
+    """The time of the first page and of the slowest after it, and the memory of all."""
+    clock = Clock()
+    from include.lake import default_lake
+    from include.monitoring import health, health_page
+
+    times = []
+    for _ in range(1 + PAGES):
+        found = health.look(default_lake())
+        page = health_page.render(found, [])
+        times.append(clock.read()["seconds"])
+        clock = Clock()
+        assert not found.problems, found.problems
+        health_page.records._read.cache_clear()
+    return {
+        "first": times[0],
+        "worst": max(times[1:]),
+        "bytes": len(page.encode()),
+        "gigabytes": peak_gigabytes(),
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(program(main, make_lake, look))

@@ -1,0 +1,305 @@
+"""How the model is, at a glance: what the page *Model health* in Airflow's UI shows.
+
+It is read from the lake and from the registry, and nothing is changed. What cannot be read is
+named, and the rest is there all the same. Airflow's API server imports this, so nothing here may
+import scikit-learn or matplotlib.
+"""
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+import polars as pl
+
+from include import registry
+from include.errors import BadData
+from include.lake import Lake, Manifest, first_line, list_folder, parse_key
+from include.monitoring import decision as decisions
+from include.monitoring import history as records
+from include.monitoring.decision import ACTIONS, Decision, Reason
+from include.promotion import REPLACED
+from include.registry import Judged, Overview
+from include.usecase.schema import INPUTS
+
+DAYS = 90
+"""How far back skill and drift are looked at."""
+
+PARTITIONS = 14
+"""Of how many partitions the counts are shown."""
+
+GATES = 5
+"""Of how many trainings the verdicts are shown."""
+
+REGISTRY_SECONDS = 5.0
+"""How long the page waits for the registry."""
+
+TABLES = ["validated", "features", "predictions", "ensemble_predictions", "outcomes"]
+
+log = logging.getLogger(__name__)
+_asking = ThreadPoolExecutor(1, "registry")
+"""One thread: of pages that wait for a registry that hangs, one hangs with it and no more."""
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that scores.
+
+    Attributes:
+        since: when it became champion; empty if somebody has moved the alias by hand.
+        how: `promoted` or `rolled back to`.
+        approved_by: who said yes; empty if nobody was asked.
+        replaced: the version before it, if there was one.
+        last_day: the last that it was trained on.
+    """
+
+    version: str
+    candidate: str
+    since: str
+    how: str
+    reason: str
+    approved_by: str
+    replaced: str
+    last_day: str
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Rows of a day at each stage; None where it has not come so far.
+
+    Attributes:
+        version: of the model that has scored it.
+        fallback: what has made the ensemble's predictions, if there are any.
+        absent: members of the ensemble that did not answer.
+    """
+
+    key: str
+    validated: int | None
+    quarantined: int | None
+    features: int | None
+    rejected: int | None
+    predicted: int | None
+    version: str
+    ensemble: int | None
+    fallback: str
+    absent: list[str]
+    outcomes: int | None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What was said of the candidates of one training."""
+
+    reason: str
+    when: datetime
+    judged: list[Judged]
+
+
+@dataclass(frozen=True)
+class Health:
+    """All that the page shows.
+
+    Attributes:
+        history: columns as in `history.SCHEMA`, the days up to the newest that was looked at.
+        last: that day.
+        problems: what could not be read, a sentence each.
+    """
+
+    decision: Decision | None = None
+    has_report: bool = False
+    champion: Champion | None = None
+    partitions: list[Partition] = field(default_factory=list)
+    gates: list[Gate] = field(default_factory=list)
+    history: pl.DataFrame = field(default_factory=records.SCHEMA.to_frame)
+    last: date | None = None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has ever been done here."""
+        return not (self.problems or self.partitions or self.champion or self.decision)
+
+
+def look(lake: Lake, seconds: float = REGISTRY_SECONDS) -> Health:
+    """Look at everything.
+
+    Args:
+        lake: where history and partitions are.
+        seconds: how long to wait for the registry.
+    """
+    registry.preload()  # these seconds are not the registry's
+    problems: list[str] = []
+    asked = _asking.submit(registry.overview)
+    keys: list[str] = []
+    rows, last = records.SCHEMA.to_frame(), None
+    decision, has_report = None, False
+    with _named("The lake", problems):
+        days = _keys(lake, records.TABLE)
+        landed = _keys(lake, f"landing/{INPUTS[0].name}")
+        published = [*_keys(lake, "validated"), *_keys(lake, "predictions")]
+        keys = sorted({*days, *landed, *published})[-PARTITIONS:]
+        if days:
+            last = max(days)
+            rows = records.read(lake, last, DAYS, problems)
+    partitions = _partitions(lake, keys[::-1], problems)
+    with _named("The decision", problems):
+        if decision := _decision(lake, rows):
+            folder = list_folder(lake.partition_path(decisions.TABLE, decision.key))
+            has_report = any(path.name == "report.html" for path in folder)
+    overview = _answer(asked, seconds, problems)
+    return Health(
+        decision=decision,
+        has_report=has_report,
+        champion=_champion(overview),
+        partitions=partitions,
+        gates=_gates(overview.judged),
+        history=rows,
+        last=parse_key(last) if last else None,
+        problems=problems,
+    )
+
+
+@contextmanager
+def _named(what: str, problems: list[str]) -> Iterator[None]:
+    """What goes wrong in the block is said on the page, whose other parts are shown."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("%s cannot be read", what, exc_info=True)
+        problems.append(f"{what} cannot be read: {first_line(error)}.")
+
+
+def _keys(lake: Lake, folder: str) -> list[str]:
+    """The days that there is something of in a folder, whatever it is."""
+    found = []
+    for path in list_folder(lake.root / folder):
+        with suppress(BadData):
+            key = path.name.removeprefix("date=").removesuffix(".parquet")
+            parse_key(key)
+            found.append(key)
+    return found
+
+
+# --- the decision ---------------------------------------------------------------------------------
+
+
+def _decision(lake: Lake, rows: pl.DataFrame) -> Decision | None:
+    """The newest decision; in the words of its rules where they were kept."""
+    decided = records.select(rows, "decision").filter(pl.col("value").is_finite())
+    newest = records.newest(decided)
+    if newest is None:
+        return None
+    today = rows.filter(pl.col("time") == newest)
+    try:
+        return decisions.read(lake, str(newest))
+    except FileNotFoundError:  # it is of a time before they were
+        [level] = records.select(today, "decision")["value"]
+        asked = records.select(today, "rule").select(records.label("rule"), "value")
+        levels = sorted(asked.iter_rows(), key=lambda rule: -rule[1])
+        reasons = [Reason(name, ACTIONS[int(asks)], "", "") for name, asks in levels]
+        return Decision(str(newest), ACTIONS[int(level)], reasons)
+
+
+# --- partitions -----------------------------------------------------------------------------------
+
+
+def _partitions(lake: Lake, keys: list[str], problems: list[str]) -> list[Partition]:
+    def manifest(place: tuple[str, str]) -> Manifest | None:
+        found = None
+        with _named(f"The manifest of {place[0]} of {place[1]}", problems):
+            found = lake.manifest(*place)
+        return found
+
+    places = [(table, key) for key in keys for table in TABLES]
+    with ThreadPoolExecutor(8) as readers:  # on an object store it is the waiting that takes time
+        found = dict(zip(places, readers.map(manifest, places), strict=True))
+    partitions = []
+    for key in keys:
+        with _named(f"What is published of {key}", problems):
+            partitions.append(_partition(key, {table: found[table, key] for table in TABLES}))
+    return partitions
+
+
+def _partition(key: str, manifests: dict[str, Manifest | None]) -> Partition:
+    def rows(table: str, part: str) -> int | None:
+        manifest = manifests[table]
+        return manifest.parts[part].rows if manifest and part in manifest.parts else None
+
+    def fact(table: str, name: str, otherwise: Any) -> Any:
+        manifest = manifests[table]
+        return manifest.metadata.get(name, otherwise) if manifest else otherwise
+
+    main = INPUTS[0].name
+    checks = fact("validated", "report", {}).get("inputs", [])
+    return Partition(
+        key=key,
+        validated=rows("validated", main),
+        quarantined=next((one["quarantined"] for one in checks if one["input"] == main), None),
+        features=rows("features", "features"),
+        rejected=rows("features", "rejected"),
+        predicted=rows("predictions", "predictions"),
+        version=fact("predictions", "model", {}).get("version", ""),
+        ensemble=rows("ensemble_predictions", "predictions"),
+        fallback=fact("ensemble_predictions", "fallback", ""),
+        absent=sorted(fact("ensemble_predictions", "absent", {})),
+        outcomes=rows("outcomes", "outcomes"),
+    )
+
+
+# --- the registry ---------------------------------------------------------------------------------
+
+
+def _answer(asked: Future[Overview], seconds: float, problems: list[str]) -> Overview:
+    try:
+        return asked.result(seconds)
+    except TimeoutError:
+        asked.cancel()  # if it waits behind another one that hangs
+        problem = f"has not answered in {seconds:g} s"
+    except Exception:
+        log.warning("The registry cannot be asked", exc_info=True)
+        problem = "does not answer (the API server's log says why)"
+    problems.append(
+        f"The model registry at {registry.address()} {problem}: champion and verdicts of the gate "
+        "are not shown."
+    )
+    return Overview()
+
+
+def _champion(found: Overview) -> Champion | None:
+    if found.champion is None:
+        return None
+    version = found.champion.version
+    tags = found.tags[version]
+    since, how, reason = tags.get("promoted_at", ""), "promoted", tags.get("promotion_reason", "")
+    for other in found.tags.values():  # one that this one had to come back for
+        if other.get(REPLACED) == version and other.get("rolled_back_at", "") > since:
+            since, how = other["rolled_back_at"], "rolled back to"
+            reason = other.get("rollback_reason", "")
+    return Champion(
+        version=version,
+        candidate=tags.get("candidate", ""),
+        since=since,
+        how=how,
+        reason=reason,
+        approved_by=tags.get("approved_by", "") if how == "promoted" else "",
+        replaced=tags.get(REPLACED, ""),
+        last_day=found.last_day,
+    )
+
+
+def _gates(judged: list[Judged]) -> list[Gate]:
+    """The candidates of each training together, the chosen one first; the newest first."""
+    trainings: dict[tuple[str, str], list[Judged]] = {}
+    for one in judged:
+        trainings.setdefault((one.snapshot, one.reason), []).append(one)
+    return [
+        Gate(
+            reason,
+            max(one.judged_at for one in together),
+            sorted(together, key=lambda one: (not one.chosen, not one.passed, one.candidate)),
+        )
+        for (_, reason), together in list(trainings.items())[:GATES]
+    ]

@@ -1,0 +1,87 @@
+"""The page in Airflow's own UI, in a real browser."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from include.lake import Lake
+from include.registry import ModelVersion
+from local.client import Airflow
+from local.in_process import batch_inference
+from local.seed import seed
+
+KEY = "2013-01-28"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 60_000
+"""Milliseconds: the first page imports its libraries, on busy cores."""
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium"
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def decided(airflow: Airflow, lake: Lake, champion: ModelVersion) -> None:
+    """A day that was scored and decided about."""
+    seed(lake, KEY, KEY, say=lambda _: None)
+    batch_inference(lake, KEY, champion)
+    airflow.unpause("model_monitoring")
+    run_id = airflow.trigger("model_monitoring", {"act": False}, partition_key=KEY)
+    assert airflow.wait("model_monitoring", run_id) == "success"
+
+
+@pytest.fixture(params=["light", "dark"])
+def browser_page(request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A browser's page that fails its test if a script fails or another site is asked."""
+    failures: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        page = browser.new_page(color_scheme=request.param)
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: failures.append(str(error)))
+        yield page
+        browser.close()
+    assert failures == []
+
+
+def test_it_is_found_in_the_navigation_and_shows_champion_and_decision(
+    airflow: Airflow, champion: ModelVersion, browser_page: Page
+) -> None:
+    asked: list[str] = []
+    browser_page.on("request", lambda request: asked.append(request.url))
+    browser_page.goto(airflow.url)
+    browser_page.get_by_role("link", name="Model health").click()
+    page = browser_page.frame_locator("iframe")
+    expect(page.get_by_text(f"Version {champion.version}", exact=True)).to_be_visible(
+        timeout=PATIENCE
+    )
+    expect(page.get_by_role("heading", name=f"Decision about {KEY}")).to_be_visible()
+    expect(page.get_by_text("retrain", exact=True).first).to_be_visible()
+    expect(page.get_by_role("cell", name=KEY)).to_be_visible()
+    theme = browser_page.evaluate("document.documentElement.className.includes('dark')")
+    assert page.locator("html").get_attribute("data-theme") == ("dark" if theme else "light")
+    assert [url for url in asked if "/model-health/" in url], "the page itself was asked"
+    assert {url for url in asked if "model-health" in url and not url.startswith(airflow.url)} == (
+        set()
+    )
+
+    page.get_by_role("link", name=f"Report of {KEY}").click()
+    browser_page.wait_for_url(f"{airflow.url}/reports/{KEY}")
+    expect(browser_page.get_by_role("heading", name=KEY)).to_be_visible()
+
+
+def test_it_fits_a_phone(airflow: Airflow, browser_page: Page) -> None:
+    browser_page.set_viewport_size({"width": 390, "height": 844})
+    browser_page.goto(f"{airflow.url}/model-health/")
+    expect(browser_page.get_by_role("heading", name="Champion")).to_be_visible()
+    assert browser_page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,0 +1,300 @@
+"""The page shows what is known, names what cannot be read, and says what to do first."""
+
+import re
+import subprocess
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+from threading import Event
+from xml.etree import ElementTree
+
+import polars as pl
+import pytest
+from mlflow import MlflowClient
+
+from include import registry, usecase
+from include.lake import Lake, put_text
+from include.monitoring import decision as decisions
+from include.monitoring import health, history, policy
+from include.monitoring.decision import Decision, Reason
+from include.monitoring.health import Health, look
+from include.monitoring.health_page import Approval, render
+from include.monitoring.history import Figure
+from include.registry import ModelVersion, Overview
+from tests.unit.conftest import NEW_DAY, OLD_DAY, History
+from tests.unit.helpers import infer
+
+SECRET = "user:password@"
+
+
+def page(found: Health, approvals: list[Approval] | None = None) -> str:
+    html = render(found, approvals, nonce="x")
+    for picture in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
+        ElementTree.fromstring(picture)
+    return html
+
+
+def days(last: str, count: int) -> list[str]:
+    return [str(date.fromisoformat(last) - timedelta(back)) for back in reversed(range(count))]
+
+
+def remember(lake: Lake, last: str = OLD_DAY, count: int = 30, feature: str = "distance") -> None:
+    """A history: the model decays and is replaced five days before its end."""
+    for number, key in enumerate(days(last, count)):
+        version = "2" if number >= count - 5 else "1"
+        about = {"model": "champion", "slice": "all"}
+        loss = 0.4 + 0.003 * number
+        drift = {"feature": feature, "kind": "stable", "reference": "trailing", "days": "1"}
+        figures = [
+            Figure("outcomes", "log_loss", loss, 900, version, about),
+            Figure("outcomes", "base_log_loss", 0.5, 900, version, about),
+            Figure("drift", "psi", 0.9 if key == last else 0.01, 900, "", drift),
+        ]
+        history.append(lake, key, figures)
+
+
+def decide(lake: Lake, key: str = OLD_DAY, words: bool = True) -> Decision:
+    rules = [Reason("age", "retrain", "63 days old", "≤ 28"), Reason("truth", "healthy", "", "")]
+    found = Decision(key, "retrain", rules)
+    history.append(lake, key, policy.figures(found))
+    if words:
+        decisions.keep(lake, found)
+    return found
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path / "empty"))
+
+
+# --- what is known --------------------------------------------------------------------------------
+
+
+def test_an_empty_lake_shows_what_to_do_first_and_makes_no_registry(
+    empty: Lake, tmp_path: Path
+) -> None:
+    found = look(empty)
+    assert found.is_empty
+    html = page(found)
+    assert "There is nothing to show yet" in html
+    assert '<a href="/dags/data_validation">' in html
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_the_champion_is_shown_with_what_it_knows(lake: Lake, history: History) -> None:
+    found = look(lake).champion
+    assert found is not None
+    assert (found.version, found.how) == (history.champion.version, "promoted")
+    assert (found.reason, found.replaced) == ("the tests", "")
+    assert found.last_day == "2013-02-11"
+    assert f"Promoted on {found.since[:10]}" in page(look(lake))
+
+
+def test_a_champion_that_was_rolled_back_to_is_one_since_then() -> None:
+    tags = {
+        "3": {"promoted_at": "2013-03-01T08:00:00+00:00"},
+        "4": {"replaced": "3", "rolled_back_at": "2013-04-01T08:00:00+00:00",
+              "rollback_reason": "it was worse"},
+    }  # fmt: skip
+    found = health._champion(Overview(ModelVersion("m", "3", "r"), "2013-02-01", tags))
+    assert found is not None
+    assert (found.how, found.since[:10]) == ("rolled back to", "2013-04-01")
+    assert found.reason == "it was worse"
+    assert "Rolled back to on 2013-04-01 08:00 UTC." in page(Health(champion=found))
+
+
+def test_rows_are_counted_at_each_stage(lake: Lake, history: History) -> None:
+    predicted = len(infer(lake, OLD_DAY, history.champion))
+    newest, before = look(lake).partitions[:2]
+    assert newest.key == OLD_DAY
+    assert newest.predicted == newest.features == predicted
+    assert newest.validated == predicted + (newest.rejected or 0)
+    assert (newest.quarantined, newest.version) == (0, history.champion.version)
+    assert (before.predicted, before.version, before.fallback) == (None, "", "")
+
+
+def test_a_day_that_was_refused_is_among_the_others(lake: Lake) -> None:
+    put_text(lake.landing_path("flights", NEW_DAY), "no Parquet")
+    refused = look(lake).partitions[0]
+    assert (refused.key, refused.validated, refused.predicted) == (NEW_DAY, None, None)
+    assert '<span class="bad">none</span>' in page(look(lake))
+
+
+def test_the_newest_decision_is_shown_in_its_words(empty: Lake) -> None:
+    decide(empty, "2013-02-18")
+    decided = decide(empty)
+    found = look(empty)
+    assert (found.decision, found.has_report) == (decided, False)
+    html = page(found)
+    assert "age: 63 days old." in html
+    assert "Report of" not in html
+    put_text(empty.partition_path("reports", OLD_DAY) / "report.html", "<h1>")
+    assert f'<a href="/reports/{OLD_DAY}">' in page(look(empty))
+
+
+def test_a_decision_of_which_only_the_figures_were_kept_is_shown_too(empty: Lake) -> None:
+    decide(empty, words=False)
+    found = look(empty).decision
+    assert found is not None
+    assert (found.action, found.why) == ("retrain", "age")
+    assert [reason.action for reason in found.reasons] == ["retrain", "healthy"]
+
+
+def test_skill_is_drawn_with_promotions_and_decisions_and_drift_with_its_bound(empty: Lake) -> None:
+    remember(empty)
+    decide(empty)
+    html = page(look(empty))
+    assert re.findall(r">(version \d+)</text>", html) == ["version 2"]
+    assert f"<title>{OLD_DAY}: retrain</title>" in html
+    assert re.search(r"champion \d+\.\d%</span>", html)
+    assert '<path class="outlined"' in html
+    assert re.search(r'<text class="alarm"[^>]*>0\.90</text>', html)
+
+
+def test_one_day_is_enough(empty: Lake) -> None:
+    remember(empty, count=1)
+    html = page(look(empty))
+    assert html.count("<svg") == 2
+    assert html.count('<circle class="point"') == 1
+
+
+def test_the_last_verdicts_are_told_by_training(lake: Lake, own_registry: Path) -> None:
+    client = MlflowClient(f"sqlite:///{own_registry}")
+    experiment = client.get_experiment_by_name(usecase.NAME)
+    assert experiment is not None
+    answers = {"xgboost": ("passed", ""), "logistic_regression": ("refused", "calibrated")}
+    for run in client.search_runs([experiment.experiment_id]):
+        verdict, refused_by = answers.get(run.data.params["candidate"], ("passed", ""))
+        chosen = str(run.data.params["candidate"] == "xgboost").lower()
+        tags = {"verdict": verdict, "refused_by": refused_by, "chosen": chosen}
+        for name, value in tags.items():
+            client.set_tag(run.info.run_id, name, value)
+    [gate] = look(lake).gates
+    assert gate.reason == "the tests"
+    assert [one.candidate for one in gate.judged][::2] == ["xgboost", "logistic_regression"]
+    html = page(look(lake))
+    assert "✓ passed, and chosen" in html
+    assert re.search(r"✗ refused:</span> calibrated", html)
+
+
+def test_waiting_approvals_lead_to_where_they_are_answered() -> None:
+    html = page(Health(problems=["x"]), [Approval("Promote version 3?", None, "/dags/a/b")])
+    assert '<a href="/dags/a/b">Promote version 3?</a>' in html
+    assert "Waiting for a person" not in page(Health(problems=["x"]), None)
+
+
+# --- what cannot be read --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 no Parquet", "cut off", "another table"], ids=repr)
+def test_a_broken_history_file_is_named_and_the_rest_is_shown(
+    content: bytes | str, empty: Lake
+) -> None:
+    remember(empty)
+    decided = decide(empty)
+    folder = empty.partition_path(history.TABLE, days(OLD_DAY, 10)[0])
+    assert isinstance(folder, Path)
+    [file] = folder.glob("*.parquet")
+    if content == "another table":
+        pl.DataFrame({"x": [1]}).write_parquet(file)
+    else:
+        whole = file.read_bytes()
+        file.write_bytes(content if isinstance(content, bytes) else whole[: len(whole) // 2])
+    found = look(empty)
+    [problem] = found.problems
+    assert str(file) in problem
+    assert found.decision == decided
+    html = page(found)
+    assert str(file) in html
+    assert html.count("<svg") == 2
+
+
+def test_a_broken_manifest_is_named_and_the_other_days_are_shown(lake: Lake) -> None:
+    put_text(lake.partition_path("validated", OLD_DAY) / "current.json", "{")
+    found = look(lake)
+    [problem] = found.problems
+    assert problem.startswith(f"The manifest of validated of {OLD_DAY} cannot be read")
+    assert [day.validated is None for day in found.partitions[:2]] == [True, False]
+
+
+def test_a_broken_decision_is_named(empty: Lake) -> None:
+    decide(empty)
+    put_text(empty.partition_path("reports", OLD_DAY) / "decision.json", "[]")
+    found = look(empty)
+    assert found.decision is None
+    [problem] = found.problems
+    assert problem.startswith("The decision cannot be read")
+
+
+def test_without_the_registry_the_rest_is_shown(lake: Lake, configure, unused_port: int) -> None:
+    configure(mlflow_tracking_uri=f"http://{SECRET}127.0.0.1:{unused_port}")
+    remember(lake)
+    found = look(lake, seconds=60)
+    [problem] = found.problems
+    assert problem.startswith(f"The model registry at http://127.0.0.1:{unused_port} does not ans")
+    html = page(found)
+    assert SECRET not in html
+    assert "Not known: see above" in html
+    assert html.count("<svg") == 2
+    assert len(found.partitions) == health.PARTITIONS
+
+
+def test_a_registry_that_hangs_is_not_waited_for(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = Event()
+    monkeypatch.setattr(registry, "overview", lambda: done.wait(60))
+    try:
+        for _ in range(2):  # the second one waits behind the first, and no longer
+            [problem] = look(lake, seconds=0.1).problems
+            assert "has not answered in 0.1 s" in problem
+    finally:
+        done.set()
+
+
+def test_a_lake_that_cannot_be_listed_is_said_to_be_so(
+    empty: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: object) -> list[Path]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(health, "list_folder", refuse)
+    found = look(empty)
+    assert any(problem.startswith("The lake cannot be read") for problem in found.problems)
+    assert "Permission denied" in page(found)
+
+
+def test_text_from_lake_and_registry_is_no_markup(empty: Lake) -> None:
+    hostile = "<script>alert(1)</script>"
+    remember(empty, feature=hostile)
+    rules = [Reason(hostile, "watch", hostile, hostile)]
+    decisions.keep(empty, Decision(OLD_DAY, "watch", rules))
+    history.append(empty, OLD_DAY, [Figure("decision", "decision", 1)])
+    html = page(look(empty), [Approval(hostile, None, "javascript:")])
+    assert html.count("<script") == 1
+
+
+# --- its cost -------------------------------------------------------------------------------------
+
+
+def test_of_ten_thousand_partitions_only_the_shown_ones_are_read(
+    empty: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in days("2040-05-18", 10_000):
+        folder = empty.partition_path("validated", key)
+        assert isinstance(folder, Path)
+        folder.mkdir(parents=True)
+    read = []
+    manifest = Lake.manifest
+    monkeypatch.setattr(Lake, "manifest", lambda *place: (read.append(place), manifest(*place))[1])
+    assert [day.key for day in look(empty).partitions] == days("2040-05-18", 14)[::-1]
+    assert len(read) == health.PARTITIONS * len(health.TABLES)
+
+
+def test_the_api_server_is_spared_the_libraries_of_training() -> None:
+    heavy = {"sklearn", "matplotlib", "xgboost", "scipy.stats"}
+    script = (
+        "import sys; from include import registry; from include.monitoring import health_page; "
+        f"registry.preload(); sys.exit(bool({heavy} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
