@@ -1,7 +1,8 @@
 """Shows the daily reports of monitoring in Airflow's UI, at `/reports/<day>`, behind its login.
 
 They are read from the lake. Airflow loads a plugin in every process, tasks included: what is needed
-to serve pages is therefore imported with the first request.
+to serve pages is therefore imported with the first request. That goes for the library too: a DAG
+processor that had it in memory would go on parsing DAG files with it after a new one is uploaded.
 """
 
 from functools import cache
@@ -9,10 +10,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from airflow.plugins_manager import AirflowPlugin
-
-from include.errors import BadData
-from include.lake import default_lake, parse_key, read_text
-from include.report_link import MONITORING
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -36,6 +33,10 @@ def _application() -> "FastAPI":
     from airflow.api_fastapi.core_api.security import requires_access_dag
     from fastapi import Depends, FastAPI, HTTPException, Request
     from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+
+    from include.errors import BadData
+    from include.lake import default_lake, parse_key, read_text
+    from include.report_link import MONITORING
 
     may_see = Depends(requires_access_dag("GET", param_dag_id=MONITORING))
     application = FastAPI(openapi_url=None, dependencies=[may_see])
