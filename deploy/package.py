@@ -119,7 +119,12 @@ def run_isolated(command: list[str], home: Path, built: Path, **variables: str) 
     """
     dropped = ("AIRFLOW", "ML_", "MLFLOW_", "PYTHON", "PYTEST", "VIRTUAL_ENV")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-    variables = {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "false", **variables}
+    variables = {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",  # no file of bytecode is there yet
+        **variables,
+    }
     done = subprocess.run(
         command, cwd=home, env=inherited | variables, capture_output=True, text=True
     )
