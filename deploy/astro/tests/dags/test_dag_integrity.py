@@ -69,9 +69,14 @@ def run(program: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def in_full(faults: dict[str, str]) -> str:
+    """All of them: of anything but text, pytest shows the two ends."""
+    return "\n".join(f"{what}: {why}" for what, why in sorted(faults.items()))
+
+
 def test_every_file_in_dags_parses_and_holds_a_dag() -> None:
     errors, dags = run(PARSE)
-    assert not errors, errors
+    assert not errors, in_full(errors)
     files = sorted(file.name for file in DAGS.glob("*.py"))
     assert sorted({file for file, _ in dags}) == files, f"{files} hold these DAGs: {dags}"
     print(f"{len(dags)} DAGs")
@@ -79,7 +84,7 @@ def test_every_file_in_dags_parses_and_holds_a_dag() -> None:
 
 def test_every_plugin_loads_where_the_dags_are_not_on_the_path() -> None:
     errors, found, loaded, library = run(LOAD)
-    assert not errors, errors
+    assert not errors, in_full(errors)
     for file in PLUGINS.glob("*.py"):
         assert any(file.name in source for _, source in found), f"{file} is no plugin: {found}"
     assert not loaded, (
@@ -92,7 +97,7 @@ def test_every_plugin_loads_where_the_dags_are_not_on_the_path() -> None:
 
 def test_whatever_the_code_imports_is_installed_also_inside_of_tasks() -> None:
     missing, files = run(IMPORT)
-    assert not missing, missing
+    assert not missing, in_full(missing)
     print(f"all that {files} files import")
 
 
