@@ -140,8 +140,22 @@ replay: $(READY) ## Let months pass day by day: is the loop worth it? (START=201
 	@$(PY) -m benchmarks.replay $(if $(START),--start $(START)) $(if $(END),--end $(END)) \
 	  $(if $(LABEL),--label $(LABEL)) $(if $(SEED),--seed $(SEED))
 
+##@ Deploy it (docs/deploy.md)
+.PHONY: mwaa mwaa-deploy astro
+
+mwaa: $(READY) ## Build dist/mwaa and try it in an Airflow like Amazon MWAA's (CONSTRAINTS=file)
+	@$(PY) -m deploy.mwaa $(if $(CONSTRAINTS),--constraints "$(CONSTRAINTS)")
+
+mwaa-deploy: $(READY) ## Upload dist/mwaa (BUCKET=name or name/folder)
+	@if [ -z "$(BUCKET)" ]; then \
+	  echo "make mwaa-deploy needs the environment's bucket: make mwaa-deploy BUCKET=name" >&2; exit 2; fi
+	@$(PY) -m deploy.upload "$(BUCKET)"
+
+astro: $(READY) ## Build dist/astro, a complete Astro project, and pass its own tests
+	@$(PY) -m deploy.astro
+
 ##@ Look after it
-.PHONY: setup reference settings lock resolve clean
+.PHONY: setup reference settings lock clean
 
 setup: $(READY) ## Make .venv from requirements.lock; the other targets do it too
 	@true
@@ -156,15 +170,9 @@ lock: $(HAS_UV) ## Write requirements.lock anew from requirements*.txt (UPGRADE=
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade) requirements-dev.txt -o requirements.lock
 
-resolve: $(HAS_UV) ## Check that requirements.txt fits a platform (CONSTRAINTS=file)
-	@if [ -z "$(CONSTRAINTS)" ]; then \
-	  echo "make resolve needs the platform's constraints: make resolve CONSTRAINTS=file" >&2; exit 2; fi
-	@$(UV) pip compile --quiet --python-version 3.12 --constraints "$(CONSTRAINTS)" requirements.txt >/dev/null
-	@echo "requirements.txt resolves under $(CONSTRAINTS)"
-
 clean: ## Stop Airflow, then remove data/, .venv and caches
 	-@if [ -f $(READY) ]; then ML_DATA_DIR= $(PY) -m local.embedded stop; fi
-	@rm -rf data .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf data dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the environment ---------------------------------------------------------------------------

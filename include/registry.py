@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
     from sklearn.pipeline import Pipeline
 
+BUILT_FROM = Path(__file__).parent / "COMMIT"
+"""Where a build for a platform, on which there is no git, notes the commit of the code."""
+
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 """Aliases of the registered model. Only `champion` decides anything: it is what scores."""
 
@@ -280,7 +283,7 @@ def log_training(
     from include.usecase.models import TRUSTED_TYPES
 
     signature = None if example is None else _signature(pipeline, example)
-    tags = {"git_commit": _git_commit(), **tags}
+    tags = {"git_commit": git_commit(), **tags}
     with (
         connection(),
         mlflow.start_run(experiment_id=_experiment(), run_name=name, tags=tags) as run,
@@ -476,10 +479,12 @@ def connection() -> Iterator["MlflowClient"]:
         ) from error
 
 
-def _git_commit() -> str:
+def git_commit() -> str:
     """Commit of this code, with a `+` if files differ from it."""
     if settings().git_commit:
         return settings().git_commit
+    if BUILT_FROM.exists():
+        return BUILT_FROM.read_text().strip()
     command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     try:
         done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=10)

@@ -131,7 +131,9 @@ class Settings(BaseSettings):
         True, description="Whether a challenger that passed is fitted again, holdout included."
     )
     git_commit: str = Field(
-        "", description="Commit of the code, kept with every model. Empty: git is asked."
+        "",
+        description="Commit of the code, kept with every model. Empty: what a build for MWAA or "
+        "Astro has noted, or else git is asked.",
     )
 
     # The gate between challenger and champion. Without a champion it is judged against a forecast

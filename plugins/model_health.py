@@ -7,9 +7,6 @@ from urllib.parse import quote
 
 from airflow.plugins_manager import AirflowPlugin
 
-from include.behind_login import application
-from include.report_link import MONITORING
-
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
@@ -35,6 +32,9 @@ def _application() -> "FastAPI":
     from airflow.api_fastapi.app import API_ROOT_PATH
     from airflow.api_fastapi.core_api.security import GetUserDep
     from fastapi.responses import HTMLResponse
+
+    from include.behind_login import application
+    from include.report_link import MONITORING
 
     pages = application(MONITORING)
 

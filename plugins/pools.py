@@ -2,8 +2,12 @@
 
 A task whose pool does not exist is never scheduled, and nothing but a line in a log says so. A pool
 that is there already is left as it is: its slots may have been changed in the UI.
+
+The DAG processor leaves it to the others: with the library in its memory, it would go on parsing
+DAG files with it after a new one has been uploaded.
 """
 
+import sys
 from typing import Any
 
 from airflow.jobs.job import Job
@@ -13,17 +17,19 @@ from airflow.plugins_manager import AirflowPlugin
 from airflow.utils.session import create_session
 from sqlalchemy.exc import IntegrityError
 
-from include.usecase.members import MEMBERS
-
 
 class PoolMaker:
-    """Listens for the start of a scheduler, a DAG processor or a triggerer, which are jobs."""
+    """Listens for the start of a scheduler or a triggerer, which are jobs."""
 
     @hookimpl
     def on_starting(self, component: Any) -> None:
         """Make the pools that are not there yet."""
         if not isinstance(component, Job):  # a task starts: it has no access to the database
             return
+        if sys.argv[1:2] == ["dag-processor"]:  # a job that starts does not know yet which it is
+            return
+        from include.usecase.members import MEMBERS
+
         for member in MEMBERS:
             try:
                 with create_session() as session:

@@ -1,14 +1,14 @@
-"""Shows the daily reports of the lake in Airflow's UI, at `/reports/<day>`, behind its login."""
+"""Shows the daily reports of monitoring in Airflow's UI, at `/reports/<day>`, behind its login.
+
+They are read from the lake. Airflow loads a plugin in every process, tasks included: what is needed
+to serve pages is therefore imported with the first request. That goes for the library too: a DAG
+processor that had it in memory would go on parsing DAG files with it after a new one is uploaded.
+"""
 
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow.plugins_manager import AirflowPlugin
-
-from include.behind_login import application
-from include.errors import BadData
-from include.lake import default_lake, parse_key, read_text
-from include.report_link import MONITORING
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -30,6 +30,11 @@ async def reports(scope: Any, receive: Any, send: Any) -> None:
 def _application() -> "FastAPI":
     from fastapi import HTTPException
     from fastapi.responses import HTMLResponse
+
+    from include.behind_login import application
+    from include.errors import BadData
+    from include.lake import default_lake, parse_key, read_text
+    from include.report_link import MONITORING
 
     pages = application(MONITORING)
 
