@@ -8,13 +8,15 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from logging.handlers import BufferingHandler
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import unquote, urlsplit
 
 from include import metrics
 from include.errors import BadData, DependencyDown, Kind, PipelineError, kind_of
+from include.lake import midnight
 from include.settings import settings
 
 if TYPE_CHECKING:
@@ -35,13 +37,26 @@ def report_failure(context: Mapping[str, Any]) -> None:
 
 
 def run_failed(context: Mapping[str, Any]) -> None:
-    """Tell the metrics that a run of a DAG has failed: every DAG's `on_failure_callback`."""
-    metrics.send("run_failed", 1, dag=context["dag_run"].dag_id)
+    """Tell the metrics for when a run has failed: every DAG's `on_failure_callback`."""
+    metrics.send("run_failed_timestamp_seconds", _due(context), dag=context["dag"].dag_id)
 
 
 def run_succeeded(context: Mapping[str, Any]) -> None:
-    """Tell the metrics that a run has not failed: every DAG's `on_success_callback`."""
-    metrics.send("run_failed", 0, dag=context["dag_run"].dag_id)
+    """Tell the metrics for when a run has succeeded: every DAG's `on_success_callback`."""
+    metrics.send("run_succeeded_timestamp_seconds", _due(context), dag=context["dag"].dag_id)
+
+
+def _due(context: Mapping[str, Any]) -> float:
+    """The day that a run was for, or when it was due, in seconds since 1970.
+
+    Airflow leaves the run out of the context if the DAG has lost the task that ended last.
+    """
+    run = context.get("dag_run")
+    due = run.run_after if run else datetime.now(UTC)
+    if run and run.partition_key:
+        with suppress(BadData):  # no date: its tasks have refused it
+            due = midnight(run.partition_key)
+    return float(due.timestamp())
 
 
 def report_and_call(context: Mapping[str, Any]) -> None:

@@ -92,6 +92,12 @@ def parse_key(key: str | None) -> date:
     return day
 
 
+def midnight(key: str | None) -> datetime:
+    """When the day of a partition begins, in UTC."""
+    day = parse_key(key)
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
 def days_before(key: str | None, days: int) -> str:
     """The key of the partition `days` days before another."""
     return (parse_key(key) - timedelta(days=days)).isoformat()
@@ -220,8 +226,12 @@ class Version:
         put_text(self.path.parent / "current.json", text)
         rows = max((part.rows for part in manifest.parts.values()), default=0)
         metrics.send("published_rows_total", rows, table=self.table)
-        published = Sample("last_published_timestamp_seconds", time.time(), {"table": self.table})
-        metrics.send_of_day(self.lake, self.table, self.key, [published])
+        about = {"table": self.table}
+        day = midnight(self.key).timestamp()
+        samples = [Sample("newest_day_timestamp_seconds", day, about)]
+        if current is None:  # a day that is published again is no sign that days still come
+            samples.append(Sample("last_published_timestamp_seconds", time.time(), about))
+        metrics.send_of_day(self.lake, self.table, self.key, samples)
         return manifest
 
     def manifest(self) -> Manifest:

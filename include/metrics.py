@@ -71,7 +71,10 @@ COLUMN, STAGE = ("table", "column"), ("dag", "stage")
 
 TABLE = (
     # Runs, tasks, stages
-    Metric("run_failed", "gauge", "0 or 1", ("dag",), "Whether the DAG's last run failed."),
+    Metric("run_failed_timestamp_seconds", "gauge", "seconds since 1970", ("dag",),
+           "The day for which a run failed; without a partition, when it was due."),
+    Metric("run_succeeded_timestamp_seconds", "gauge", "seconds since 1970", ("dag",),
+           "The day for which a run succeeded; without a partition, when it was due."),
     Metric("task_failures_total", "counter", "tasks", ("dag", "task", "kind"),
            "Tasks that failed after their last try, by kind of failure."),
     Metric("stage_runs_total", "counter", "runs", (*STAGE, "result"),
@@ -81,9 +84,11 @@ TABLE = (
     Metric("pages_total", "counter", "pages", (), "Times that monitoring called a person."),
     # Tables
     Metric("published_rows_total", "counter", "rows", ("table",),
-           "Rows published; what is published again counts again."),
+           "Rows published, those of its largest part; what is published again counts again."),
     Metric("last_published_timestamp_seconds", "gauge", "seconds since 1970", ("table",),
-           "When the newest day of a table was last published."),
+           "When the newest day of a table was first published."),
+    Metric("newest_day_timestamp_seconds", "gauge", "seconds since 1970", ("table",),
+           "The newest day of a table that is published."),
     # Validation and features
     Metric("validation_rows_total", "counter", "rows", ("input", "result"),
            "Rows that came in: valid, or quarantined."),
@@ -202,16 +207,20 @@ def count_one(name: str, label: str, value: str, among: Iterable[str], **labels:
 
 
 def send_of_day(lake: "Lake", table: str, key: str, samples: Iterable[Sample]) -> None:
-    """Send gauges about a day, unless a later day of the table is published."""
+    """Send gauges about a day, unless a later day of the table is published.
+
+    Args:
+        samples: looked at only if they are sent; what goes wrong there is logged.
+    """
     if _client() is None and not REFUSE_UNKNOWN:
         return
     try:
-        newest = lake.is_newest(table, key)
+        if lake.is_newest(table, key):
+            send_all(samples)
+    except UnknownMetric:
+        raise
     except Exception as error:  # the task has done its work
-        log.warning("Metrics of %s of %s are not sent: %s", table, key, error)
-        return
-    if newest:
-        send_all(samples)
+        log.warning("Metrics of %s of %s are not sent: %r", table, key, error)
 
 
 def send_all(samples: Iterable[Sample]) -> None:

@@ -16,7 +16,7 @@ promotion and the next one too, moves the alias once more when it wakes.
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from include import registry, usecase
+from include import metrics, registry, usecase
 from include.errors import BadData, MissingData
 from include.registry import CHAMPION, PREVIOUS, ModelVersion
 
@@ -52,8 +52,8 @@ def promote(
         "promotion_reason": reason,
         "approved_by": approved_by,
     }
-    _replace(instead_of, model, model, tags)
-    registry.count("promoted")
+    if _replace(instead_of, model, model, tags):
+        _tell("promoted", model)
 
 
 def previous(model: ModelVersion | None, has_to_go: str | None = None) -> ModelVersion:
@@ -100,16 +100,26 @@ def roll_back(model: ModelVersion, to: ModelVersion, reason: str) -> None:
         BadData: another version is champion by now; or `to` cannot be loaded.
     """
     registry.load(to)
-    _replace(model, to, model, {"rolled_back_at": _now(), "rollback_reason": reason})
-    registry.count("rolled_back")
+    if _replace(model, to, model, {"rolled_back_at": _now(), "rollback_reason": reason}):
+        _tell("rolled_back", to)
+
+
+def _tell(event: str, champion: ModelVersion) -> None:
+    registry.count(event)
+    metrics.send("champion_version", int(champion.version))
 
 
 def _replace(
     old: ModelVersion | None, new: ModelVersion, tagged: ModelVersion, tags: dict[str, str]
-) -> None:
-    """Tag a version and move the alias `champion` from `old` to `new`, unless one is too late."""
+) -> bool:
+    """Tag a version and move the alias `champion` from `old` to `new`, unless one is too late.
+
+    Returns:
+        Whether it was moved here: no, if `new` is champion already.
+    """
     with registry.connection() as client:
         holder = old.run_id if old else _first_run()
+        moved = False
         while True:
             params = client.get_run(holder).data.params
             succession = f"succession.{1 + sum(_is_done(key) for key in params)}"
@@ -127,6 +137,7 @@ def _replace(
             if successor == new.version:
                 client.set_registered_model_alias(usecase.NAME, CHAMPION, new.version)
                 client.log_param(holder, succession + DONE, True)
+                moved = True
                 break
             for name in tags:
                 client.delete_model_version_tag(usecase.NAME, tagged.version, name)
@@ -134,6 +145,7 @@ def _replace(
                 client.set_registered_model_alias(usecase.NAME, CHAMPION, successor)
             client.log_param(holder, succession + DONE, True)
         _show_previous(client, new)
+    return moved
 
 
 def _write_once(client: "MlflowClient", run_id: str, key: str, value: str) -> str:

@@ -443,14 +443,16 @@ def check_partition(lake: Lake, checks: list[RowCheck]) -> str:
 
 
 def _send_metrics(version: Version, checks: list[RowCheck]) -> None:
+    shares = []
     for check in checks:
         rows = {"valid": check.valid, "quarantined": check.quarantined}
         for result, count in rows.items():
             metrics.send("validation_rows_total", count, input=check.input, result=result)
         for reason, count in check.failures.items():
             metrics.send("quarantined_rows_total", count, input=check.input, reason=reason)
-        share = Sample("quarantined_share", check.quarantined / check.rows, {"input": check.input})
-        metrics.send_of_day(version.lake, version.table, version.key, [share])
+        share = check.quarantined / check.rows
+        shares.append(Sample("quarantined_share", share, {"input": check.input}))
+    metrics.send_of_day(version.lake, version.table, version.key, shares)
 
 
 def partition_breaches(check: RowCheck, key: str, recent: list[int]) -> list[str]:

@@ -14,6 +14,12 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # else trainings beside each other ta
 atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def unknown_metrics_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every test; in production they are only logged."""
+    monkeypatch.setattr("include.metrics.REFUSE_UNKNOWN", True)
+
+
 @pytest.fixture
 def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Change settings for one test: `configure(chunk_rows=100)`. It starts from the defaults."""
@@ -31,7 +37,6 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 
     for variable in variables.values():
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr("include.metrics.REFUSE_UNKNOWN", True)
     settings.cache_clear()
     yield change
     settings.cache_clear()

@@ -1,6 +1,7 @@
 """The steps of a day's monitoring, in the order in which the DAG takes them."""
 
 import json
+from collections.abc import Iterator
 from datetime import datetime
 
 import polars as pl
@@ -31,7 +32,7 @@ def observe(lake: Lake, key: str, now: datetime) -> int:
     """
     outcomes.update(lake, key)
     found = history.append(lake, key, [*measure.figures(lake, key), *stages.rates(lake, now)])
-    _send_metrics(lake, key)
+    metrics.send_of_day(lake, "predictions", key, _samples(lake, key))
     return found
 
 
@@ -40,25 +41,23 @@ def decide(lake: Lake, key: str) -> Decision:
     decision = policy.decide(history.read(lake, key, policy.DAYS), key)
     decisions.keep(lake, decision)
     history.append(lake, key, policy.figures(decision))
-    _send_metrics(lake, key)
+    metrics.send_of_day(lake, "predictions", key, _samples(lake, key))
     return decision
 
 
-def _send_metrics(lake: Lake, key: str) -> None:
-    """Send what the history says of a day, and of the newest day whose truth is known."""
+def _samples(lake: Lake, key: str) -> Iterator[Sample]:
+    """What the history says of a day, and of the newest day whose truth is known."""
     rows = history.read(lake, key, settings().outcome_lookback_days).sort("recorded_at")
     judged = history.newest(rows.filter(pl.col("pipeline") == "outcomes"))
     about_now = pl.when(pl.col("pipeline") == "outcomes").then(judged).otherwise(parse_key(key))
-    samples = []
     for row in rows.filter(pl.col("time") == about_now).iter_rows(named=True):
         metric = metrics.METRICS.get(f"{row['pipeline']}_{row['metric']}")
         if metric is not None:
             labels = json.loads(row["labels"])
             about = {name: labels[name] for name in metric.labels}
-            samples.append(Sample(metric.name, row["value"], about))
+            yield Sample(metric.name, row["value"], about)
         if row["metric"] == "model_age_days":
-            samples.append(Sample("champion_version", float(row["model_version"]), {}))
-    metrics.send_of_day(lake, "predictions", key, samples)
+            yield Sample("champion_version", float(row["model_version"]), {})
 
 
 def note_retraining(lake: Lake, key: str) -> None:

@@ -77,11 +77,12 @@ def record(
         rows, put_aside = _rows(lake, key, stage)
         lost = rows if failed else put_aside
         found.append(StageRun(dag_id, run_id, key, stage, failed, rows, lost))
-        _send_metrics(found[-1])
     name = hashlib.sha256(f"{dag_id} {run_id}".encode()).hexdigest()[:16]
     path = lake.partition_path(TABLE, ended.date().isoformat()) / f"{dag_id}-{name}.json"
     ending = {"key": key, "output": output, "ended_at": ended.isoformat()}
     put_text(path, json.dumps({**ending, "stages": [asdict(one) for one in found]}))
+    for one in found:
+        _send_metrics(one)
     return found
 
 

@@ -45,6 +45,7 @@ print(json.dumps({
             "max_active_runs": dag.max_active_runs,
             "timetable": type(dag.timetable).__name__,
             "owner": dag.owner,
+            "callbacks": [dag.on_failure_callback.__name__, dag.on_success_callback.__name__],
             "tags": sorted(dag.tags),
             "tasks": {task.task_id: describe(task) for task in dag.tasks},
         }
@@ -100,6 +101,11 @@ def test_every_dag_says_what_it_does_and_never_catches_up_by_itself(dags: dict[s
         assert len(dag["doc"] or "") > 80, dag_id
         assert dag["tags"], dag_id
         assert not dag["catchup"], dag_id
+
+
+def test_every_dag_tells_the_metrics_how_its_runs_end(dags: dict[str, Any]) -> None:
+    for dag_id, dag in dags.items():
+        assert dag["callbacks"] == ["run_failed", "run_succeeded"], dag_id
 
 
 def test_every_task_has_an_owner_docs_retries_by_kind_and_an_alert(tasks: dict[str, Any]) -> None:

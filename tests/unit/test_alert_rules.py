@@ -52,15 +52,18 @@ def test_an_alert_has_all_that_a_person_needs(name: str) -> None:
     assert notes["summary"]
     assert "\n" not in notes["summary"]
     assert notes["description"]
-    assert re.split(r"/d/|\?", notes["dashboard"])[1] in BOARDS
-    assert notes["runbook_url"] == f"docs/runbook.md#{name.lower()}"
+    server, board, *_ = re.split(r"/d/|\?", notes["dashboard"])
+    assert server == "{{ $externalLabels.grafana }}"
+    assert board in BOARDS
+    assert notes["runbook_url"] == f"{{{{ $externalLabels.runbook }}}}#{name.lower()}"
 
 
 @each_alert
 def test_an_alert_about_a_dag_leads_to_its_runs(name: str) -> None:
     rule = ALERTS[name]
-    if "dag" in rule["labels"] or re.search(r"by \(dag\b", rule["expr"]):
-        assert re.search(r"/dags/[^/]+/runs$", rule["annotations"]["dag_runs"])
+    if "dag" in rule["labels"] or re.search(r"by \(dag\b|\"dag\"", rule["expr"]):
+        link = rule["annotations"]["dag_runs"]
+        assert re.fullmatch(r"\{\{ \$externalLabels.airflow \}\}/dags/[^/]+/runs", link)
 
 
 def test_the_runbook_has_a_section_for_every_alert_and_for_nothing_else() -> None:
@@ -101,6 +104,22 @@ def test_an_alert_has_a_case_in_which_it_fires_and_one_in_which_it_is_quiet(name
 
 
 def test_every_dag_has_an_alert_on_its_failed_runs() -> None:
-    asked = " ".join(re.findall(r'ml_run_failed\{dag=~?"([^"]+)"', str(ALERTS)))
+    asked = " ".join(re.findall(r'ml_run_failed_timestamp_seconds\{dag=~?"([^"]+)"', str(ALERTS)))
     dags = {path.stem for path in (REPO / "dags").glob("*.py")}
     assert set(re.split(r"[ |]", asked)) == dags
+
+
+def test_links_lead_where_compose_puts_the_servers() -> None:
+    compose = yaml.safe_load((REPO / "docker-compose.yaml").read_text())["services"]
+    given = compose["prometheus"]["environment"]
+    prometheus = yaml.safe_load((REPO / "prometheus/prometheus.yml").read_text())
+    labels = prometheus["global"]["external_labels"]
+    assert labels == {
+        name: f"${{{name.upper()}_URL}}" for name in ("airflow", "grafana", "runbook")
+    }
+    assert set(given) == {value.strip("${}") for value in labels.values()}
+    for server, service in (("airflow", "airflow-apiserver"), ("grafana", "grafana")):
+        published = compose[service]["ports"][0].rpartition(":")[0]
+        assert given[f"{server.upper()}_URL"] == f"http://{published}"
+    [relabel] = prometheus["alerting"]["alert_relabel_configs"]
+    assert set(relabel["regex"].split("|")) == set(labels)

@@ -5,18 +5,27 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include import metrics
+from include import alerting, metrics, promotion
 from include.lake import Lake
 from include.metrics import METRICS, Sample
+from include.monitoring import daily
+from include.monitoring import history as monitoring_history
 from local import reference
+from local.in_process import batch_inference
+from tests.unit.conftest import History
+from tests.unit.test_promotion import challengers
 
 REPO = Path(__file__).resolve().parents[2]
+LATER = datetime(2013, 1, 4, 6, tzinfo=UTC)
 SENDERS = {"send": 0, "timed": 0, "count_one": 0, "Sample": 0}
 
 
@@ -182,6 +191,73 @@ def test_nothing_is_sent_and_nothing_fails_where_nobody_listens(server: Server) 
     server.socket.close()
     for _ in range(3):  # the second one meets the "port unreachable" of the first
         metrics.send("pages_total")
+
+
+@pytest.mark.parametrize(
+    ("run", "due"),
+    [
+        (SimpleNamespace(partition_key="2013-01-02", run_after=LATER), 1357084800),
+        (SimpleNamespace(partition_key="yesterday", run_after=LATER), LATER.timestamp()),
+        (SimpleNamespace(partition_key=None, run_after=LATER), LATER.timestamp()),
+    ],
+)
+def test_the_end_of_a_run_is_told_with_the_day_it_was_for(
+    server: Server, run: SimpleNamespace, due: float
+) -> None:
+    context = {"dag": SimpleNamespace(dag_id="batch_inference"), "dag_run": run}
+    alerting.run_failed(context)
+    alerting.run_succeeded(context)
+    assert server.lines() == [
+        f"ml.run_failed_timestamp_seconds.batch_inference:{float(due)}|g",
+        f"ml.run_succeeded_timestamp_seconds.batch_inference:{float(due)}|g",
+    ]
+
+
+def test_the_end_of_a_run_of_which_airflow_says_little_is_told_too(server: Server) -> None:
+    alerting.run_failed({"dag": SimpleNamespace(dag_id="batch_inference"), "run_id": "lost"})
+    [line] = server.lines()
+    assert line.startswith("ml.run_failed_timestamp_seconds.batch_inference:1")
+
+
+def test_a_day_that_is_published_again_is_no_sign_that_days_still_come(
+    server: Server, lake: Lake
+) -> None:
+    frame = pl.DataFrame({"number": [1, 2]})
+    for key in ("2013-01-02", "2013-01-02", "2013-01-01"):
+        version = lake.new_version("numbers", key)
+        version.write_frame("numbers", frame)
+        version.publish(["numbers"])
+    names = [line.partition(":")[0] for line in server.lines()]
+    assert names.count("ml.published_rows_total.numbers") == 3
+    assert names.count("ml.last_published_timestamp_seconds.numbers") == 1
+    assert names.count("ml.newest_day_timestamp_seconds.numbers") == 2
+
+
+def test_a_promotion_that_is_asked_for_twice_is_counted_once(
+    server: Server, history: History, own_registry: Path
+) -> None:
+    [second] = challengers(1)
+    for _ in range(2):
+        promotion.promote(second, history.champion, "it is better")
+    found = server.lines()
+    assert found.count("ml.registry_events_total.promoted:1|c") == 1
+    assert found.count(f"ml.champion_version:{second.version}|g") == 1
+
+
+def test_what_monitoring_finds_of_a_day_is_sent_but_for_what_is_for_itself_alone(
+    server: Server, lake: Lake, history: History
+) -> None:
+    for key in ("2013-02-19", "2013-02-20"):
+        batch_inference(lake, key, history.champion)
+        server.packets()
+        daily.observe(lake, key, datetime(2013, 2, 21, 8, tzinfo=UTC))
+        daily.decide(lake, key)
+    sent = {line.split(".")[1].partition(":")[0] for line in server.lines()}
+    rows = monitoring_history.read(lake, "2013-02-20", 2).select("pipeline", "metric").unique()
+    figures = {f"{pipeline}_{metric}" for pipeline, metric in rows.iter_rows()}
+    assert figures & set(METRICS) == sent & figures
+    kept = {"outcomes_days_after_training", "profiles_category_share", "state_published"}
+    assert figures - sent == kept
 
 
 def calls() -> Iterator[tuple[str, str, set[str] | None]]:
