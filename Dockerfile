@@ -2,12 +2,13 @@
 
 FROM apache/airflow:3.3.2-python3.12 AS airflow
 
-# Airflow stays the version that the image has; the lock chooses those of the pipelines' libraries.
+# Airflow stays the version that the image has. Where the pipelines' libraries need others of its
+# libraries than it has, the lock says which, and with botocore comes the boto3 that fits it.
 # Celery 5.7 installs, but Airflow's provider cannot import it.
 COPY requirements.txt requirements.lock /tmp/
 RUN uv pip install --no-cache --compile-bytecode --python "$(command -v python)" \
       --requirements /tmp/requirements.txt --constraints /tmp/requirements.lock \
-      "apache-airflow==$(airflow version)" "celery<5.7"
+      "apache-airflow==$(airflow version)" boto3 "celery<5.7"
 
 # A new volume takes its owner from the image's folder.
 RUN mkdir -p /opt/airflow/data /opt/airflow/logs

@@ -50,8 +50,11 @@ rollback: $(READY) ## Put the champion's predecessor back (REASON="why")
 .PHONY: up down logs ps stack-seed stack-days has-compose
 
 COMPOSE = docker compose
+MOUNTED = config dags grafana include local plugins prometheus serving
 
 up: has-compose .env settings.env ## Build and start Airflow on Celery with all around it (needs Docker)
+	@if closed=$$(find $(MOUNTED) ! -perm -004 2>/dev/null | head -3) && [ -n "$$closed" ]; then \
+	  echo "Containers, whose users are not you, may not read" $$closed "…: chmod -R o+rX $(MOUNTED)" >&2; exit 1; fi
 	@GIT_COMMIT=$$(git describe --always --abbrev=40 --exclude='*' --dirty=+ 2>/dev/null) \
 	  $(COMPOSE) build
 	@$(COMPOSE) up --detach --wait --remove-orphans $(UP_FLAGS) || { \
@@ -82,16 +85,13 @@ stack-seed: has-compose .env settings.env ## Give the stack history and its firs
 	    \"start\": \"$(or $(FROM),2013-01-01)\", \"end\": \"$(or $(TO),2013-02-28)\"}"' >/dev/null
 	@echo "The first champion is being trained: see model_retraining in Airflow"
 
-stack-days: has-compose .env settings.env ## Send days through the stack's pipelines (FROM=2013-03-01 TO=2013-03-07)
-	@$(COMPOSE) exec airflow-worker airflow backfill create --dag-id data_validation \
-	  --from-date $(or $(FROM),2013-03-01) --to-date $(or $(TO),2013-03-07)T23:59:59 \
-	  --max-active-runs 2 >/dev/null
-	@echo "They are on their way: see data_validation in Airflow"
+stack-days: has-compose .env settings.env ## Send days through the stack's pipelines (FROM=a week ago, TO=yesterday)
+	@$(COMPOSE) exec -T airflow-worker python -m local.days $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO))
 
 has-compose:
 	@docker compose version --short 2>/dev/null | sed 's/^v//' \
-	  | awk -F. '{ found = 1; old = $$1 < 2 || $$1 == 2 && $$2 < 23 } END { exit !found || old }' || { \
-	  echo "The stack needs Docker with its Compose plugin, 2.23 or newer" >&2; exit 1; }
+	  | awk -F. '{ found = 1; old = $$1 < 2 || $$1 == 2 && ($$2 < 23 || $$2 == 23 && $$3 < 1) } END { exit !found || old }' || { \
+	  echo "The stack needs Docker with its Compose plugin, 2.23.1 or newer" >&2; exit 1; }
 	@docker info >/dev/null 2>&1 || { echo "Docker does not answer: is it running, and are you allowed to use it?" >&2; exit 1; }
 
 # Made once and then yours; every machine has secrets of its own.

@@ -15,6 +15,8 @@ import sys
 
 from airflow.configuration import conf
 
+log = logging.getLogger(__name__)
+
 __all__: list[str] = []  # Airflow copies the names of this module into its settings: none
 
 PARSE_LIBRARIES = ("pydantic_settings",)
@@ -69,19 +71,22 @@ def preload_for_parses() -> None:
 
 def show_heartbeats() -> None:
     """Count a Celery worker's heartbeats in Airflow's metrics, as other components' are."""
-    from airflow.sdk.observability import stats
-    from airflow.sdk.observability.metrics import stats_utils
-    from celery.signals import heartbeat_sent
+    try:
+        from airflow.sdk.observability import stats
+        from airflow.sdk.observability.metrics import stats_utils
+        from celery.signals import heartbeat_sent
 
-    stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)
-    heartbeat_sent.connect(lambda **_: stats.incr("worker_heartbeat"), weak=False)
+        stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)
+        heartbeat_sent.connect(lambda **_: stats.incr("worker_heartbeat"), weak=False)
+    except Exception as error:  # another version of Airflow or Celery: the worker has to start
+        log.warning("This worker's heartbeats are not in the metrics: %r", error)
 
 
 def _try_import(module: str) -> None:
     try:
         importlib.import_module(module)
     except Exception as error:  # whatever a library does here, Airflow has to start
-        logging.getLogger(__name__).warning("%s is not preloaded: %s", module, error)
+        log.warning("%s is not preloaded: %s", module, error)
 
 
 def _move_airflow_back() -> None:

@@ -4,20 +4,30 @@ import json
 import sys
 
 from include import ensemble, metrics, registry
-from include.lake import default_lake, list_folder, parse_key
+from include.lake import Manifest, default_lake, list_folder, parse_key
 from include.monitoring import history
 from include.usecase.schema import KEY
 
 lake = default_lake()
 
 
+def manifests(table: str) -> list[Manifest]:
+    """Of all versions of a table that were ever published: some days were so more than once."""
+    return [
+        version.manifest()
+        for key in lake.published_keys(table)
+        for folder in list_folder(lake.partition_path(table, key))
+        if folder.is_dir() and (folder / "manifest.json").exists()
+        for version in [lake.version(f"{table}/{key}/{folder.name}")]
+    ]
+
+
 def counts() -> dict:
-    """What the counters should have come to, if each day went through once."""
+    """What the counters should have come to."""
     rows, validated, chunks = {}, {}, {}
-    for table in ("validated", "actuals", "predictions", ensemble.TABLE, "outcomes"):
+    for table in ("validated", "actuals", "features", "predictions", ensemble.TABLE, "outcomes"):
         rows[table] = 0
-        for key in lake.published_keys(table):
-            manifest = lake.manifest(table, key)
+        for manifest in manifests(table):
             rows[table] += max(part.rows for part in manifest.parts.values())
             for check in manifest.metadata.get("report", {}).get("inputs", []):
                 found = validated.setdefault(check["input"], {"valid": 0, "quarantined": 0})

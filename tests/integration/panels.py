@@ -40,3 +40,8 @@ def without_variables(expression: str) -> str:
     return re.sub(
         r"\$\{?(\w+)(?::\w+)?\}?", lambda found: DURATIONS.get(found[1], ".+"), expression
     )
+
+
+def without_fallback(expression: str) -> str:
+    """A query without what it shows where there is nothing to show."""
+    return re.sub(r" or (on\(\) label_replace\()?vector\(0\).*$", "", expression)

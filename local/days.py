@@ -1,0 +1,94 @@
+"""Send days through the pipelines of a running Airflow, and have monitoring look at them.
+
+    python -m local.days --from 2013-03-01 --to 2013-03-07
+
+It runs where the command `airflow` reaches that Airflow: in the containers of the stack.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from include import ensemble
+from include.errors import PipelineError
+from include.lake import Lake, default_lake, list_folder, parse_key
+
+MONITORING = "model_monitoring"
+PATIENCE_SECONDS = 900
+"""After which a day that has not come will not come without a person."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run data_validation for some days, which the others follow, then model_monitoring."""
+    today = datetime.now(UTC).date()
+    week = [str(today - timedelta(days=back)) for back in (7, 1)]
+    parser = argparse.ArgumentParser(prog="python -m local.days", description=main.__doc__)
+    parser.add_argument("--from", dest="start", default=week[0], help="by default a week ago")
+    parser.add_argument("--to", dest="end", default=week[1], help="by default yesterday")
+    options = parser.parse_args(arguments)
+    try:
+        first, last = parse_key(options.start), parse_key(options.end)
+        lake = default_lake()
+        keys = [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
+        backfill("data_validation", keys, "--max-active-runs", "2")
+        wait(keys, "scored", lambda key: is_scored(lake, key))
+        # Nobody is called for days that are past, and no retraining is asked for.
+        conf = '{"act": false}'
+        backfill(MONITORING, keys, "--max-active-runs", "1", "--dag-run-conf", conf)
+        airflow("dags", "unpause", "--yes", MONITORING)
+        wait(keys, "monitored", lambda key: is_reported(lake, key))
+    except (PipelineError, TimeoutError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except subprocess.CalledProcessError as error:
+        print(f"{error}\n{error.stderr[-2000:]}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def is_scored(lake: Lake, key: str) -> bool:
+    """Whether a day is published, by the champion and by the ensemble."""
+    return all(lake.manifest(table, key) for table in ("predictions", ensemble.TABLE))
+
+
+def is_reported(lake: Lake, key: str) -> bool:
+    """Whether a day has a report of its monitoring."""
+    return bool(list_folder(lake.partition_path("reports", key)))
+
+
+def wait(keys: list[str], what: str, done: Callable[[str], bool]) -> None:
+    """Say of each day when it is done.
+
+    Raises:
+        TimeoutError: for a long time no day was.
+    """
+    missing, since = list(keys), time.monotonic()
+    while missing:
+        for key in [key for key in missing if done(key)]:
+            print(f"{key} is {what}", flush=True)
+            missing.remove(key)
+            since = time.monotonic()
+        if missing and time.monotonic() - since > PATIENCE_SECONDS:
+            raise TimeoutError(
+                f"Not {what} within {PATIENCE_SECONDS / 60:.0f} minutes: {', '.join(missing)}. "
+                "Look for red, paused or waiting runs in Airflow, then ask for these days again."
+            )
+        time.sleep(1)
+
+
+def backfill(dag_id: str, keys: list[str], *options: str) -> None:
+    """Start the runs of days that have none yet."""
+    dates = ["--from-date", keys[0], "--to-date", f"{keys[-1]}T23:59:59"]
+    airflow("backfill", "create", "--dag-id", dag_id, *dates, *options)
+
+
+def airflow(*command: str) -> None:
+    """Run a command of Airflow's."""
+    subprocess.run(["airflow", *command], capture_output=True, text=True, check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
