@@ -49,6 +49,10 @@ class Airflow:
             raise EmbeddedError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
         return answer.json() if answer.content else None
 
+    def page(self, path: str) -> str:
+        """A page of the UI that is rendered on the server, as HTML."""
+        return self._http.get(path).raise_for_status().text
+
     def health(self) -> Json:
         """Status and latest heartbeat of each component."""
         health: Json = self.request("GET", "/monitor/health")

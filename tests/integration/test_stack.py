@@ -88,6 +88,10 @@ def test_no_dag_fails_to_import_and_every_member_has_its_pool(running: Stack) ->
 def test_without_a_login_airflow_says_nothing(running: Stack) -> None:
     url = running.address("airflow-apiserver", 8080)
     assert httpx.get(f"{url}/api/v2/dags", trust_env=False).status_code == 401
+    for path in ("/model-health/", "/reports/2013-01-22"):
+        answer = httpx.get(url + path, trust_env=False)
+        assert "/auth/login" in answer.headers["Location"]
+        assert answer.text == ""
 
 
 def told(stack: Stack, status: str) -> dict[str, Any] | None:
@@ -186,6 +190,14 @@ def test_every_alert_can_be_answered_and_what_it_looks_at_is_there(
     }
     assert {name for name, _ in looked_at} == {rule["name"] for rule in alerts}
     assert [pair for pair in sorted(looked_at) if not stack.query(pair[1])] == []
+
+
+def test_model_health_and_the_days_report_are_in_airflow(stack: Stack, days: list[str]) -> None:
+    page = stack.airflow.page("/model-health/")
+    champion = stack.python("facts.py", "counts")["champion"]
+    assert f"Version {champion}" in page
+    assert all(key in page for key in days)
+    assert days[-1] in stack.airflow.page(f"/reports/{days[-1]}")
 
 
 def test_a_day_that_is_mended_as_the_runbook_says_is_scored(stack: Stack, days: list[str]) -> None:
