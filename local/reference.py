@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import SecretStr
@@ -144,7 +144,7 @@ def _row(name: str) -> str:
     ]
     cells = [
         f"`{variable(name)}`",
-        TYPES[kind],
+        TYPES.get(kind) or ", ".join(f"`{one}`" for one in get_args(kind)),  # of a Literal
         _default(field.default),
         ", ".join(bounds),
         str(field.description).replace("|", "\\|"),
