@@ -153,9 +153,11 @@ def _row(name: str) -> str:
 
 
 def _default(value: Any) -> str:
-    """A default as it would be set; of a folder, where in the project it is."""
+    """A default as it would be set, or where machine and use case have it from."""
     if isinstance(value, Path):
         return f"`{value.relative_to(PROJECT)}` in the project's folder"
+    if isinstance(value, date):
+        return "the first of the use case's `FIRST_WINDOW`"
     shown = str(value).lower() if isinstance(value, bool) else str(value)
     return f"`{shown}`" if shown else "empty"
 

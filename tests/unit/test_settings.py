@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from include.settings import PROJECT, Settings, main, settings, variable
+from include.usecase import FIRST_WINDOW
 from local import reference
 
 FIELDS = Settings.model_fields.items()
@@ -109,11 +110,10 @@ def test_the_page_of_settings_is_what_the_settings_say() -> None:
     assert reference.SETTINGS.read_text() == reference.settings_page(), "run `make reference`"
 
 
-def test_the_page_depends_neither_on_the_machine_nor_on_what_is_set_on_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_page_depends_on_no_machine_and_no_use_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ML_OWNER", "this-machine")
     settings.cache_clear()
     page = reference.settings_page()
     assert "this-machine" not in page
     assert str(PROJECT) not in page
+    assert FIRST_WINDOW[0] not in page
