@@ -160,7 +160,7 @@ astro: $(READY) ## Build dist/astro, a complete Astro project, and pass its own 
 setup: $(READY) ## Make .venv from requirements.lock; the other targets do it too
 	@true
 
-reference: $(READY) ## Write docs/metrics.md and the StatsD mapping anew from include/metrics.py
+reference: $(READY) ## Write docs/settings.md, docs/metrics.md and the StatsD mapping anew from the code
 	@$(PY) -m local.reference
 
 settings: $(READY) ## Show every setting, its value and its meaning

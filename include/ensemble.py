@@ -52,7 +52,7 @@ def combine(scores: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> n
     """The weighted average of members' scores (a linear opinion pool; Stone, 1961).
 
     Each member is calibrated, or the gate had not let it pass, and nothing more is learned here:
-    every calibration of the average that was tried made later weeks worse (see the README).
+    every calibration of the average that was tried made later weeks worse (docs/ensemble.md).
 
     Args:
         scores: probabilities of shape (rows,), by member.

@@ -1,7 +1,8 @@
 """Every knob of the project, once: typed, with its default and unit, read from the environment.
 
 A setting `chunk_rows` is changed by the environment variable `ML_CHUNK_ROWS`; `make settings`
-prints them all, with what they are now.
+prints them all, with what they are now. `make reference` lists them in `docs/settings.md`, where a
+comment above a setting becomes the heading of its group.
 """
 
 from datetime import date
@@ -24,7 +25,7 @@ class Settings(BaseSettings):
     # Where things are
     data_dir: Path = Field(PROJECT / "data", description="Folder of everything made locally.")
     lake_root: str = Field(
-        "", description="Root of all tables: a folder or a URI such as s3://conn@bucket/lake. "
+        "", description="Root of all tables: a folder or a URI such as `s3://conn@bucket/lake`. "
         "Empty: `lake` in the data folder."
     )  # fmt: skip
     mlflow_tracking_uri: str = Field(
@@ -136,8 +137,8 @@ class Settings(BaseSettings):
         "Astro has noted, or else git is asked.",
     )
 
-    # The gate between challenger and champion. Without a champion it is judged against a forecast
-    # that knows nothing but the base rate of the training days.
+    # The gate between challenger and champion. Without a champion, a challenger is judged against a
+    # forecast that knows nothing but the base rate of the training days.
     gate_min_gain: float = Field(
         0.001, description="Log-loss that a challenger must gain on the champion."
     )
@@ -259,7 +260,7 @@ class Settings(BaseSettings):
     )  # fmt: skip
     notify_urls: SecretStr = Field(
         SecretStr(""), description="Who is called: Apprise URLs with spaces between, such as "
-        "mailto://user:password@example.com or slack://token/#channel. Empty: only the log."
+        "`mailto://user:password@example.com` or `slack://token/#channel`. Empty: only the log."
     )  # fmt: skip
 
     # Metrics
@@ -286,6 +287,12 @@ class Settings(BaseSettings):
         return self.mlflow_tracking_uri or f"sqlite:///{store}"
 
 
+def variable(name: str) -> str:
+    """The environment variable that changes a setting."""
+    alias = Settings.model_fields[name].validation_alias
+    return str(alias or f"{Settings.model_config['env_prefix']}{name.upper()}")
+
+
 @lru_cache
 def settings() -> Settings:
     """The settings of this process, read from its environment once."""
@@ -302,8 +309,7 @@ def main() -> None:
     from include.errors import PipelineError
 
     for name, field in Settings.model_fields.items():
-        variable = field.validation_alias or f"{Settings.model_config['env_prefix']}{name.upper()}"
-        print(f"{variable}={getattr(settings(), name)}\n    {field.description}")
+        print(f"{variable(name)}={getattr(settings(), name)}\n    {field.description}")
     try:
         check_notifiers()
     except PipelineError as error:

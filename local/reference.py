@@ -1,15 +1,26 @@
-"""Write anew what is made from the table of metrics: `make reference`.
+"""Write anew what is made from the settings and the table of metrics: `make reference`.
 
+- `docs/settings.md`: every setting, for people.
 - `docs/metrics.md`: every metric, for people.
 - `prometheus/statsd_mapping.yml`: how statsd_exporter turns StatsD's dotted names into labels.
 """
 
+import inspect
+import re
+from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
+from typing import Any, get_args
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import SecretStr
 
 from include.metrics import PREFIX, TABLE, Metric
+from include.settings import PROJECT, Settings, variable
 
 REPO = Path(__file__).resolve().parent.parent
-DOCS, MAPPING = REPO / "docs" / "metrics.md", REPO / "prometheus" / "statsd_mapping.yml"
+SETTINGS, METRICS = REPO / "docs" / "settings.md", REPO / "docs" / "metrics.md"
+MAPPING = REPO / "prometheus" / "statsd_mapping.yml"
 
 BUCKETS = "0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200"  # noqa: E501
 
@@ -39,7 +50,7 @@ mappings:
     ttl: 1h
 """
 
-DOCS_HEAD = """\
+METRICS_HEAD = """\
 # Metrics
 
 Made by `make reference` from the table in `include/metrics.py`, which also says when a gauge about
@@ -50,6 +61,27 @@ does not allow. Airflow's own metrics are `airflow_…`.
 | metric | type | unit | labels | meaning |
 |---|---|---|---|---|
 """
+
+SETTINGS_HEAD = """\
+# Settings
+
+Made by `make reference` from `include/settings.py`. Each is an environment variable, read when a
+process starts; what is out of its bounds ends the process with a message that names it.
+`make settings` shows what they are now, secrets masked. `make start` takes them from the shell, the
+stack from `settings.env`, MWAA and Astro as [Deploy](deploy.md) says; `make demo` takes
+`ML_DATA_DIR` only.
+"""
+
+SETTINGS_COLUMNS = """
+| setting | type | default | bounds | meaning |
+|---|---|---|---|---|
+"""
+
+TYPES = {
+    bool: "true or false", int: "whole number", float: "number", str: "text", date: "date",
+    Path: "folder", SecretStr: "secret",
+}  # fmt: skip
+SIGNS = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
 
 
 def mapping() -> str:
@@ -70,21 +102,71 @@ def _rule(metric: Metric) -> str:
     return "\n".join(lines) + "\n"
 
 
-def docs() -> str:
-    """The page's text."""
+def metrics_page() -> str:
+    """The text of the page of metrics."""
     rows = (
         f"| `{PREFIX}_{metric.name}` | {metric.kind} | {metric.unit} "
         f"| {', '.join(f'`{name}`' for name in metric.labels)} | {metric.meaning} |\n"
         for metric in TABLE
     )
-    return DOCS_HEAD + "".join(rows)
+    return METRICS_HEAD + "".join(rows)
+
+
+def settings_page() -> str:
+    """The text of the page of settings, in the groups of their file."""
+    headings, page = dict(_headings()), SETTINGS_HEAD
+    for name in Settings.model_fields:
+        if name in headings:
+            title, _, more = headings[name].partition(". ")
+            page += f"\n## {title}\n" + (f"\n{more}\n" if more else "") + SETTINGS_COLUMNS
+        page += _row(name)
+    return page
+
+
+def _headings() -> Iterator[tuple[str, str]]:
+    """The comments that head groups of settings, each with the name of the first of its group."""
+    comment = ""
+    for line in inspect.getsource(Settings).splitlines():
+        if found := re.match(r"    # (.+)", line):
+            comment = f"{comment} {found[1]}".strip()
+        elif comment and (found := re.match(r"    (\w+):", line)):
+            yield found[1], comment
+            comment = ""
+
+
+def _row(name: str) -> str:
+    field = Settings.model_fields[name]
+    kind: Any = field.annotation
+    bounds = [
+        f"{sign} {getattr(bound, attribute)}"
+        for bound in field.metadata
+        for sign, attribute in [SIGNS[type(bound)]]
+    ]
+    cells = [
+        f"`{variable(name)}`",
+        TYPES.get(kind) or ", ".join(f"`{one}`" for one in get_args(kind)),  # of a Literal
+        _default(field.default),
+        ", ".join(bounds),
+        str(field.description).replace("|", "\\|"),
+    ]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _default(value: Any) -> str:
+    """A default as it would be set, or where machine and use case have it from."""
+    if isinstance(value, Path):
+        return f"`{value.relative_to(PROJECT)}` in the project's folder"
+    if isinstance(value, date):
+        return "the first of the use case's `FIRST_WINDOW`"
+    shown = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"`{shown}`" if shown else "empty"
 
 
 def main() -> None:
-    """Write both files."""
-    for path, text in ((DOCS, docs()), (MAPPING, mapping())):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
+    """Write the files."""
+    SETTINGS.write_text(settings_page())
+    METRICS.write_text(metrics_page())
+    MAPPING.write_text(mapping())
 
 
 if __name__ == "__main__":

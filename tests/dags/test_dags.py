@@ -1,6 +1,7 @@
 """What holds for every DAG file, and the shape of each DAG, from a real parse."""
 
 import json
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -94,6 +95,16 @@ def test_parsing_imports_nothing_heavy(parsed: dict[str, Any]) -> None:
 def test_a_heavy_import_at_the_top_of_a_file_would_be_noticed(tmp_path: Path) -> None:
     (tmp_path / "heavy.py").write_text("import polars\nfrom airflow.sdk import dag\n")
     assert "polars" in parse(tmp_path)["imported"]
+
+
+def test_the_library_imports_airflow_at_its_edge_only_and_no_dag() -> None:
+    edge = set()
+    for file in (REPO / "include").rglob("*.py"):
+        text = file.read_text()
+        assert not re.search(r"^\s*(?:from|import) dags\b", text, re.MULTILINE), file
+        if re.search(r"^(?:from|import) airflow\b", text, re.MULTILINE):
+            edge.add(file.name)
+    assert edge == {"assets.py", "report_link.py", "task_defaults.py"}
 
 
 def test_every_dag_says_what_it_does_and_never_catches_up_by_itself(dags: dict[str, Any]) -> None:

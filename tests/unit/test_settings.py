@@ -8,13 +8,11 @@ from annotated_types import Le
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from include.settings import PROJECT, Settings, main, settings
+from include.settings import PROJECT, Settings, main, settings, variable
+from include.usecase import FIRST_WINDOW
+from local import reference
 
 FIELDS = Settings.model_fields.items()
-
-
-def variable(name: str, field: FieldInfo) -> str:
-    return str(field.validation_alias or f"ML_{name.upper()}")
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
@@ -44,7 +42,7 @@ def test_every_setting_is_changed_by_its_variable(
     elif isinstance(before, float):
         upper = [bound.le for bound in field.metadata if isinstance(bound, Le)]
         new = (before + upper[0]) / 2 if upper else before * 2  # within the setting's bounds
-    monkeypatch.setenv(variable(name, field), str(new))
+    monkeypatch.setenv(variable(name), str(new))
     settings.cache_clear()
     assert getattr(settings(), name) == (type(before)("x") if new == "x" else new)
 
@@ -106,3 +104,16 @@ def test_everything_is_in_the_data_folder_unless_said_otherwise(
     assert settings().registry == "sqlite:////elsewhere/mlflow/mlflow.db"
     configure(mlflow_tracking_uri="http://mlflow:5000")
     assert settings().registry == "http://mlflow:5000"
+
+
+def test_the_page_of_settings_is_what_the_settings_say() -> None:
+    assert reference.SETTINGS.read_text() == reference.settings_page(), "run `make reference`"
+
+
+def test_the_page_depends_on_no_machine_and_no_use_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ML_OWNER", "this-machine")
+    settings.cache_clear()
+    page = reference.settings_page()
+    assert "this-machine" not in page
+    assert str(PROJECT) not in page
+    assert FIRST_WINDOW[0] not in page
