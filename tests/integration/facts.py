@@ -35,7 +35,7 @@ def counts() -> dict:
                 found["quarantined"] += check["quarantined"]
     for key in lake.published_keys("predictions"):
         for folder in list_folder(lake.partition_path("scores", key)):
-            model = folder.name.split("-", 1)[1].rsplit("-", 2)[0]
+            model = metrics._clean(folder.name.split("-", 1)[1].rsplit("-", 2)[0])
             chunks[model] = chunks.get(model, 0) + len(list_folder(folder))
     champion = registry.find_champion()
     return {
