@@ -30,7 +30,10 @@ from local.seed import seed
 from tests.e2e.conftest import SETTINGS, free_port
 from tests.e2e.test_ensemble import is_ready
 
-pytestmark = pytest.mark.exhaustive
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.xdist_group("lake on S3"),  # else each worker would start an Airflow for its share
+]
 
 SEEDED = ("2013-01-01", "2013-01-21")
 DAYS = ["2013-01-22", "2013-01-23"]

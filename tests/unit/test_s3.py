@@ -5,6 +5,7 @@ None of that may look as if nothing was published, nor as what was there a momen
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +24,7 @@ from include.lake import Lake, exists, list_folder, open_parquet, put_text, read
 from include.monitoring import health, history, stages
 from include.monitoring.history import Figure
 from local import seed
+from local.environment import REPO
 
 DAY = "2013-03-01"
 NOW = datetime(2013, 3, 2, tzinfo=UTC)
@@ -166,6 +168,15 @@ def test_who_may_only_read_sees_what_is_published_and_publishes_nothing(
     with pytest.raises(DependencyDown, match="Access Denied"):
         publish(lake, 2)
     assert lake.current("table", DAY).read("a")["content"].unique().to_list() == [1]
+
+
+def test_the_rights_that_the_documentation_names_are_enough(user: Callable[..., Any]) -> None:
+    named = set(re.findall(r"`(s3:\w+)`", (REPO / "docs/deploy.md").read_text()))
+    lake, _ = user("worker", *named)
+    validation.validate_day(lake, "validated", DAY)
+    assert history.append(lake, DAY, [Figure("p", "m", 1)]) == 1
+    assert list(lake.published_keys("validated")) == [DAY]
+    assert history.read(lake, DAY, 1)["value"].to_list() == [1]
 
 
 def test_rights_that_are_lost_while_a_part_is_read_are_a_dependency_that_is_down(
