@@ -18,7 +18,7 @@ import pyarrow as pa
 from include import metrics, registry, remote, scoring
 from include.contract import Member
 from include.errors import BadData, MissingData, ServerDown
-from include.lake import Lake, days_before, put_text, read_text
+from include.lake import Lake, days_before, exists, put_text, read_text
 from include.metrics import Sample
 from include.monitoring.profile import profile_of
 from include.monitoring.profiles import keep
@@ -145,7 +145,7 @@ def score(lake: Lake, member: Member, chunk: Chunk) -> str:
     if member.kind == "registry":
         return scoring.score_chunk(lake, chunk)
     given_up = scoring.scores_path(lake, chunk).parent / "given_up.txt"
-    if given_up.exists():
+    if exists(given_up):
         raise ServerDown(f"Not asked, as it was given up for another chunk: {read_text(given_up)}")
     try:
         return _score_remotely(lake, member, chunk)

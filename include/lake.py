@@ -11,13 +11,15 @@ system (rename) and an object store (one PUT) each do in one step. Readers start
 
 import errno
 import hashlib
+import io
 import json
 import logging
 import os
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -42,6 +44,9 @@ NOT_WRITABLE = {
 }  # fmt: skip
 VERSION_TIME = "%Y%m%dT%H%M%S.%f"
 """How a version's name begins, so that names are in the order in which versions were begun."""
+
+READ_AHEAD_BYTES = 8 << 20
+"""Fetched from an object store beyond what is asked for: by default it would be 50 MB a column."""
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +118,7 @@ def atomic_file(path: "AnyPath") -> Iterator[Path]:
     """A local file to write that appears at `path` whole, when the block ends without an error.
 
     Raises:
-        DependencyDown: the lake is full or read-only; what was at `path` is untouched.
+        DependencyDown: the lake is full, read-only or away; what was at `path` is untouched.
     """
     scratch: Path
     try:
@@ -299,6 +304,12 @@ class Lake:
         parse_key(key)
         return _manifest(self.partition_path(table, key) / "current.json")
 
+    def manifests(self, table: str, keys: Iterable[str]) -> dict[str, Manifest]:
+        """The manifests of those of several partitions that are published, by key."""
+        with ThreadPoolExecutor(8) as readers:  # on an object store it is the waiting that counts
+            found = readers.map(lambda key: (key, self.manifest(table, key)), keys)
+            return {key: manifest for key, manifest in found if manifest is not None}
+
     def current(self, table: str, key: str) -> Version:
         """The published version of a partition.
 
@@ -339,12 +350,15 @@ def read_text(path: "AnyPath") -> str:
     return _read_bytes(path).decode()
 
 
-def open_parquet(path: "AnyPath", read_dictionary: list[str] | None = None) -> "pq.ParquetFile":
+def open_parquet(
+    path: "AnyPath", read_dictionary: list[str] | None = None, whole: bool = False
+) -> "pq.ParquetFile":
     """Open a Parquet file of the lake, local or remote.
 
     Args:
         path: where it is.
         read_dictionary: text columns to read as codes and their distinct values.
+        whole: fetch all of a remote one at once: one request for a small file, not three.
 
     Raises:
         MissingData: there is no file.
@@ -353,9 +367,13 @@ def open_parquet(path: "AnyPath", read_dictionary: list[str] | None = None) -> "
     import pyarrow.parquet as pq
 
     try:
+        if isinstance(path, Path):
+            source: Any = path
+        else:
+            source = io.BytesIO(_read_bytes(path)) if whole else _open(path)
         # Else reading batch by batch keeps all that was read: the whole file, compressed.
         return pq.ParquetFile(
-            path if isinstance(path, Path) else _open(path),
+            source,
             pre_buffer=False,
             read_dictionary=read_dictionary,
         )
@@ -404,26 +422,101 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
 
 
-def _open(path: "AnyPath") -> Any:
-    return path.open("rb") if isinstance(path, Path) else path.fs.open(path.path, "rb")
-
-
-def _read_bytes(path: "AnyPath") -> bytes:
-    return path.read_bytes() if isinstance(path, Path) else path.fs.cat_file(path.path)
-
-
-def _put(scratch: Path, path: "ObjectStoragePath") -> None:
-    try:
-        path.fs.put_file(str(scratch), path.path)
-    except (FileNotFoundError, PermissionError) as error:  # no such bucket, or no right to write
-        raise PermissionError(errno.EACCES, str(error)) from error
+def exists(path: "AnyPath") -> bool:
+    """Whether there is a file."""
+    if isinstance(path, Path):
+        return path.exists()
+    with suppress(FileNotFoundError), _asking(path):
+        _store(path).info(path.path)
+        return True
+    return False
 
 
 def list_folder(folder: "AnyPath") -> list["AnyPath"]:
     """What is directly in a folder; nothing if there is no such folder."""
     if isinstance(folder, Path):
         return list(folder.iterdir()) if folder.is_dir() else []
-    with suppress(FileNotFoundError):
-        names = folder.fs.ls(folder.path, detail=False, refresh=True)
+    with suppress(FileNotFoundError), _asking(folder):
+        names = _store(folder).ls(folder.path, detail=False)
         return [folder / name.rstrip("/").rsplit("/", 1)[-1] for name in names]
     return []
+
+
+def _read_bytes(path: "AnyPath") -> bytes:
+    if isinstance(path, Path):
+        return path.read_bytes()
+    with _asking(path):  # one request: by default it asks for the size first, to read in parts
+        content: bytes = _store(path).cat_file(path.path, max_concurrency=1)
+    return content
+
+
+def _open(path: "AnyPath") -> Any:
+    if isinstance(path, Path):
+        return path.open("rb")
+    with _asking(path):
+        return _RemoteFile(path)
+
+
+def _put(scratch: Path, path: "ObjectStoragePath") -> None:
+    try:
+        _store(path).put_file(str(scratch), path.path)
+    except Exception as error:
+        raise _away(path, error) from error
+
+
+# --- an object store ------------------------------------------------------------------------------
+
+
+class _RemoteFile:
+    """An open file of an object store, which may be away by the time that it is read."""
+
+    def __init__(self, path: "ObjectStoragePath"):
+        self._path, self._file = path, _store(path).open(path.path, "rb", READ_AHEAD_BYTES)
+
+    def read(self, size: int = -1) -> bytes:
+        with _asking(self._path):
+            content: bytes = self._file.read(size)
+        return content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> "_RemoteFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _store(path: "ObjectStoragePath") -> Any:
+    """The client of a path's store. It never answers from memory: other processes write, too."""
+    store = path.fs
+    store.dircache.use_listings_cache = False
+    return store
+
+
+@contextmanager
+def _asking(path: "ObjectStoragePath") -> Iterator[None]:
+    """Tell a store that does not serve from one that has no such file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DependencyDown: nobody knows: the store is away, lacks the bucket, or refuses.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        answer = getattr(error.__cause__, "response", {})
+        if answer.get("Error", {}).get("Code") == "NoSuchBucket":
+            raise _away(path, error) from error
+        raise
+    except Exception as error:
+        raise _away(path, error) from error
+
+
+def _away(path: "ObjectStoragePath", error: Exception) -> DependencyDown:
+    return DependencyDown(
+        f"The lake cannot be used: {first_line(error)}, at {path}. What was published before is "
+        "untouched. See that the bucket is there, that its server answers and that this user may "
+        "read, write and list it; the retry continues from here."
+    )

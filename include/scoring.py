@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from include import metrics, registry
 from include.encoder import FeatureEncoder
 from include.errors import BadData
-from include.lake import Lake, open_parquet, write_parquet
+from include.lake import Lake, exists, open_parquet, write_parquet
 from include.metrics import Sample
 from include.monitoring.drift import smoothed, stability_of
 from include.monitoring.profile import Profiler, profile_of
@@ -165,7 +165,7 @@ def score_chunk(lake: Lake, chunk: Chunk, predict: Predict | None = None) -> str
         Where the scores are.
     """
     path = scores_path(lake, chunk)
-    if path.exists():
+    if exists(path):
         log.info("Chunk %s is already scored: %s", chunk.label, path)
         return str(path)
     if predict is None:

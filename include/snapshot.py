@@ -163,8 +163,10 @@ def _resolve(lake: Lake, days: list[date]) -> Sources:
     """The version of each day's partitions, and the hashes of its parts; without missing days."""
     sources: Sources = {}
     missing = []
-    for key in [day.isoformat() for day in days]:
-        manifests = {table: lake.manifest(table, key) for table in TABLES}
+    keys = [day.isoformat() for day in days]
+    published = {table: lake.manifests(table, keys) for table in TABLES}
+    for key in keys:
+        manifests = {table: published[table].get(key) for table in TABLES}
         missing += [f"{table} {key}" for table, found in manifests.items() if found is None]
         sources[key] = []
         for table, manifest in manifests.items():

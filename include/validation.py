@@ -30,6 +30,8 @@ from include.errors import BadData, MissingData
 from include.lake import (
     Lake,
     Version,
+    days_before,
+    exists,
     first_line,
     is_damage,
     open_parquet,
@@ -111,11 +113,11 @@ def land(lake: Lake, table: str, key: str) -> list[str]:
     day = parse_key(key)
     for name in TABLES[table]:
         path = lake.landing_path(name, key)
-        if not path.exists() and (rows := source.fetch(name, day)) is not None:
+        if not exists(path) and (rows := source.fetch(name, day)) is not None:
             table_rows = to_arrow(rows)
             with write_parquet(path, table_rows.schema) as writer:
                 writer.write_table(table_rows)
-    return [name for name in TABLES[table] if lake.landing_path(name, key).exists()]
+    return [name for name in TABLES[table] if exists(lake.landing_path(name, key))]
 
 
 def check_contract(lake: Lake, table: str, key: str) -> list[dict[str, str]]:
@@ -423,10 +425,11 @@ def check_partition(lake: Lake, checks: list[RowCheck]) -> str:
     """
     version = lake.version(checks[0].version)
     quarantine_of(version).publish([check.input for check in checks])
+    recent = recent_rows(lake, version)
     breaches = []
     for check in checks:
         path = lake.landing_path(check.input, version.key)
-        found = partition_breaches(check, version.key, recent_rows(lake, version, check.input))
+        found = partition_breaches(check, version.key, recent[check.input])
         breaches += [f"{path}: {breach}" for breach in found]
     absent = [name for name in TABLES[version.table] if name not in {c.input for c in checks}]
     warnings = [
@@ -503,16 +506,15 @@ def partition_breaches(check: RowCheck, key: str, recent: list[int]) -> list[str
     return breaches
 
 
-def recent_rows(lake: Lake, version: Version, input_name: str) -> list[int]:
-    """Valid rows of an input on the published days of the window before a version's day."""
-    day, window = parse_key(version.key), settings().volume_window_days
-    before = ((day - timedelta(days=back)).isoformat() for back in range(1, window + 1))
-    manifests = (lake.manifest(version.table, key) for key in before)
-    return [
-        manifest.parts[input_name].rows
-        for manifest in manifests
-        if manifest is not None and input_name in manifest.parts
-    ]
+def recent_rows(lake: Lake, version: Version) -> dict[str, list[int]]:
+    """Valid rows of each input on the published days of the window before a version's day."""
+    window = range(1, settings().volume_window_days + 1)
+    before = [days_before(version.key, back) for back in window]
+    published = lake.manifests(version.table, before).values()
+    return {
+        name: [manifest.parts[name].rows for manifest in published if name in manifest.parts]
+        for name in TABLES[version.table]
+    }
 
 
 def publish(lake: Lake, reference: str) -> dict[str, int]:

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pydantic import ValidationError
 
 from include import validation
-from include.errors import PipelineError
+from include.errors import BadData, MissingData, PipelineError
 from include.lake import Lake, default_lake, parse_key
 from include.settings import settings
 from include.usecase import FIRST_WINDOW
@@ -22,6 +22,8 @@ from include.usecase import FIRST_WINDOW
 
 def seed(lake: Lake, start: str, end: str, say: Callable[[str], None] = print) -> int:
     """Validate every day of a window, inputs and truth, that has not been published yet.
+
+    A day that is missing or bad is passed over.
 
     Returns:
         Days of the window that are published now.
@@ -35,7 +37,7 @@ def seed(lake: Lake, start: str, end: str, say: Callable[[str], None] = print) -
                 if lake.manifest(table, key) is None:
                     validation.validate_day(lake, table, key)
             published += 1
-        except PipelineError as error:
+        except (BadData, MissingData) as error:
             say(f"{key}: {error}")
         if number % 10 == 0 or number == len(days):
             say(f"Seeded {number} of {len(days)} days")

@@ -1,6 +1,8 @@
 """What all tests share: no test meets the settings or the Airflow of the person who runs it."""
 
 import atexit
+import json
+import logging
 import os
 import shutil
 import tempfile
@@ -40,3 +42,42 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     settings.cache_clear()
     yield change
     settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[dict[str, str]]:
+    """A real S3 protocol on localhost. Gives the environment that leads boto and Airflow to it."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment = s3_environment(f"http://{host}:{port}")
+    boto3.client(
+        "s3",
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",
+        region_name="us-east-1",
+    ).create_bucket(Bucket="bucket")
+    yield environment
+    server.stop()
+
+
+def s3_environment(url: str) -> dict[str, str]:
+    """Variables for `s3://bucket` (boto's own) and for `s3://lake_test@bucket` (a connection)."""
+    connection = {
+        "conn_type": "aws",
+        "login": "testing",
+        "password": "testing",
+        "extra": {"endpoint_url": url, "region_name": "us-east-1"},
+    }
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AIRFLOW_CONN_LAKE_TEST": json.dumps(connection),
+    }

@@ -164,21 +164,26 @@ def _read_files(lake: Lake, keys: list[str], unreadable: list[str] | None = None
             unreadable.append(str(error))
             return SCHEMA.to_frame()
 
+    there = {folder.name for folder in list_folder(lake.root / TABLE)}
+    folders = [folder for key in keys if (folder := lake.partition_path(TABLE, key)).name in there]
     with ThreadPoolExecutor(8) as readers:  # on an object store it is the waiting that takes time
-        paths = [p for found in readers.map(lambda key: _files(lake, key), keys) for p in found]
+        paths = [path for found in readers.map(_files, folders) for path in found]
         tables = list(readers.map(read_one, paths))
     return pl.concat([SCHEMA.to_frame(), *tables])
 
 
-def _files(lake: Lake, key: str) -> "list[AnyPath]":
-    found = list_folder(lake.partition_path(TABLE, key))
-    return [path for path in found if path.name.endswith(".parquet") and path.name[0] != "."]
+def _files(folder: "AnyPath") -> "list[AnyPath]":
+    return [
+        path
+        for path in list_folder(folder)
+        if path.name.endswith(".parquet") and path.name[0] != "."
+    ]
 
 
 @lru_cache(maxsize=1024)
 def _read(path: "AnyPath") -> pl.DataFrame:
     """The rows of a file; none is ever changed."""
-    with open_parquet(path) as file:
+    with open_parquet(path, whole=True) as file:
         try:
             return pl.DataFrame(pl.from_arrow(file.read())).cast(SCHEMA)
         except Exception as error:

@@ -7,7 +7,7 @@ import polars as pl
 
 from include import ensemble, registry
 from include.errors import BadData, MissingData
-from include.lake import Lake, days_before, parse_key
+from include.lake import Lake, Manifest, Version, days_before, parse_key
 from include.monitoring import drift, history, outcomes, policy, profiles
 from include.monitoring.drift import Distribution
 from include.monitoring.history import Figure
@@ -206,7 +206,8 @@ def _scores(lake: Lake, key: str, model: ModelVersion | None, day: _Days) -> Ite
         labels = {**about, "reference": TRAILING, "days": "1"}
         yield from _compared(usual, today, labels, model.version)
     holdout = _holdout(lake, model)
-    own = [one for one in _window(key, days, 0) if _scored_by(lake, one) == model.version]
+    scored = lake.manifests("predictions", _window(key, days, 0))
+    own = [one for one, found in scored.items() if _scored_by(found) == model.version]
     window = profiles.read_window(lake, "predictions", "predictions", own)
     if holdout is not None and window:
         labels = {**about, "reference": TRAINING, "days": str(len(own))}
@@ -223,9 +224,9 @@ def _holdout(lake: Lake, model: ModelVersion) -> Distribution | None:
     return None if rows is None else drift.distribution(rows[SCORE])
 
 
-def _scored_by(lake: Lake, key: str) -> str | None:
-    manifest = lake.manifest("predictions", key)
-    return manifest.metadata.get("model", {}).get("version") if manifest else None
+def _scored_by(manifest: Manifest) -> str | None:
+    version: str | None = manifest.metadata.get("model", {}).get("version")
+    return version
 
 
 def _compared(
@@ -260,9 +261,10 @@ def scores(lake: Lake, key: str) -> pl.DataFrame:
     Of a large day they are every so-manieth, in the order of the rows.
     """
     found = []
-    for one in _window(key, settings().drift_window_days + 1, 0):
-        if lake.manifest("predictions", one) is not None:
-            rows = lake.current("predictions", one).read("predictions", [SCORE])
-            every = max(1, len(rows) // DRAWN_ROWS)
-            found.append(rows.gather_every(every).with_columns(day=pl.lit(parse_key(one))))
+    window = _window(key, settings().drift_window_days + 1, 0)
+    for one, manifest in lake.manifests("predictions", window).items():
+        version = Version(lake, "predictions", one, manifest.version)
+        rows = version.read("predictions", [SCORE])
+        every = max(1, len(rows) // DRAWN_ROWS)
+        found.append(rows.gather_every(every).with_columns(day=pl.lit(parse_key(one))))
     return pl.concat(found) if found else pl.DataFrame(schema={SCORE: pl.Float32, "day": pl.Date})

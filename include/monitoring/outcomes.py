@@ -139,12 +139,11 @@ def read(lake: Lake, last: str, days: int, columns: list[str] | None = None) -> 
         columns: those wanted, as far as a day has them; what a day lacks is null. By default all.
     """
     found = []
-    for key in [days_before(last, back) for back in reversed(range(days))]:
-        manifest = lake.manifest(TABLE, key)
-        if manifest is not None:
-            there = manifest.parts["outcomes"].columns
-            wanted = there if columns is None else [name for name in columns if name in there]
-            found.append(Version(lake, TABLE, key, manifest.version).read("outcomes", wanted))
+    keys = [days_before(last, back) for back in reversed(range(days))]
+    for key, manifest in lake.manifests(TABLE, keys).items():
+        there = manifest.parts["outcomes"].columns
+        wanted = there if columns is None else [name for name in columns if name in there]
+        found.append(Version(lake, TABLE, key, manifest.version).read("outcomes", wanted))
     empty = {"day": pl.Date, "label": pl.Int8, "score": pl.Float32, "model_version": pl.String}
     return pl.concat(found, how="diagonal_relaxed") if found else pl.DataFrame(schema=empty)
 

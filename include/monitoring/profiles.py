@@ -30,15 +30,13 @@ def _read(root: str, reference: str, part: str) -> Profile:
 
 def read_days(lake: Lake, table: str, part: str, keys: Iterable[str]) -> dict[str, Profile]:
     """The profile of a part of each published day that has one."""
-
-    def read_day(key: str) -> tuple[str, Profile | None]:
-        manifest = lake.manifest(table, key)
-        if manifest is None:
-            return key, None
-        return key, read(Version(lake, table, key, manifest.version), part)
-
+    published = lake.manifests(table, keys)
+    versions = [Version(lake, table, key, found.version) for key, found in published.items()]
     with ThreadPoolExecutor(8) as readers:  # on an object store it is the waiting that takes time
-        return {key: found for key, found in readers.map(read_day, keys) if found is not None}
+        profiles = readers.map(lambda version: read(version, part), versions)
+        return {
+            key: found for key, found in zip(published, profiles, strict=True) if found is not None
+        }
 
 
 def read_window(lake: Lake, table: str, part: str, keys: Iterable[str]) -> Profile:

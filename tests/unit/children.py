@@ -15,6 +15,7 @@ from typing import Any
 
 import polars as pl
 from mlflow import MlflowClient
+from s3fs import S3FileSystem
 
 from include import lake as lake_module
 from include import promotion, registry, validation
@@ -77,6 +78,19 @@ def write_until_step(root: str, content: int, step: int, functions: set[str]) ->
     lake = Lake(root)
     die_at_step(step, functions)
     write_version(lake, content)
+
+
+def write_until_request(root: str, content: int, step: int) -> None:
+    """Publish a version, but die at a step of `die_at_request`."""
+    die_at_request(step)
+    write_version(Lake(root), content)
+
+
+def put_until_request(root: str, size: int, step: int) -> None:
+    """Put a file of so many bytes at the root, but die at a step of `die_at_request`."""
+    die_at_request(step)
+    with lake_module.atomic_file(Lake(root).root / "file") as scratch:
+        os.truncate(scratch, size)
 
 
 def write_forever(root: str, contents: list[int]) -> None:
@@ -204,13 +218,29 @@ def die_at_step(number: int, functions: set[str]) -> None:
         code = frame.f_code
         if code.co_filename != lake_module.__file__ or code.co_name not in functions:
             return None
-        if event == "line" or (event == "return" and code.co_name == "_put"):
+        if event == "line":
             left -= 1
             if left == 0:
                 die()
         return trace
 
     sys.settrace(trace)
+
+
+def die_at_request(step: int) -> None:
+    """Kill this process at a step: S3 has two for each request that writes, before and after it."""
+    steps, real = count(1), S3FileSystem._call_s3
+
+    async def call(store: Any, method: str, *arguments: Any, **options: Any) -> Any:
+        writes = method.startswith(("put_", "create_", "upload_", "complete_"))
+        if writes and next(steps) == step:
+            die()
+        answer = await real(store, method, *arguments, **options)
+        if writes and next(steps) == step:
+            die()
+        return answer
+
+    S3FileSystem._call_s3 = call
 
 
 def die_before_file(folder: str, number: int) -> None:

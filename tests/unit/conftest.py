@@ -1,8 +1,7 @@
-"""A lake with twenty real days, a champion trained on them, an S3 server, and killable children."""
+"""A lake with twenty real days, a champion trained on them, a lake on S3, and killable children."""
 
 import fcntl
 import json
-import logging
 import os
 import shutil
 import socket
@@ -129,45 +128,6 @@ def own_registry(history: History, configure: Callable[..., None], tmp_path: Pat
         source.backup(target)
     configure(mlflow_tracking_uri=f"sqlite:///{copy}")
     return copy
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[dict[str, str]]:
-    """A real S3 protocol on localhost. Gives the environment that leads boto and Airflow to it."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment = s3_environment(f"http://{host}:{port}")
-    boto3.client(
-        "s3",
-        endpoint_url=environment["AWS_ENDPOINT_URL"],
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
-        region_name="us-east-1",
-    ).create_bucket(Bucket="bucket")
-    yield environment
-    server.stop()
-
-
-def s3_environment(url: str) -> dict[str, str]:
-    """Variables for `s3://bucket` (boto's own) and for `s3://lake_test@bucket` (a connection)."""
-    connection = {
-        "conn_type": "aws",
-        "login": "testing",
-        "password": "testing",
-        "extra": {"endpoint_url": url, "region_name": "us-east-1"},
-    }
-    return {
-        "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AIRFLOW_CONN_LAKE_TEST": json.dumps(connection),
-    }
 
 
 @pytest.fixture

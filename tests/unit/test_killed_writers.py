@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from include.lake import Lake
+from include.lake import Lake, list_folder, put_text, read_text
 from tests.unit import children
 from tests.unit.helpers import watched
 
@@ -30,16 +30,40 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str
 
 @pytest.mark.exhaustive
 def test_a_writer_killed_at_any_step_leaves_the_old_version_or_the_new_one(
-    place: tuple[str, dict[str, str]], start: Callable[..., Any]
+    tmp_path: Path, start: Callable[..., Any]
 ) -> None:
-    root, environment = place
-    functions = {"_put"} if environment else {"atomic_file", "publish"}
-    lake = Lake(root)
+    def write(content: int) -> Any:
+        return start(children.write_until_step, {}, root, content, content, functions)
+
+    root, functions = str(tmp_path / "lake"), {"atomic_file", "publish"}
+    published = killed_at_each_step(Lake(root), write, pause=0.01)
+    assert sorted(published) == published, "killed before the moment of publishing, or after it"
+    assert (published.count(False), published.count(True)) > (6, 0)
+
+
+@pytest.mark.exhaustive
+def test_a_writer_killed_between_any_requests_to_s3_leaves_the_old_version_or_the_new_one(
+    s3_root: str, s3_server: dict[str, str], start: Callable[..., Any]
+) -> None:
+    def write(content: int) -> Any:
+        return start(children.write_until_request, s3_server, s3_root, content, content)
+
+    published = killed_at_each_step(Lake(s3_root), write, pause=0.2)
+    requests = ["first", "second", "manifest", "current"]  # each is a step before and one after
+    assert published == [False] * (2 * len(requests) - 1) + [True]
+
+
+def killed_at_each_step(lake: Lake, write: Callable[[int], Any], pause: float) -> list[bool]:
+    """Publish 1, 2, 3, … of which each is killed a step later, until one is not: the last.
+
+    Returns:
+        Of each that was killed, whether it had been published.
+    """
     children.write_version(lake, 0)
     published, last = [], 0
-    with watched(lambda: content(lake), pause=0.2 if environment else 0.01):
+    with watched(lambda: content(lake), pause):
         for step in range(1, 200):
-            child = start(children.write_until_step, environment, root, step, step, functions)
+            child = write(step)
             child.join()
             if child.exitcode == 0:
                 break
@@ -48,8 +72,27 @@ def test_a_writer_killed_at_any_step_leaves_the_old_version_or_the_new_one(
             published.append(content(lake) == step)
             last = content(lake)
     assert content(lake) == step
-    assert sorted(published) == published, "killed before the moment of publishing, or after it"
-    assert (published.count(False), published.count(True)) > (6, 0)
+    return published
+
+
+@pytest.mark.exhaustive
+def test_an_upload_in_parts_that_is_cut_off_leaves_what_was_there(
+    s3_root: str, s3_server: dict[str, str], tmp_path: Path, start: Callable[..., Any]
+) -> None:
+    size = 101 << 20  # s3fs sends files of 100 MiB and more in three parts: five requests in all
+    path = Lake(s3_root).root / "file"
+    put_text(path, "what was there")
+    environment = {**s3_server, "TMPDIR": str(tmp_path)}
+    for step in (2, 5, 8, 9):
+        child = start(children.put_until_request, environment, s3_root, size, step)
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+        assert read_text(path) == "what was there"
+        assert [found.name for found in list_folder(path.parent)] == ["file"]
+    child = start(children.put_until_request, environment, s3_root, size, 11)
+    child.join()
+    assert child.exitcode == 0
+    assert path.fs.info(path.path)["size"] == size
 
 
 @pytest.mark.exhaustive

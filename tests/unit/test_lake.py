@@ -2,9 +2,7 @@
 
 import json
 from datetime import date, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import polars as pl
 import pyarrow as pa
@@ -13,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include import lake as lake_module
-from include.errors import BadData, DependencyDown, MissingData, kind_of
+from include.errors import BadData, MissingData
 from include.lake import Lake, Manifest, Version
-from tests.unit.conftest import s3_environment
 from tests.unit.helpers import replace, shown
 
 DAY = "2013-03-01"
@@ -231,54 +228,3 @@ def test_a_file_of_another_lake_is_not_changed_by_replacing_it(tmp_path: Path) -
     lake_module.put_text(first, "new")
     replace(second, b"other")
     assert (first.read_text(), second.read_text()) == ("new", "other")
-
-
-@pytest.mark.usefixtures("s3_root")
-def test_a_bucket_that_is_not_there_is_a_dependency_that_is_down() -> None:
-    with pytest.raises(DependencyDown, match="bucket does not exist"):
-        publish(Lake("s3://no-such-bucket/lake"), 1)
-
-
-def test_a_store_that_does_not_answer_is_a_dependency_that_is_down(
-    monkeypatch: pytest.MonkeyPatch, unused_port: int
-) -> None:
-    lake = lake_at(f"http://127.0.0.1:{unused_port}", monkeypatch)
-    with pytest.raises(Exception, match="Could not connect") as failure:
-        lake.manifest("table", DAY)
-    assert kind_of(failure.value) == "dependency down"
-
-
-@pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (503, "ServiceUnavailable")])
-def test_a_store_that_refuses_a_write_is_a_dependency_that_is_down(
-    status: int, code: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Refusing(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"  # else it never asks for the body that the client holds back
-
-        def do_PUT(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            body = f"<Error><Code>{code}</Code><Message>no, {code}</Message></Error>".encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        lake = lake_at(f"http://127.0.0.1:{server.server_port}", monkeypatch)
-        with pytest.raises(Exception, match=code) as failure:
-            lake_module.put_text(lake.root / "note.txt", "text")
-        server.shutdown()
-    assert kind_of(failure.value) == "dependency down"
-
-
-def lake_at(url: str, monkeypatch: pytest.MonkeyPatch) -> Lake:
-    """A lake on another S3 server, by a connection of its own."""
-    variables = s3_environment(url) | {"AWS_MAX_ATTEMPTS": "1"}
-    name = f"lake_{url.rpartition(':')[2]}"
-    variables[f"AIRFLOW_CONN_{name.upper()}"] = variables.pop("AIRFLOW_CONN_LAKE_TEST")
-    for variable, value in variables.items():
-        monkeypatch.setenv(variable, value)
-    return Lake(f"s3://{name}@bucket/lake")

@@ -106,9 +106,9 @@ def test_volume_is_compared_with_the_days_of_the_window_only(
     lake: Lake, configure: Callable[..., None]
 ) -> None:
     version = lake.new_version("validated", NEW_DAY)
-    assert len(validation.recent_rows(lake, version, "flights")) == 20
+    assert len(validation.recent_rows(lake, version)["flights"]) == 20
     configure(volume_window_days=5)
-    recent = validation.recent_rows(lake, version, "flights")
+    recent = validation.recent_rows(lake, version)["flights"]
     days = [f"2013-02-{day}" for day in (20, 19, 18, 17, 16)]
     manifests = [lake.manifest("validated", day) for day in days]
     assert recent == [manifest.parts["flights"].rows for manifest in manifests if manifest]

@@ -41,6 +41,14 @@ def test_a_day_without_a_report_is_said_to_have_none(ana: TestClient) -> None:
     assert answer.text.startswith(f"There is no report of {KEY}. The task write_report of the DAG")
 
 
+@pytest.mark.usefixtures("s3_root")
+def test_a_lake_that_cannot_be_read_is_said_to_be_so(ana: TestClient, configure) -> None:
+    configure(lake_root="s3://lake_test@no-such-bucket/lake")
+    answer = ana.get(f"/reports/{KEY}")
+    assert answer.status_code == 503
+    assert "bucket does not exist, at s3://lake_test@no-such-bucket/lake/reports" in answer.text
+
+
 @pytest.mark.parametrize(
     "key",
     ["today", "2013-3-1", "2013-02-30", "", f"{KEY}/", "..%2F..%2Fx", f"{KEY}%2F..%2Fx", "%00"],
