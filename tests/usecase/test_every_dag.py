@@ -26,10 +26,10 @@ from include.usecase.members import MEMBERS
 from include.usecase.models import CANDIDATES
 from include.usecase.schema import INPUTS, KEY, TRUTH
 from local import embedded
-from local.client import Airflow
+from local.client import Airflow, poll
 from local.environment import forget_settings
 from local.seed import seed
-from tests.e2e.conftest import Pages, free_port, pages_server
+from tests.e2e.conftest import Pages, free_port, is_ready, pages_server
 
 __all__ = ["pages_server"]  # a fixture
 
@@ -151,6 +151,9 @@ def test_a_day_is_validated_and_scored_by_the_champion_and_by_the_whole_ensemble
 ) -> None:
     for dag_id in ("batch_inference", "ensemble_inference"):
         airflow.unpause(dag_id)
+    embedded.stop_model_server(airflow.data)  # a new one looks for the champion at once
+    url = embedded.start_model_server(airflow.data)
+    poll(lambda: is_ready(url), timeout=120)
     run(airflow, "data_validation", key=DAY)
     rows = len(lake.current("validated", DAY).read(INPUTS[0].name))
     for dag_id, table in (("batch_inference", "predictions"), ("ensemble_inference", ENSEMBLE)):
