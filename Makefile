@@ -40,7 +40,7 @@ start: $(READY) ## Start Airflow on this machine (PORT=8080)
 stop: ## Stop the Airflow that demo or start left running
 	@if [ -f $(READY) ]; then $(PY) -m local.embedded stop; else echo "Nothing to stop"; fi
 
-seed: $(READY) ## Land and validate history (FROM=2013-01-01 TO=2013-02-28)
+seed: $(READY) ## Land and validate history (FROM=day TO=day)
 	@$(PY) -m local.seed $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO))
 
 rollback: $(READY) ## Put the champion's predecessor back (REASON="why")
@@ -77,12 +77,14 @@ logs: has-compose .env settings.env ## Follow the stack's logs (SERVICE=airflow-
 ps: has-compose .env settings.env ## Show what runs in the stack, and how well
 	@$(COMPOSE) ps --all
 
-stack-seed: has-compose .env settings.env ## Give the stack history and its first champion (FROM=2013-01-01 TO=2013-02-28)
+stack-seed: has-compose .env settings.env ## Give the stack history and its first champion (FROM=day TO=day)
 	@$(COMPOSE) exec airflow-worker python -m local.seed $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO))
-	@$(COMPOSE) exec airflow-worker sh -c 'airflow dags unpause --yes --treat-dag-id-as-regex . \
+	@$(COMPOSE) exec airflow-worker sh -c '\
+	  set -- $$(python -c "from include.usecase import FIRST_WINDOW; print(*FIRST_WINDOW)") \
+	  && airflow dags unpause --yes --treat-dag-id-as-regex . \
 	  && airflow dags pause --yes model_monitoring \
 	  && airflow dags trigger model_retraining --conf "{ \"reason\": \"first champion\", \
-	    \"start\": \"$(or $(FROM),2013-01-01)\", \"end\": \"$(or $(TO),2013-02-28)\"}"' >/dev/null
+	    \"start\": \"$(or $(FROM),$$1)\", \"end\": \"$(or $(TO),$$2)\"}"' >/dev/null
 	@echo "The first champion is being trained: see model_retraining in Airflow"
 
 stack-days: has-compose .env settings.env ## Send days through the stack's pipelines (FROM=a week ago, TO=yesterday)
@@ -103,7 +105,7 @@ has-compose:
 	@echo "Made $@"
 
 ##@ Check it
-.PHONY: test test-unit test-dags test-e2e test-exhaustive test-stack lint format bench replay
+.PHONY: test test-unit test-dags test-e2e test-usecase test-exhaustive test-stack lint format bench replay
 
 test: $(READY) ## Pass all tests but the exhaustive ones: unit, dags and e2e
 	@$(PY) -m pytest -n 2 -m "not exhaustive" tests/unit tests/dags
@@ -121,6 +123,9 @@ test-dags: $(READY) ## Test that the DAGs parse, their structure and their rules
 test-e2e: $(READY) ## Test the DAGs on a real Airflow
 	@$(PY) -m pytest tests/e2e
 
+test-usecase: $(READY) ## Test the use case through every DAG on a real Airflow (USECASE=folder)
+	@ML_USECASE=$(USECASE) $(PY) -m pytest tests/usecase
+
 test-stack: $(READY) ## Test the whole stack in containers, on real runs, with killed and restarted parts
 	@UP_FLAGS="$(UP_FLAGS)" $(PY) -m pytest -rs tests/integration
 
@@ -136,7 +141,7 @@ format: $(READY) ## Put style right
 bench: $(READY) ## Measure what is claimed about speed and memory (SIZE=small)
 	@$(PY) -m benchmarks $(if $(SIZE),--size $(SIZE))
 
-replay: $(READY) ## Let months pass day by day: is the loop worth it? (START=2013-03-01 END=2013-12-31 LABEL=x SEED=7)
+replay: $(READY) ## Let months pass day by day: is the loop worth it? (START=day END=day LABEL=x SEED=7)
 	@$(PY) -m benchmarks.replay $(if $(START),--start $(START)) $(if $(END),--end $(END)) \
 	  $(if $(LABEL),--label $(LABEL)) $(if $(SEED),--seed $(SEED))
 
@@ -155,10 +160,16 @@ astro: $(READY) ## Build dist/astro, a complete Astro project, and pass its own 
 	@$(PY) -m deploy.astro
 
 ##@ Look after it
-.PHONY: setup reference settings lock clean
+.PHONY: setup usecase reference settings lock clean
+
+# The folder whose data the next two look at.
+USECASE ?= include/usecase
 
 setup: $(READY) ## Make .venv from requirements.lock; the other targets do it too
 	@true
+
+usecase: $(READY) ## Show whether the use case is whole and its first days come through (USECASE=folder)
+	@ML_USECASE=$(USECASE) $(PY) -m local.usecase
 
 reference: $(READY) ## Write docs/settings.md, docs/metrics.md and the StatsD mapping anew from the code
 	@$(PY) -m local.reference

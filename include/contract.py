@@ -1,9 +1,11 @@
-"""What a use case declares of its inputs and its ensemble, so that the same code runs any."""
+"""What a use case has to declare, so that the same code runs any: read before anything else."""
 
+import symtable
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import polars as pl
@@ -75,3 +77,77 @@ class Member:
     def pool(self) -> str:
         """Airflow pool of its tasks."""
         return f"ensemble_{self.name}"
+
+
+class Piece(NamedTuple):
+    """A name that a module of every use case has.
+
+    Attributes:
+        module: file of the use case's folder, without `.py`.
+        kind: type of what it names.
+    """
+
+    module: str
+    name: str
+    kind: Any
+
+
+PIECES = [
+    Piece("__init__", "NAME", str),
+    Piece("__init__", "FIRST_WINDOW", tuple[str, ...]),
+    Piece("source", "fetch", Callable),
+    Piece("schema", "KEY", list[str]),
+    Piece("schema", "INPUTS", list[Input]),
+    Piece("schema", "TRUTH", Input),
+    Piece("features", "NUMERIC", list[str]),
+    Piece("features", "CATEGORICAL", list[str]),
+    Piece("features", "FEATURES", list[str]),
+    Piece("features", "REQUIRED", list[str]),
+    Piece("features", "SLICES", list[str]),
+    Piece("features", "SEGMENT", list[str]),
+    Piece("features", "SEASONAL", list[str]),
+    Piece("features", "OFTEN_MISSING", list[str]),
+    Piece("features", "DRIFT_BOUNDS", dict[str, float]),
+    Piece("features", "build_features", Callable),
+    Piece("features", "build_labels", Callable),
+    Piece("models", "CANDIDATES", dict[str, Callable]),
+    Piece("models", "TRUSTED_TYPES", list[str]),
+    Piece("members", "MEMBERS", list[Member]),
+]
+"""All that the library asks a use case for; `docs/fork.md` says what each is."""
+
+
+class UsecaseIncomplete(ImportError):
+    """A use case lacks something that every one must have."""
+
+
+def check_pieces(folder: Path) -> None:
+    """See that a use case has all pieces, by reading its files: none of them is run.
+
+    Args:
+        folder: of the use case.
+
+    Raises:
+        UsecaseIncomplete: naming every file and every name that is missing.
+    """
+    missing = []
+    for module in dict.fromkeys(piece.module for piece in PIECES):
+        file = folder / f"{module}.py"
+        try:
+            table = symtable.symtable(file.read_text(encoding="utf-8"), str(file), "exec")
+        except FileNotFoundError:
+            missing.append(f"the file {file.name}")
+            continue
+        there = {
+            symbol.get_name()
+            for symbol in table.get_symbols()
+            if symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace()
+        }
+        names = [piece.name for piece in PIECES if piece.module == module]
+        missing += [f"{name} in {file.name}" for name in names if name not in there]
+    if missing:
+        raise UsecaseIncomplete(
+            f"The use case in {folder} lacks {', '.join(missing)}. Nothing was run. Add what is "
+            "missing (docs/fork.md says what each piece is), then run `make usecase`. If you meant "
+            "another folder: the variable ML_USECASE names it."
+        )

@@ -334,8 +334,9 @@ def _check_demands(demanded: set[str]) -> None:
 def _disagreeing(lake: Lake, answers: Mapping[str, Answer]) -> dict[str, str]:
     """Members whose scores go against those of at least two others, and what to say of each.
 
-    All look at the same rows, so that the day's weather moves them alike. On 306 days of flights
-    the least correlation of an honest member with the mean of the others was .26.
+    All look at the same rows, so that what is special of the day moves them alike. On 306 days of
+    the data in `include/usecase` the least correlation of an honest member with the mean of the
+    others was .26.
     """
     if len(answers) < 3:
         return {}

@@ -89,8 +89,8 @@ def calibration_error(labels: np.ndarray, scores: np.ndarray) -> float:
 def bootstrap_means(values: np.ndarray, days: np.ndarray, seed: int) -> np.ndarray:
     """Means of `RESAMPLES` samples of whole days, drawn with replacement (a block bootstrap).
 
-    Rows of one day share their weather and their delays, so that days are drawn, not rows (Künsch,
-    The Jackknife and the Bootstrap for General Stationary Observations, 1989).
+    Rows of one day share what moves all of them, so that days are drawn, not rows (Künsch, The
+    Jackknife and the Bootstrap for General Stationary Observations, 1989).
 
     Args:
         values: of shape (rows,); the difference of two models' losses makes it a paired test.
@@ -113,7 +113,7 @@ def draw_days(days: int, seed: int) -> np.ndarray:
 
 
 def by_slice(rows: pl.DataFrame, labels: np.ndarray, scores: np.ndarray) -> dict[str, Figures]:
-    """Figures of every slice that the use case declares, named like `origin = EWR`."""
+    """Figures of every slice that the use case declares, named like `column = value`."""
     found = {}
     for column in features.SLICES:
         values = rows[column].to_numpy()

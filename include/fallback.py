@@ -105,6 +105,9 @@ def base_rates(lake: Lake, features_reference: str) -> np.ndarray:
         raise MissingData(f"There is no day before {source.key} whose truth is known.")
     known = pl.concat(days)
     overall = float(known["label"].mean())  # type: ignore[arg-type]
+    if not features.SEGMENT:
+        rows_of_day = source.manifest().parts["features"].rows
+        return np.full(rows_of_day, overall, np.float32)
     rate = (pl.col("label").sum() + PRIOR_ROWS * overall) / (pl.len() + PRIOR_ROWS)
     rates = known.group_by(features.SEGMENT).agg(rate=rate)
     rows = source.read("features", list(dict.fromkeys(features.SEGMENT)))

@@ -157,8 +157,8 @@ def _inputs(model: Model, evidence: Evidence) -> Rule:
 
     A unit that has changed, a feed that went missing or a time zone moves a feature at once and
     further than the seasons do. Each feature is held to what it did before, as far as that is
-    known. (Of 240 honest windows of the flights of 2013 one is refused; Celsius for Fahrenheit,
-    kilometres for miles or a pressure in inches of mercury nearly always are.)
+    known. (Of 240 honest windows of the data in `include/usecase` one is refused; Celsius for
+    Fahrenheit, or a length in another unit, nearly always are.)
     """
     ratio = settings().gate_max_shift_ratio
     allowed = (ratio * pl.col("usual")).clip(LEAST_SHIFT, MOST_SHIFT).fill_null(MOST_SHIFT)

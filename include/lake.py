@@ -91,7 +91,7 @@ def parse_key(key: str | None) -> date:
         day = None
     if day is None or day.isoformat() != key:
         raise BadData(
-            f"{key!r} is no partition: a partition key is a date such as 2013-03-01. "
+            f"{key!r} is no partition: a partition key is a date such as 2026-03-01. "
             "Nothing was read or written; start the run again with a date."
         )
     return day

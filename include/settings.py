@@ -24,6 +24,9 @@ class Settings(BaseSettings):
 
     # Where things are
     data_dir: Path = Field(PROJECT / "data", description="Folder of everything made locally.")
+    usecase: str = Field(
+        "", description="Folder of the use case, from the project's own. Empty: include/usecase."
+    )
     lake_root: str = Field(
         "", description="Root of all tables: a folder or a URI such as `s3://conn@bucket/lake`. "
         "Empty: `lake` in the data folder."
@@ -62,8 +65,8 @@ class Settings(BaseSettings):
     )
     max_score_psi: float = Field(
         4.0, gt=0, description="Population stability index of a day's scores against the "
-        "champion's reference above which they are not published. Whole days share their weather "
-        "and reach 3.4 honestly: this finds scores that are constant or turned round, no less."
+        "champion's reference above which they are not published. Rows of one day are alike, and "
+        "honest days may reach 3.4: this finds scores that are constant or turned round, no less."
     )  # fmt: skip
     max_rejected_share: float = Field(
         0.05, ge=0, le=1, description="Share of rows without a score above which a day fails."
@@ -118,7 +121,7 @@ class Settings(BaseSettings):
     )  # fmt: skip
     holdout_days: int = Field(
         14, ge=5, description="Days at the window's end kept for evaluation. With fewer than ten, "
-        "days as different as the weather makes them look like inputs that have changed."
+        "days that only differ by chance look like inputs that have changed."
     )  # fmt: skip
     seed: int = Field(7, description="Seed of everything random in a training.")
     training_memory_mb: float = Field(

@@ -89,7 +89,7 @@ def verify(lake: Lake, reference: str) -> str:
     table, _, rest = reference.partition("/")
     if table != "training" or rest.count("/") != 1 or ".." in rest:
         raise BadData(
-            f"{reference!r} is no snapshot: one is named like training/2013-02-28/… in the "
+            f"{reference!r} is no snapshot: one is named like training/2026-02-28/… in the "
             "parameters of a run in MLflow. Nothing was trained."
         )
     version = lake.version(reference)

@@ -29,7 +29,6 @@ from include.usecase.schema import INPUTS, KEY
 from local import demo_report, embedded
 from local.client import Airflow, EmbeddedError, Json, poll
 from local.demo_report import (
-    BAD_ROWS,
     BAD_ROWS_DAY,
     BROKEN_DAY,
     DAYS,
@@ -39,6 +38,7 @@ from local.demo_report import (
     WATCHED,
     WHOLE_DAY,
     Day,
+    bad_rows,
     describe,
 )
 from local.environment import forget_settings
@@ -102,16 +102,17 @@ def drop_faulty_files(lake: Lake, say: Progress) -> None:
     with lakes.atomic_file(lake.landing_path(MAIN, BROKEN_DAY.isoformat())) as path:
         whole.write_parquet(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    number, half = pl.int_range(pl.len()), BAD_ROWS // 2
+    bad, number = bad_rows(len(faulty)), pl.int_range(pl.len())
+    half = bad // 2
     required = [name for name, column in INPUTS[0].schema.columns.items() if not column.nullable]
-    one, another = [name for name in required if name not in KEY][:2]
+    one, another = sorted(required, key=KEY.__contains__)[:2]
     faulty = faulty.with_columns(
         pl.when(number >= half).then(one).alias(one),
-        pl.when(~number.is_between(half, BAD_ROWS - 1)).then(another).alias(another),
+        pl.when(~number.is_between(half, bad - 1)).then(another).alias(another),
     )
     with lakes.atomic_file(lake.landing_path(MAIN, BAD_ROWS_DAY.isoformat())) as path:
         faulty.write_parquet(path)
-    say(f"Dropped on purpose: half a file for {BROKEN_DAY}, {BAD_ROWS} bad rows for {BAD_ROWS_DAY}")
+    say(f"Dropped on purpose: half a file for {BROKEN_DAY}, {bad} bad rows for {BAD_ROWS_DAY}")
 
 
 def begin_without_champion() -> None:

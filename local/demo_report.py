@@ -28,9 +28,13 @@ NEXT_DAYS = [DECAY_DAY + timedelta(days=n) for n in (1, 2)]
 """Days that the new champion scores."""
 
 BAD_ROWS_DAY, BROKEN_DAY = DAYS[2], DAYS[4]
-BAD_ROWS = 20
 WHOLE_DAY, MAIMED_DAY = DAYS[0], DAYS[1]
 """Days that the ensemble scores with all its members, and with the model server stopped."""
+
+
+def bad_rows(rows: int) -> int:
+    """Rows that are spoiled of a day of so many: few enough for the day to go on without them."""
+    return min(20, rows // 40)
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ def faults(days: list[Day]) -> list[str]:
             found.append(f"{day.key} is {day.state}")
         if refused or day.state != "scored":
             continue
-        if day.quarantined != (BAD_ROWS if bad else 0):
+        assert day.rows is not None
+        if day.quarantined != (bad_rows(day.rows) if bad else 0):
             found.append(f"{day.key} has {day.quarantined} rows in quarantine")
         elif day.rows != day.quarantined + (day.scored or 0):
             found.append(f"{day.key}: {day.rows} rows came in, {day.scored} were scored")

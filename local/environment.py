@@ -10,6 +10,7 @@ from include.settings import settings
 
 REPO = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
+KEPT = ("ML_DATA_DIR", "ML_USECASE")
 
 
 def data_folder() -> Path:
@@ -18,12 +19,12 @@ def data_folder() -> Path:
 
 
 def forget_settings() -> None:
-    """Drop what the shell says of lake, registry and limits; the data folder alone is kept.
+    """Drop what the shell says of lake, registry and limits; data folder and use case are kept.
 
     What tries things out, breaks files and promotes models must never meet a real lake.
     """
     for name in list(os.environ):
-        if name.startswith(("ML_", "MLFLOW_")) and name != "ML_DATA_DIR":
+        if name.startswith(("ML_", "MLFLOW_")) and name not in KEPT:
             del os.environ[name]
     settings.cache_clear()
 

@@ -1,6 +1,6 @@
 """Land and validate a stretch of history at once, in this process, without Airflow.
 
-    python -m local.seed --from 2013-01-01 --to 2013-02-28
+    python -m local.seed [--from DAY] [--to DAY]
 
 The same steps as `data_validation`, a tenth of a second a day: what a first training needs. In
 production the history comes from a backfill of that DAG.

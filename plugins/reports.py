@@ -44,7 +44,7 @@ def _application() -> "FastAPI":
             parse_key(key)
         except BadData:
             raise HTTPException(
-                400, f"{key!r} is no day. A report's address ends in a date: /reports/2013-03-01"
+                400, f"{key!r} is no day. A report's address ends in a date: /reports/2026-03-01"
             ) from None
         try:
             page = read_text(default_lake().partition_path("reports", key) / "report.html")

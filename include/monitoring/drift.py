@@ -8,7 +8,7 @@ figures on bins (PSI, Jensen–Shannon, chi-square) are those of the rounded val
 What a window of n rows can show is limited by chance. The PSI that two samples of one distribution
 stay under in 99 % of cases, with ten bins against 25,000 rows: 2.2 for 10 rows, .22 for 100, .025
 for 900, .0043 for 6,300, .0017 for 25,000 (`psi_by_chance`). It holds for independent rows; those
-of one day share their weather, so judge a day by how much the days before it moved (`family_wise`).
+of one day are not, so judge a day by how much the days before it moved (`family_wise`).
 """
 
 from collections.abc import Mapping, Sequence

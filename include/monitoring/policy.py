@@ -10,8 +10,8 @@ things. The gravest of them is the decision:
 - `healthy`.
 
 Every bound is a setting. Outcomes decide first, for the seasons move the features of a healthy
-model every single day, and drift is judged by its size: on a thousand rows that share their weather
-every test is significant.
+model every single day, and drift is judged by its size: on a thousand rows of one day every
+test is significant.
 """
 
 from datetime import timedelta

@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
 
 from include import registry
@@ -37,6 +38,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def is_ready(url: str) -> bool:
+    """Whether a model server has found its champion."""
+    try:
+        return httpx.get(f"{url}/v2/health/ready").is_success
+    except httpx.TransportError:
+        return False
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from include.usecase.members import MEMBERS
 from include.usecase.schema import KEY
 from local import embedded
 from local.client import Airflow, poll
+from tests.e2e.conftest import is_ready
 
 DAY = "2013-01-21"
 
@@ -36,13 +37,6 @@ def server(airflow: Airflow, data: Path) -> Iterator[str]:
     yield url
     embedded.stop_model_server(data)
     embedded.start_model_server(data)
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/v2/health/ready").is_success
-    except httpx.TransportError:
-        return False
 
 
 def score(

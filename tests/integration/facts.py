@@ -6,7 +6,7 @@ import sys
 from include import ensemble, metrics, registry
 from include.lake import Manifest, default_lake, list_folder, parse_key
 from include.monitoring import history
-from include.usecase.schema import KEY
+from include.usecase.schema import INPUTS, KEY
 
 lake = default_lake()
 
@@ -66,7 +66,7 @@ def figures(key: str) -> list[dict]:
 
 def day(key: str) -> dict:
     """How many rows of a day came in and went out, and what of them is there twice."""
-    validated = lake.current("validated", key).read("flights")
+    validated = lake.current("validated", key).read(INPUTS[0].name)
     rejected = lake.current("features", key).read("rejected")
     found = {"validated": len(validated), "rejected": len(rejected)}
     for table in ("predictions", ensemble.TABLE):

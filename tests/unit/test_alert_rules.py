@@ -12,6 +12,7 @@ from include import metrics
 REPO = Path(__file__).resolve().parents[2]
 BOARDS = {"pipeline-health", "data-quality", "inference-latency", "model-performance", "airflow"}
 FROM_PROMETHEUS = {"le", "job", "instance"}
+OF_THE_USE_CASE = {"input", "table", "column", "feature", "model", "member", "candidate", "slice"}
 
 RULES = yaml.safe_load((REPO / "prometheus/rules/alerts.yml").read_text())
 ALERTS = {rule["alert"]: rule for group in RULES["groups"] for rule in group["rules"]}
@@ -101,6 +102,12 @@ def test_an_alert_has_a_case_in_which_it_fires_and_one_in_which_it_is_quiet(name
     ]
     assert any(expected), "it never fires"
     assert not all(expected), "it is never quiet"
+
+
+@each_alert
+def test_an_alert_names_no_input_feature_or_model_of_a_use_case(name: str) -> None:
+    for label, value in re.findall(r'\b(\w+)=~?"([^"]*)"', ALERTS[name]["expr"]):
+        assert label not in OF_THE_USE_CASE or value == "predictions", "a table of the library"
 
 
 def test_every_dag_has_an_alert_on_its_failed_runs() -> None:

@@ -18,10 +18,10 @@ LINK = re.compile(r"\]\(([^)\s]+)\)|(?:href|src|srcset)=\"([^\"]+)\"")
 SOURCE = re.compile(r"[\w.-]+\.(?:md|py|sh|toml|ya?ml)")
 
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
-SETTINGS = {variable(name) for name in Settings.model_fields}
+SETTINGS = {variable(name) for name in Settings.model_fields} | {"ML_USECASE"}
 
-MADE = ("data/", "dist/", "dags/include", "include/COMMIT")
-"""What runs and builds make, on a machine or in a bucket."""
+MADE = ("data/", "dist/", "dags/include", "include/COMMIT", "tests/flights")
+"""What runs, builds and forks make, on a machine or in a bucket."""
 
 ROOMS = [path for path in REPO.iterdir() if path.is_dir() and f"{path.name}/" not in MADE]
 NAMES = {path.name for path in REPO.iterdir()} | {

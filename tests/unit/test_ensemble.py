@@ -534,6 +534,16 @@ def test_a_base_rate_knows_only_days_before(lake: Lake, history: History) -> Non
         fallback.base_rates(lake, day)
 
 
+def test_without_segments_the_base_rate_is_that_of_all_rows(
+    lake: Lake, history: History, day: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_segment = fallback.base_rates(lake, day)
+    monkeypatch.setattr(features, "SEGMENT", [])
+    [rate] = set(fallback.base_rates(lake, day).tolist())
+    assert len(fallback.base_rates(lake, day)) == len(by_segment)
+    assert by_segment.min() < rate < by_segment.max()
+
+
 def test_where_nothing_is_left_the_error_says_exactly_why(
     lake: Lake,
     history: History,

@@ -26,6 +26,7 @@ PANELS = [
     for uid, board in BOARDS.items()
     for panel in panels(board)
 ]
+OF_THE_USE_CASE = {"input", "table", "column", "feature", "model", "member", "candidate", "slice"}
 OURS = re.compile(r"\bml_[a-z0-9_]+")
 PARTS = re.compile("_(bucket|sum|count)$")
 
@@ -162,3 +163,13 @@ def test_grafana_finds_boards_and_servers_where_compose_puts_them() -> None:
     assert mounts["./grafana/dashboards"] == boards_at
     for one in provisioned("datasources"):
         assert re.fullmatch(r"http://([\w-]+):\d+", one["url"])[1] in services
+
+
+def test_a_query_names_no_input_column_feature_or_model_of_a_use_case() -> None:
+    """So that the boards show any: what they name is the library's, the rest is chosen on them."""
+    known = {"champion", "all", "validated", "actuals", "predictions", "ensemble_predictions"}
+    for uid, title, expression in panel_queries():
+        for label, value in re.findall(r'\b(\w+)=~?"([^"]*)"', expression):
+            if label in OF_THE_USE_CASE:
+                names = {name for name in value.split("|") if name not in (f"${label}", ".+")}
+                assert names <= known, (uid, title, label)
