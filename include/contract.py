@@ -1,6 +1,6 @@
-"""What a use case declares of its inputs and its ensemble, so that the same code runs any."""
+"""What a use case declares of its inputs and its models, so that the same code runs any."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Literal
@@ -35,6 +35,24 @@ class Input:
     max_event_age_hours: float = 24.0
     max_null_rate: Mapping[str, float] = field(default_factory=dict)
     required: bool = True
+
+
+@dataclass(frozen=True)
+class Group:
+    """Features that come from one input, so that a row may well lack all of them at once.
+
+    Attributes:
+        name: what the row then lacks.
+        features: names of the features.
+    """
+
+    name: str
+    features: Sequence[str]
+
+    @property
+    def path(self) -> str:
+        """The path of rows that lack the group, and the name of the candidate made for them."""
+        return f"without_{self.name}"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from include import metrics
 from include.lake import Lake
 from include.metrics import METRICS, Sample
 from local import reference
+from tests.unit.conftest import OLD_DAY, History
+from tests.unit.helpers import infer
 
 REPO = Path(__file__).resolve().parents[2]
 SENDERS = {"send": 0, "timed": 0, "count_one": 0, "Sample": 0}
@@ -117,6 +119,20 @@ def test_a_block_that_fails_has_no_time(server: Server) -> None:
     assert server.lines() == []
 
 
+def test_the_rows_of_every_path_are_counted_of_those_that_nobody_took_with_nothing(
+    server: Server, lake: Lake, history: History, configure: Callable[..., None]
+) -> None:
+    rows = len(infer(lake, OLD_DAY, history.champion))
+    assert [line for line in server.lines() if "path_" in line] == [], "there is but one path"
+    configure(group_models=True)
+    infer(lake, OLD_DAY, history.champion)
+    assert [line for line in server.lines() if "path_" in line] == [
+        f"ml.path_rows_total.champion:{rows}|c",
+        "ml.path_rows_total.without_weather:0|c",
+        "ml.path_rows_total.without_plane:0|c",
+    ]
+
+
 def test_a_day_before_the_newest_moves_no_gauge(server: Server, lake: Lake) -> None:
     about = {"input": "flights"}
     newest = next(lake.published_keys("validated"))
@@ -208,7 +224,7 @@ def test_every_place_that_sends_names_a_metric_of_the_table_and_its_labels() -> 
 
 
 def test_every_metric_of_the_table_is_sent_somewhere() -> None:
-    figures = ("outcomes_", "drift_", "profiles_", "stages_", "decision_", "state_")
+    figures = ("outcomes_", "drift_", "profiles_", "stages_", "decision_", "state_", "experiment_")
     sent = {name for _, name, _ in calls()}
     assert {name for name in METRICS if not name.startswith(figures)} == sent
 
