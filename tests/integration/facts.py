@@ -13,7 +13,7 @@ lake = default_lake()
 
 def counts() -> dict:
     """What the counters should have come to, if each day went through once."""
-    rows, validated, chunks = {}, {}, {}
+    rows, validated, chunks, scored, paths = {}, {}, {}, {}, {}
     for table in ("validated", "actuals", "predictions", ensemble.TABLE, "outcomes"):
         rows[table] = 0
         for key in lake.published_keys(table):
@@ -26,12 +26,19 @@ def counts() -> dict:
     for key in lake.published_keys("predictions"):
         for folder in list_folder(lake.partition_path("scores", key)):
             model = folder.name.split("-", 1)[1].rsplit("-", 2)[0]
-            chunks[model] = chunks.get(model, 0) + len(list_folder(folder))
+            files = list_folder(folder)
+            chunks[model] = chunks.get(model, 0) + len(files)
+            found = sum(int(path.stem.split("-")[1]) for path in files)  # of its name
+            scored[model] = scored.get(model, 0) + found
+        for path, taken in lake.manifest("predictions", key).metadata["branches"]["rows"].items():
+            paths[path] = paths.get(path, 0) + taken
     champion = registry.find_champion()
     return {
         "published": rows,
         "validated": validated,
         "chunks": chunks,
+        "scored": scored,
+        "paths": paths,
         "champion": champion.version,
         "model": champion.name,
     }
