@@ -4,6 +4,10 @@
 - **preprocess** turns the day's rows into features and rejects rows that cannot be scored.
 - **plan_chunks** cuts the features into chunks; **score** runs once for each, wherever there is a
   free worker. A chunk that was scored before with the same rows and version is not scored again.
+- **others**, if the settings ask for any, is a group of models beside the champion: a challenger
+  (A/B test or shadow), and models for rows that lack a whole group of inputs. **resolve** fixes
+  their versions, **score** runs once for each chunk in which they have rows, **gather** finds out
+  who has answered. Whoever has not is no reason to wait: the champion has scored every row.
 - **assemble** puts the chunks together, **check_outputs** holds back what looks wrong, and
   **publish** replaces the day's predictions in one step.
 - **record_stages** notes for the monitor how the run has ended.
@@ -11,17 +15,21 @@
 
 from typing import Any
 
-from airflow.sdk import PartitionedAssetTimetable, dag, task
+from airflow.sdk import PartitionedAssetTimetable, TriggerRule, dag, task, task_group
 
 from include.alerting import run_failed, run_succeeded
 from include.assets import PREDICTIONS, VALIDATED
-from include.task_defaults import TASK_DEFAULTS, record_stages
+from include.settings import settings
+from include.task_defaults import TASK_DEFAULTS, ending, record_stages, tells_why
 
 STAGES = {
     "preprocess": ["preprocess"],
     "infer": ["resolve_champion", "plan_chunks", "score"],
     "post-process": ["assemble", "check_outputs", "publish"],
 }
+
+OTHERS_RETRIES = 2
+"""Of the tasks of other models: the champion's scores are not to wait long for them."""
 
 
 @dag(
@@ -64,6 +72,7 @@ def batch_inference() -> None:
         map_index_template="{{ chunk_label }}",
         doc_md="Score one chunk. Returns where its scores are.",
     )
+    @tells_why
     def score(chunk: dict) -> str:
         from airflow.sdk import get_current_context
 
@@ -72,13 +81,62 @@ def batch_inference() -> None:
         get_current_context()["chunk_label"] = chunk["label"]
         return scoring.score_chunk(lake.default_lake(), scoring.Chunk(**chunk))
 
+    @task_group(tooltip="Other models than the champion", default_args={"retries": OTHERS_RETRIES})
+    def others(chunks: Any, model: Any) -> Any:
+        @task(multiple_outputs=False)
+        @tells_why
+        def resolve(model: dict[str, str]) -> dict[str, Any]:
+            """The versions that score beside the champion, and why some do not."""
+            from dataclasses import asdict
+
+            from include import branching, registry
+
+            return asdict(branching.resolve(registry.ModelVersion(**model)))
+
+        @task
+        @tells_why
+        def plan(chunks: list[dict], branches: dict[str, Any]) -> list[dict]:
+            """The chunks in which others than the champion have rows."""
+            from dataclasses import asdict
+
+            from include import branching, lake, scoring
+
+            planned = [scoring.Chunk(**chunk) for chunk in chunks]
+            found = branching.plan(lake.default_lake(), planned, branching.as_branches(branches))
+            return [asdict(chunk) for theirs in found.values() for chunk in theirs]
+
+        @task(multiple_outputs=False, trigger_rule=TriggerRule.ALL_DONE)
+        def gather(
+            chunks: list[dict] | None,
+            branches: dict[str, Any] | None,
+            *,
+            ti: Any = None,
+            run_id: str | None = None,
+        ) -> dict[str, Any]:
+            """Find out who has answered, and why others have not."""
+            from dataclasses import asdict
+
+            from include import branching, lake, scoring
+
+            planned = [scoring.Chunk(**chunk) for chunk in chunks or []]
+            steps = [f"others.{step}" for step in ("resolve", "plan", "score")]
+            told = ending(ti, run_id, *steps).why
+            resolved = branching.as_branches(branches)
+            return asdict(branching.gather(lake.default_lake(), planned, resolved, told))
+
+        branches = resolve(model)
+        found = gather(chunks, branches)
+        score.expand(chunk=plan(chunks, branches)) >> found
+        return found
+
     @task
-    def assemble(features: str, chunks: list[dict]) -> str:
+    def assemble(features: str, chunks: list[dict], branches: dict[str, Any] | None) -> str:
         """Put the chunks' scores together. Returns a reference to them, not published yet."""
-        from include import lake, scoring
+        from include import branching, lake, scoring
 
         planned = [scoring.Chunk(**chunk) for chunk in chunks]
-        return scoring.assemble(lake.default_lake(), features, planned)
+        gathered = branching.as_branches(branches)
+        return branching.assemble(lake.default_lake(), features, planned, gathered)
 
     @task(multiple_outputs=False)
     def check_outputs(predictions: str, features: str, model: dict[str, str]) -> dict:
@@ -96,25 +154,28 @@ def batch_inference() -> None:
         check: dict,
         features: str,
         model: dict[str, str],
+        branches: dict[str, Any] | None,
         *,
         run_id: str | None = None,
         outlet_events: Any = None,
     ) -> int:
         """Replace the day's predictions in one step. Returns their number."""
-        from include import lake, scoring
+        from include import branching, lake, scoring
 
         found = scoring.OutputCheck(**check)
         outlet_events[PREDICTIONS].extra = {"version": predictions, **check}
         lineage = {"features": features, "model": model, "dag_run": run_id}
-        return scoring.publish(lake.default_lake(), predictions, found, lineage)
+        gathered = branching.as_branches(branches)
+        return branching.publish(lake.default_lake(), predictions, found, lineage, gathered)
 
     model = resolve_champion()
     features = preprocess()
     chunks = plan_chunks(features, model)
-    predictions = assemble(features, chunks)
+    branches = others(chunks, model) if settings().branches else None
+    predictions = assemble(features, chunks, branches)
     score.expand(chunk=chunks) >> predictions
     check = check_outputs(predictions, features, model)
-    publish(predictions, check, features, model) >> record_stages(STAGES, "predictions")
+    publish(predictions, check, features, model, branches) >> record_stages(STAGES, "predictions")
 
 
 batch_inference()

@@ -97,9 +97,9 @@ def model_retraining() -> None:
     @task
     def list_candidates() -> list[str]:
         """Names of the models to train."""
-        from include.usecase.models import CANDIDATES
+        from include import training
 
-        return list(CANDIDATES)
+        return training.candidates()
 
     @task(
         map_index_template="{{ candidate_name }}",

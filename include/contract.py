@@ -1,7 +1,7 @@
 """What a use case has to declare, so that the same code runs any: read before anything else."""
 
 import symtable
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -37,6 +37,24 @@ class Input:
     max_event_age_hours: float = 24.0
     max_null_rate: Mapping[str, float] = field(default_factory=dict)
     required: bool = True
+
+
+@dataclass(frozen=True)
+class Group:
+    """Features that come from one input, so that a row may well lack all of them at once.
+
+    Attributes:
+        name: what the row then lacks.
+        features: names of the features.
+    """
+
+    name: str
+    features: Sequence[str]
+
+    @property
+    def path(self) -> str:
+        """The path of rows that lack the group, and the name of the candidate made for them."""
+        return f"without_{self.name}"
 
 
 @dataclass(frozen=True)
@@ -108,9 +126,11 @@ PIECES = [
     Piece("features", "SEASONAL", list[str]),
     Piece("features", "OFTEN_MISSING", list[str]),
     Piece("features", "DRIFT_BOUNDS", dict[str, float]),
+    Piece("features", "GROUPS", list[Group]),
     Piece("features", "build_features", Callable),
     Piece("features", "build_labels", Callable),
     Piece("models", "CANDIDATES", dict[str, Callable]),
+    Piece("models", "WITHOUT", dict[str, Callable]),
     Piece("models", "TRUSTED_TYPES", list[str]),
     Piece("members", "MEMBERS", list[Member]),
 ]

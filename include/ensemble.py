@@ -36,9 +36,6 @@ LEVELS = ["ensemble", "champion", "previous", "base rate"]
 UNVERSIONED = "unversioned"
 """Version of a remote model whose server does not say which it is."""
 
-LEAST_ROWS = 20
-"""Rows below which scores may well be all the same, or in another order than the others'."""
-
 USUAL_DAYS = 7
 """Published days that say what a remote member's scores usually look like."""
 
@@ -191,17 +188,11 @@ def check(
     model = ModelVersion(first.model, first.version, first.run_id)
     if len(scores) != rows:
         raise _wrong(source.key, member, model, f"{len(scores)} scores for {rows} rows")
-    if rows >= LEAST_ROWS and scores.min() == scores.max():
-        raise _wrong(source.key, member, model, f"every score is {scores[0]:.4f}")
     usual = registry.reference(model) if member.kind == "registry" else None
     usual = usual or _usual(lake, source.key, member.name, model.version)
-    psi = None if usual is None else scoring.population_stability(scores, usual)
-    if psi is not None and psi > settings().max_score_psi:
-        raise _wrong(
-            source.key, member, model,
-            f"the scores' PSI against what they usually are is {psi:.2f}, more than "
-            f"{settings().max_score_psi:g}: mean {scores.mean():.3f}",
-        )  # fmt: skip
+    psi, wrong = scoring.judge(scores, usual)
+    if wrong:
+        raise _wrong(source.key, member, model, wrong)
     name = model.name if member.kind == "registry" else member.model
     mean = float(scores.mean())
     return Answer(features_reference, name, model.version, chunks, rows, mean, psi)
@@ -345,7 +336,7 @@ def _disagreeing(lake: Lake, answers: Mapping[str, Answer]) -> dict[str, str]:
     least, found = settings().ensemble_min_agreement, {}
     for name, values in scores.items():
         others = total - values
-        if len(values) < LEAST_ROWS or not values.std() > 0 or not others.std() > 0:
+        if len(values) < scoring.LEAST_ROWS or not values.std() > 0 or not others.std() > 0:
             continue
         agreement = float(np.corrcoef(values, others)[0, 1])
         if agreement < least:

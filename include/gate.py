@@ -25,7 +25,11 @@ LEAST_SHIFT, MOST_SHIFT = 0.3, 0.8
 
 @dataclass(frozen=True)
 class Model:
-    """What the gate knows of one model, on the rows of the holdout."""
+    """What the gate knows of one model, on the rows of the holdout.
+
+    Attributes:
+        lacks: features that it was made to do without.
+    """
 
     figures: Figures
     slices: dict[str, Figures]
@@ -33,6 +37,7 @@ class Model:
     features: list[str]
     scoring_seconds_per_million: float
     bytes: int
+    lacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,12 +147,14 @@ def _not_too_good(model: Model, evidence: Evidence) -> Rule:
 
 
 def _features(model: Model, evidence: Evidence) -> Rule:
-    """It reads exactly the features that this code makes."""
-    extra = sorted(set(model.features) ^ set(features.FEATURES))
+    """It reads exactly the features that this code makes, or all but those it is made to lack."""
+    expected = set(features.FEATURES) - set(model.lacks)
+    extra = sorted(set(model.features) ^ expected)
     return Rule(
         "same features",
         "as declared" if not extra else f"differs in {', '.join(extra[:3])}",
-        f"the {len(features.FEATURES)} features of the use case",
+        f"the {len(features.FEATURES)} features of the use case"
+        + (f" without {', '.join(model.lacks[:3])} …" if model.lacks else ""),
         not extra,
     )
 
@@ -192,7 +199,7 @@ class Verdict:
         challenger: the best of the candidates that passed every rule: `candidate`, `run_id` and
             `evaluation`; None if all were refused.
         members: the same of every candidate without a fault, the challenger first: what an
-            ensemble may be made of.
+            ensemble may be made of, and what scores rows that lack a group of features.
         champion: the version they were judged against; None for the base rate.
         champion_evaluation: reference to its evaluation.
         rules: the rules' answers by candidate.
@@ -232,8 +239,10 @@ def judge(lake: Lake, reference: str, champion: str | None, candidates: list[str
         rules = check(read_model(lake.version(name)), evidence)
         judged[name] = (facts, rules)
     passed = [name for name, (_, rules) in judged.items() if all(rule.passed for rule in rules)]
-    best = min(passed, key=lambda name: judged[name][0]["figures"]["log_loss"], default=None)
-    wanted = {member.name for member in MEMBERS}
+    lacking = {group.path for group in features.GROUPS}  # no champions: they are for some rows only
+    whole = [name for name in passed if judged[name][0]["candidate"] not in lacking]
+    best = min(whole, key=lambda name: judged[name][0]["figures"]["log_loss"], default=None)
+    wanted = {member.name for member in MEMBERS} | lacking
     sound = [
         name
         for name, (facts, rules) in judged.items()
@@ -312,6 +321,12 @@ def read_model(version: Version) -> Model:
         features=facts["features"],
         scoring_seconds_per_million=facts["scoring_seconds_per_million"],
         bytes=facts.get("model_bytes", 0),
+        lacks=tuple(
+            name
+            for group in features.GROUPS
+            if group.path == facts["candidate"]
+            for name in group.features
+        ),
     )
 
 

@@ -108,6 +108,15 @@ TABLE = (
            "Mean of the newest day's scores, when they are checked."),
     Metric("output_psi", "gauge", "psi", ("table",),
            "Stability index of the newest day's scores against the champion's holdout."),
+    # Branching
+    Metric("path_rows_total", "counter", "rows", ("path",),
+           "Rows published by the path that they took, if there is more than the champion's."),
+    Metric("state_path_available", "gauge", "0 or 1", ("path",),
+           "Whether the model of a path that was asked for scored its rows of the newest day."),
+    Metric("experiment_gain", "gauge", "nats", (),
+           "Log-loss that the challenger gains on the champion, on the days they are compared on."),
+    Metric("experiment_confidence", "gauge", "ratio", (),
+           "Confidence that the challenger is better, from the scatter of these days."),
     # Ensemble
     Metric("ensemble_member_available", "gauge", "0 or 1", ("member",),
            "Whether a member answered for the newest day."),

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 REPLACED = "replaced"
 """Tag of a version that became champion: number of the one before it."""
 
+ROLLED_BACK = "rolled_back_at"
+"""Tag of a version that had to go: when."""
+
 DONE = ".done"
 """End of the parameter that says of a succession that it has come about."""
 
@@ -100,13 +103,19 @@ def roll_back(model: ModelVersion, to: ModelVersion, reason: str) -> None:
         BadData: another version is champion by now; or `to` cannot be loaded.
     """
     registry.load(to)
-    if _replace(model, to, model, {"rolled_back_at": _now(), "rollback_reason": reason}):
+    if _replace(model, to, model, {ROLLED_BACK: _now(), "rollback_reason": reason}):
         _tell("rolled_back", to)
 
 
 def _tell(event: str, champion: ModelVersion) -> None:
     registry.count(event)
     metrics.send("champion_version", int(champion.version))
+
+
+def was_rolled_back(model: ModelVersion) -> bool:
+    """Whether a version was champion once and had to go."""
+    with registry.connection() as client:
+        return ROLLED_BACK in client.get_model_version(model.name, model.version).tags
 
 
 def _replace(

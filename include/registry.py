@@ -36,7 +36,8 @@ BUILT_FROM = Path(__file__).parent / "COMMIT"
 """Where a build for a platform, on which there is no git, notes the commit of the code."""
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
-"""Aliases of the registered model. Only `champion` decides anything: it is what scores."""
+"""Aliases of the registered model. Only `champion` decides anything: it is what scores. The
+challenger scores beside it only if the setting `experiment` says so."""
 
 EVENTS = ("refused", "registered", "promoted", "rolled_back")
 """What becomes of challengers and champions, for the metrics."""
@@ -100,11 +101,20 @@ def champion(key: str | None = None) -> ModelVersion:
 
 def find_champion() -> ModelVersion | None:
     """The version that scores, or None if no version has been made champion yet."""
+    return _find(CHAMPION)
+
+
+def find_challenger() -> ModelVersion | None:
+    """The version that was registered last, or was given the alias by hand; None without one."""
+    return _find(CHALLENGER)
+
+
+def _find(alias: str) -> ModelVersion | None:
     with connection() as client:
         found = client.search_registered_models(f"name = '{usecase.NAME}'")
-        if not found or CHAMPION not in found[0].aliases:
+        if not found or alias not in found[0].aliases:
             return None
-        return _described(client.get_model_version_by_alias(usecase.NAME, CHAMPION))
+        return _described(client.get_model_version_by_alias(usecase.NAME, alias))
 
 
 def version(number: str) -> ModelVersion:

@@ -6,7 +6,7 @@ named by its input's content and the model's version, so a chunk is scored once,
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 
 Predict = Callable[[pa.RecordBatch], np.ndarray]
 """From rows of features to their scores, of shape (rows,)."""
+
+PATH = "path"
+"""Column of predictions that says which way a row has taken, if there was more than one."""
+
+LEAST_ROWS = 20
+"""Rows below which scores may well be all the same, in another order, or unlike a holdout's."""
 
 log = logging.getLogger(__name__)
 
@@ -110,20 +116,29 @@ def plan_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> lis
         BadData: the model expects a feature that is not there.
     """
     version = lake.version(features_reference)
+    with version.parquet("features") as file:
+        check_model(model, file.schema_arrow.names, str(version))
+    return cut_chunks(lake, features_reference, model)
+
+
+def check_model(model: ModelVersion, columns: list[str], what: str) -> None:
+    """Make sure that a model of the registry can be loaded and finds the columns that it reads.
+
+    Raises:
+        BadData: it is damaged, or expects a column that is not there.
+    """
     encoder = registry.load(model)[0]
     if not isinstance(encoder, FeatureEncoder):
         raise BadData(
             f"{model.name} version {model.version} does not begin with a FeatureEncoder but with "
             f"a {type(encoder).__name__}: nothing was scored. Train a model with this project."
         )
-    with version.parquet("features") as file:
-        try:
-            encoder.check_columns(file.schema_arrow.names)
-        except BadData as error:
-            raise BadData(
-                f"{model.name} version {model.version} cannot score {version}: {error}"
-            ) from error
-    return cut_chunks(lake, features_reference, model)
+    try:
+        encoder.check_columns(columns)
+    except BadData as error:
+        raise BadData(
+            f"{model.name} version {model.version} cannot score {what}: {error}"
+        ) from error
 
 
 def cut_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> list[dict[str, Any]]:
@@ -268,18 +283,44 @@ def assemble(lake: Lake, features_reference: str, chunks: list[Chunk]) -> str:
     Raises:
         BadData: the chunks do not add up to the rows of the features.
     """
-    source = lake.version(features_reference)
-    version = lake.new_version("predictions", source.key)
-    with source.parquet("features") as file:
-        schema, expected = scores_schema(file.schema_arrow), file.metadata.num_rows
-    written, profiler = 0, Profiler()
-    with version.write("predictions", schema) as writer:
+    with lake.version(features_reference).parquet("features") as file:
+        schema = scores_schema(file.schema_arrow)
+
+    def batches() -> Iterator[pa.RecordBatch]:
         for chunk in chunks:
             with open_scores(lake, chunk) as scores:
                 for batch in scores.iter_batches(settings().batch_rows):
-                    writer.write_batch(batch.cast(schema))
-                    profiler.add(pl.DataFrame({"score": pl.from_arrow(batch.column("score"))}))
-                    written += batch.num_rows
+                    yield batch.cast(schema)
+
+    return write_predictions(lake, features_reference, schema, batches())
+
+
+def write_predictions(
+    lake: Lake,
+    features_reference: str,
+    schema: pa.Schema,
+    batches: Iterable[pa.RecordBatch],
+) -> str:
+    """Write a day's predictions, not published yet, and keep the profile of the champion's.
+
+    Returns:
+        Reference to them.
+
+    Raises:
+        BadData: they do not add up to the rows of the features.
+    """
+    source = lake.version(features_reference)
+    version = lake.new_version("predictions", source.key)
+    with source.parquet("features") as file:
+        expected = file.metadata.num_rows
+    written, profiler = 0, Profiler()
+    with version.write("predictions", schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+            given = batch.select([name for name in ("score", PATH) if name in schema.names])
+            if len(own := _champions(pl.DataFrame(pl.from_arrow(given)))):
+                profiler.add(own.to_frame())
+            written += batch.num_rows
     keep(version, "predictions", profiler.result())
     if written != expected:
         raise BadData(
@@ -330,7 +371,8 @@ def check_outputs(
 
     Args:
         model: the champion, whose holdout says what its scores usually are. None if they are not
-            those of one model: each one's were checked before they were combined.
+            those of one model: each one's were checked before they were combined, as were those
+            of rows that did not take the champion's path.
 
     Raises:
         BadData: naming every breach: a score missing or outside [0, 1], a key twice, rows lost,
@@ -353,8 +395,8 @@ def check_outputs(
     mean = float(scores.to_numpy().mean()) if len(scored) else math.nan
     if not len(scored):
         breaches.append("there is not one score")
-    elif not wrong and model is not None:
-        psi = population_stability(scores.to_numpy(), registry.reference(model))
+    elif not wrong and model is not None and len(own := _champions(scored)):
+        psi = population_stability(own.to_numpy(), registry.reference(model))
         if psi > settings().max_score_psi:
             breaches.append(
                 f"the scores' PSI against the holdout of version {model.version} is {psi:.2f}, "
@@ -374,11 +416,39 @@ def check_outputs(
     return OutputCheck(rows, len(scored), rejected, mean, psi)
 
 
+def _champions(scored: pl.DataFrame) -> pl.Series:
+    """The scores of the champion among a day's predictions: all, where no row took a path."""
+    if PATH not in scored.columns:
+        return scored["score"]
+    return scored.filter(pl.col(PATH).cast(pl.String) == registry.CHAMPION)["score"]
+
+
 def score_reference(scores: np.ndarray, bins: int = 10) -> dict[str, list[float]]:
     """Distribution that later scores are compared with: bin edges at quantiles, and shares."""
     inner = np.unique(np.quantile(scores, np.linspace(0, 1, bins + 1)[1:-1]))
     edges = [0.0, *inner.tolist(), 1.0]
     return {"edges": edges, "shares": _shares(scores, edges).tolist()}
+
+
+def judge(scores: np.ndarray, usual: dict[str, list[float]] | None) -> tuple[float | None, str]:
+    """How far a model's scores are from what they usually are, and whether they can be right.
+
+    Args:
+        scores: of shape (rows,).
+        usual: what `score_reference` gave; None if it is not known.
+
+    Returns:
+        Their population stability index, None if `usual` is; and what is wrong, or nothing.
+    """
+    psi = None if usual is None else population_stability(scores, usual)
+    if len(scores) >= LEAST_ROWS and scores.min() == scores.max():
+        return psi, f"every score is {scores[0]:.4f}"
+    if psi is not None and psi > settings().max_score_psi:
+        return psi, (
+            f"the scores' PSI against what they usually are is {psi:.2f}, more than "
+            f"{settings().max_score_psi:g}: mean {scores.mean():.3f}"
+        )
+    return psi, ""
 
 
 def population_stability(scores: np.ndarray, reference: dict[str, list[float]]) -> float:

@@ -8,6 +8,7 @@ comment above a setting becomes the heading of its group.
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -71,6 +72,25 @@ class Settings(BaseSettings):
     max_rejected_share: float = Field(
         0.05, ge=0, le=1, description="Share of rows without a score above which a day fails."
     )
+
+    # Branching of batch_inference: which model scores which rows
+    experiment: Literal["off", "shadow", "ab"] = Field(
+        "off", description="What the version with the alias `challenger` does: nothing (off); it "
+        "scores all rows, beside the champion, whose scores are published (shadow); its scores are "
+        "published for a share of the rows (ab)."
+    )  # fmt: skip
+    ab_share: float = Field(
+        0.1, gt=0, lt=1, description="Share of rows that is the challenger's, by a hash of the "
+        "row's key. Who raises it leaves the challenger the rows that it has."
+    )  # fmt: skip
+    experiment_days: int = Field(
+        28, ge=2, le=60, description="Days of outcomes on which champion and challenger are "
+        "compared, all of them of the same two versions."
+    )  # fmt: skip
+    group_models: bool = Field(
+        False, description="Whether rows that lack a whole group of inputs are scored by a model "
+        "made for that. Such models, one for each group, are then trained with the champion."
+    )  # fmt: skip
 
     # Ensemble
     ensemble_quorum: int = Field(
@@ -277,6 +297,11 @@ class Settings(BaseSettings):
     retries: int = Field(7, ge=0, description="Times a task whose dependency is down is retried.")
     retry_base_seconds: float = Field(10, gt=0, description="Longest wait before the first retry.")
     retry_max_seconds: float = Field(600, gt=0, description="Longest wait before any retry.")
+
+    @property
+    def branches(self) -> bool:
+        """Whether anything but the champion may score rows in `batch_inference`."""
+        return self.experiment != "off" or self.group_models
 
     @property
     def lake(self) -> str:

@@ -21,6 +21,11 @@ EXAMPLE_ROWS = 100
 """Rows from which a model's signature is taken."""
 
 
+def candidates() -> list[str]:
+    """Names of the models to train."""
+    return [*models.CANDIDATES, *(models.WITHOUT if settings().group_models else ())]
+
+
 def train(lake: Lake, snapshot: str, candidate: str, reason: str) -> str:
     """Fit a candidate on the days before the holdout and keep it in a run.
 
@@ -143,7 +148,7 @@ def _train(
     lake: Lake, snapshot: str, parts: list[str], candidate: str, tags: dict[str, str]
 ) -> str:
     version = lake.version(snapshot)
-    pipeline = models.CANDIDATES[candidate](settings().seed)
+    pipeline = (models.CANDIDATES | models.WITHOUT)[candidate](settings().seed)
     with ExitStack() as stack:
         files = [stack.enter_context(version.parquet(part)) for part in parts]
         with metrics.timed("training_seconds", candidate=candidate):

@@ -1,6 +1,6 @@
 """Send days through the pipelines of a running Airflow, and have monitoring look at them.
 
-    python -m local.days --from 2013-03-01 --to 2013-03-07
+    python -m local.days --from 2026-03-01 --to 2026-03-07
 
 It runs where the command `airflow` reaches that Airflow: in the containers of the stack.
 """

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import chain
 
-from include import evaluation, gate, promotion, scoring, snapshot, training
+from include import branching, evaluation, gate, promotion, scoring, snapshot, training
+from include.branching import Branches
 from include.gate import Verdict
 from include.lake import Lake
 from include.registry import ModelVersion
@@ -13,20 +15,28 @@ from include.usecase.models import CANDIDATES
 
 def predict(lake: Lake, key: str, model: ModelVersion) -> str:
     """All steps from a validated day to its predictions, not published. Returns a reference."""
-    features = scoring.preprocess(lake, key)
-    chunks = [scoring.Chunk(**chunk) for chunk in scoring.plan_chunks(lake, features, model)]
-    for chunk in chunks:
-        scoring.score_chunk(lake, chunk)
-    return scoring.assemble(lake, features, chunks)
+    return _predict(lake, key, model)[0]
 
 
 def batch_inference(lake: Lake, key: str, model: ModelVersion) -> int:
     """All steps from a validated day to its published predictions. Returns their number."""
-    predictions = predict(lake, key, model)
+    predictions, branches = _predict(lake, key, model)
     features = str(lake.current("features", key))
     check = scoring.check_outputs(lake, predictions, features, model)
     lineage = {"features": features, "model": asdict(model)}
-    return scoring.publish(lake, predictions, check, lineage)
+    return branching.publish(lake, predictions, check, lineage, branches)
+
+
+def _predict(lake: Lake, key: str, model: ModelVersion) -> tuple[str, Branches | None]:
+    features = scoring.preprocess(lake, key)
+    chunks = [scoring.Chunk(**chunk) for chunk in scoring.plan_chunks(lake, features, model)]
+    branches = branching.resolve(model) if settings().branches else None
+    others = branching.plan(lake, chunks, branches).values() if branches else []
+    for chunk in chain(chunks, *others):
+        scoring.score_chunk(lake, chunk)
+    if branches:
+        branches = branching.gather(lake, chunks, branches, "")
+    return branching.assemble(lake, features, chunks, branches), branches
 
 
 def model_retraining(

@@ -10,7 +10,7 @@ from include import metrics
 from include.lake import Lake, days_before, parse_key, put_text
 from include.metrics import Sample
 from include.monitoring import decision as decisions
-from include.monitoring import history, measure, outcomes, policy, report, stages
+from include.monitoring import experiment, history, measure, outcomes, policy, report, stages
 from include.monitoring.decision import Decision
 from include.monitoring.history import Figure
 from include.settings import settings
@@ -37,10 +37,14 @@ def observe(lake: Lake, key: str, now: datetime) -> int:
 
 
 def decide(lake: Lake, key: str) -> Decision:
-    """Decide about a day, and keep the decision, in the history and in words."""
-    decision = policy.decide(history.read(lake, key, policy.DAYS), key)
+    """Decide about a day, and keep the decision, in the history and in words.
+
+    How an experiment stands is kept beside it.
+    """
+    rows = history.read(lake, key, policy.DAYS)
+    decision = policy.decide(rows, key)
     decisions.keep(lake, decision)
-    history.append(lake, key, policy.figures(decision))
+    history.append(lake, key, [*policy.figures(decision), *experiment.figures(rows, key)])
     metrics.send_of_day(lake, "predictions", key, _samples(lake, key))
     return decision
 

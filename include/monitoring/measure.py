@@ -122,6 +122,11 @@ def _state(lake: Lake, key: str, model: ModelVersion | None) -> Iterator[Figure]
             level = ensemble.LEVELS.index(facts["fallback"])
             yield Figure("state", "fallback_level", level, rows)
             yield Figure("state", "members_absent", len(facts["absent"]), rows)
+        if manifest is not None and (branches := manifest.metadata.get("branches")):
+            for path, taken in branches["rows"].items():
+                there = float(path not in branches["absent"])
+                version = branches["models"].get(path, {}).get("version", "")
+                yield Figure("state", "path_available", there, taken, version, {"path": path})
     if model is not None and (age := outcomes.model_age_days(model, key)) is not None:
         yield Figure("state", "model_age_days", age, 1, model.version)
 
@@ -201,7 +206,7 @@ def _scores(lake: Lake, key: str, model: ModelVersion | None, day: _Days) -> Ite
         return
     days = settings().score_drift_days
     about = {"feature": SCORE, "kind": SCORE}
-    if day.today and day.before:
+    if SCORE in day.today and SCORE in day.before:
         usual, today = (drift.of_column(side[SCORE]) for side in (day.before, day.today))
         labels = {**about, "reference": TRAILING, "days": "1"}
         yield from _compared(usual, today, labels, model.version)
@@ -209,7 +214,7 @@ def _scores(lake: Lake, key: str, model: ModelVersion | None, day: _Days) -> Ite
     scored = lake.manifests("predictions", _window(key, days, 0))
     own = [one for one, found in scored.items() if _scored_by(found) == model.version]
     window = profiles.read_window(lake, "predictions", "predictions", own)
-    if holdout is not None and window:
+    if holdout is not None and SCORE in window:
         labels = {**about, "reference": TRAINING, "days": str(len(own))}
         yield from _compared(holdout, drift.of_column(window[SCORE]), labels, model.version)
 

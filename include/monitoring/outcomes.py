@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from include import ensemble, evaluation, registry
+from include import branching, ensemble, evaluation, registry
 from include.errors import MissingData
 from include.lake import Lake, Version, days_before, parse_key
 from include.monitoring import history
 from include.monitoring.history import Figure
-from include.registry import ModelVersion
+from include.registry import CHALLENGER, ModelVersion
+from include.scoring import PATH
 from include.settings import settings
 from include.usecase import features
 from include.usecase.schema import KEY, TRUTH
@@ -59,12 +60,17 @@ def _update_day(lake: Lake, key: str) -> bool:
     base = base_rate(lake, key, model)
     predicted = manifests["predictions"].parts["predictions"].rows
     together = manifests[ensemble.TABLE]
-    versions = _versions(model, together.metadata if together else {})
+    branches = branching.as_branches(facts.get("branches"))
+    others = branches.answered if branches else {}
+    versions = _versions(model, together.metadata if together else {}, others)
     found = figures(rows, predicted, unknown, base, versions)
-    if model is not None and (age := model_age_days(model, key)) is not None:
-        found.append(
-            Figure("outcomes", "days_after_training", age, len(rows), model.version, CHAMPION)
-        )
+    # Of these two only: versions of other registered models have numbers of their own.
+    for name, whose in (("champion", model), (CHALLENGER, others.get(CHALLENGER))):
+        if whose is not None and (age := model_age_days(whose, key)) is not None:
+            about = {"model": name, "slice": ALL}
+            found.append(
+                Figure("outcomes", "days_after_training", age, len(rows), whose.version, about)
+            )
     history.append(lake, key, found)
     version = lake.new_version(TABLE, key)
     version.write_frame("outcomes", rows)
@@ -78,11 +84,15 @@ def join(lake: Lake, key: str) -> tuple[pl.DataFrame, int]:
 
     Returns:
         The rows (key, slices, `day`, `label`, `model_version`, and each model's score: null where
-        a model has none), and how many rows of the truth nobody has predicted.
+        a model has none; `score` is the champion's), and how many rows of the truth nobody has
+        predicted.
     """
     predictions = lake.current("predictions", key)
-    rows = predictions.read("predictions", [*KEY, "score", "model_version"])
+    known = predictions.manifest().parts["predictions"].columns
+    extra = [name for name in (PATH, branching.SHADOW_SCORE) if name in known]
+    rows = predictions.read("predictions", [*KEY, "score", "model_version", *extra])
     rows = rows.with_columns(pl.col("model_version").cast(pl.String))
+    rows = _by_path(rows) if extra else rows
     lineage = predictions.manifest().metadata.get("features")
     others = [name for name in features.SLICES if name not in KEY]
     if others and lineage:
@@ -97,6 +107,20 @@ def join(lake: Lake, key: str) -> tuple[pl.DataFrame, int]:
     unknown = len(truth.join(rows, on=KEY, how="anti"))
     joined = rows.join(truth, on=KEY, how="inner", maintain_order="left")
     return joined.with_columns(day=pl.lit(parse_key(key))), unknown
+
+
+def _by_path(rows: pl.DataFrame) -> pl.DataFrame:
+    """Each model's scores in a column of its own, and of a shadow those beside the champion's."""
+    rows = rows.with_columns(pl.col(PATH).cast(pl.String))
+    own = {f"score_{path}": path for path in rows[PATH].unique().sort() if path != "champion"}
+    is_champions = pl.col(PATH) == "champion"
+    shadow = [pl.when(is_champions).then(name).alias(name) for name in rows.columns
+              if name == branching.SHADOW_SCORE]  # fmt: skip
+    return rows.with_columns(
+        *(pl.when(pl.col(PATH) == path).then("score").alias(name) for name, path in own.items()),
+        *shadow,
+        score=pl.when(is_champions).then("score"),
+    )
 
 
 def base_rate(lake: Lake, key: str, model: ModelVersion | None) -> float | None:
@@ -221,7 +245,10 @@ def _worth(labels: np.ndarray, scores: np.ndarray, base: float | None) -> dict[s
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _versions(model: ModelVersion | None, facts: dict[str, Any]) -> dict[str, str]:
+def _versions(
+    model: ModelVersion | None, facts: dict[str, Any], others: dict[str, ModelVersion]
+) -> dict[str, str]:
     champion = model.version if model else ""
     answers = {name: answer["version"] for name, answer in facts.get("answers", {}).items()}
+    answers |= {path: other.version for path, other in others.items()}
     return {**answers, "champion": champion, "ensemble": champion}

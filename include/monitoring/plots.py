@@ -24,7 +24,7 @@ from include.plots import ALARM, CHALLENGER, CHAMPION, INK, MUTED, OTHERS, new_f
 LONGEST = 24
 """Letters of a name that are shown."""
 
-COLOURS = {"champion": CHAMPION, "ensemble": OTHERS[0]}
+COLOURS = {"champion": CHAMPION, "ensemble": OTHERS[0], "challenger": CHALLENGER}
 TINT = LinearSegmentedColormap.from_list(
     "", [(*to_rgb(CHALLENGER), 0.06), (*to_rgb(CHALLENGER), 1)]
 )
@@ -63,7 +63,7 @@ def skill(
     """How much better than the base rate the models forecast, day by day.
 
     Args:
-        models: by `champion` and `ensemble`, what `views.losses` gives.
+        models: by name in `COLOURS`, what `views.losses` gives.
         first: the first day shown.
         last: the last one.
         decisions: columns `day` and `action`; retrain and page are shown.

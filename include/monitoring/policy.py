@@ -21,7 +21,7 @@ import polars as pl
 
 from include import evaluation
 from include.lake import parse_key
-from include.monitoring import drift, history
+from include.monitoring import drift, experiment, history
 from include.monitoring.decision import ACTIONS, Action, Decision, Reason
 from include.monitoring.history import Figure
 from include.settings import settings
@@ -49,7 +49,7 @@ def decide(rows: pl.DataFrame, key: str) -> Decision:
     """
     day = parse_key(key)
     rows = rows.filter(pl.col("time") <= day)
-    rules = (_outcomes, _scores, _features, _published, _stages, _age, _truth)
+    rules = (_outcomes, _scores, _features, _published, _stages, _age, _truth, _experiment)
     reasons = [_held_back(reason, rows, key) for rule in rules for reason in rule(rows, key)]
     reasons.sort(key=lambda reason: -ACTIONS.index(reason.action))
     return Decision(key, reasons[0].action, reasons)
@@ -286,6 +286,19 @@ def _truth(rows: pl.DataFrame, key: str) -> list[Reason]:
     if newest and holes:
         text += f"; of {holes} older than {bound} days there is none"
     return [Reason("truth", action, text, f"≤ {bound} days")]
+
+
+def _experiment(rows: pl.DataFrame, key: str) -> list[Reason]:
+    """Is the challenger better? That is said and no more: the gate alone lets a model through."""
+    found = experiment.compare(rows, key)
+    today = rows.filter(pl.col("time") == parse_key(key)).sort("recorded_at")
+    answered = history.select(today, "path_available", path="challenger")["value"]
+    if found is None and answered.is_empty():
+        return []
+    text = experiment.told(found) if found else "nothing to compare yet"
+    if len(answered) and not answered[-1]:
+        text += "; today there was no challenger: the manifest of the predictions says why"
+    return [Reason("experiment", "healthy", text, "for information")]
 
 
 # --- what was decided before ----------------------------------------------------------------------

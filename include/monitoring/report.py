@@ -17,8 +17,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from include.lake import parse_key
+from include.monitoring import experiment, plots, policy, views
 from include.monitoring import history as records
-from include.monitoring import plots, policy, views
 from include.monitoring.decision import Decision
 from include.plots import ALARM, CHALLENGER, CHAMPION, GRID, INK, MUTED, OTHERS, calibration
 from include.settings import settings
@@ -109,6 +109,10 @@ def _tiles(history: pl.DataFrame, key: str) -> list[Tile]:
         low, high = np.quantile(skills[1:], [0.05, 0.95])
         note = f"{low:.1%} to {high:.1%} in 90 %, {days} days"
         tiles.append(Tile("Skill", f"{skills[0]:.1%}", note))
+    if (found := experiment.compare(finite, key)) is not None:
+        note = f"better with a confidence of {found.gain.confidence:.0%}, {found.days} days, "
+        note += f"version {found.challenger} against {found.champion}"
+        tiles.append(Tile("Challenger's gain", f"{found.gain.value:+.4f}", note))
     for metric, name, form, labels in (
         ("roc_auc", "ROC AUC", "{:.3f}", champion),
         ("calibration_error", "Calibration error", "{:.1%}", champion),

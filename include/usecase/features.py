@@ -8,6 +8,7 @@ a thing, as a cancelled flight has no label.
 
 import polars as pl
 
+from include.contract import Group
 from include.usecase.schema import KEY
 from include.usecase.source import WEATHER, WEATHER_AGE
 
@@ -20,6 +21,10 @@ FEATURES = [*NUMERIC, *CATEGORICAL]
 
 REQUIRED = ["dep_minute", "block_minutes", "distance", "carrier", "origin"]
 """Features without which a row is rejected instead of scored."""
+
+GROUPS = [Group("weather", WEATHER), Group("plane", ["seats", "plane_age"])]
+"""Groups of features that come together. A row that lacks one may be scored by a model that is made
+for that; a row that lacks several, by that of the first of them."""
 
 SLICES = ["origin", "carrier"]
 """Columns whose every value is a group of rows that no new model may be much worse on."""

@@ -1,6 +1,7 @@
 """The models of the use case, each a complete scikit-learn pipeline over the table of features."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
@@ -12,7 +13,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from xgboost import XGBClassifier
 
 from include.encoder import FeatureEncoder
-from include.usecase.features import CATEGORICAL, NUMERIC
+from include.usecase.features import CATEGORICAL, GROUPS, NUMERIC
 
 TRUSTED_TYPES = [
     "functools.partial",  # only of functions that are trusted themselves
@@ -33,8 +34,15 @@ NUMERIC_COLUMNS = list(range(len(NUMERIC)))
 CATEGORICAL_COLUMNS = list(range(len(NUMERIC), len(NUMERIC) + len(CATEGORICAL)))
 
 
-def xgboost(seed: int) -> Pipeline:
-    """Gradient-boosted trees with native categories and missing values."""
+def xgboost(seed: int, without: Sequence[str] = ()) -> Pipeline:
+    """Gradient-boosted trees with native categories and missing values.
+
+    Args:
+        seed: of the subsamples.
+        without: features that are not read.
+    """
+    numeric = [name for name in NUMERIC if name not in without]
+    categorical = [name for name in CATEGORICAL if name not in without]
     classifier = XGBClassifier(
         n_estimators=200,
         max_depth=6,
@@ -43,10 +51,10 @@ def xgboost(seed: int) -> Pipeline:
         subsample=0.8,
         colsample_bytree=0.8,
         enable_categorical=True,
-        feature_types=["q"] * len(NUMERIC) + ["c"] * len(CATEGORICAL),
+        feature_types=["q"] * len(numeric) + ["c"] * len(categorical),
         random_state=seed,
     )
-    return _pipeline(("classify", classifier))
+    return Pipeline([("encode", FeatureEncoder(numeric, categorical)), ("classify", classifier)])
 
 
 def hist_gradient_boosting(seed: int) -> Pipeline:
@@ -87,3 +95,9 @@ CANDIDATES: dict[str, Callable[[int], Pipeline]] = {
     "logistic_regression": logistic_regression,
 }
 """What is trained at each retraining, by name; each is made from the seed of all its chance."""
+
+WITHOUT: dict[str, Callable[[int], Pipeline]] = {
+    group.path: partial(xgboost, without=group.features) for group in GROUPS
+}
+"""What is trained beside them for rows that lack a group of features, if the setting
+`group_models` is on: on all rows, so that it is no worse where such rows are rare."""

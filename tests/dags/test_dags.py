@@ -171,6 +171,33 @@ def test_batch_inference_scores_each_validated_partition_in_chunks(dags: dict[st
     }
 
 
+def test_other_models_score_beside_the_champion_if_wanted_and_hold_nothing_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ML_EXPERIMENT", "ab")
+    found = parse(DAGS)
+    assert found["errors"] == {}
+    dag = found["dags"]["batch_inference"]
+    assert shape(dag) == {
+        "resolve_champion": ["check_outputs", "others.resolve", "plan_chunks", "publish"],
+        "preprocess": ["assemble", "check_outputs", "plan_chunks", "publish"],
+        "plan_chunks": ["assemble", "others.gather", "others.plan", "score[]"],
+        "score[]": ["assemble"],
+        "others.resolve": ["others.gather", "others.plan"],
+        "others.plan": ["others.score[]"],
+        "others.score[]": ["others.gather"],
+        "others.gather": ["assemble", "publish"],
+        "assemble": ["check_outputs", "publish"],
+        "check_outputs": ["publish"],
+        "publish": ["record_stages"],
+        "record_stages": [],
+    }
+    assert dag["tasks"]["others.gather"]["trigger_rule"] == "all_done"
+    assert dag["tasks"]["score"]["retries"] > dag["tasks"]["others.score"]["retries"] > 0
+    for name, task in dag["tasks"].items():
+        assert name == "others.gather" or task["trigger_rule"] != "all_done", name
+
+
 def test_ensemble_inference_scores_each_member_apart_and_goes_on_without_those_that_fail(
     dags: dict[str, Any],
 ) -> None:

@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from include.contract import Group
 from include.usecase.schema import KEY
 
 NUMERIC = ["coinsurance", "incentive", "limitation", "diseases"]
@@ -14,6 +15,7 @@ SEGMENT = ["plan"]
 SEASONAL: list[str] = []
 OFTEN_MISSING: list[str] = []
 DRIFT_BOUNDS: dict[str, float] = {}
+GROUPS: list[Group] = []
 
 
 def build_features(inputs: dict[str, pl.DataFrame]) -> pl.DataFrame:

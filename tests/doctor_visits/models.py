@@ -1,5 +1,7 @@
 """Two small models, each a complete scikit-learn pipeline over the table of features."""
 
+from collections.abc import Callable
+
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
@@ -43,3 +45,5 @@ def straight_line(seed: int) -> Pipeline:
 
 
 CANDIDATES = {"shallow_trees": shallow_trees, "straight_line": straight_line}
+
+WITHOUT: dict[str, Callable[[int], Pipeline]] = {}

@@ -41,6 +41,7 @@ SETTINGS = {
     "ML_RETRY_BASE_SECONDS": "2",
     "ML_RETRY_MAX_SECONDS": "5",
     "ML_MONITORING_ACTS": "false",
+    "ML_EXPERIMENT": "shadow",
 }
 
 FIRST_DAY, LAST_DAY = "2013-01-01", "2013-01-21"
@@ -205,7 +206,7 @@ def running(project: Path, docker_services: Any) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def stack(running: Stack) -> Stack:
-    """The stack with a champion, on which yesterday's broken file has been met."""
+    """The stack with a champion and a challenger, on which yesterday's broken file has been met."""
     running.python("seed.py", FIRST_DAY, LAST_DAY, YESTERDAY)
     for dag in running.airflow.dags():
         running.airflow.unpause(dag["dag_id"])
@@ -214,6 +215,7 @@ def stack(running: Stack) -> Stack:
     run = {"dag_run_id": run_id}
     state = running.airflow.wait("model_retraining", run_id, 600)
     assert state == "success", running.failures("model_retraining", run)
+    running.python("challenger.py")
     run_id = running.start_day(YESTERDAY)
     assert running.airflow.wait("data_validation", run_id) == "failed"
     return running

@@ -24,7 +24,7 @@ def manifests(table: str) -> list[Manifest]:
 
 def counts() -> dict:
     """What the counters should have come to."""
-    rows, validated, chunks = {}, {}, {}
+    rows, validated, chunks, scored, paths = {}, {}, {}, {}, {}
     for table in ("validated", "actuals", "features", "predictions", ensemble.TABLE, "outcomes"):
         rows[table] = 0
         for manifest in manifests(table):
@@ -36,12 +36,19 @@ def counts() -> dict:
     for key in lake.published_keys("predictions"):
         for folder in list_folder(lake.partition_path("scores", key)):
             model = metrics._clean(folder.name.split("-", 1)[1].rsplit("-", 2)[0])
-            chunks[model] = chunks.get(model, 0) + len(list_folder(folder))
+            files = list_folder(folder)
+            chunks[model] = chunks.get(model, 0) + len(files)
+            found = sum(int(path.stem.split("-")[1]) for path in files)  # of its name
+            scored[model] = scored.get(model, 0) + found
+        for path, taken in lake.manifest("predictions", key).metadata["branches"]["rows"].items():
+            paths[path] = paths.get(path, 0) + taken
     champion = registry.find_champion()
     return {
         "published": rows,
         "validated": validated,
         "chunks": chunks,
+        "scored": scored,
+        "paths": paths,
         "champion": champion.version,
         "model": champion.name,
     }

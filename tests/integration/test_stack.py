@@ -129,13 +129,19 @@ def test_counters_come_to_what_the_lake_holds(stack: Stack, days: list[str]) -> 
             assert stack.value(f"ml_validation_rows_total{labels}") == rows, labels
     for model, chunks in found["chunks"].items():
         assert stack.value(f'ml_inference_seconds_count{{model="{model}"}}') == chunks > 0, model
-    scored = found["published"]["predictions"]
-    assert stack.value(f'ml_scored_rows_total{{model="{found["model"]}"}}') == scored
+    for model, rows in found["scored"].items():
+        assert stack.value(f'ml_scored_rows_total{{model="{model}"}}') == rows > 0, model
+    published = found["published"]["predictions"]
+    assert found["scored"][found["model"]] == 2 * published, "the champion, and its shadow"
+    assert found["paths"] == {"champion": published, "challenger": 0}
+    for path, rows in found["paths"].items():
+        assert stack.value(f'ml_path_rows_total{{path="{path}"}}') == rows, path
     for dag_id in ("batch_inference", "ensemble_inference"):
         passed = f'ml_stage_runs_total{{dag="{dag_id}",stage="infer",result="passed"}}'
         assert stack.value(passed) == len(days)
     assert stack.value('ml_ensemble_runs_total{fallback="ensemble"}') == len(days)
     assert stack.value("ml_champion_version") == int(found["champion"])
+    assert stack.value('ml_state_path_available{path="challenger"}') == 1
 
 
 def test_gauges_are_the_figures_of_the_history(stack: Stack, days: list[str]) -> None:

@@ -426,6 +426,23 @@ def test_a_model_of_other_features_is_refused(
     assert "differs in visib" in verdict.markdown
 
 
+def test_a_model_for_rows_that_lack_a_group_may_be_a_member_and_is_never_champion(
+    world: World, configure: Callable[..., None]
+) -> None:
+    configure(gate_max_calibration_error=0.5)  # without weather it knows of no storm
+    candidates = ("without_weather", "xgboost")
+    runs = [
+        (name, training.train(world.lake, world.snapshot, name, "a test")) for name in candidates
+    ]
+    for several in (runs, runs[:1]):
+        verdict = judge(world, world.snapshot, *several)
+        rules = verdict.rules["without_weather"]
+        assert [rule["name"] for rule in rules if not rule["passed"] and rule["fault"]] == []
+        assert "without_weather" in [member["candidate"] for member in verdict.members]
+        challenger = verdict.challenger and verdict.challenger["candidate"]
+        assert challenger == ("xgboost" if len(several) > 1 else None)
+
+
 @pytest.mark.parametrize(
     ("tight", "rule"),
     [({"gate_max_scoring_seconds": 0.001}, FAST), ({"gate_max_model_mb": 0.01}, SMALL)],

@@ -21,7 +21,8 @@ from include.monitoring import daily
 from include.monitoring import history as monitoring_history
 from local import reference
 from local.in_process import batch_inference
-from tests.unit.conftest import History
+from tests.unit.conftest import OLD_DAY, History
+from tests.unit.helpers import infer
 from tests.unit.test_promotion import challengers
 
 REPO = Path(__file__).resolve().parents[2]
@@ -124,6 +125,20 @@ def test_a_block_that_fails_has_no_time(server: Server) -> None:
     with pytest.raises(OSError, match="down"), metrics.timed("inference_seconds", model="late"):
         raise OSError("down")
     assert server.lines() == []
+
+
+def test_the_rows_of_every_path_are_counted_of_those_that_nobody_took_with_nothing(
+    server: Server, lake: Lake, history: History, configure: Callable[..., None]
+) -> None:
+    rows = len(infer(lake, OLD_DAY, history.champion))
+    assert [line for line in server.lines() if "path_" in line] == [], "there is but one path"
+    configure(group_models=True)
+    infer(lake, OLD_DAY, history.champion)
+    assert [line for line in server.lines() if "path_" in line] == [
+        f"ml.path_rows_total.champion:{rows}|c",
+        "ml.path_rows_total.without_weather:0|c",
+        "ml.path_rows_total.without_plane:0|c",
+    ]
 
 
 def test_a_day_before_the_newest_moves_no_gauge(server: Server, lake: Lake) -> None:
@@ -284,7 +299,7 @@ def test_every_place_that_sends_names_a_metric_of_the_table_and_its_labels() -> 
 
 
 def test_every_metric_of_the_table_is_sent_somewhere() -> None:
-    figures = ("outcomes_", "drift_", "profiles_", "stages_", "decision_", "state_")
+    figures = ("outcomes_", "drift_", "profiles_", "stages_", "decision_", "state_", "experiment_")
     sent = {name for _, name, _ in calls()}
     assert {name for name in METRICS if not name.startswith(figures)} == sent
 

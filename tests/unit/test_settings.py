@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import date, timedelta
+from typing import Literal, get_args, get_origin
 
 import pytest
 from annotated_types import Le
@@ -33,6 +34,11 @@ def test_every_setting_is_changed_by_its_variable(
 ) -> None:
     before = getattr(settings(), name)
     new: object = "x"
+    if get_origin(field.annotation) is Literal:
+        monkeypatch.setenv(variable(name, field), get_args(field.annotation)[-1])
+        settings.cache_clear()
+        assert getattr(settings(), name) == get_args(field.annotation)[-1] != before
+        return
     if isinstance(before, date):
         new = before + timedelta(days=1)
     elif isinstance(before, bool):
@@ -51,7 +57,7 @@ WRONG = [
     ("chunk_rows", "many"), ("chunk_rows", "0"), ("chunk_rows", "1.5"), ("batch_rows", "-1"),
     ("max_quarantine_share", "5%"), ("max_quarantine_share", "1.1"), ("train_start", "2013-2-28"),
     ("max_rejected_share", "-1"), ("retries", "-1"), ("max_score_psi", "0"),
-    ("retry_base_seconds", ""),
+    ("retry_base_seconds", ""), ("experiment", "yes"), ("ab_share", "1"), ("ab_share", "0"),
 ]  # fmt: skip
 
 

@@ -1,0 +1,340 @@
+"""Which model scores which rows of a day: A/B tests, shadows, and models for rows of a kind.
+
+A row takes one of these paths, and says which in its column `path`:
+
+    without_<group>   it lacks a whole group of inputs; the model made for that scores it
+    challenger        in an A/B test, a share of the other rows, by a hash of their key
+    champion          all others, and whatever has no model for its own path
+
+A shadow takes no row: the challenger's scores stand beside the champion's, and are never the
+answer. Champion and others score in tasks of their own, so that nothing that befalls another model
+keeps the day back: the champion has scored every row.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from include import metrics, promotion, registry, scoring
+from include.errors import BadData, MissingData, PipelineError, kind_of
+from include.lake import Lake, Version
+from include.metrics import Sample
+from include.registry import CHALLENGER, CHAMPION, ModelVersion
+from include.scoring import PATH, Chunk, OutputCheck
+from include.settings import settings
+from include.usecase import features
+from include.usecase.schema import KEY
+
+SHADOW_SCORE = f"score_{CHALLENGER}"
+"""Column of the predictions with the scores of a shadow."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Who scores beside the champion, fixed for a run.
+
+    Attributes:
+        mode: of the experiment.
+        share: of the rows that are the challenger's, in mode `ab`.
+        models: by path. Their rows are fixed by it, whoever fails later.
+        absent: why a path has no scores, by path. The champion's stand in for them.
+    """
+
+    mode: Literal["off", "shadow", "ab"]
+    share: float
+    models: dict[str, ModelVersion]
+    absent: dict[str, str]
+
+    @property
+    def salt(self) -> str:
+        """What makes two experiments draw other rows: the challenger's version."""
+        return str(self.models[CHALLENGER]) if CHALLENGER in self.models else ""
+
+    def is_shadow(self, path: str) -> bool:
+        """Whether a path's model scores rows that are not its own."""
+        return path == CHALLENGER and self.mode == "shadow"
+
+    @property
+    def answered(self) -> dict[str, ModelVersion]:
+        """The models that have scored their rows, as far as is known."""
+        return {path: model for path, model in self.models.items() if path not in self.absent}
+
+
+def as_branches(found: dict[str, Any] | None) -> Branches | None:
+    """Branches from their `asdict`, as they travel in XComs and manifests."""
+    if found is None:
+        return None
+    models = {path: ModelVersion(**model) for path, model in found["models"].items()}
+    return Branches(found["mode"], found["share"], models, found["absent"])
+
+
+def wanted() -> list[str]:
+    """The paths that the settings ask for, beside the champion's."""
+    kinds = [group.path for group in features.GROUPS] if settings().group_models else []
+    return [*kinds, *([CHALLENGER] if settings().experiment != "off" else [])]
+
+
+# --- who scores -----------------------------------------------------------------------------------
+
+
+def resolve(champion: ModelVersion) -> Branches:
+    """Fix the versions that score beside the champion. Who cannot is left out, with the reason.
+
+    Raises:
+        DependencyDown: the registry does not answer.
+    """
+    models, absent = {}, {}
+    for path in wanted():
+        try:
+            model = _challenger(champion) if path == CHALLENGER else _made_for(path, champion)
+            scoring.check_model(model, [*KEY, *features.FEATURES], "the features of this code")
+        except (BadData, MissingData) as error:  # no other try of this run would help
+            log.warning("No row takes the path %s: %s", path, error)
+            absent[path] = str(error)
+        else:
+            models[path] = model
+    return Branches(settings().experiment, settings().ab_share, models, absent)
+
+
+def _challenger(champion: ModelVersion) -> ModelVersion:
+    model = registry.find_challenger()
+    advice = f"Give a version the alias {CHALLENGER!r}, as `model_retraining` does."
+    if model is None:
+        raise MissingData(f"No version has the alias {CHALLENGER!r}. {advice}")
+    if model == champion:
+        raise MissingData(f"{model} has become champion, and nothing challenges it. {advice}")
+    if settings().experiment == "ab" and promotion.was_rolled_back(model):
+        raise BadData(f"{model} was rolled back: its scores are not published again. {advice}")
+    return model
+
+
+def _made_for(path: str, champion: ModelVersion) -> ModelVersion:
+    members = registry.members(champion)
+    if path not in members:
+        raise MissingData(
+            f"No model {path} was trained with the champion, {champion}, or the gate has refused "
+            "it. With ML_GROUP_MODELS=true, `model_retraining` trains one."
+        )
+    return members[path]
+
+
+# --- which rows -----------------------------------------------------------------------------------
+
+
+def draw(rows: pl.DataFrame, salt: str) -> np.ndarray:
+    """A number from 0 to below 1 for each row, by its key and the salt alone: never by its place.
+
+    BLAKE2 is the same on every machine and in every version of every library; Polars' own hash and
+    Python's are not.
+
+    Args:
+        rows: with the columns of the key.
+        salt: with another one all numbers are others.
+
+    Returns:
+        float64 of shape (rows,).
+    """
+    key = [pl.lit(salt), *(pl.col(name).cast(pl.String) for name in KEY)]
+    texts = rows.select(pl.concat_str(key, separator="\x1f")).to_series()
+    hashed = b"".join(blake2b(text.encode(), digest_size=8).digest() for text in texts)
+    # 53 bits are exact as a float, and so is the number below 1.
+    return (np.frombuffer(hashed, ">u8") >> 11) / 2.0**53
+
+
+def paths(rows: pl.DataFrame, branches: Branches) -> pl.Series:
+    """The path of each row, whoever has failed.
+
+    Args:
+        rows: the key, and the features of all groups.
+    """
+    path = pl.lit(CHAMPION)
+    if branches.mode == "ab" and CHALLENGER in branches.models:
+        is_drawn = pl.Series(draw(rows, branches.salt) < branches.share, dtype=pl.Boolean)
+        path = pl.when(is_drawn).then(pl.lit(CHALLENGER)).otherwise(path)
+    for group in reversed(features.GROUPS):
+        if group.path in branches.models:
+            lacks_all = pl.all_horizontal(pl.col(list(group.features)).is_null())
+            path = pl.when(lacks_all).then(pl.lit(group.path)).otherwise(path)
+    return rows.with_columns(path.alias(PATH))[PATH]
+
+
+def plan(lake: Lake, chunks: Sequence[Chunk], branches: Branches) -> dict[str, list[Chunk]]:
+    """The champion's chunks in which others have rows, for each of these, by path."""
+    found: dict[str, list[Chunk]] = {path: [] for path in branches.models}
+    for chunk in chunks:
+        taken = set(_paths_of(lake, chunk, branches))
+        for path, model in branches.models.items():
+            if path in taken or branches.is_shadow(path):
+                found[path].append(_as_scored_by(chunk, path, model))
+    return found
+
+
+def _paths_of(lake: Lake, chunk: Chunk, branches: Branches) -> pl.Series:
+    groups = (name for group in features.GROUPS for name in group.features)
+    columns = list(dict.fromkeys([*KEY, *groups]))
+    with lake.version(chunk.features).parquet("features") as file:
+        found = file.read_row_groups([*range(chunk.first_group, chunk.last_group + 1)], columns)
+    return paths(pl.DataFrame(pl.from_arrow(found)), branches)
+
+
+def _as_scored_by(chunk: Chunk, path: str, model: ModelVersion) -> Chunk:
+    return replace(
+        chunk,
+        model=model.name,
+        version=model.version,
+        run_id=model.run_id,
+        label=f"{path}, {chunk.label}",
+    )
+
+
+def gather(lake: Lake, chunks: Sequence[Chunk], branches: Branches | None, why: str) -> Branches:
+    """Find out whose scores are there, and as they should be.
+
+    Args:
+        chunks: the champion's.
+        branches: as they were resolved; None if they were not.
+        why: what the tasks of the others have told that failed.
+
+    Raises:
+        DependencyDown: the lake or the registry does not answer.
+    """
+    if branches is None:
+        silent = "`others.resolve` ended without a word (killed, or out of time): see Airflow"
+        nobody = dict.fromkeys(wanted(), why or silent)
+        return Branches(settings().experiment, settings().ab_share, {}, nobody)
+    absent = dict(branches.absent)
+    for path, planned in plan(lake, chunks, branches).items():
+        try:
+            scores = [_scores_of(lake, chunk) for chunk in planned]
+            if not branches.is_shadow(path):
+                _check(branches.models[path], np.concatenate([np.empty(0, np.float32), *scores]))
+        except Exception as error:
+            if kind_of(error) == "dependency down":  # nor would the champion's be there
+                raise
+            said = str(error) if isinstance(error, PipelineError) else repr(error)
+            absent[path] = said if isinstance(error, BadData) else why or said
+    for path in absent.keys() - branches.absent.keys():
+        log.warning("The champion scores the rows of %s: %s", path, absent[path])
+    return replace(branches, absent=absent)
+
+
+def _check(model: ModelVersion, scores: np.ndarray) -> None:
+    """Make sure that scores, which are to be published, can be right.
+
+    Raises:
+        BadData: they are all the same, or far from those of the model's holdout.
+        MissingData: it is not known what these were.
+    """
+    if len(scores) < scoring.LEAST_ROWS:
+        return
+    _, wrong = scoring.judge(scores, registry.reference(model))
+    if wrong:
+        raise BadData(f"{model} answers wrongly: {wrong}.")
+
+
+# --- together -------------------------------------------------------------------------------------
+
+
+def assemble(
+    lake: Lake, features_reference: str, chunks: Sequence[Chunk], branches: Branches | None
+) -> str:
+    """Give each row the score of its path's model, or the champion's where that has none.
+
+    Args:
+        chunks: the champion's.
+        branches: as they were gathered; None where there is the champion only.
+
+    Returns:
+        Reference to a version of the predictions that is not published yet. With branches they
+        have a column `path`, and a shadow's scores in `score_challenger`.
+    """
+    if branches is None:
+        return scoring.assemble(lake, features_reference, list(chunks))
+    with lake.version(features_reference).parquet("features") as file:
+        schema = scoring.scores_schema(file.schema_arrow)
+    schema = schema.append(pa.field(PATH, schema.field("model").type))
+    if branches.mode == "shadow" and CHALLENGER in branches.answered:
+        schema = schema.append(pa.field(SHADOW_SCORE, pa.float32()))
+    batches = (batch for chunk in chunks for batch in _put_together(lake, chunk, branches, schema))
+    return scoring.write_predictions(lake, features_reference, schema, batches)
+
+
+def _put_together(
+    lake: Lake, chunk: Chunk, branches: Branches, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    with scoring.open_scores(lake, chunk) as file:
+        rows = file.read()
+    answered = branches.answered
+    names = [CHAMPION, *answered]
+    taken = _paths_of(lake, chunk, branches).to_numpy()
+    codes = np.select([taken == name for name in names], range(len(names)), 0).astype(np.int8)
+    scores = rows.column("score").to_numpy().copy()
+    for code, (path, model) in enumerate(answered.items(), start=1):
+        if (here := codes == code).any():
+            scores[here] = _scores_of(lake, _as_scored_by(chunk, path, model))[here]
+    whose = [ModelVersion(chunk.model, chunk.version, chunk.run_id), *answered.values()]
+    columns = {
+        **{name: rows.column(name) for name in KEY},
+        "score": pa.array(scores),
+        "model": _texts([model.name for model in whose], codes),
+        "model_version": _texts([model.version for model in whose], codes),
+        PATH: _texts(names, codes),
+    }
+    if SHADOW_SCORE in schema.names:
+        shadow = _as_scored_by(chunk, CHALLENGER, answered[CHALLENGER])
+        columns[SHADOW_SCORE] = pa.array(_scores_of(lake, shadow))
+    table = pa.table(columns).cast(schema).combine_chunks()
+    yield from table.to_batches(settings().batch_rows)
+
+
+def _scores_of(lake: Lake, chunk: Chunk) -> np.ndarray:
+    with scoring.open_scores(lake, chunk) as file:
+        scores: np.ndarray = file.read(["score"]).column("score").to_numpy()
+    return scores
+
+
+def _texts(values: list[str], codes: np.ndarray) -> pa.DictionaryArray:
+    """A column of few texts, a byte a row."""
+    distinct, places = np.unique(values, return_inverse=True)
+    return pa.DictionaryArray.from_arrays(
+        places[codes].astype(np.int8), pa.array(distinct.tolist(), pa.string())
+    )
+
+
+def publish(
+    lake: Lake,
+    predictions_reference: str,
+    check: OutputCheck,
+    lineage: dict[str, Any],
+    branches: Branches | None,
+) -> int:
+    """Publish a day's predictions; with branches, say which rows took which path and who is absent.
+
+    Returns:
+        Published rows.
+    """
+    if branches is None:
+        return scoring.publish(lake, predictions_reference, check, lineage)
+    counts = count(lake.version(predictions_reference), branches)
+    facts = {**asdict(branches), "salt": branches.salt, "rows": counts}
+    rows = scoring.publish(lake, predictions_reference, check, {**lineage, "branches": facts})
+    metrics.send_all(
+        Sample("path_rows_total", number, {"path": path}) for path, number in counts.items()
+    )
+    return rows
+
+
+def count(predictions: Version, branches: Branches) -> dict[str, int]:
+    """How many rows have taken each path that there could have been."""
+    taken = predictions.read("predictions", [PATH])[PATH].cast(pl.String).value_counts()
+    there = dict(taken.iter_rows())
+    could = [CHAMPION, *branches.models, *branches.absent]
+    return {path: there.get(path, 0) for path in dict.fromkeys(could)}

@@ -1,0 +1,468 @@
+"""Which model scores which rows: a stable share, rows of a kind, and never at a day's cost."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace as changed
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from include import branching, evaluation, promotion, registry, scoring, training
+from include.branching import Branches
+from include.lake import Lake, days_before
+from include.monitoring import experiment, measure, outcomes, policy
+from include.monitoring import history as records
+from include.registry import CHALLENGER, CHAMPION, ModelVersion
+from include.usecase import features, models
+from include.usecase.schema import KEY
+from include.usecase.source import WEATHER
+from tests.unit.conftest import OLD_DAY, History
+from tests.unit.helpers import infer
+from tests.unit.test_promotion import challengers, client
+
+BEFORE = days_before(OLD_DAY, 1)
+ROW = st.tuples(
+    st.dates(date(2013, 1, 1), date(2030, 1, 1)),
+    st.text(max_size=3),
+    st.integers(1, 9999),
+    st.sampled_from(["EWR", "JFK", "LGA"]),
+)
+
+
+def read_history(lake: Lake) -> pl.DataFrame:
+    return records.read(lake, OLD_DAY, 28)
+
+
+def keys(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
+    schema = {"date": pl.Date, "carrier": pl.String, "flight": pl.Int32, "origin": pl.String}
+    return pl.DataFrame(rows, schema, orient="row")
+
+
+MANY = keys([(date(2013, 2, 1), "UA", flight, "EWR") for flight in range(1, 10_000)])
+
+
+NOTHING = {n: pl.lit(None, pl.Float32) for group in features.GROUPS for n in group.features}
+"""Columns of a row that lacks every group."""
+
+
+# --- The hash -------------------------------------------------------------------------------------
+
+
+@given(share=st.floats(0.01, 0.99), salt=st.text(max_size=20))
+def test_as_many_rows_as_were_asked_for_are_drawn(share: float, salt: str) -> None:
+    found = (branching.draw(MANY, salt) < share).mean()
+    assert abs(found - share) < 5 * np.sqrt(share * (1 - share) / len(MANY))
+
+
+@given(rows=st.lists(ROW, max_size=30), salt=st.text(max_size=5), random=st.randoms())
+def test_a_row_draws_the_same_number_wherever_it_stands_and_whatever_else_there_is(
+    rows: list[tuple[Any, ...]], salt: str, random: Any
+) -> None:
+    numbers = dict(zip(rows, branching.draw(keys(rows), salt), strict=True))
+    random.shuffle(rows)
+    others = keys(rows).with_columns(pl.col("carrier", "origin").cast(pl.Categorical))
+    again = branching.draw(others.select(KEY[::-1]).with_columns(other=1), salt)
+    assert dict(zip(rows, again, strict=True)) == numbers
+    some = rows[: len(rows) // 2]
+    assert branching.draw(keys(some), salt).tolist() == [numbers[row] for row in some]
+    assert all(0 <= number < 1 for number in numbers.values())
+
+
+def test_the_numbers_are_those_of_every_machine_and_year() -> None:
+    found = branching.draw(keys([(date(2013, 2, 1), "UA", 15, "EWR")]), "flight-delays version 2")
+    assert found.tolist() == [0.5127553700557973]
+
+
+def test_another_challenger_gets_other_rows() -> None:
+    one, other = (branching.draw(MANY, f"model version {n}") < 0.2 for n in (2, 3))
+    assert (one & other).mean() == pytest.approx(0.04, abs=0.01)
+
+
+def test_a_greater_share_leaves_the_challenger_the_rows_that_it_has() -> None:
+    numbers = branching.draw(MANY, "")
+    assert not ((numbers < 0.1) & ~(numbers < 0.3)).any()
+
+
+# --- A challenger ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def challenger(lake: Lake, history: History, own_registry: Path) -> ModelVersion:
+    """Version 2, another model than the champion's, with the alias `challenger`."""
+    return registry.register(registry.members(history.champion)["hist_gradient_boosting"].run_id)
+
+
+def manifest(lake: Lake, key: str = OLD_DAY) -> dict[str, Any]:
+    found = lake.manifest("predictions", key)
+    assert found is not None
+    return found.metadata
+
+
+def alone(lake: Lake, model: ModelVersion) -> np.ndarray:
+    """What a model gives all rows of the day."""
+    rows = lake.current("features", OLD_DAY).read("features")
+    return registry.load(model).predict_proba(rows)[:, 1].astype(np.float32)
+
+
+def texts(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+
+
+def test_in_an_ab_test_a_share_of_the_rows_has_the_challengers_score_and_says_so(
+    challenger: ModelVersion, lake: Lake, history: History, configure: Callable[..., None]
+) -> None:
+    configure(experiment="ab", ab_share=0.3, chunk_rows=300, batch_rows=100)
+    rows = texts(infer(lake, OLD_DAY, history.champion))
+    assert rows.columns == [*KEY, "score", "model", "model_version", "path"]
+    is_drawn = branching.draw(rows, str(challenger)) < 0.3
+    assert rows["path"].to_list() == [CHALLENGER if drawn else CHAMPION for drawn in is_drawn]
+    assert set(rows.select("path", "model_version").unique().rows()) == {
+        (CHAMPION, history.champion.version),
+        (CHALLENGER, challenger.version),
+    }
+    expected = np.where(is_drawn, alone(lake, challenger), alone(lake, history.champion))
+    np.testing.assert_array_equal(rows["score"], expected)
+    facts = manifest(lake)["branches"]
+    assert facts["rows"] == {CHAMPION: int((~is_drawn).sum()), CHALLENGER: int(is_drawn.sum())}
+    assert (facts["mode"], facts["share"], facts["absent"]) == ("ab", 0.3, {})
+
+
+def test_chunks_and_batches_do_not_change_who_scores_a_row(
+    challenger: ModelVersion, lake: Lake, history: History, configure: Callable[..., None]
+) -> None:
+    configure(experiment="ab", ab_share=0.3)
+    expected = infer(lake, OLD_DAY, history.champion)
+    configure(chunk_rows=200, batch_rows=70)
+    assert_frame_equal(
+        texts(infer(lake, OLD_DAY, history.champion)), texts(expected), check_exact=True
+    )
+
+
+def test_a_shadow_scores_beside_the_champion_and_is_never_the_answer(
+    challenger: ModelVersion, lake: Lake, history: History, configure: Callable[..., None]
+) -> None:
+    published = infer(lake, OLD_DAY, history.champion)
+    configure(experiment="shadow", chunk_rows=300)
+    rows = infer(lake, OLD_DAY, history.champion)
+    assert_frame_equal(texts(rows.select(published.columns)), texts(published))
+    np.testing.assert_array_equal(rows["score_challenger"], alone(lake, challenger))
+    assert rows["path"].cast(pl.String).unique().to_list() == [CHAMPION]
+
+
+@pytest.mark.parametrize("mode", ["ab", "shadow"])
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("no alias", "No version has the alias"),
+        ("is champion", "has become champion"),
+        ("no file", "There is no model.skops"),
+    ],
+)
+def test_without_a_challenger_the_champion_scores_everything_and_the_run_says_why(
+    what: str,
+    words: str,
+    mode: str,
+    challenger: ModelVersion,
+    lake: Lake,
+    history: History,
+    configure: Callable[..., None],
+) -> None:
+    published = infer(lake, OLD_DAY, history.champion)
+    client().delete_registered_model_alias(challenger.name, CHALLENGER)
+    if what == "is champion":
+        client().set_registered_model_alias(challenger.name, CHALLENGER, history.champion.version)
+    elif what == "no file":
+        [lost] = challengers(1, files="file:///nowhere")
+        client().set_registered_model_alias(lost.name, CHALLENGER, lost.version)
+    configure(experiment=mode)
+    rows = infer(lake, OLD_DAY, history.champion)
+    assert_frame_equal(texts(rows.drop("path")), texts(published))
+    assert words in manifest(lake)["branches"]["absent"][CHALLENGER]
+    assert manifest(lake)["branches"]["rows"] == {CHAMPION: len(rows), CHALLENGER: 0}
+
+
+def test_a_version_that_was_rolled_back_is_shadowed_at_most(
+    challenger: ModelVersion, lake: Lake, history: History, configure: Callable[..., None]
+) -> None:
+    promotion.promote(challenger, history.champion, "the tests")
+    promotion.roll_back(challenger, history.champion, "the tests")
+    configure(experiment="ab")
+    assert "was rolled back" in branching.resolve(history.champion).absent[CHALLENGER]
+    configure(experiment="shadow")
+    assert branching.resolve(history.champion).models == {CHALLENGER: challenger}
+
+
+def gathered(lake: Lake, history: History, spoil: Callable[[Path], object]) -> pl.DataFrame:
+    """A day in an A/B test whose challenger's only file of scores is spoiled."""
+    reference = scoring.preprocess(lake, OLD_DAY)
+    [planned] = scoring.plan_chunks(lake, reference, history.champion)
+    chunks = [scoring.Chunk(**planned)]
+    branches = branching.resolve(history.champion)
+    [theirs] = branching.plan(lake, chunks, branches)[CHALLENGER]
+    scoring.score_chunk(lake, chunks[0])
+    spoil(Path(scoring.score_chunk(lake, theirs)))
+    found = branching.gather(lake, chunks, branches, "the machine was lost")
+    predictions = branching.assemble(lake, reference, chunks, found)
+    check = scoring.check_outputs(lake, predictions, reference, history.champion)
+    lineage = {"features": reference, "model": vars(history.champion)}
+    branching.publish(lake, predictions, check, lineage, found)
+    return texts(lake.current("predictions", OLD_DAY).read("predictions"))
+
+
+def constant(path: Path) -> None:
+    rows = pl.read_parquet(path).with_columns(score=pl.lit(0.2, pl.Float32))
+    path.unlink()
+    rows.write_parquet(path)
+
+
+def put_in_the_way(path: Path) -> None:
+    shutil.rmtree(path.parent)
+    path.parent.write_text("a file where the folder was")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (put_in_the_way, "the machine was lost"),
+        (Path.unlink, "the machine was lost"),
+        (constant, "every score is 0.2000"),
+        (lambda path: path.write_bytes(b"x"), "cannot be read as Parquet"),
+    ],
+)
+def test_a_challenger_that_fails_while_it_scores_costs_no_row(
+    spoil: Callable[[Path], object],
+    words: str,
+    challenger: ModelVersion,
+    lake: Lake,
+    history: History,
+    configure: Callable[..., None],
+) -> None:
+    expected = texts(infer(lake, OLD_DAY, history.champion))
+    configure(experiment="ab", ab_share=0.5)
+    rows = gathered(lake, history, spoil)
+    assert_frame_equal(rows.drop("path"), expected)
+    assert words in manifest(lake)["branches"]["absent"][CHALLENGER]
+
+
+def test_if_nobody_could_be_resolved_the_run_still_says_who_is_absent(
+    lake: Lake, configure: Callable[..., None]
+) -> None:
+    configure(experiment="ab", group_models=True)
+    found = branching.gather(lake, [], None, "")
+    assert found.absent.keys() == {"without_weather", "without_plane", CHALLENGER}
+    assert all("ended without a word" in why for why in found.absent.values())
+
+
+# --- Rows that lack a group of inputs -------------------------------------------------------------
+
+
+def group_model(history: History, name: str) -> ModelVersion:
+    """A model made for rows that lack a group, a member of the champion's."""
+    lake = Lake(str(history.folder / "lake"))
+    run = training.train(lake, history.snapshot, name, "the tests")
+    judged = lake.version(evaluation.evaluate_run(lake, history.snapshot, run, name))
+    registry.log_reference(run, scoring.score_reference(evaluation.read_scores(judged)))
+    return registry.register_member(name, run, {})
+
+
+@pytest.fixture
+def made(lake: Lake, history: History, own_registry: Path) -> ModelVersion:
+    """The model for rows without weather."""
+    found = group_model(history, "without_weather")
+    members = {**registry.members(history.champion), "without_weather": found}
+    registry.register(history.champion.run_id, members=members)
+    return found
+
+
+def without_weather(lake: Lake, origin: str) -> None:
+    """Publish the day as validated without the weather of an airport."""
+    was = lake.current("validated", OLD_DAY)
+    version = lake.new_version("validated", OLD_DAY)
+    version.write_frame("flights", was.read("flights"))
+    version.write_frame("weather", was.read("weather").filter(pl.col("origin") != origin))
+    version.publish(["flights", "weather"])
+
+
+def test_rows_without_weather_are_scored_by_the_model_made_for_that(
+    made: ModelVersion, lake: Lake, history: History, configure: Callable[..., None]
+) -> None:
+    without_weather(lake, "LGA")
+    configure(group_models=True)
+    rows = texts(infer(lake, OLD_DAY, history.champion))
+    given = lake.current("features", OLD_DAY).read("features", [*WEATHER, "origin"])
+    lacks = given.select(pl.all_horizontal(pl.col(WEATHER).is_null())).to_series().to_numpy()
+    assert lacks[(given["origin"] == "LGA").to_numpy()].all()
+    assert 0 < lacks.sum() < len(rows)
+    assert set(rows.filter(lacks)["path"]) == {"without_weather"}
+    assert set(rows.filter(lacks)["model"]) == {made.name}
+    assert set(rows.filter(~lacks)["path"]) == {CHAMPION}
+    expected = np.where(lacks, alone(lake, made), alone(lake, history.champion))
+    np.testing.assert_array_equal(rows["score"], expected)
+    facts = manifest(lake)["branches"]
+    assert facts["rows"] == {
+        CHAMPION: int((~lacks).sum()), "without_weather": int(lacks.sum()), "without_plane": 0
+    }  # fmt: skip
+    assert "No model without_plane was trained" in facts["absent"]["without_plane"]
+
+
+def test_a_day_that_lacks_the_whole_input_takes_the_path_and_is_watched_as_ever(
+    made: ModelVersion, lake: Lake, history: History, configure: Callable[..., None]
+) -> None:
+    version = lake.new_version("validated", OLD_DAY)
+    version.write_frame("flights", lake.current("validated", OLD_DAY).read("flights"))
+    version.publish(["flights"])
+    configure(group_models=True)
+    rows = texts(infer(lake, OLD_DAY, history.champion))
+    assert set(rows["path"]) == {"without_weather"}
+    assert manifest(lake)["check"]["psi"] is None, "not one score is the champion's"
+    outcomes.update(lake, OLD_DAY)
+    found = measure.figures(lake, OLD_DAY)
+    assert {f.labels["path"]: f.value for f in found if f.metric == "path_available"} == {
+        CHAMPION: 1, "without_weather": 1, "without_plane": 0
+    }  # fmt: skip
+    known = read_history(lake)
+    assert len(records.select(known, "log_loss", model="without_weather", slice="all")) == 1
+    assert records.select(known, "log_loss", model=CHAMPION).is_empty()
+
+
+def test_a_row_that_lacks_several_groups_takes_the_path_of_the_first() -> None:
+    rows = MANY.head(2).with_columns(**NOTHING).with_columns(temp=pl.Series([None, 30.0]))
+    model = ModelVersion("m", "1", "r")
+    both = Branches("off", 0.1, {group.path: model for group in features.GROUPS}, {})
+    assert branching.paths(rows, both).to_list() == ["without_weather", "without_plane"]
+    one = changed(both, models={"without_plane": model})
+    assert branching.paths(rows, one).to_list() == ["without_plane", "without_plane"]
+    assert branching.paths(rows, changed(both, models={})).to_list() == [CHAMPION, CHAMPION]
+
+
+def test_an_experiment_leaves_rows_of_a_kind_alone() -> None:
+    model = ModelVersion("m", "1", "r")
+    branches = Branches("ab", 0.99, {"without_weather": model, CHALLENGER: model}, {})
+    rows = MANY.with_columns(**NOTHING)
+    assert set(branching.paths(rows, branches)) == {"without_weather"}
+
+
+def test_models_for_groups_are_trained_if_wanted_and_read_all_but_their_group(
+    configure: Callable[..., None],
+) -> None:
+    assert training.candidates() == list(models.CANDIDATES)
+    configure(group_models=True)
+    assert training.candidates() == [*models.CANDIDATES, "without_weather", "without_plane"]
+    for group in features.GROUPS:
+        encoder = models.WITHOUT[group.path](7)[0]
+        read = {*encoder.numeric, *encoder.categorical}
+        assert read == set(features.FEATURES) - set(group.features)
+
+
+# --- What the monitor says ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mode", "rows"), [("ab", "own"), ("shadow", "same")])
+def test_the_monitor_compares_the_two_on_their_outcomes(
+    mode: str,
+    rows: str,
+    challenger: ModelVersion,
+    lake: Lake,
+    history: History,
+    configure: Callable[..., None],
+) -> None:
+    configure(experiment=mode, ab_share=0.5)
+    for key in (BEFORE, OLD_DAY):
+        infer(lake, key, history.champion)
+    outcomes.update(lake, OLD_DAY)
+    known = read_history(lake)
+    losses = {
+        name: records.select(known, "log_loss", model=name, slice="all")
+        for name in (CHAMPION, CHALLENGER)
+    }
+    assert [len(found) for found in losses.values()] == [2, 2]
+    assert set(losses[CHALLENGER]["model_version"]) == {challenger.version}
+    joined = outcomes.read(lake, OLD_DAY, 2)
+    both = joined["score"].is_not_null() & joined["score_challenger"].is_not_null()
+    assert both.all() if rows == "same" else not both.any()
+    found = experiment.compare(known, OLD_DAY)
+    assert found is not None
+    assert (found.days, found.champion, found.challenger) == (2, "1", challenger.version)
+    mine = joined.drop_nulls("score")
+    theirs = joined.drop_nulls("score_challenger")
+    gain = loss(mine, "score") - loss(theirs, "score_challenger")
+    assert found.gain.value == pytest.approx(gain, abs=1e-9)
+    assert found.rows == len(theirs)
+    [reason] = [one for one in policy.decide(known, OLD_DAY).reasons if one.rule == "experiment"]
+    assert reason.action == "healthy"
+    assert f"a confidence of {found.gain.confidence:.0%}" in reason.found
+
+
+def loss(rows: pl.DataFrame, column: str) -> float:
+    return evaluation.log_losses(rows["label"].to_numpy(), rows[column].to_numpy()).mean()
+
+
+def days(gains: list[float], version: str = "2", trained: int = 0) -> pl.DataFrame:
+    """A history in which the challenger gains so much, on each day up to the old one."""
+    frames = []
+    for back, gain in enumerate(reversed(gains)):
+        found = [
+            records.Figure("outcomes", "log_loss", value, 100, number, {"model": m, "slice": "all"})
+            for m, number, value in ((CHAMPION, "1", 0.5), (CHALLENGER, version, 0.5 - gain))
+        ]
+        about = {"model": CHALLENGER, "slice": "all"}
+        age = len(gains) - back - trained
+        found.append(records.Figure("outcomes", "days_after_training", age, 100, version, about))
+        frames.append(records.to_frame(days_before(OLD_DAY, back), found))
+    return pl.concat(frames)
+
+
+@pytest.mark.parametrize("number", [2, 5, 28])
+def test_nine_of_ten_ranges_hold_the_true_gain_however_few_days_there_are(number: int) -> None:
+    random, gain, held = np.random.default_rng(7), 0.01, []
+    for _ in range(2000):
+        weather = random.normal(0.5, 0.1, number)  # both models have the same
+        day = random.integers(600, 1000, number)
+        rows = random.binomial(day, [[0.8], [0.2]])
+        own = random.normal(0, 0.5, (2, number)) / np.sqrt(rows)
+        champion, challenger = np.stack([weather + own, rows], axis=2)
+        challenger[:, 0] -= gain
+        found = experiment.gain_of(champion, challenger)
+        held.append(found.low <= gain <= found.high)
+    assert np.mean(held) == pytest.approx(0.9, abs=0.03)
+
+
+def test_how_sure_it_is_follows_from_the_scatter_of_days() -> None:
+    cases = (
+        ([0.01] * 10, 1), ([-0.01] * 10, 0), ([0.0] * 10, 0.5), ([1, -1] * 5, 0.5), ([0.3], 0.5),
+        ([0.01, 0.03], 0.852),  # Student's t of 1 degree of freedom, at 2
+    )  # fmt: skip
+    for gains, confidence in cases:
+        found = experiment.compare(days(gains), OLD_DAY)
+        assert found is not None
+        assert found.gain.value == pytest.approx(np.mean(gains))
+        assert found.gain.confidence == pytest.approx(confidence, abs=0.001), gains
+
+
+def test_days_that_a_model_was_trained_on_are_not_compared() -> None:
+    found = experiment.compare(days([5, 5, 0.1, 0.1], trained=2), OLD_DAY)
+    assert found is not None
+    assert (found.days, found.gain.value) == (2, pytest.approx(0.1))
+
+
+def test_only_the_pair_that_was_compared_last_counts() -> None:
+    earlier = days([5] * 6, "2").filter(pl.col("time") < date.fromisoformat(BEFORE))
+    now = days([0.1] * 2, "3")
+    found = experiment.compare(pl.concat([earlier, now]), OLD_DAY)
+    assert found is not None
+    assert (found.challenger, found.days) == ("3", 2)
+
+
+def test_without_an_experiment_nothing_is_said(lake: Lake, history: History) -> None:
+    infer(lake, OLD_DAY, history.champion)
+    outcomes.update(lake, OLD_DAY)
+    known = read_history(lake)
+    assert experiment.figures(known, OLD_DAY) == []
+    assert "experiment" not in {one.rule for one in policy.decide(known, OLD_DAY).reasons}
