@@ -259,12 +259,12 @@ def assemble(
     if branches is None:
         return scoring.assemble(lake, features_reference, list(chunks))
     with lake.version(features_reference).parquet("features") as file:
-        schema = scoring.scores_schema(file.schema_arrow)
+        schema, rows = scoring.scores_schema(file.schema_arrow), file.metadata.num_rows
     schema = schema.append(pa.field(PATH, schema.field("model").type))
     if branches.mode == "shadow" and CHALLENGER in branches.answered:
         schema = schema.append(pa.field(SHADOW_SCORE, pa.float32()))
     batches = (batch for chunk in chunks for batch in _put_together(lake, chunk, branches, schema))
-    return scoring.write_predictions(lake, features_reference, schema, batches)
+    return scoring.write_predictions(lake, features_reference, schema, rows, batches)
 
 
 def _put_together(

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from include import metrics, registry
 from include.encoder import FeatureEncoder
 from include.errors import BadData
-from include.lake import Lake, exists, open_parquet, write_parquet
+from include.lake import Lake, exists, key_of, open_parquet, write_parquet
 from include.metrics import Sample
 from include.monitoring.drift import smoothed, stability_of
 from include.monitoring.profile import Profiler, profile_of
@@ -284,7 +284,7 @@ def assemble(lake: Lake, features_reference: str, chunks: list[Chunk]) -> str:
         BadData: the chunks do not add up to the rows of the features.
     """
     with lake.version(features_reference).parquet("features") as file:
-        schema = scores_schema(file.schema_arrow)
+        schema, rows = scores_schema(file.schema_arrow), file.metadata.num_rows
 
     def batches() -> Iterator[pa.RecordBatch]:
         for chunk in chunks:
@@ -292,16 +292,20 @@ def assemble(lake: Lake, features_reference: str, chunks: list[Chunk]) -> str:
                 for batch in scores.iter_batches(settings().batch_rows):
                     yield batch.cast(schema)
 
-    return write_predictions(lake, features_reference, schema, batches())
+    return write_predictions(lake, features_reference, schema, rows, batches())
 
 
 def write_predictions(
     lake: Lake,
     features_reference: str,
     schema: pa.Schema,
+    expected: int,
     batches: Iterable[pa.RecordBatch],
 ) -> str:
     """Write a day's predictions, not published yet, and keep the profile of the champion's.
+
+    Args:
+        expected: rows of the features.
 
     Returns:
         Reference to them.
@@ -309,10 +313,7 @@ def write_predictions(
     Raises:
         BadData: they do not add up to the rows of the features.
     """
-    source = lake.version(features_reference)
-    version = lake.new_version("predictions", source.key)
-    with source.parquet("features") as file:
-        expected = file.metadata.num_rows
+    version = lake.new_version("predictions", key_of(features_reference))
     written, profiler = 0, Profiler()
     with version.write("predictions", schema) as writer:
         for batch in batches:
@@ -324,7 +325,7 @@ def write_predictions(
     keep(version, "predictions", profiler.result())
     if written != expected:
         raise BadData(
-            f"{written} scores for {expected} rows of {source}. Nothing was published; "
+            f"{written} scores for {expected} rows of {features_reference}. Nothing was published; "
             "clear this run from `plan_chunks`."
         )
     return str(version)

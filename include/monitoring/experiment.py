@@ -84,7 +84,7 @@ def compare(rows: pl.DataFrame, key: str) -> Comparison | None:
 def gain_of(champion: np.ndarray, challenger: np.ndarray) -> Gain:
     """The difference of two mean losses, and how sure it is, from the scatter of days.
 
-    Days are the sample, not rows: rows of one day share their weather, which both models have to
+    Days are the sample, not rows: rows of one day share its luck, which both models have to
     live with. With few of them a bootstrap is too sure of itself; Student's t knows how few.
 
     Args:

@@ -35,7 +35,7 @@ def test_every_setting_is_changed_by_its_variable(
     before = getattr(settings(), name)
     new: object = "x"
     if get_origin(field.annotation) is Literal:
-        monkeypatch.setenv(variable(name, field), get_args(field.annotation)[-1])
+        monkeypatch.setenv(variable(name), get_args(field.annotation)[-1])
         settings.cache_clear()
         assert getattr(settings(), name) == get_args(field.annotation)[-1] != before
         return
