@@ -50,8 +50,10 @@ FIRST_DAY, LAST_DAY = "2013-01-01", "2013-01-21"
 DAYS = ["2013-01-22", "2013-01-23"]
 """Days that have gone through every pipeline when the numbers are looked at."""
 
-YESTERDAY = (datetime.now(UTC).date() - timedelta(days=1)).isoformat()
-"""The day that the schedule itself may run: a broken file is waiting for it."""
+TODAY = datetime.now(UTC).date()
+YESTERDAY = (TODAY - timedelta(days=1)).isoformat()
+SCHEDULED = [(TODAY - timedelta(days=2)).isoformat(), YESTERDAY]
+"""Days that the schedule itself may run, before and after 06:00: broken files wait for them."""
 
 
 def why_not() -> str:
@@ -206,8 +208,8 @@ def running(project: Path, docker_services: Any) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def stack(running: Stack) -> Stack:
-    """The stack with a champion and a challenger, on which yesterday's broken file has been met."""
-    running.python("seed.py", FIRST_DAY, LAST_DAY, YESTERDAY)
+    """The stack with a champion and a challenger, on which yesterday's broken file was met."""
+    running.python("seed.py", FIRST_DAY, LAST_DAY, *SCHEDULED)
     for dag in running.airflow.dags():
         running.airflow.unpause(dag["dag_id"])
     window = {"start": FIRST_DAY, "end": LAST_DAY}
