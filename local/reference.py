@@ -35,6 +35,9 @@ defaults:
   histogram_options:
     buckets: [{BUCKETS}]
 mappings:
+  - match: airflow.dag_processing.processes
+    name: airflow_dag_processing_processes
+    action: drop  # a counter that goes down, which the exporter would refuse as an error
   - match: airflow\\.(.+)
     match_type: regex
     match_metric_type: counter

@@ -137,6 +137,14 @@ class Stack:
             self.addresses[service, port] = f"http://{found}"
         return self.addresses[service, port]
 
+    def tell_exporter(self, line: str) -> None:
+        """Send a line of StatsD from a container to the exporter."""
+        send = (
+            "import os, socket; socket.socket(type=socket.SOCK_DGRAM).sendto("
+            f"{line.encode()!r}, (os.environ['ML_STATSD_HOST'], int(os.environ['ML_STATSD_PORT'])))"
+        )
+        self.compose("exec", "-T", "airflow-worker", "python", "-c", send)
+
     def query(self, expression: str) -> list[dict[str, Any]]:
         """What Prometheus says now: `metric` (its labels) and `value` of each series."""
         url = f"{self.address('prometheus', 9090)}/api/v1/query"

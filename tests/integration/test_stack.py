@@ -163,6 +163,8 @@ def test_airflows_own_metrics_come_once_and_with_labels(stack: Stack, days: list
     finished = 'airflow_ti_finish_total{dag_id="batch_inference",task_id="publish",state="success"}'
     assert stack.value(finished) == len(days)
     assert stack.query('{__name__=~"airflow_.*batch_inference.*"}') == []
+    stack.tell_exporter("airflow.dag_processing.processes,action=stop:-1|c")  # as Airflow does
+    time.sleep(SCRAPE_SECONDS)
     assert stack.value("sum(statsd_exporter_events_conflict_total) or vector(0)") == 0
     assert stack.value("sum(statsd_exporter_events_error_total) or vector(0)") == 0
 
