@@ -27,6 +27,16 @@ from local.environment import forget_settings
 
 DAYS = 5
 
+NEVER_EMPTY = [
+    ("__init__", "NAME"),
+    ("schema", "KEY"),
+    ("schema", "INPUTS"),
+    ("features", "FEATURES"),
+    ("models", "CANDIDATES"),
+    ("members", "MEMBERS"),
+]
+"""Pieces without which there is nothing to do; all other lists may be empty."""
+
 
 def wrong_pieces() -> list[str]:
     """What of the use case cannot be right, in sentences: wrong types, names that do not meet."""
@@ -36,7 +46,12 @@ def wrong_pieces() -> list[str]:
         for module, name, kind in PIECES
         if not _is(getattr(modules[module], name), kind)
     ]
-    return mistyped or _that_do_not_meet()
+    empty = [
+        f"{name} in {module}.py is empty"
+        for module, name in NEVER_EMPTY
+        if not getattr(modules[module], name)
+    ]
+    return mistyped or empty or _that_do_not_meet()
 
 
 def _module(name: str) -> Any:
@@ -55,7 +70,7 @@ def _is(value: Any, kind: Any) -> bool:
 def _that_do_not_meet() -> list[str]:
     from include.usecase import FIRST_WINDOW, features
     from include.usecase.members import MEMBERS
-    from include.usecase.models import CANDIDATES
+    from include.usecase.models import CANDIDATES, WITHOUT
     from include.usecase.schema import INPUTS, KEY, TRUTH
 
     found = []
@@ -63,7 +78,9 @@ def _that_do_not_meet() -> list[str]:
     def within(what: str, names: Iterable[str], whose: str, known: Iterable[str]) -> None:
         known = list(known)
         if unknown := [name for name in names if name not in known]:
-            found.append(f"{what} names {', '.join(unknown)}, and {whose} are {', '.join(known)}")
+            found.append(
+                f"{what} names {', '.join(unknown)}, and {whose} are {', '.join(known) or 'none'}"
+            )
 
     main = INPUTS[0]
     within("KEY", KEY, f"the columns of {main.name}", main.schema.columns)
@@ -79,6 +96,11 @@ def _that_do_not_meet() -> list[str]:
     for name in ("SLICES", "SEGMENT"):
         known = dict.fromkeys([*KEY, *features.FEATURES])
         within(name, getattr(features, name), "KEY and FEATURES", known)
+    for group in features.GROUPS:
+        within(f"the group {group.name} of GROUPS", group.features, "FEATURES", features.FEATURES)
+    lacking = [group.path for group in features.GROUPS]
+    within("WITHOUT", WITHOUT, "the paths of GROUPS", lacking)
+    within("GROUPS", lacking, "the candidates of WITHOUT", WITHOUT)
     trained = [member.name for member in MEMBERS if member.kind == "registry"]
     within("MEMBERS", trained, "CANDIDATES", CANDIDATES)
     try:
@@ -125,14 +147,14 @@ def try_days(lake: Lake) -> list[str]:
 
 def try_candidates(rows: pl.DataFrame) -> list[str]:
     """Fit each candidate on labelled rows, save it, load it. Returns what went wrong."""
-    from include.usecase.models import CANDIDATES, TRUSTED_TYPES
+    from include.usecase.models import CANDIDATES, TRUSTED_TYPES, WITHOUT
 
     if set(rows["label"]) != {0, 1}:
         return [
             f"the labels of the first {DAYS} days are {sorted(set(rows['label']))}, not 0 and 1"
         ]
     wrong = []
-    for name, make in CANDIDATES.items():
+    for name, make in (CANDIDATES | WITHOUT).items():
         pipeline = make(settings().seed).fit(rows.to_arrow(), rows["label"].to_numpy())
         try:
             skops.io.loads(skops.io.dumps(pipeline), trusted=TRUSTED_TYPES)

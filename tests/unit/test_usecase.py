@@ -107,6 +107,33 @@ def test_names_that_do_not_meet_are_told_before_a_row_is_fetched(
     assert "rows were fetched" not in done.stderr
 
 
+def test_a_group_of_unknown_features_or_without_a_model_of_its_own_is_told(
+    copy: Path, tmp_path: Path
+) -> None:
+    group = 'GROUPS = [Group("answers", ["health", "wealth"])]'
+    replace(copy / "features.py", "GROUPS: list[Group] = []", group)
+    done = run(copy, tmp_path / "data", "-m", "local.usecase")
+    assert "the group answers of GROUPS names wealth, and FEATURES are coinsurance" in done.stderr
+    assert "GROUPS names without_answers, and the candidates of WITHOUT are none" in done.stderr
+
+    replace(copy / "features.py", '"wealth"', '"limitation", "diseases"')
+    replace(copy / "models.py", "= {}", '= {"without_question": shallow_trees}')
+    done = run(copy, tmp_path / "data", "-m", "local.usecase")
+    assert "WITHOUT names without_question, and the paths of GROUPS are without_ans" in done.stderr
+
+
+@pytest.mark.parametrize("piece", ["schema.INPUTS", "models.CANDIDATES", "members.MEMBERS"])
+def test_a_piece_that_is_empty_and_must_not_be_is_told(
+    piece: str, copy: Path, tmp_path: Path
+) -> None:
+    module, name = piece.split(".")
+    with (copy / f"{module}.py").open("a") as file:
+        file.write(f"\n{name} = type({name})()\n")
+    done = run(copy, tmp_path / "data", "-m", "local.usecase")
+    assert done.returncode == 1
+    assert done.stderr == f"Not as it should be: {name} in {module}.py is empty.\n"
+
+
 def test_a_piece_of_another_type_and_a_type_that_no_model_file_may_hold_are_told(
     copy: Path, tmp_path: Path
 ) -> None:
