@@ -13,6 +13,7 @@
 - **record_stages** notes for the monitor how the run has ended.
 """
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import PartitionedAssetTimetable, TriggerRule, dag, task, task_group
@@ -28,8 +29,8 @@ STAGES = {
     "post-process": ["assemble", "check_outputs", "publish"],
 }
 
-OTHERS_RETRIES = 2
-"""Of the tasks of other models: the champion's scores are not to wait long for them."""
+OTHERS_LIMITS = {"retries": 1, "execution_timeout": timedelta(minutes=15)}
+"""Of the tasks of other models: the champion's scores are not to wait long for one that hangs."""
 
 
 @dag(
@@ -81,7 +82,7 @@ def batch_inference() -> None:
         get_current_context()["chunk_label"] = chunk["label"]
         return scoring.score_chunk(lake.default_lake(), scoring.Chunk(**chunk))
 
-    @task_group(tooltip="Other models than the champion", default_args={"retries": OTHERS_RETRIES})
+    @task_group(tooltip="Other models than the champion", default_args=OTHERS_LIMITS)
     def others(chunks: Any, model: Any) -> Any:
         @task(multiple_outputs=False)
         @tells_why
@@ -105,7 +106,11 @@ def batch_inference() -> None:
             found = branching.plan(lake.default_lake(), planned, branching.as_branches(branches))
             return [asdict(chunk) for theirs in found.values() for chunk in theirs]
 
-        @task(multiple_outputs=False, trigger_rule=TriggerRule.ALL_DONE)
+        @task(
+            multiple_outputs=False,
+            trigger_rule=TriggerRule.ALL_DONE,
+            retries=TASK_DEFAULTS["retries"],  # the champion's scores go through it
+        )
         def gather(
             chunks: list[dict] | None,
             branches: dict[str, Any] | None,

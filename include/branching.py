@@ -210,20 +210,32 @@ def gather(lake: Lake, chunks: Sequence[Chunk], branches: Branches | None, why: 
         silent = "`others.resolve` ended without a word (killed, or out of time): see Airflow"
         nobody = dict.fromkeys(wanted(), why or silent)
         return Branches(settings().experiment, settings().ab_share, {}, nobody)
+    try:
+        planned = plan(lake, chunks, branches)
+    except Exception as error:
+        said = _said(error, why)
+        log.warning("The champion scores every row: %s", said)
+        absent = branches.absent | dict.fromkeys(branches.models, said)
+        return replace(branches, models={}, absent=absent)
     absent = dict(branches.absent)
-    for path, planned in plan(lake, chunks, branches).items():
+    for path, theirs in planned.items():
         try:
-            scores = [_scores_of(lake, chunk) for chunk in planned]
+            scores = [_scores_of(lake, chunk) for chunk in theirs]
             if not branches.is_shadow(path):
                 _check(branches.models[path], np.concatenate([np.empty(0, np.float32), *scores]))
         except Exception as error:
-            if kind_of(error) == "dependency down":  # nor would the champion's be there
-                raise
-            said = str(error) if isinstance(error, PipelineError) else repr(error)
-            absent[path] = said if isinstance(error, BadData) else why or said
+            absent[path] = _said(error, why)
     for path in absent.keys() - branches.absent.keys():
         log.warning("The champion scores the rows of %s: %s", path, absent[path])
     return replace(branches, absent=absent)
+
+
+def _said(error: Exception, why: str) -> str:
+    """What an error means for a path, or `why`, which a task has told before."""
+    if kind_of(error) == "dependency down":  # nor would the champion's be there
+        raise error
+    said = str(error) if isinstance(error, PipelineError) else repr(error)
+    return said if isinstance(error, BadData) else why or said
 
 
 def _check(model: ModelVersion, scores: np.ndarray) -> None:

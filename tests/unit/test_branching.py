@@ -251,6 +251,23 @@ def test_a_challenger_that_fails_while_it_scores_costs_no_row(
     assert words in manifest(lake)["branches"]["absent"][CHALLENGER]
 
 
+def test_if_the_rows_of_others_cannot_be_found_the_champion_scores_them(
+    challenger: ModelVersion,
+    lake: Lake,
+    history: History,
+    configure: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = texts(infer(lake, OLD_DAY, history.champion))
+    configure(experiment="ab", ab_share=0.5)
+
+    def after_scoring(_: Path) -> None:
+        monkeypatch.setattr(branching, "draw", lambda *_: 1 / 0)
+
+    assert_frame_equal(gathered(lake, history, after_scoring).drop("path"), expected)
+    assert manifest(lake)["branches"]["absent"] == {CHALLENGER: "the machine was lost"}
+
+
 def test_if_nobody_could_be_resolved_the_run_still_says_who_is_absent(
     lake: Lake, configure: Callable[..., None]
 ) -> None:

@@ -4,6 +4,7 @@ Whether its models are any good is not what is tested: the gate's bounds are ope
 """
 
 import html
+import re
 import socket
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import pytest
 from include import registry
 from include.ensemble import TABLE as ENSEMBLE
 from include.lake import Lake, parse_key
-from include.metrics import METRICS
+from include.metrics import METRICS, Metric
 from include.monitoring.outcomes import TABLE as OUTCOMES
 from include.settings import settings
 from include.usecase import FIRST_WINDOW, features, source
@@ -30,6 +31,8 @@ from local.client import Airflow, poll
 from local.environment import forget_settings
 from local.seed import seed
 from tests.e2e.conftest import Pages, free_port, is_ready, pages_server
+from tests.integration.panels import panel_queries
+from tests.unit.test_alert_rules import ALERTS, metric_of
 
 __all__ = ["pages_server"]  # a fixture
 
@@ -40,6 +43,7 @@ DAY, NEXT, UNSCORED = (
 
 SETTINGS = {
     "ML_CHUNK_ROWS": "250",
+    "ML_EXPERIMENT": "shadow",
     "ML_RETRY_BASE_SECONDS": "1",
     "ML_RETRY_MAX_SECONDS": "2",
     "ML_HOLDOUT_DAYS": "5",
@@ -56,6 +60,11 @@ SETTINGS = {
     "ML_DRIFT_MAX_OUTSIDE": "1",
     "ML_MONITORING_ACTS": "false",  # Airflow starts the monitor for yesterday, too
 }
+
+
+SELECTOR = re.compile(r"\bml_(\w+)(?:\{([^}]*)\})?")
+MATCHER = re.compile(r'(\w+)(=~|!~|!=|=)"([^"]*)"')
+"""How a query of Prometheus chooses among our series, and by which labels."""
 
 
 class StatsD:
@@ -82,6 +91,23 @@ class StatsD:
             for values in taken
             if label in METRICS[name].labels
         }
+
+    def has(self, metric: Metric, matchers: str) -> bool:
+        """Whether a metric came with such labels as a query chooses."""
+        chosen = [one for one in MATCHER.findall(matchers) if one[0] in metric.labels]
+        return any(
+            all(
+                is_chosen(values[metric.labels.index(label)], sign, wanted)
+                for label, sign, wanted in chosen
+            )
+            for values in self.taken[metric.name]
+        )
+
+
+def is_chosen(value: str, sign: str, wanted: str) -> bool:
+    """Whether Prometheus chooses a label's value."""
+    pattern = wanted if "~" in sign else re.escape(wanted)
+    return (re.fullmatch(pattern, value) is not None) != sign.startswith("!")
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +169,10 @@ def test_a_first_champion_is_trained_judged_and_promoted(airflow: Airflow) -> No
     run_id = run(airflow, "model_retraining", {"reason": "a test", **window})
     verdict = airflow.xcom("model_retraining", run_id, "judge")
     assert verdict["challenger"]["candidate"] in CANDIDATES
-    assert registry.champion().version == "1"
+    champion = registry.champion()
+    assert champion.version == "1"
+    trained = {one.run_id for one in registry.members(champion).values()}
+    registry.register((trained - {champion.run_id}).pop())  # a shadow, from now on
 
 
 def test_a_day_is_validated_and_scored_by_the_champion_and_by_the_whole_ensemble(
@@ -185,9 +214,9 @@ def test_the_monitor_judges_a_day_by_its_truth_and_its_retraining_can_be_undone(
     assert decision["why"] in html.unescape(report.text)
 
     assert airflow.wait("model_retraining", f"monitoring__{NEXT}") == "success"
-    assert registry.champion().version == "2"
+    assert registry.champion().version == "3"
     health = httpx.get(f"{airflow.url}/model-health/", trust_env=False, timeout=60)
-    assert "Version 2" in health.text
+    assert "Version 3" in health.text
     assert any(candidate in health.text for candidate in CANDIDATES)
     run(airflow, "model_rollback", {"reason": "a test"})
     assert registry.champion().version == "1"
@@ -219,3 +248,12 @@ def test_every_metric_that_boards_and_alerts_ask_for_was_sent_and_is_about_this_
     assert statsd.values("column") <= columns | set(features.FEATURES) | {"score"}
     slices = tuple(f"{name}_=_" for name in features.SLICES)
     assert all(one == "all" or one.startswith(slices) for one in statsd.values("slice"))
+
+
+def test_every_query_of_boards_and_alerts_finds_what_it_asks_for(statsd: StatsD) -> None:
+    queries = [query for *_, query in panel_queries()] + [rule["expr"] for rule in ALERTS.values()]
+    asked = {series for query in queries for series in SELECTOR.findall(query)}
+    assert len(asked) > len(METRICS)
+    missing = {series for series in asked if not statsd.has(metric_of(series[0]), series[1])}
+    # Of the DAGs only the validation has failed here.
+    assert {name for name, _ in missing} == {"run_failed_timestamp_seconds"}
