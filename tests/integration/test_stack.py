@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from include.usecase.schema import INPUTS
 from local.client import poll
 from tests.integration.conftest import YESTERDAY, Stack
 from tests.integration.panels import panel_queries, without_fallback
@@ -215,7 +216,7 @@ def test_model_health_and_the_days_report_are_in_airflow(stack: Stack, days: lis
 
 
 def test_a_day_that_is_mended_as_the_runbook_says_is_scored(stack: Stack, days: list[str]) -> None:
-    file = f"data/lake/landing/flights/{YESTERDAY}.parquet"
+    file = f"data/lake/landing/{INPUTS[0].name}/{YESTERDAY}.parquet"
     stack.compose("exec", "-T", "airflow-worker", "rm", file)
     *_, run = stack.airflow.runs("data_validation", partition_key_pattern=YESTERDAY)
     stack.airflow.clear("data_validation", run["dag_run_id"])
