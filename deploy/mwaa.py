@@ -4,7 +4,8 @@ python -m deploy.mwaa --constraints file
 
 - `dags/`: the DAG files, the library in `include/`, and an `.airflowignore` that keeps Airflow from
   looking for DAGs in it.
-- `plugins.zip`: the plugins, and a signpost to the library (see `deploy/mwaa/`).
+- `plugins.zip`: the plugins, a signpost to the library, and a copy of it for who has no `dags/`
+  (see `deploy/mwaa/include_in_plugins.py`).
 - `requirements.txt`: those of the project. What MWAA's constraints leave open is pinned to what was
   tried here, so that a worker that starts next year gets the same.
 - `startup.sh`: the settings.
@@ -12,6 +13,7 @@ python -m deploy.mwaa --constraints file
 
 import argparse
 import re
+import shutil
 import sys
 import tempfile
 import zipfile
@@ -50,7 +52,7 @@ def build(folder: Path, constraints: Path | None) -> dict[str, str]:
     pins = pins_beside(constraints, versions) if constraints else []
     (folder / "requirements.txt").write_text(requirements(pins))
     (folder / "startup.sh").write_bytes((TEMPLATES / "mwaa" / "startup.sh").read_bytes())
-    write_plugins(folder / "plugins.zip")
+    write_plugins(folder / "plugins.zip", folder / "dags" / "include")
     return versions
 
 
@@ -76,10 +78,12 @@ def requirements(pins: list[str]) -> str:
     return "\n".join([head, *filter(None, own), *pins]) + "\n"
 
 
-def write_plugins(archive: Path) -> None:
-    """Zip the plugins; the same plugins make the same bytes, so that a change can be seen."""
+def write_plugins(archive: Path, library: Path) -> None:
+    """Zip plugins and library; the same make the same bytes, so that a change can be seen."""
     files = {file.name: file.read_bytes() for file in (REPO / "plugins").glob("*.py")}
     files["include/__init__.py"] = (TEMPLATES / "mwaa" / "include_in_plugins.py").read_bytes()
+    for file in filter(Path.is_file, library.rglob("*")):
+        files[f"include/as_built/{file.relative_to(library).as_posix()}"] = file.read_bytes()
     files[".airflowignore"] = b"include/\n"  # it is no plugin
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
         for name, content in sorted(files.items()):
@@ -105,8 +109,14 @@ def check(folder: Path, versions: dict[str, str]) -> list[str]:
         package.copy(folder / "dags", home / "dags")
         zipfile.ZipFile(folder / "plugins.zip").extractall(home / "plugins")
         command = [str(environment / "bin" / "python"), "-I", str(package.INTEGRITY)]
-        checked = package.run_isolated(command, home, folder)
-    return [*checked.splitlines(), f"with Airflow {AIRFLOW} and {with_what}"]
+        checked = package.run_isolated(command, home, folder).splitlines()
+        shutil.rmtree(home / "dags")  # which the web server may lack
+        _, plugins, imported = package.run_isolated(command, home, folder).splitlines()
+    return [
+        *checked,
+        f"without dags/ {plugins} and {imported}",
+        f"with Airflow {AIRFLOW} and {with_what}",
+    ]
 
 
 def main() -> int:

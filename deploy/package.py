@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from include.registry import BUILT_FROM, git_commit
+from include.registry import git_commit
+from include.settings import BUILT_FROM
 
 REPO = Path(__file__).resolve().parent.parent
 TEMPLATES = REPO / "deploy"

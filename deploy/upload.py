@@ -208,7 +208,8 @@ def main() -> int:
     )
     print(
         f"s3://{name}/{place.prefix}dags/ is live: MWAA takes it within a minute. The other files "
-        "it takes when it is told, and restarts; do it if they have changed:\n"
+        "it takes when it is told, and restarts. Do it if requirements.txt, startup.sh or plugins/ "
+        "have changed, or if pages and pools are to be made by the new library:\n"
         f"aws mwaa update-environment --name YOURS{options}"
     )
     return 0

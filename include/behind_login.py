@@ -18,6 +18,8 @@ def application(dag_id: str) -> "FastAPI":
     from fastapi import Depends, FastAPI, HTTPException, Request
     from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 
+    from include.errors import PipelineError
+
     may_see = Depends(requires_access_dag("GET", param_dag_id=dag_id))
     made = FastAPI(openapi_url=None, dependencies=[may_see])
 
@@ -27,5 +29,9 @@ def application(dag_id: str) -> "FastAPI":
             there = urlencode({"next": request.url.path})
             return RedirectResponse(f"{API_ROOT_PATH}api/v2/auth/login?{there}")
         return PlainTextResponse(refusal.detail, refusal.status_code)
+
+    @made.exception_handler(PipelineError)
+    def explain(request: Request, failure: PipelineError) -> Response:
+        return PlainTextResponse(str(failure), 503)
 
     return made

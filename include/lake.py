@@ -202,7 +202,8 @@ class Version:
     ) -> Manifest:
         """Make this version the partition's current one, in one step.
 
-        A run that was overtaken, by one that began later or has newer inputs, changes nothing.
+        A run that was overtaken, by one that began later or has newer inputs, changes nothing. Two
+        that publish in the same moment may both not see that: then the last is the current one.
         Replaced versions are kept: what was published can always be looked at again.
 
         Args:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from include import metrics, usecase
 from include.errors import BadData, DependencyDown, MissingData
 from include.lake import NOT_WRITABLE, first_line
-from include.settings import PROJECT, settings
+from include.settings import BUILT_FROM, PROJECT, settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
     from sklearn.pipeline import Pipeline
-
-BUILT_FROM = Path(__file__).parent / "COMMIT"
-"""Where a build for a platform, on which there is no git, notes the commit of the code."""
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 """Aliases of the registered model. Only `champion` decides anything: it is what scores. The

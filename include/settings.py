@@ -13,9 +13,12 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from include.errors import BadData
 from include.usecase import FIRST_WINDOW
 
 PROJECT = Path(__file__).resolve().parent.parent
+BUILT_FROM = Path(__file__).parent / "COMMIT"
+"""Where a build for MWAA or Astro notes the commit of the code: there is no git there."""
 
 
 class Settings(BaseSettings):
@@ -24,7 +27,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ML_", frozen=True, populate_by_name=True)
 
     # Where things are
-    data_dir: Path = Field(PROJECT / "data", description="Folder of everything made locally.")
+    data_dir: Path = Field(
+        PROJECT / "data", description="Folder of everything made locally. "
+        "On MWAA and Astro there is none unless it is set, as tasks share no disk there."
+    )  # fmt: skip
     usecase: str = Field(
         "", description="Folder of the use case, from the project's own. Empty: include/usecase."
     )
@@ -306,13 +312,29 @@ class Settings(BaseSettings):
     @property
     def lake(self) -> str:
         """Root URI or folder of the lake."""
-        return self.lake_root or str(self.data_dir.resolve() / "lake")
+        return self.lake_root or str(self._folder_instead_of("lake_root") / "lake")
 
     @property
     def registry(self) -> str:
         """Tracking and registry URI of MLflow."""
-        store = self.data_dir.resolve() / "mlflow" / "mlflow.db"
-        return self.mlflow_tracking_uri or f"sqlite:///{store}"
+        if self.mlflow_tracking_uri:
+            return self.mlflow_tracking_uri
+        return f"sqlite:///{self._folder_instead_of('mlflow_tracking_uri') / 'mlflow/mlflow.db'}"
+
+    def _folder_instead_of(self, name: str) -> Path:
+        """The data folder, where a setting is empty.
+
+        Raises:
+            BadData: this is MWAA or Astro, and nobody has chosen that folder.
+        """
+        if BUILT_FROM.exists() and "data_dir" not in self.model_fields_set:
+            raise BadData(
+                f"{variable(name)} is not set. Every task would have a place of its own, on a disk "
+                "that goes with its container, so nothing was read or written. Set it: on Astro in "
+                "the Deployment's environment, on MWAA in startup.sh (docs/deploy.md). To try it "
+                "on one machine, set ML_DATA_DIR. Then clear this run's failed tasks."
+            )
+        return self.data_dir.resolve()
 
 
 def variable(name: str) -> str:

@@ -32,7 +32,7 @@ def _application() -> "FastAPI":
     from fastapi.responses import HTMLResponse
 
     from include.behind_login import application
-    from include.errors import BadData, DependencyDown
+    from include.errors import BadData
     from include.lake import default_lake, parse_key, read_text
     from include.report_link import MONITORING
 
@@ -54,8 +54,6 @@ def _application() -> "FastAPI":
                 f"There is no report of {key}. The task write_report of the DAG {MONITORING} "
                 "writes it: see its run for this day.",
             ) from None
-        except DependencyDown as error:
-            raise HTTPException(503, str(error)) from None
         return HTMLResponse(page, headers=SAFE)
 
     return pages

@@ -5,7 +5,6 @@
 
 export ML_LAKE_ROOT="s3://CHANGE-ME/lake"                      # a bucket that the environment's role may write
 export MLFLOW_TRACKING_URI="http://CHANGE-ME:5000"             # an MLflow server that the VPC reaches
-export ML_DATA_DIR="/tmp/ml"                                   # else data/ would be made beside the DAGs
 # export ML_STATSD_HOST="statsd.internal" ML_STATSD_PORT=9125  # a StatsD server of your own
 
 # Secrets are read from AWS Secrets Manager, by the environment's role:

@@ -105,6 +105,17 @@ def own_data(configure: Callable[..., None], tmp_path: Path) -> None:
 
 
 @pytest.fixture
+def deployed(
+    configure: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This is MWAA or Astro, and nothing is set there."""
+    monkeypatch.setattr("include.settings.BUILT_FROM", tmp_path)
+    for name in ("ML_DATA_DIR", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name)
+    configure()
+
+
+@pytest.fixture
 def lake(history: History, configure: Callable[..., None], tmp_path: Path) -> Lake:
     """A test's own lake with the history's days in it. The champion is the history's: read only."""
     copy_lake(history, tmp_path / "lake")

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -67,14 +68,10 @@ def test_mwaa_gets_the_dags_with_the_library_inside_and_nothing_else_of_the_repo
     assert {path.split("/")[0] for path in dags if "/" in path} == {"include"}
 
 
-def test_plugins_find_the_library_in_dags_and_bring_no_second_one(built: Path) -> None:
-    """They would find their own before it, and so would DAG files."""
-    archive = zipfile.ZipFile(built / "plugins.zip")
-    library = [name for name in archive.namelist() if name.startswith("include/")]
-    assert library == ["include/__init__.py"]
+def test_plugins_find_the_library_in_dags(built: Path) -> None:
     home = built.parent / "airflow"
     package.copy(built / "dags", home / "dags")
-    archive.extractall(home / "plugins")
+    zipfile.ZipFile(built / "plugins.zip").extractall(home / "plugins")
     program = "import airflow.settings as s; s.initialize(); import include.errors as e, include;"
     program += "print(e.__file__, *include.__path__)"
     said = package.run_isolated([sys.executable, "-I", "-c", program], home, built)
@@ -82,8 +79,35 @@ def test_plugins_find_the_library_in_dags_and_bring_no_second_one(built: Path) -
     assert said.split()[-2:] == [f"{folder}/errors.py", folder]
 
 
+@pytest.mark.parametrize(
+    ("dags", "home"),
+    [
+        ([], "plugins/include/as_built"),
+        (["include/errors.py"], "plugins/include/as_built"),
+        (["dag.py"], "dags/include"),
+        (["dag.py", "include/errors.py"], "dags/include"),
+    ],
+    ids=["nothing", "no DAG file yet", "no library yet", "both"],
+)
+def test_the_copy_in_plugins_is_only_for_who_has_no_dag_files(
+    dags: list[str], home: str, built: Path
+) -> None:
+    """Else a task could run with a library that is older than its DAG file."""
+    zipfile.ZipFile(built / "plugins.zip").extractall(built / "plugins")
+    shutil.rmtree(built / "dags")
+    for name in dags:
+        (built / "dags" / name).parent.mkdir(parents=True, exist_ok=True)
+        (built / "dags" / name).touch()
+    program = "import include; print(*include.__path__)"
+    path = str(built / "plugins")
+    said = package.run_isolated([sys.executable, "-c", program], built, built, PYTHONPATH=path)
+    assert said.split()[-1] == str(built / home)
+    copied = sorted(path.name for path in (built / "plugins/include/as_built").iterdir())
+    assert {"COMMIT", "lake.py", "templates", "usecase"} <= set(copied)
+
+
 def test_the_same_plugins_make_the_same_bytes(built: Path, tmp_path: Path) -> None:
-    mwaa.write_plugins(tmp_path / "again.zip")
+    mwaa.write_plugins(tmp_path / "again.zip", built / "dags" / "include")
     assert (tmp_path / "again.zip").read_bytes() == (built / "plugins.zip").read_bytes()
 
 

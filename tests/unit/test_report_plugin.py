@@ -49,6 +49,14 @@ def test_a_lake_that_cannot_be_read_is_said_to_be_so(ana: TestClient, configure)
     assert "bucket does not exist, at s3://lake_test@no-such-bucket/lake/reports" in answer.text
 
 
+@pytest.mark.usefixtures("deployed")
+@pytest.mark.parametrize("page", [f"/reports/{KEY}", "/model-health/"])
+def test_a_lake_that_nobody_has_set_is_said_to_be_so(ana: TestClient, page: str) -> None:
+    answer = ana.get(page)
+    assert answer.status_code == 503
+    assert answer.text.startswith("ML_LAKE_ROOT is not set.")
+
+
 @pytest.mark.parametrize(
     "key",
     ["today", "2013-3-1", "2013-02-30", "", f"{KEY}/", "..%2F..%2Fx", f"{KEY}%2F..%2Fx", "%00"],

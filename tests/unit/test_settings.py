@@ -9,6 +9,7 @@ from annotated_types import Le
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from include.errors import BadData
 from include.settings import PROJECT, Settings, main, settings, variable
 from include.usecase import FIRST_WINDOW
 from local import reference
@@ -110,6 +111,23 @@ def test_everything_is_in_the_data_folder_unless_said_otherwise(
     assert settings().registry == "sqlite:////elsewhere/mlflow/mlflow.db"
     configure(mlflow_tracking_uri="http://mlflow:5000")
     assert settings().registry == "http://mlflow:5000"
+
+
+@pytest.mark.parametrize(
+    ("place", "variable"), [("lake", "ML_LAKE_ROOT"), ("registry", "MLFLOW_TRACKING_URI")]
+)
+def test_what_is_deployed_keeps_nothing_on_a_disk_that_nobody_has_chosen(
+    place: str,
+    variable: str,
+    configure: Callable[..., None],
+    deployed: None,
+) -> None:
+    with pytest.raises(BadData, match=f"{variable} is not set.*Deployment.*startup.sh"):
+        getattr(settings(), place)
+    configure(lake_root="s3://bucket/lake", mlflow_tracking_uri="http://mlflow:5000")
+    assert getattr(settings(), place).endswith(("/lake", ":5000"))
+    configure(lake_root="", mlflow_tracking_uri="", data_dir="/shared")
+    assert "/shared/" in getattr(settings(), place)
 
 
 def test_the_page_of_settings_is_what_the_settings_say() -> None:
