@@ -44,9 +44,10 @@ def _application() -> "FastAPI":
         from include.monitoring import health, health_page
 
         nonce = token_urlsafe(16)
-        html = health_page.render(
-            health.look(default_lake()), _approvals(user, API_ROOT_PATH), API_ROOT_PATH, nonce
-        )
+        found, approvals = health.look(default_lake()), None
+        with health.named("What waits for a person's approval", found.problems):
+            approvals = _approvals(user, API_ROOT_PATH)
+        html = health_page.render(found, approvals, API_ROOT_PATH, nonce)
         headers = {
             "Content-Security-Policy": RULES.format(nonce=nonce),
             "Cache-Control": "no-store",

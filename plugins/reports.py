@@ -5,6 +5,7 @@ to serve pages is therefore imported with the first request. That goes for the l
 processor that had it in memory would go on parsing DAG files with it after a new one is uploaded.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ SAFE = {
     "Cache-Control": "no-store",
 }
 """Whatever is in the lake, no script of it runs with the rights of who looks at it."""
+
+LAKE_SECONDS = 15.0
+"""How long a page waits for the lake: a client of S3 tries for minutes."""
 
 
 async def reports(scope: Any, receive: Any, send: Any) -> None:
@@ -37,6 +41,7 @@ def _application() -> "FastAPI":
     from include.report_link import MONITORING
 
     pages = application(MONITORING)
+    reading = ThreadPoolExecutor(4, "reports")  # no more threads than these hang with the lake
 
     @pages.get("/{key:path}")
     def report(key: str) -> HTMLResponse:
@@ -46,8 +51,17 @@ def _application() -> "FastAPI":
             raise HTTPException(
                 400, f"{key!r} is no day. A report's address ends in a date: /reports/2026-03-01"
             ) from None
+        lake = default_lake()
+        read = reading.submit(read_text, lake.partition_path("reports", key) / "report.html")
         try:
-            page = read_text(default_lake().partition_path("reports", key) / "report.html")
+            page = read.result(LAKE_SECONDS)
+        except TimeoutError:
+            read.cancel()
+            raise HTTPException(
+                503,
+                f"The lake at {lake.root} has not answered in {LAKE_SECONDS:g} s, so the report of "
+                f"{key} is not shown. See that its server answers, then load this page again.",
+            ) from None
         except FileNotFoundError:
             raise HTTPException(
                 404,

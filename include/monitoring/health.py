@@ -9,9 +9,9 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -37,11 +37,17 @@ GATES = 5
 REGISTRY_SECONDS = 5.0
 """How long the page waits for the registry."""
 
+LAKE_SECONDS = 15.0
+"""How long it waits for the lake: a client of S3 tries for minutes."""
+
 TABLES = ["validated", "features", "predictions", "ensemble_predictions", "outcomes"]
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 _asking = ThreadPoolExecutor(1, "registry")
 """One thread: of pages that wait for a registry that hangs, one hangs with it and no more."""
+_reading = ThreadPoolExecutor(4, "lake")
+"""Likewise, and of several people who look at once, none waits for the others."""
 
 
 @dataclass(frozen=True)
@@ -123,20 +129,42 @@ class Health:
         return not (self.problems or self.partitions or self.champion or self.decision)
 
 
-def look(lake: Lake, seconds: float = REGISTRY_SECONDS) -> Health:
+def look(
+    lake: Lake, seconds: float = REGISTRY_SECONDS, lake_seconds: float = LAKE_SECONDS
+) -> Health:
     """Look at everything.
 
     Args:
         lake: where history and partitions are.
         seconds: how long to wait for the registry.
+        lake_seconds: how long to wait for the lake.
     """
     registry.preload()  # these seconds are not the registry's
     problems: list[str] = []
     asked = _asking.submit(registry.overview)
+    read = _reading.submit(_read, lake)
+    with_lake = "decision, skill, drift and the last partitions"
+    found = _answer(read, lake_seconds, f"The lake at {lake.root}", with_lake, problems) or Health()
+    with_registry, place = "champion and verdicts of the gate", registry.address()
+    overview = (
+        _answer(asked, seconds, f"The model registry at {place}", with_registry, problems)
+        or Overview()
+    )
+    return replace(
+        found,
+        champion=_champion(overview),
+        gates=_gates(overview.judged),
+        problems=[*found.problems, *problems],
+    )
+
+
+def _read(lake: Lake) -> Health:
+    """What the lake says of it."""
+    problems: list[str] = []
     keys: list[str] = []
     rows, last = records.SCHEMA.to_frame(), None
     decision, has_report = None, False
-    with _named("The lake", problems):
+    with named("The lake", problems):
         days = _keys(lake, records.TABLE)
         landed = _keys(lake, f"landing/{INPUTS[0].name}")
         published = [*_keys(lake, "validated"), *_keys(lake, "predictions")]
@@ -145,25 +173,38 @@ def look(lake: Lake, seconds: float = REGISTRY_SECONDS) -> Health:
             last = max(days)
             rows = records.read(lake, last, DAYS, problems)
     partitions = _partitions(lake, keys[::-1], problems)
-    with _named("The decision", problems):
+    with named("The decision", problems):
         if decision := _decision(lake, rows):
             folder = list_folder(lake.partition_path(decisions.TABLE, decision.key))
             has_report = any(path.name == "report.html" for path in folder)
-    overview = _answer(asked, seconds, problems)
     return Health(
         decision=decision,
         has_report=has_report,
-        champion=_champion(overview),
         partitions=partitions,
-        gates=_gates(overview.judged),
         history=rows,
         last=parse_key(last) if last else None,
         problems=problems,
     )
 
 
+def _answer(
+    asked: Future[T], seconds: float, who: str, missing: str, problems: list[str]
+) -> T | None:
+    """What was asked for; None, and why is said on the page, if it does not come in time."""
+    try:
+        return asked.result(seconds)
+    except TimeoutError:
+        asked.cancel()  # if it waits behind others that hang
+        problem = f"has not answered in {seconds:g} s"
+    except Exception:
+        log.warning("%s cannot be asked", who, exc_info=True)
+        problem = "does not answer (the API server's log says why)"
+    problems.append(f"{who} {problem}: {missing} are not shown.")
+    return None
+
+
 @contextmanager
-def _named(what: str, problems: list[str]) -> Iterator[None]:
+def named(what: str, problems: list[str]) -> Iterator[None]:
     """What goes wrong in the block is said on the page, whose other parts are shown."""
     try:
         yield
@@ -209,7 +250,7 @@ def _decision(lake: Lake, rows: pl.DataFrame) -> Decision | None:
 def _partitions(lake: Lake, keys: list[str], problems: list[str]) -> list[Partition]:
     def manifest(place: tuple[str, str]) -> Manifest | None:
         found = None
-        with _named(f"The manifest of {place[0]} of {place[1]}", problems):
+        with named(f"The manifest of {place[0]} of {place[1]}", problems):
             found = lake.manifest(*place)
         return found
 
@@ -218,7 +259,7 @@ def _partitions(lake: Lake, keys: list[str], problems: list[str]) -> list[Partit
         found = dict(zip(places, readers.map(manifest, places), strict=True))
     partitions = []
     for key in keys:
-        with _named(f"What is published of {key}", problems):
+        with named(f"What is published of {key}", problems):
             partitions.append(_partition(key, {table: found[table, key] for table in TABLES}))
     return partitions
 
@@ -250,22 +291,6 @@ def _partition(key: str, manifests: dict[str, Manifest | None]) -> Partition:
 
 
 # --- the registry ---------------------------------------------------------------------------------
-
-
-def _answer(asked: Future[Overview], seconds: float, problems: list[str]) -> Overview:
-    try:
-        return asked.result(seconds)
-    except TimeoutError:
-        asked.cancel()  # if it waits behind another one that hangs
-        problem = f"has not answered in {seconds:g} s"
-    except Exception:
-        log.warning("The registry cannot be asked", exc_info=True)
-        problem = "does not answer (the API server's log says why)"
-    problems.append(
-        f"The model registry at {registry.address()} {problem}: champion and verdicts of the gate "
-        "are not shown."
-    )
-    return Overview()
 
 
 def _champion(found: Overview) -> Champion | None:

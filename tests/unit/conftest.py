@@ -149,6 +149,18 @@ def s3_root(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     return f"s3://lake_test@bucket/{uuid.uuid4().hex}"
 
 
+@pytest.fixture
+def silent_lake(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A place on an S3 that takes every connection and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        connection = json.loads(s3_server["AIRFLOW_CONN_LAKE_TEST"])
+        connection["extra"]["endpoint_url"] = f"http://127.0.0.1:{port}"
+        monkeypatch.setenv(f"AIRFLOW_CONN_SILENT_{port}", json.dumps(connection))
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        yield f"s3://silent_{port}@bucket/lake"
+
+
 @pytest.fixture(params=["folder", "file URI", "s3 by connection", "s3 by environment"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where an empty lake is: every kind of place in turn."""

@@ -280,15 +280,19 @@ def test_text_from_lake_and_registry_is_no_markup(empty: Lake) -> None:
 def test_of_ten_thousand_partitions_only_the_shown_ones_are_read(
     empty: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for key in days("2040-05-18", 10_000):
-        folder = empty.partition_path("validated", key)
+    for table in ("validated", history.TABLE):
+        folder = empty.root / table
         assert isinstance(folder, Path)
-        folder.mkdir(parents=True)
-    read = []
-    manifest = Lake.manifest
+        (folder / "empty").mkdir(parents=True)
+        for key in days("2040-05-18", 10_000):
+            (folder / f"date={key}").symlink_to("empty")
+    read, listed = [], []
+    manifest, files = Lake.manifest, history._files
     monkeypatch.setattr(Lake, "manifest", lambda *place: (read.append(place), manifest(*place))[1])
+    monkeypatch.setattr(history, "_files", lambda day: (listed.append(day), files(day))[1])
     assert [day.key for day in look(empty).partitions] == days("2040-05-18", 14)[::-1]
     assert len(read) == health.PARTITIONS * len(health.TABLES)
+    assert len(listed) == health.DAYS
 
 
 def test_the_api_server_is_spared_the_libraries_of_training() -> None:

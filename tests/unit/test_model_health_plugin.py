@@ -4,6 +4,8 @@ import re
 import subprocess
 import sys
 
+from airflow import settings as airflow_settings
+from airflow.models.hitl import HITLDetail
 from fastapi.testclient import TestClient
 
 from include.lake import Lake
@@ -42,6 +44,28 @@ def test_who_may_not_see_the_monitoring_is_told_nothing(visitor: TestClient, lak
     answer = log_in(visitor, "bob", None).get(PAGE)
     assert answer.status_code == 403
     assert "Version" not in answer.text
+
+
+def test_a_token_that_somebody_else_signed_opens_nothing(ana: TestClient, lake: Lake) -> None:
+    signed = ana.cookies["_token"].rsplit(".", 1)[0]
+    ana.cookies.set("_token", f"{signed}.{'A' * 86}")
+    answer = ana.get(PAGE)
+    assert answer.status_code == 403
+    assert "Version" not in answer.text
+
+
+def test_where_approvals_cannot_be_read_that_is_said_and_the_rest_is_shown(
+    ana: TestClient, lake: Lake
+) -> None:
+    HITLDetail.__table__.drop(airflow_settings.engine)
+    try:
+        answer = ana.get(PAGE)
+    finally:
+        HITLDetail.__table__.create(airflow_settings.engine)
+    assert answer.status_code == 200
+    assert "approval cannot be read: (sqlite3.OperationalError) no such table" in answer.text
+    assert "Version 1" in answer.text
+    assert "approval cannot be read" not in ana.get(PAGE).text
 
 
 def test_it_can_only_be_read(ana: TestClient) -> None:

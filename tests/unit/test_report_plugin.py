@@ -57,6 +57,17 @@ def test_a_lake_that_nobody_has_set_is_said_to_be_so(ana: TestClient, page: str)
     assert answer.text.startswith("ML_LAKE_ROOT is not set.")
 
 
+@pytest.mark.usefixtures("s3_root")
+def test_a_lake_that_hangs_is_not_waited_for(
+    ana: TestClient, configure, silent_lake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(lake_root=silent_lake)
+    monkeypatch.setattr("plugins.reports.LAKE_SECONDS", 0.1)
+    answer = ana.get(f"/reports/{KEY}")
+    assert answer.status_code == 503
+    assert answer.text.startswith(f"The lake at {silent_lake} has not answered in 0.1 s")
+
+
 @pytest.mark.parametrize(
     "key",
     ["today", "2013-3-1", "2013-02-30", "", f"{KEY}/", "..%2F..%2Fx", f"{KEY}%2F..%2Fx", "%00"],
@@ -67,11 +78,13 @@ def test_what_is_no_day_is_refused(key: str, ana: TestClient) -> None:
     assert "is no day" in answer.text
 
 
-def test_who_is_not_logged_in_is_led_to_the_login_and_back(visitor: TestClient) -> None:
+def test_who_is_not_logged_in_is_led_to_the_login_and_back(visitor: TestClient, tmp_path) -> None:
+    write_report(str(tmp_path / "lake"), "secret")
     for key in (KEY, "today"):
         answer = visitor.get(f"/reports/{key}")
         assert answer.status_code == 307
         assert answer.headers["location"] == f"/api/v2/auth/login?next=%2Freports%2F{key}"
+        assert answer.text == ""
 
 
 def test_who_may_not_see_the_dag_may_not_see_its_reports(visitor: TestClient, tmp_path) -> None:

@@ -25,6 +25,7 @@ from include.monitoring import health, history, stages
 from include.monitoring.history import Figure
 from local import seed
 from local.environment import REPO
+from tests.unit.conftest import History
 
 DAY = "2013-03-01"
 NOW = datetime(2013, 3, 2, tzinfo=UTC)
@@ -220,6 +221,17 @@ def test_the_health_page_says_why_it_shows_nothing(connect: Callable[..., Lake])
     found = health.look(connect("lost", bucket="no-such-bucket"))
     assert not found.is_empty
     assert any("bucket does not exist" in problem for problem in found.problems)
+
+
+def test_the_health_page_does_not_wait_for_a_lake_that_hangs(
+    silent_lake: str, history: History, configure: Callable[..., None]
+) -> None:
+    configure(mlflow_tracking_uri=history.registry)
+    for _ in range(6):  # more than there are threads to hang with it
+        found = health.look(Lake(silent_lake), seconds=60, lake_seconds=0.1)
+        [problem] = found.problems
+        assert problem.startswith(f"The lake at {silent_lake} has not answered in 0.1 s")
+        assert found.champion is not None
 
 
 def test_history_is_not_seeded_into_a_lake_that_is_away_and_that_is_said_once(
