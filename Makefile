@@ -112,7 +112,7 @@ test: $(READY) ## Pass all tests but the exhaustive ones: unit, dags and e2e
 	@$(PY) -m pytest -m "not exhaustive" tests/e2e
 
 test-exhaustive: $(READY) ## Kill, pause and race at every step, a few minutes more
-	@$(PY) -m pytest -n 2 --dist loadgroup -m exhaustive tests
+	@$(PY) -m pytest -n 2 --dist loadfile -m exhaustive tests
 
 test-unit: $(READY) ## Test the library, without Airflow
 	@$(PY) -m pytest -n 2 tests/unit

@@ -22,10 +22,7 @@ from local.environment import forget_settings
 from local.seed import seed
 from tests.e2e.conftest import SETTINGS, free_port
 
-pytestmark = [
-    pytest.mark.exhaustive,  # an Airflow of its own: a minute and a half
-    pytest.mark.xdist_group("branching"),  # else each worker would start one for its share
-]
+pytestmark = pytest.mark.exhaustive  # an Airflow of its own: a minute and a half
 
 FIRST, LAST = "2013-01-01", "2013-01-21"
 DAYS = ["2013-01-22", "2013-01-23"]

@@ -30,10 +30,7 @@ from local.seed import seed
 from tests.e2e.conftest import SETTINGS, free_port
 from tests.e2e.test_ensemble import is_ready
 
-pytestmark = [
-    pytest.mark.exhaustive,
-    pytest.mark.xdist_group("lake on S3"),  # else each worker would start an Airflow for its share
-]
+pytestmark = pytest.mark.exhaustive  # an Airflow of its own
 
 SEEDED = ("2013-01-01", "2013-01-21")
 DAYS = ["2013-01-22", "2013-01-23"]
