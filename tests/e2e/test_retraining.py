@@ -49,6 +49,7 @@ def champion_events(airflow: Airflow) -> list[dict[str, Any]]:
     return [event for event in events if event["name"] == "champion"]
 
 
+@pytest.mark.exhaustive
 def test_only_one_run_at_a_time_and_only_a_yes_in_time_promotes(airflow: Airflow) -> None:
     before, events = registry.champion(), len(champion_events(airflow))
     rejected = ask(airflow, require_approval=True)

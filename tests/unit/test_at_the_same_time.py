@@ -36,6 +36,7 @@ def test_two_writers_of_one_partition_never_mix(
     assert children.content(lake) in (1, 2)
 
 
+@pytest.mark.exhaustive
 def test_two_validations_of_one_day_land_and_publish_it_whole(
     lake: Lake, tmp_path: Path, start: Callable[..., Any]
 ) -> None:
