@@ -57,8 +57,12 @@ up: has-compose .env settings.env ## Build and start Airflow on Celery with all 
 	  echo "Containers, whose users are not you, may not read" $$closed "…: chmod -R o+rX $(MOUNTED)" >&2; exit 1; fi
 	@GIT_COMMIT=$$(git describe --always --abbrev=40 --exclude='*' --dirty=+ 2>/dev/null) \
 	  $(COMPOSE) build
-	@$(COMPOSE) up --detach --wait --remove-orphans $(UP_FLAGS) || { \
-	  echo "Not all of it works: 'make ps' says what does not, 'make logs SERVICE=…' why" >&2; exit 1; }
+	@$(COMPOSE) up --detach --wait --wait-timeout 300 --remove-orphans $(UP_FLAGS) || { \
+	  echo "Not all of it works: 'make ps' says what does not, 'make logs SERVICE=…' why" >&2; \
+	  if $(COMPOSE) logs postgres 2>&1 | grep -q "password authentication failed"; then \
+	    echo "The stack's data are of another .env than this one: perhaps of an earlier clone in a folder" \
+	      "of this name. Bring that .env back, or delete the data: docker compose down --volumes" >&2; fi; \
+	  exit 1; }
 	@echo; for each in Airflow:airflow-apiserver:8080 Grafana:grafana:3000 MLflow:mlflow:5000 \
 	    Prometheus:prometheus:9090 Alertmanager:alertmanager:9093; do \
 	  IFS=:; set -- $$each; unset IFS; \
