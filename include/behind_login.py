@@ -4,11 +4,19 @@ Airflow loads a plugin in every process, tasks included: what is needed to serve
 when the first one is asked for.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+LAKE_SECONDS = 15.0
+"""How long a page waits for the lake: a client of S3 tries for minutes."""
+
+LAKE_READERS = ThreadPoolExecutor(4, "lake")
+"""Read the lake for all pages: of those that wait for a lake that hangs, four hang with it and no
+more, and of several people who look at once, none waits for the others."""
 
 
 def application(dag_id: str) -> "FastAPI":

@@ -5,7 +5,6 @@ to serve pages is therefore imported with the first request. That goes for the l
 processor that had it in memory would go on parsing DAG files with it after a new one is uploaded.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +20,6 @@ SAFE = {
 }
 """Whatever is in the lake, no script of it runs with the rights of who looks at it."""
 
-LAKE_SECONDS = 15.0
-"""How long a page waits for the lake: a client of S3 tries for minutes."""
-
 
 async def reports(scope: Any, receive: Any, send: Any) -> None:
     """The ASGI application, made when it is first asked."""
@@ -35,13 +31,12 @@ def _application() -> "FastAPI":
     from fastapi import HTTPException
     from fastapi.responses import HTMLResponse
 
-    from include.behind_login import application
+    from include import behind_login
     from include.errors import BadData
     from include.lake import default_lake, parse_key, read_text
     from include.report_link import MONITORING
 
-    pages = application(MONITORING)
-    reading = ThreadPoolExecutor(4, "reports")  # no more threads than these hang with the lake
+    pages = behind_login.application(MONITORING)
 
     @pages.get("/{key:path}")
     def report(key: str) -> HTMLResponse:
@@ -52,15 +47,17 @@ def _application() -> "FastAPI":
                 400, f"{key!r} is no day. A report's address ends in a date: /reports/2026-03-01"
             ) from None
         lake = default_lake()
-        read = reading.submit(read_text, lake.partition_path("reports", key) / "report.html")
+        path = lake.partition_path("reports", key) / "report.html"
+        read = behind_login.LAKE_READERS.submit(read_text, path)
         try:
-            page = read.result(LAKE_SECONDS)
+            page = read.result(behind_login.LAKE_SECONDS)
         except TimeoutError:
             read.cancel()
             raise HTTPException(
                 503,
-                f"The lake at {lake.root} has not answered in {LAKE_SECONDS:g} s, so the report of "
-                f"{key} is not shown. See that its server answers, then load this page again.",
+                f"The lake at {lake.root} has not answered in {behind_login.LAKE_SECONDS:g} s, so "
+                f"the report of {key} is not shown. See that its server answers, then load this "
+                "page again.",
             ) from None
         except FileNotFoundError:
             raise HTTPException(

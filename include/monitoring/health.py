@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import polars as pl
 
 from include import registry
+from include.behind_login import LAKE_READERS, LAKE_SECONDS
 from include.errors import BadData
 from include.lake import Lake, Manifest, first_line, list_folder, parse_key
 from include.monitoring import decision as decisions
@@ -37,17 +38,12 @@ GATES = 5
 REGISTRY_SECONDS = 5.0
 """How long the page waits for the registry."""
 
-LAKE_SECONDS = 15.0
-"""How long it waits for the lake: a client of S3 tries for minutes."""
-
 TABLES = ["validated", "features", "predictions", "ensemble_predictions", "outcomes"]
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 _asking = ThreadPoolExecutor(1, "registry")
 """One thread: of pages that wait for a registry that hangs, one hangs with it and no more."""
-_reading = ThreadPoolExecutor(4, "lake")
-"""Likewise, and of several people who look at once, none waits for the others."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,7 @@ def look(
     registry.preload()  # these seconds are not the registry's
     problems: list[str] = []
     asked = _asking.submit(registry.overview)
-    read = _reading.submit(_read, lake)
+    read = LAKE_READERS.submit(_read, lake)
     with_lake = "decision, skill, drift and the last partitions"
     found = _answer(read, lake_seconds, f"The lake at {lake.root}", with_lake, problems) or Health()
     with_registry, place = "champion and verdicts of the gate", registry.address()

@@ -62,7 +62,7 @@ def test_a_lake_that_hangs_is_not_waited_for(
     ana: TestClient, configure, silent_lake: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(lake_root=silent_lake)
-    monkeypatch.setattr("plugins.reports.LAKE_SECONDS", 0.1)
+    monkeypatch.setattr("include.behind_login.LAKE_SECONDS", 0.1)
     answer = ana.get(f"/reports/{KEY}")
     assert answer.status_code == 503
     assert answer.text.startswith(f"The lake at {silent_lake} has not answered in 0.1 s")
