@@ -110,6 +110,7 @@ def batch_inference() -> None:
             multiple_outputs=False,
             trigger_rule=TriggerRule.ALL_DONE,
             retries=TASK_DEFAULTS["retries"],  # the champion's scores go through it
+            execution_timeout=TASK_DEFAULTS["execution_timeout"],
         )
         def gather(
             chunks: list[dict] | None,
