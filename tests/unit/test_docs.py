@@ -11,6 +11,7 @@ from include.settings import Settings, variable
 REPO = Path(__file__).resolve().parents[2]
 README = REPO / "README.md"
 DOCS = sorted(REPO.glob("docs/*.md"))
+PAGES = sorted(REPO.glob("*.md")) + DOCS
 IMAGES = REPO / "docs" / "images"
 
 CODE = re.compile(r"^```.*?^```$|^ {4}[^\n]*$|`[^`]+`", re.MULTILINE | re.DOTALL)
@@ -86,7 +87,7 @@ def faults(page: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("page", [README, *DOCS], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_all_that_a_page_names_is_there(page: Path) -> None:
     assert faults(page) == []
 
@@ -127,7 +128,7 @@ def test_the_readme_leads_to_every_page() -> None:
 
 
 def test_no_picture_is_left_over_or_heavy() -> None:
-    shown = {Path(link).name for page in [README, *DOCS] for link in links(page.read_text())}
+    shown = {Path(link).name for page in PAGES for link in links(page.read_text())}
     assert {path.name for path in IMAGES.iterdir()} <= shown
     assert max(path.stat().st_size for path in IMAGES.iterdir()) <= 250_000
 
