@@ -30,6 +30,7 @@ from include import metrics
 from include.errors import BadData, DependencyDown, MissingData
 from include.metrics import Sample
 from include.settings import settings
+from include.wording import cut
 
 if TYPE_CHECKING:
     import polars as pl
@@ -44,6 +45,9 @@ NOT_WRITABLE = {
 }  # fmt: skip
 VERSION_TIME = "%Y%m%dT%H%M%S.%f"
 """How a version's name begins, so that names are in the order in which versions were begun."""
+
+ROOM = timedelta(days=3653)
+"""Kept between every partition and both ends of the calendar: windows of days lie around each."""
 
 READ_AHEAD_BYTES = 8 << 20
 """Fetched from an object store beyond what is asked for: by default it would be 50 MB a column."""
@@ -83,7 +87,7 @@ def parse_key(key: str | None) -> date:
     """The day a partition key names.
 
     Raises:
-        BadData: the key is no ISO date, so no partition can have it.
+        BadData: the key is no ISO date, or lies at an end of the calendar: no partition has it.
     """
     try:
         day = date.fromisoformat(key or "")
@@ -93,6 +97,13 @@ def parse_key(key: str | None) -> date:
         raise BadData(
             f"{key!r} is no partition: a partition key is a date such as 2026-03-01. "
             "Nothing was read or written; start the run again with a date."
+        )
+    first, last = date.min + ROOM, date.max - ROOM
+    if not first <= day <= last:
+        raise BadData(
+            f"{key!r} is no partition: it must lie between {first} and {last}, so that there are "
+            "days before and after it. Nothing was read or written; start the run again with "
+            "another date."
         )
     return day
 
@@ -383,23 +394,41 @@ def open_parquet(
             f"There is no file {path}. Nothing was published; once it is there, run this again."
         ) from error
     except Exception as error:
-        if not is_damage(error):
+        if (fault := fault_of_file(error)) is None:
             raise
         raise BadData(
-            f"{path} cannot be read as Parquet ({first_line(error)}). It is empty, cut off or "
-            "of another format. Nothing was published; replace the file and run this again."
+            f"{path} cannot be read as Parquet ({first_line(error)}): {fault}. Nothing was "
+            "published; replace the file and run this again."
         ) from error
 
 
-def is_damage(error: Exception) -> bool:
-    """Whether an error of reading Parquet is the file's fault, not the disk's or the network's.
+def fault_of_file(error: BaseException) -> str | None:
+    """What is wrong with a file, given the error that reading its Parquet has raised.
 
-    Arrow says so by its own errors, or by a plain `OSError` that no system call has numbered.
+    Arrow blames the file by errors of its own, or by a plain `OSError` that no system call has
+    numbered. Polars blames it by its errors, or by a Rust panic, which is no `Exception`.
+
+    Returns:
+        The fault in words; None if the disk, the network or a bug raised the error.
     """
+    import polars as pl
     import pyarrow as pa
 
-    ours = isinstance(error, pa.ArrowInvalid | pa.ArrowNotImplementedError | UnicodeDecodeError)
-    return ours or (type(error) is OSError and error.errno is None)
+    from_arrow = pa.ArrowInvalid | pa.ArrowNotImplementedError | pa.ArrowTypeError
+    if isinstance(error, pl.exceptions.PolarsError | pl.exceptions.PanicException):
+        return "it has types or values that cannot be read here"
+    if not isinstance(error, from_arrow | UnicodeDecodeError) and not (
+        type(error) is OSError and error.errno is None
+    ):
+        return None
+    said = str(error).lower()
+    if "crypt" in said:
+        return "it is encrypted, and there is no key for it here; land it without encryption"
+    if "support" in said and ("codec" in said or "compression" in said):
+        return "its compression cannot be read here; write it with zstd, snappy or gzip"
+    if isinstance(error, pa.ArrowNotImplementedError) or "not yet implemented" in said:
+        return "it uses a part of the Parquet format that cannot be read here"
+    return "it is damaged, cut off or of another format"
 
 
 @contextmanager
@@ -420,7 +449,7 @@ def to_arrow(frame: "pl.DataFrame") -> "pa.Table":
 
 def first_line(error: BaseException) -> str:
     """An error's message without its details."""
-    return (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
+    return cut((str(error).strip() or repr(error)).splitlines()[0].rstrip("."), 400)
 
 
 def exists(path: "AnyPath") -> bool:

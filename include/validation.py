@@ -32,8 +32,8 @@ from include.lake import (
     Version,
     days_before,
     exists,
+    fault_of_file,
     first_line,
-    is_damage,
     open_parquet,
     parse_key,
     put_text,
@@ -310,10 +310,10 @@ def checked_slices(
             start += len(rows)
             yield tally.split(rows, failures)
     except Exception as error:
-        if not is_damage(error):
+        if (fault := fault_of_file(error)) is None:
             raise
         raise BadData(
-            f"the rows cannot be read to the end ({first_line(error)}): the file is damaged"
+            f"the rows cannot be read to the end ({first_line(error)}): {fault}"
         ) from error
 
 

@@ -21,8 +21,8 @@ from include.lake import (
     VERSION_TIME,
     Lake,
     days_before,
+    fault_of_file,
     first_line,
-    is_damage,
     list_folder,
     open_parquet,
     parse_key,
@@ -187,7 +187,7 @@ def _read(path: "AnyPath") -> pl.DataFrame:
         try:
             return pl.DataFrame(pl.from_arrow(file.read())).cast(SCHEMA)
         except Exception as error:
-            if not (is_damage(error) or isinstance(error, pl.exceptions.PolarsError)):
+            if fault_of_file(error) is None:
                 raise
             raise BadData(
                 f"{path} is no file of the history, or damaged ({first_line(error)}). Nothing was "

@@ -21,7 +21,7 @@ from include.usecase.schema import FLIGHTS
 from tests.unit import children
 from tests.unit.conftest import NEW_DAY, OLD_DAY
 from tests.unit.helpers import landed, refused, replace, shown
-from tests.unit.test_lake import NO_DATES
+from tests.unit.test_lake import ENDS, NO_DATES
 
 COLUMNS = list(FLIGHTS.schema.columns)
 
@@ -250,9 +250,9 @@ def test_text_that_is_not_utf_8_fails_the_day_and_names_the_column(
         validate(lake, key)
 
 
-@pytest.mark.parametrize("key", NO_DATES)
+@pytest.mark.parametrize("key", [*NO_DATES, *ENDS])
 @pytest.mark.parametrize("table", list(validation.TABLES))
-def test_a_key_that_is_no_date_lands_and_publishes_nothing(
+def test_a_key_that_is_no_partition_lands_and_publishes_nothing(
     table: str, key: str, tmp_path: Path
 ) -> None:
     lake = Lake(str(tmp_path / "lake"))

@@ -1,0 +1,34 @@
+"""How lists and values of any size are shown in a message, a report or a page: in part.
+
+What comes from data has no bound: a file may have 20,000 unknown columns, or one whose name is a
+megabyte long. People read the first ten; logs, XComs and reports stay small.
+"""
+
+from collections.abc import Iterable, Sequence
+
+MOST_LINES = 10
+MOST_CHARACTERS = 100
+
+
+def few(lines: Sequence[str], most: int = MOST_LINES) -> list[str]:
+    """The first lines of one kind, then how many more there are."""
+    rest = len(lines) - most
+    return [*lines[:most], f"and {rest:,} more like these"] if rest > 0 else list(lines)
+
+
+def listed(names: Iterable[object], most: int = MOST_LINES) -> str:
+    """Names with commas between them: the first ones, then how many more there are."""
+    shown = [cut(str(name)) for name in names]
+    rest = len(shown) - most
+    return ", ".join(shown[:most]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def cut(text: str, most: int = MOST_CHARACTERS) -> str:
+    """A text, or its beginning and an ellipsis."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def quoted(value: object, most: int = MOST_CHARACTERS) -> str:
+    """A value as Python writes it, in quotes if it is text, or its beginning and an ellipsis."""
+    text = repr(cut(value, most)) if isinstance(value, str) else repr(value)
+    return cut(text, 10 * most)
