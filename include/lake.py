@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import secrets
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
 
 NOT_WRITABLE = {
     errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EPERM, errno.EROFS
+}  # fmt: skip
+NO_FILES = {
+    stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device", stat.S_IFBLK: "a block device",
 }  # fmt: skip
 VERSION_TIME = "%Y%m%dT%H%M%S.%f"
 """How a version's name begins, so that names are in the order in which versions were begun."""
@@ -374,13 +379,14 @@ def open_parquet(
 
     Raises:
         MissingData: there is no file.
-        BadData: the file is empty, cut off, or no Parquet.
+        BadData: the file is empty, cut off, or no Parquet. Reading raises Arrow's own errors, also
+            for a page whose checksum is wrong.
     """
     import pyarrow.parquet as pq
 
     try:
         if isinstance(path, Path):
-            source: Any = path
+            source: Any = _regular(path)
         else:
             source = io.BytesIO(_read_bytes(path)) if whole else _open(path)
         # Else reading batch by batch keeps all that was read: the whole file, compressed.
@@ -388,6 +394,7 @@ def open_parquet(
             source,
             pre_buffer=False,
             read_dictionary=read_dictionary,
+            page_checksum_verification=True,
         )
     except FileNotFoundError as error:
         raise MissingData(
@@ -436,7 +443,10 @@ def write_parquet(path: "AnyPath", schema: "pa.Schema") -> Iterator["pq.ParquetW
     """Write a Parquet file of the lake; it appears at `path` when the block ends without error."""
     import pyarrow.parquet as pq
 
-    with atomic_file(path) as scratch, pq.ParquetWriter(scratch, schema) as writer:
+    with (
+        atomic_file(path) as scratch,
+        pq.ParquetWriter(scratch, schema, write_page_checksum=True) as writer,
+    ):
         yield writer
 
 
@@ -472,9 +482,24 @@ def list_folder(folder: "AnyPath") -> list["AnyPath"]:
     return []
 
 
+def _regular(path: Path) -> Path:
+    """The path, if a file is there: to open a named pipe or a device could take for ever.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        BadData: there is something else.
+    """
+    if kind := NO_FILES.get(stat.S_IFMT(path.stat().st_mode)):
+        raise BadData(
+            f"{path} is {kind}, not a file. Nothing was read or published; put a regular file in "
+            "its place and run this again."
+        )
+    return path
+
+
 def _read_bytes(path: "AnyPath") -> bytes:
     if isinstance(path, Path):
-        return path.read_bytes()
+        return _regular(path).read_bytes()
     with _asking(path):  # one request: by default it asks for the size first, to read in parts
         content: bytes = _store(path).cat_file(path.path, max_concurrency=1)
     return content
@@ -482,7 +507,7 @@ def _read_bytes(path: "AnyPath") -> bytes:
 
 def _open(path: "AnyPath") -> Any:
     if isinstance(path, Path):
-        return path.open("rb")
+        return _regular(path).open("rb")
     with _asking(path):
         return _RemoteFile(path)
 

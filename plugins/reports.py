@@ -65,6 +65,8 @@ def _application() -> "FastAPI":
                 f"There is no report of {key}. The task write_report of the DAG {MONITORING} "
                 "writes it: see its run for this day.",
             ) from None
+        except BadData as error:  # not a file, for example
+            raise HTTPException(500, str(error)) from None
         return HTMLResponse(page, headers=SAFE)
 
     return pages

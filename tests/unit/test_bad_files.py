@@ -121,6 +121,22 @@ def test_a_file_with_a_damaged_page_in_the_middle_fails_the_day_and_is_named(
     assert str(path) in breach
 
 
+def test_a_value_that_its_page_checksum_contradicts_is_never_published(
+    key: str, lake: Lake
+) -> None:
+    path = landed(lake, "flights", key)
+    table = pq.read_table(path)
+    flat: dict[str, Any] = {"compression": "none", "use_dictionary": False}
+    replace(path, table, write_page_checksum=True, **flat)
+    content = bytearray(path.read_bytes())
+    column = pq.read_metadata(path).row_group(0).column(COLUMNS.index("distance"))
+    content[column.data_page_offset + 200] ^= 1  # another distance, and a valid one
+    replace(path, bytes(content))
+    assert pq.read_table(path)["distance"] != table["distance"]
+    with refused(lake, "validated", key, f"Partition {key}", str(path), "is damaged", "CRC"):
+        validate(lake, key)
+
+
 def test_a_file_with_any_bytes_changed_is_valid_or_bad_data_never_a_bug_nor_a_crash(
     lake: Lake, start: Callable[..., Any]
 ) -> None:

@@ -1,9 +1,13 @@
 """What a partition is, who sees it when, and what is left of it; on a folder and on S3."""
 
 import json
+import os
+import socket
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -122,6 +126,17 @@ def test_a_part_that_is_not_there_is_missing_by_path(root: str) -> None:
         version.read("a")
 
 
+def test_every_page_of_a_part_has_a_checksum(tmp_path: Path) -> None:
+    version = Lake(str(tmp_path)).new_version("table", DAY)
+    version.write_frame("a", pl.DataFrame({"x": np.random.default_rng(7).random(1000)}))
+    path = version.part_path("a")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(OSError, match="CRC checksum"):
+        version.read("a")
+
+
 def test_a_part_whose_writing_fails_never_appears(root: str) -> None:
     version = Lake(root).new_version("table", DAY)
     version.write_frame("a", pl.DataFrame({"content": [1]}))
@@ -205,10 +220,30 @@ def test_what_is_no_parquet_is_bad_data_by_path_and_reason(
     assert reason in str(failure.value)
 
 
-def test_a_folder_in_place_of_a_file_is_bad_data(tmp_path: Path) -> None:
-    (tmp_path / "x.parquet").mkdir()
-    with pytest.raises(BadData, match="is a directory"):
-        lake_module.open_parquet(tmp_path / "x.parquet")
+NO_FILES: dict[str, Callable[[Path], object]] = {
+    "a directory": lambda path: path.mkdir(),
+    "a named pipe": os.mkfifo,
+    "a character device": lambda path: path.symlink_to("/dev/zero"),
+    "a socket": lambda path: socket.socket(socket.AF_UNIX).bind(str(path)),
+}
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_what_is_no_regular_file_is_refused_at_once_by_name(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the address of a socket is at most a hundred bytes long
+    NO_FILES[kind](Path("x.parquet"))
+    path = tmp_path / "x.parquet"
+    for read in (lake_module.open_parquet, lake_module.read_text):
+        with pytest.raises(BadData, match=f"{path} is {kind}, not a file"):
+            read(path)
+
+
+def test_a_link_to_a_file_is_read_as_the_file(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("content")
+    (tmp_path / "link").symlink_to("text")
+    assert lake_module.read_text(tmp_path / "link") == "content"
 
 
 def test_a_manifest_is_what_was_published(tmp_path: Path) -> None:
