@@ -72,6 +72,8 @@ class Member:
         slots: of its pool: tasks of all days that may score with it at once.
         connection: Airflow connection of the server.
         model: name of the model on the server.
+        output: name of the output with the scores, for a server that answers something else unless
+            it is requested by name, as MLServer does with `predict_proba`; empty: its only one.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Member:
     slots: int = 4
     connection: str = ""
     model: str = ""
+    output: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what could never work, when the DAGs are parsed."""

@@ -113,7 +113,7 @@ def plan(
         ServerDown: the server of a remote member is not ready.
     """
     if member.kind == "remote":
-        with remote.connect(endpoint(member.connection), member.model) as server:
+        with remote.connect(endpoint(member.connection), member.model, member.output) as server:
             version = server.describe().version or UNVERSIONED
         # Chunks of this plan only: a server that has answered wrongly is to be asked anew.
         model = ModelVersion(member.name, version, run_id=secrets.token_hex(4))
@@ -153,7 +153,7 @@ def score(lake: Lake, member: Member, chunk: Chunk) -> str:
 
 
 def _score_remotely(lake: Lake, member: Member, chunk: Chunk) -> str:
-    with remote.connect(endpoint(member.connection), member.model) as server:
+    with remote.connect(endpoint(member.connection), member.model, member.output) as server:
         version = "" if chunk.version == UNVERSIONED else chunk.version
         description = replace(server.describe(), version=version)
         in_order = False

@@ -6,6 +6,7 @@ A message is JSON; with the protocol's binary extension the tensors' bytes follo
 
 import json
 import math
+import reprlib
 import struct
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -24,10 +25,27 @@ NUMBERS = {
 }  # fmt: skip
 """Datatypes of the protocol and what NumPy calls them; text is `BYTES`."""
 
+MAX_PARSED_BYTES = 64 * 2**20
+"""Most memory that the values of a message may take once they are Python objects."""
+
+MAX_DIMENSIONS = 8
+MAX_SIZE = 2**31
+"""Most dimensions of a tensor, and the largest of them."""
+
+VALUE_BYTES, FIELD_BYTES, CONTAINER_BYTES, TEXT_BYTES = 40, 100, 80, 80
+"""About what Python takes for a value of a list, a field of an object, the object or list itself,
+and a text, beside its characters."""
+
 DATATYPES = {np.dtype(code): name for name, code in NUMBERS.items()}
 
 Which = Literal["inputs", "outputs"]
 Tensors = dict[str, np.ndarray]
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = MAX_PARSED_BYTES  # cut by who masks secrets, not before
+show = _SHORT.repr
+"""A value for a message: however deep or long, a few levels and values of it."""
 
 
 class ProtocolError(ValueError):
@@ -84,14 +102,11 @@ def decode(which: Which, body: bytes, headers: Mapping[str, str]) -> tuple[dict[
     known = {name.lower(): value for name, value in headers.items()}
     length = known.get(HEADER_LENGTH.lower())
     if length is not None and not (length.isascii() and length.isdigit() and len(length) < 20):
-        raise ProtocolError(f"{HEADER_LENGTH} is {length[:20]!r}, not a number of bytes")
+        raise ProtocolError(f"{HEADER_LENGTH} is {length!r}, not a number of bytes")
     end = len(body) if length is None else int(length)
     if end > len(body):
         raise ProtocolError(f"{HEADER_LENGTH} is {length}, but there are {len(body)} bytes")
-    try:
-        message = json.loads(body[:end])
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"it is no JSON: {error}") from error
+    message = parse(body[:end])
     if not isinstance(message, dict) or not isinstance(message.get(which), list):
         raise ProtocolError(f"it has no list of {which}")
     tensors: Tensors = {}
@@ -109,6 +124,33 @@ def decode(which: Which, body: bytes, headers: Mapping[str, str]) -> tuple[dict[
     if end != len(body):
         raise ProtocolError(f"{len(body) - end} bytes follow that belong to no tensor")
     return message, tensors
+
+
+def parse(text: bytes) -> Any:
+    """Read JSON, unless its values would take more than `MAX_PARSED_BYTES`.
+
+    Raises:
+        ProtocolError: it is too large, nested too deeply, or no JSON.
+    """
+    _check_memory(
+        text.count(b",") * VALUE_BYTES
+        + text.count(b":") * FIELD_BYTES
+        + (text.count(b"[") + text.count(b"{")) * CONTAINER_BYTES
+    )
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ProtocolError("it is no JSON: it is nested too deeply") from error
+    except ValueError as error:
+        raise ProtocolError(f"it is no JSON: {error}") from error
+
+
+def _check_memory(size: int) -> None:
+    if size > MAX_PARSED_BYTES:
+        raise ProtocolError(
+            f"it is too large: its values would take about {size >> 20:,} MiB of memory, and "
+            f"{MAX_PARSED_BYTES >> 20} are allowed. Fewer rows at a time help"
+        )
 
 
 def _plain(values: np.ndarray) -> list[Any]:
@@ -133,28 +175,34 @@ def _binary_size(described: dict[str, Any]) -> int | None:
     parameters = described.get("parameters")
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if size is not None and (type(size) is not int or size < 0):
-        raise ProtocolError(f"tensor {described['name']} has a binary_data_size of {size!r}")
+        raise ProtocolError(f"tensor {described['name']} has a binary_data_size of {show(size)}")
     return size
 
 
 def _shape(name: str, described: dict[str, Any]) -> list[int]:
     shape = described.get("shape")
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-        raise ProtocolError(f"tensor {name} has the shape {shape!r}, no list of sizes")
+        raise ProtocolError(f"tensor {name} has the shape {show(shape)}, no list of sizes")
+    # Before anything multiplies them.
+    if len(shape) > MAX_DIMENSIONS or max(shape, default=0) > MAX_SIZE:
+        raise ProtocolError(
+            f"tensor {name} cannot have such a shape: {show(shape)}, with {len(shape)} dimensions. "
+            f"{MAX_DIMENSIONS} are allowed, of up to {MAX_SIZE:,} each"
+        )
     return shape
 
 
 def _shaped(name: str, values: np.ndarray, shape: list[int]) -> np.ndarray:
     try:
         return values.reshape(shape)
-    except ValueError as error:  # more dimensions, or longer ones, than an array can have
+    except ValueError as error:  # more values than an array can have
         raise ProtocolError(f"tensor {name} cannot have such a shape: {error}") from error
 
 
 def _datatype(name: str, described: dict[str, Any]) -> str:
     datatype = described.get("datatype")
     if datatype not in ["BYTES", *NUMBERS]:
-        raise ProtocolError(f"tensor {name} has the datatype {datatype!r}")
+        raise ProtocolError(f"tensor {name} has the datatype {show(datatype)}")
     return str(datatype)
 
 
@@ -193,6 +241,7 @@ def _from_json(name: str, described: dict[str, Any]) -> np.ndarray:
 def _from_bytes(name: str, described: dict[str, Any], block: bytes) -> np.ndarray:
     shape, datatype = _shape(name, described), _datatype(name, described)
     if datatype == "BYTES":
+        _check_memory(min(len(block) // 4, math.prod(shape) + 1) * TEXT_BYTES)
         texts = _unpack(name, block)
         if len(texts) != math.prod(shape):
             raise ProtocolError(f"tensor {name} has {len(texts)} texts for the shape {shape}")

@@ -1,6 +1,9 @@
 """HTTP requests that are sent again, ever later, and all end when the server is down."""
 
 import base64
+import json
+import math
+import re
 import socket
 import ssl
 from collections.abc import Collection, Mapping
@@ -8,11 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from threading import Event, Timer
+from threading import Event, Lock, Timer
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
-from circuitbreaker import CircuitBreaker
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -32,8 +35,11 @@ RETRIED = {408, 425, 429}
 
 ATTEMPTS = 10
 FIRST_WAIT_SECONDS = 0.2
-MAX_ANSWER_BYTES = 1 << 26
+MAX_ANSWER_BYTES = 32 * 2**20
 TOO_SLOW = "its answer did not end in time"
+
+LONGEST_WAIT_SECONDS = 1e9
+"""What a server that wants a longer wait is taken to ask for: any such wait is too long."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ def endpoint(connection_id: str) -> Endpoint:
     from airflow.sdk import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException
 
-    advice = "Nothing was asked. Mend it in Airflow (Admin, Connections), then clear this run."
+    advice = "Nothing was sent. Fix it in Airflow (Admin, Connections), then clear this run."
     try:
         found = Connection.get(connection_id)
     except AirflowNotFoundException as error:
@@ -157,21 +163,14 @@ class PatientClient:
 
     A request is sent again after a lost connection, a timeout, a 5xx, 408, 425 or 429, for
     `remote_give_up_seconds` or `ATTEMPTS` times. After `remote_breaker_failures` failures in a row,
-    whoever's they are, nothing is sent any more (a circuit breaker; Nygard, Release It!, 2007).
+    in whichever thread, nothing is sent any more (a circuit breaker; Nygard, Release It!, 2007).
     """
 
     def __init__(self, at: Endpoint):
         self.at = at
         self._given_up = Event()
         self._why: ServerDown | None = None
-        self._breaker = CircuitBreaker(
-            failure_threshold=settings().remote_breaker_failures,
-            recovery_timeout=3600,  # longer than any task that might see it
-            # Who says when to come back is not down.
-            expected_exception=lambda _, error: (
-                isinstance(error, NotNow) and error.retry_after is None
-            ),
-        )
+        self._failures_in_a_row, self._counting = 0, Lock()
         try:
             self._http = httpx.Client(
                 base_url=at.url,
@@ -240,18 +239,27 @@ class PatientClient:
                 raise self._down("another request was in vain")
             raise ServerDown(str(self._why), self._why.retry_after)
         try:
-            with self._breaker:
-                return self._send(request)
+            answer = self._send(request)
         except NotNow as failure:
+            many = settings().remote_breaker_failures
+            # A server that says when to come back is not down.
+            failures = self._count(failed=failure.retry_after is None)
             if (failure.retry_after or 0) > settings().remote_max_wait_seconds:
                 down = self._down(str(failure), failure.retry_after)
-            elif self._breaker.opened:
-                many = settings().remote_breaker_failures
+            elif failures >= many:
                 down = self._down(f"{many} failures in a row, the last: {failure}")
             else:
                 raise
             self.give_up(down)
             raise down from failure
+        self._count(failed=False)
+        return answer
+
+    def _count(self, failed: bool) -> int:
+        """Count one answer. Returns how many failures in a row there are now."""
+        with self._counting:
+            self._failures_in_a_row = self._failures_in_a_row + 1 if failed else 0
+            return self._failures_in_a_row
 
     def _send(self, request: _Request) -> tuple[bytes, Mapping[str, str]]:
         content, deadline = bytearray(), _Deadline(settings().remote_timeout_seconds)
@@ -272,7 +280,7 @@ class PatientClient:
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise self._refused(f"cannot be asked: {first_line(error)}") from error
         except httpx.LocalProtocolError:  # whose text shows the header, be it a password
-            raise self._refused("cannot be asked: a header of ours is none") from None
+            raise self._refused("cannot be asked: one of our headers is not valid HTTP") from None
         except httpx.TransportError as error:
             if deadline.passed:
                 raise NotNow(TOO_SLOW) from error
@@ -282,10 +290,11 @@ class PatientClient:
         if deadline.passed:
             raise NotNow(TOO_SLOW)
         if answer.is_success:
-            if (coding := answer.headers.get("Content-Encoding", "identity")) != "identity":
-                raise self._refused(f"answers in the encoding {coding!r}, which was not asked for")
+            coding = answer.headers.get("Content-Encoding", "")
+            if {one.strip().lower() for one in coding.split(",")} - {"", "identity"}:
+                raise self._refused(f"answers in the encoding {coding!r}, which was not requested")
             return bytes(content), answer.headers
-        said = f"{answer.status_code} {content[:300].decode(errors='replace')!r}"
+        said = f"{answer.status_code} {self.excerpt(content)!r}"
         if answer.is_server_error or answer.status_code in request.retried:
             raise NotNow(f"it answers {said}", _retry_after(answer.headers.get("Retry-After")))
         if answer.is_redirect:
@@ -307,25 +316,34 @@ class PatientClient:
                 retry_after = None
                 again += ", which is too long (ML_REMOTE_MAX_RETRY_AFTER_SECONDS)"
         return ServerDown(
-            f"The model server at {self.at.url} is down: {self.hide(reason)}{again}. Only what it "
-            "had scored completely is kept. Look at the server; clear this run to have it asked "
+            f"The model server at {self.at.url} is down: {self.excerpt(reason, 500)}{again}. Only "
+            "what it had scored completely is kept. Look at the server, then clear this run to try "
             "again.",
             retry_after,
         )
 
     def _refused(self, what: str) -> BadData:
         return BadData(
-            f"The model server at {self.at.url} {self.hide(what)}. Asking again would change "
-            "nothing. Mend the server or its Airflow connection, then clear this run."
+            f"The model server at {self.at.url} {self.excerpt(what, 500)}. Another try would "
+            "change nothing. Fix the server or its Airflow connection, then clear this run."
         )
 
-    def hide(self, text: str) -> str:
-        """A text without our secrets, which a server may repeat in its answer."""
+    def excerpt(self, said: str | bytes | bytearray, length: int = 300) -> str:
+        """The beginning of what a server said, without our secrets, which it may repeat."""
+        text = said if isinstance(said, str) else said.decode(errors="replace")
         login = base64.b64encode(":".join(self.at.auth or ()).encode()).decode()
-        for value in (*self.at.headers.values(), *(self.at.auth or ())[1:], login):
-            secret = value.removeprefix("Bearer ")
-            text = text.replace(secret, "***") if len(secret) > 4 else text
-        return text
+        values = (*self.at.headers.values(), *(self.at.auth or ())[1:], login)
+        secrets = {value.removeprefix("Bearer ").strip() for value in values}
+        written = {form for secret in secrets if len(secret) > 4 for form in _forms(secret)}
+        for form in sorted(written, key=len, reverse=True):  # one may hold another
+            text = text.replace(form, "***")
+        # Cut at the end: half a secret would not be found.
+        return text if len(text) <= length else f"{text[:length]}…"
+
+
+def _forms(secret: str) -> set[str]:
+    """How a secret looks in plain text, in JSON, in a Python literal and in a URL."""
+    return {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret, safe="")}
 
 
 def _seconds_to_wait(state: RetryCallState) -> float:
@@ -340,18 +358,20 @@ def _seconds_to_wait(state: RetryCallState) -> float:
 
 
 def _retry_after(text: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for, given as a number or as a date."""
-    if text is None:
-        return None
-    if text.isascii() and text.strip().isdigit():
-        return float(text)
+    """Seconds that a `Retry-After` header asks for, as a number or as a date; None if it is none.
+
+    Fractions, which the standard does not know but servers send, are rounded up.
+    """
+    text = (text or "").strip()
+    if re.fullmatch(r"[0-9]+(\.[0-9]*)?", text):
+        return float(math.ceil(min(float(text), LONGEST_WAIT_SECONDS)))
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):  # no date, or a zone beyond all clocks
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:

@@ -4,7 +4,6 @@ An answer is believed only if it is exactly what was asked for: an ensemble does
 member than with a wrong one.
 """
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -19,13 +18,13 @@ import pyarrow.compute as pc
 
 from include import metrics, open_inference
 from include.errors import BadData
-from include.open_inference import BINARY, ProtocolError, Tensors
+from include.open_inference import BINARY, ProtocolError, Tensors, show
 from include.patient_http import RETRIED, Endpoint, PatientClient
 from include.settings import settings
 from include.usecase import features
 
 ORDER_ROWS = 64
-"""Rows that are drawn to be asked for a second time."""
+"""Rows that are drawn to be sent a second time."""
 
 TOLERANCE = 1e-4
 """How far two scores of the same row may be apart."""
@@ -45,11 +44,16 @@ class Description:
 
 
 @contextmanager
-def connect(at: Endpoint, model: str) -> Iterator["ModelServer"]:
-    """A conversation with a server about a model, ended with the block."""
+def connect(at: Endpoint, model: str, output: str = "") -> Iterator["ModelServer"]:
+    """A conversation with a server about a model, ended with the block.
+
+    Args:
+        model: its name on the server.
+        output: name of the output with the scores; empty: the one that the server chooses.
+    """
     client = PatientClient(at)
     try:
-        yield ModelServer(client, model)
+        yield ModelServer(client, model, output)
     finally:
         client.close()
 
@@ -57,8 +61,8 @@ def connect(at: Endpoint, model: str) -> Iterator["ModelServer"]:
 class ModelServer:
     """A model on a server."""
 
-    def __init__(self, client: PatientClient, model: str):
-        self._client, self.model = client, model
+    def __init__(self, client: PatientClient, model: str, output: str = ""):
+        self._client, self.model, self.output = client, model, output
 
     def describe(self) -> Description:
         """Ask whether the server is ready, and what it knows of the model.
@@ -72,7 +76,7 @@ class ModelServer:
         server = self._facts("/v2")
         model = self._facts(self._path(""))
         self._check_inputs(model.get("inputs"))
-        versions = [str(version) for version in _list(model.get("versions"))]
+        versions = [_text(version) for version in _list(model.get("versions"))]
         newest = max(versions, key=lambda text: (text.isdigit(), text.zfill(20)), default="")
         return Description(newest, BINARY in _list(server.get("extensions")))
 
@@ -102,7 +106,7 @@ class ModelServer:
     def check_order(
         self, rows: pa.RecordBatch, scores: np.ndarray, description: Description
     ) -> None:
-        """Ask for some rows again, otherwise mixed: a server that mixes rows up errs otherwise.
+        """Score some rows again in another order: a server that mixes rows up gives itself away.
 
         They are drawn with repetition, which has no order that a mix-up could keep. (Of few rows in
         reverse, a server that turns them round gives the same wrong scores again.)
@@ -117,10 +121,12 @@ class ModelServer:
         drawn = np.random.default_rng(0).integers(0, rows.num_rows, ORDER_ROWS)
         again = self._infer(rows.take(pa.array(drawn)), description)
         if not np.allclose(again, scores[drawn], rtol=0, atol=TOLERANCE):
-            raise self._wrong("the same rows, asked for in another order, have other scores")
+            raise self._wrong("the same rows, sent in another order, have other scores")
 
     def _infer(self, rows: pa.RecordBatch, description: Description) -> np.ndarray:
         fields: dict[str, Any] = {"id": uuid4().hex}
+        if self.output:
+            fields["outputs"] = [{"name": self.output}]
         if description.binary:
             fields["parameters"] = {"binary_data_output": True}
         body, headers = open_inference.encode("inputs", _tensors(rows), fields, description.binary)
@@ -133,8 +139,8 @@ class ModelServer:
             raise self._wrong(str(error)) from error
         expected = {"id": fields["id"], "model_version": description.version}
         for name, value in expected.items():
-            if value and str(said.get(name) or value) != value:
-                raise self._wrong(f"its {name} is {said[name]!r} instead of {value!r}")
+            if value and _text(said.get(name) or value) != value:
+                raise self._wrong(f"its {name} is {show(said[name])} instead of {value!r}")
         return self._scores(outputs, rows.num_rows)
 
     def _scores(self, outputs: Tensors, rows: int) -> np.ndarray:
@@ -142,8 +148,13 @@ class ModelServer:
         if len(outputs) != 1:
             raise self._wrong(f"it has {len(outputs)} outputs instead of one")
         ((name, values),) = outputs.items()
+        if self.output not in ("", name):
+            raise self._wrong(f"its output is {name!r} instead of {self.output!r}")
         if values.dtype.kind != "f":
-            raise self._wrong(f"{name} is of {values.dtype}, not of a floating point type")
+            raise self._wrong(
+                f"{name} is of {values.dtype}, not of a floating point type. If the server has "
+                "another output with probabilities, name it in the member's `output`"
+            )
         if values.shape not in ((rows,), (rows, 1), (rows, 2)):
             raise self._wrong(f"{name} has the shape {values.shape} for {rows} rows")
         scores: np.ndarray = values.reshape(rows, -1)[:, -1].astype(np.float32)
@@ -153,12 +164,13 @@ class ModelServer:
 
     def _facts(self, path: str) -> dict[str, Any]:
         content, _ = self._client.ask("GET", path)
+        said = self._client.excerpt(content, 100)
         try:
-            found = json.loads(content)
-        except ValueError as error:
-            raise self._wrong(f"{path} is no JSON: {content[:100]!r}") from error
+            found = open_inference.parse(content)
+        except ProtocolError as error:
+            raise self._wrong(f"{path}, {said!r}: {error}") from error
         if not isinstance(found, dict):
-            raise self._wrong(f"{path} is no JSON object: {content[:100]!r}")
+            raise self._wrong(f"{path} is no JSON object: {said!r}")
         return found
 
     def _check_inputs(self, declared: Any) -> None:
@@ -166,9 +178,9 @@ class ModelServer:
         if not declared:
             return
         try:
-            theirs = {(str(tensor["name"]), tensor["datatype"]) for tensor in declared}
+            theirs = {(_text(tensor["name"]), tensor["datatype"]) for tensor in declared}
         except (TypeError, LookupError) as error:
-            raise self._wrong(f"its inputs are {str(declared)[:100]}") from error
+            raise self._wrong(f"its inputs are {show(declared)}") from error
         ours = {
             (name, "FP32" if name in features.NUMERIC else "BYTES") for name in features.FEATURES
         }
@@ -184,14 +196,19 @@ class ModelServer:
     def _wrong(self, what: str) -> BadData:
         return BadData(
             f"The model server at {self._client.at.url} answers wrongly for {self.model!r}: "
-            f"{self._client.hide(what[:500])}. No score of it was kept. Look at the server and the "
-            "model it serves, then clear this run."
+            f"{self._client.excerpt(what, 500)}. No score of it was kept. Look at the server and "
+            "the model it serves, then clear this run."
         )
 
 
 def _list(value: Any) -> list[Any]:
     """A list that a server may leave out; whatever else it is says nothing."""
     return value if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str:
+    """A name or a version, which may be sent as a number; of anything else a short text."""
+    return value if isinstance(value, str) else show(value)
 
 
 def _tensors(rows: pa.RecordBatch) -> Tensors:

@@ -1,8 +1,9 @@
 """Steps that many tests take."""
 
+import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
@@ -117,8 +118,17 @@ def running(faults: bool = False, ready: bool = True) -> Iterator[str]:
         thread.join()
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
+def free_ports(number: int) -> list[int]:
+    """Different ports of localhost that nobody listened on a moment ago."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(number)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
         time.sleep(0.02)

@@ -232,7 +232,7 @@ def test_a_server_that_answers_nonsense_is_as_good_as_down(
 
 def test_rows_that_a_server_mixes_up_are_noticed(lake: Lake, day: str, server: str) -> None:
     tell(server, nonsense="shuffled")
-    with pytest.raises(BadData, match="asked for in another order, have other scores"):
+    with pytest.raises(BadData, match="sent in another order, have other scores"):
         ask(lake, day, REMOTE, None)
 
 

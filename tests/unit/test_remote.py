@@ -8,12 +8,13 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import brotli
 import numpy as np
@@ -30,12 +31,12 @@ from hypothesis import strategies as st
 from include import patient_http, remote
 from include.errors import BadData, PipelineError, ServerDown
 from include.lake import to_arrow
-from include.patient_http import Endpoint, endpoint
+from include.patient_http import Endpoint, PatientClient, endpoint
 from include.remote import Description, ModelServer
 from include.task_defaults import RetryByKind
 from include.usecase import features
 from tests.unit import model_servers
-from tests.unit.model_servers import MODEL, Answer, Answering, Request, Server, scored
+from tests.unit.model_servers import MODEL, Answer, Answering, Request, Server, score, scored
 
 PINNED = Description("10", binary=True)
 TOKEN = "s3cret-t0ken"
@@ -191,6 +192,26 @@ def test_the_last_of_two_probabilities_is_the_score(server: Server, columns: int
     )
     with asking(server) as asked:
         np.testing.assert_array_equal(asked.predict(rows(60), PINNED), right(60))
+
+
+@pytest.mark.parametrize("coding", ["identity", "Identity", "", " ", "IDENTITY, identity"])
+def test_an_answer_that_is_not_encoded_may_say_so(server: Server, coding: str) -> None:
+    server.on["/infer"] = lambda request: zipped(coding, bytes)(request)
+    with asking(server) as asked:
+        np.testing.assert_array_equal(asked.predict(rows(60), PINNED), right(60))
+
+
+def test_a_named_output_is_requested_and_nothing_else_is_taken_for_it(server: Server) -> None:
+    def answering(request: Request) -> Answer:
+        (wanted,) = request.message[0]["outputs"]
+        return scored(request, outputs={wanted["name"]: score(request.tensors)[:, None]})
+
+    server.on["/infer"] = answering
+    with remote.connect(Endpoint(server.url), MODEL, "late") as asked:
+        np.testing.assert_array_equal(asked.predict(rows(60), PINNED), right(60))
+        server.on["/infer"] = scored
+        with fails(BadData, "its output is 'score' instead of 'late'"):
+            asked.predict(rows(60), PINNED)
 
 
 def test_an_answer_may_be_without_id_and_version(server: Server) -> None:
@@ -385,19 +406,19 @@ def test_what_means_not_now_is_asked_again(server: Server, status: int) -> None:
     assert len(server.asked()) == 2
 
 
-@pytest.mark.parametrize(("status", "form"), [(429, "seconds"), (503, "date")])
+@pytest.mark.parametrize(("status", "form"), [(429, "1"), (429, "0.4"), (503, "date")])
 def test_a_short_wait_that_the_server_asks_for_is_kept(
     server: Server, configure: Callable[..., None], status: int, form: str
 ) -> None:
     configure(remote_max_wait_seconds=5, remote_give_up_seconds=10)
     moment = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
-    text = "1" if form == "seconds" else format_datetime(moment, usegmt=True)
+    text = format_datetime(moment, usegmt=True) if form == "date" else form
     server.on["/infer"] = once(status, Retry_After=text)
     with asking(server) as asked:
         np.testing.assert_array_equal(asked.predict(rows(20), PINNED), right(20))
     first, second = server.asked()
     assert second.arrived - first.arrived >= 0.9
-    assert form == "seconds" or datetime.now(UTC) >= moment
+    assert form != "date" or datetime.now(UTC) >= moment
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -429,11 +450,14 @@ def test_who_asks_for_short_waits_for_ever_is_left_to_airflow_too(
     assert failure.value.retry_after == 1
 
 
-def test_a_wait_that_is_too_long_makes_the_server_down(server: Server) -> None:
-    server.on["/infer"] = lambda _: Answer(503, headers={"Retry-After": "86400"})
+@pytest.mark.parametrize("text", ["86400", "9" * 5000, "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_wait_that_is_too_long_makes_the_server_down(server: Server, text: str) -> None:
+    server.on["/infer"] = lambda _: Answer(503, headers={"Retry-After": text})
     with (
         asking(server) as asked,
-        fails(ServerDown, "86400 s", "too long", "ML_REMOTE_MAX_RETRY_AFTER_SECONDS") as failure,
+        fails(
+            ServerDown, " s, which is", "too long", "ML_REMOTE_MAX_RETRY_AFTER_SECONDS"
+        ) as failure,
     ):
         asked.predict(rows(1_000), PINNED)
     assert failure.value.retry_after is None
@@ -453,7 +477,24 @@ def test_the_last_failure_decides_when_the_breaker_opens_too(
 
 
 @pytest.mark.parametrize(
-    "text", ["soon", "", "-5", "1.5", "²", "5 s", "Wed, 99 Foo 2015 07:28:00 GMT", "nan", "\xff"]
+    "text",
+    [
+        "soon",
+        "",
+        "-5",
+        "1,5",
+        ".",
+        "²",
+        "5 s",
+        "Wed, 99 Foo 2015 07:28:00 GMT",
+        "nan",
+        "\xff",
+        "1e3",
+        "inf",
+        "Wed, 21 Oct 2015 07:28:00 +99999999999999999",
+        "0",
+        "0.0",
+    ],
 )
 def test_a_wait_that_makes_no_sense_is_ignored(server: Server, text: str) -> None:
     server.on["/infer"] = once(429, Retry_After=text)
@@ -633,7 +674,15 @@ def truncated(request: Request) -> Answer:
     return Answer(body=answer.body[:-3], headers=answer.headers)
 
 
+def answer_with(name: str, text: str) -> str:
+    return f'{{"{name}": {text}, "outputs": []}}'
+
+
 NAN = np.zeros((20, 1), np.float32)
+TENSOR = {"name": "score", "shape": [20, 1], "datatype": "FP32", "data": []}
+DEEP = "[" * 900 + "]" * 900
+"""What is just read as JSON, and is too deep for most that one does with it."""
+
 WRONG: dict[str, tuple[Answering, str]] = {
     "empty": (lambda _: Answer(), "no JSON"),
     "no content": (lambda _: Answer(204), "no JSON"),
@@ -661,6 +710,21 @@ WRONG: dict[str, tuple[Answering, str]] = {
     "no gzip": (zipped("gzip", bytes), "the encoding 'gzip'"),
     "brotli": (zipped("br", brotli.compress), "the encoding 'br'"),
     "an unknown encoding": (zipped("lzw", bytes), "the encoding 'lzw'"),
+    "two encodings": (zipped("identity, gzip", bytes), "the encoding 'identity, gzip'"),
+    "deep JSON": (lambda _: Answer(body="[" * 100_000), "nested too deeply"),
+    "a deep id": (lambda _: Answer(body=answer_with("id", DEEP)), "its id is [[["),
+    "a deep version": (
+        lambda _: Answer(body=answer_with("model_version", DEEP)),
+        "its model_version is [[[",
+    ),
+    "huge sizes": (
+        lambda _: Answer(body={"outputs": [{**TENSOR, "shape": [int("9" * 4000)] * 500}]}),
+        "with 500 dimensions. 8 are allowed",
+    ),
+    "many values": (
+        lambda _: Answer(body={"outputs": [{**TENSOR, "data": [[]] * 700_000}]}),
+        "is too large",
+    ),
 }
 
 
@@ -758,7 +822,13 @@ MISFITS: dict[str, tuple[tuple[str, Answer], str]] = {
     "unknown": (about_model("no such model", 404), "404 'no such model'"),
     "no JSON": (about_model("<html>"), "no JSON"),
     "a list": (about_model("[]"), "no JSON object"),
-    "the server's no JSON": (("/v2", Answer(body="pong")), "/v2 is no JSON"),
+    "the server's no JSON": (("/v2", Answer(body="pong")), "/v2, 'pong': it is no JSON"),
+    "the server's is deep": (("/v2", Answer(body="[" * 100_000)), "nested too deeply"),
+    "deep": (about_model("[" * 100_000), "nested too deeply"),
+    "large": (about_model("[" + "0," * 2_000_000), "is too large"),
+    "deep inputs": (about_model(f'{{"inputs": {DEEP}}}'), "its inputs are [[["),
+    "a deep name": (
+        about_model(f'{{"inputs": [{{"name": {DEEP}, "datatype": "FP32"}}]}}'), "other inputs"),
     "one more": (
         about_model({"inputs": [*INPUTS, {"name": "tailnum", "datatype": "BYTES"}]}),
         "other inputs than the features of this code: tailnum",
@@ -839,6 +909,39 @@ def test_credentials_and_headers_are_sent_and_never_shown(
         assert TOKEN not in str(wrong.value)
     tenants = {(asked.headers["X-Tenant"], asked.headers["X-Number"]) for asked in server.requests}
     assert tenants == {("air", "5"), (None, None)}
+
+
+SECRET = f"""{TOKEN} "quoted" '\\/ +"""
+
+
+WRITTEN = [SECRET, json.dumps(SECRET)[1:-1], repr(SECRET)[1:-1], quote(SECRET, safe="")]
+PARTS = ["s3c", "quote", "%22"]
+
+
+@given(before=st.text("z '", max_size=40), after=st.text("z", max_size=40), data=st.data())
+def test_no_part_of_a_secret_is_left_wherever_a_text_is_cut(
+    before: str, after: str, data: st.DataObject
+) -> None:
+    at = Endpoint("http://models", {"X-Key": SECRET, "X-Part": TOKEN[:6]}, ("me", SECRET))
+    said = before + data.draw(st.sampled_from(WRITTEN)) + after
+    with closing(PatientClient(at)) as client:
+        cut = client.excerpt(said, data.draw(st.integers(0, len(said))))
+    assert not [part for part in PARTS if part in cut]
+
+
+@pytest.mark.parametrize("path", ["/v2", "/infer"])
+@pytest.mark.parametrize("status", [200, 400, 503])
+@pytest.mark.parametrize("before", [92, 292, 450])
+def test_a_secret_that_a_server_repeats_at_the_end_of_what_is_shown_is_masked(
+    server: Server, path: str, status: int, before: int
+) -> None:
+    server.on[path] = lambda _: Answer(status, "z" * before + SECRET)
+    with (
+        asking(server, headers={"X-Key": SECRET}) as asked,
+        pytest.raises(PipelineError) as failure,
+    ):
+        asked.predict(rows(20), asked.describe())
+    assert not [part for part in PARTS if part in str(failure.value)]
 
 
 def test_the_connection_names_a_certificate(
