@@ -52,15 +52,15 @@ def gates(table: str, days_back: int, outlet: Asset) -> Any:
         map_index_template="{{ input_name }}",
         doc_md="Split one file into valid rows and quarantined ones. Returns the counts.",
     )
-    def check_rows(input_name: str, version: str) -> dict:
+    def check_rows(file: dict[str, str]) -> dict:
         from dataclasses import asdict
 
         from airflow.sdk import get_current_context
 
         from include import lake, validation
 
-        get_current_context()["input_name"] = input_name
-        return asdict(validation.check_rows(lake.default_lake(), input_name, version))
+        get_current_context()["input_name"] = file["input_name"]
+        return asdict(validation.check_rows(lake.default_lake(), **file))
 
     @task
     def check_partition(checks: list[dict]) -> str:
@@ -79,7 +79,7 @@ def gates(table: str, days_back: int, outlet: Asset) -> Any:
         outlet_events[outlet].extra = {"version": version}
         return validation.publish(lake.default_lake(), version)
 
-    return publish(check_partition(check_rows.expand_kwargs(check_contract(land()))))
+    return publish(check_partition(check_rows.expand(file=check_contract(land()))))
 
 
 @dag(

@@ -2,15 +2,18 @@
 
 - **preprocess** turns the day's rows into features, **resolve_champion** fixes the version whose
   ensemble this run uses.
-- Each **member** is a group of its own, with its own retries, time limit and pool: **plan** fixes
-  its version and cuts the day into chunks, **score** runs once for each, **check** holds back
-  answers that cannot be right. A group that is red is a member that is down, no more.
+- Each **member** is a group of its own, with its own time limit and pool: **plan** fixes its
+  version and cuts the day into chunks, **score** runs once for each, **check** holds back answers
+  that cannot be right. A group that is red is a member that is down, no more. It gives up early
+  only for a failure of its own; an outage of the lake or of Airflow is retried as in every DAG.
 - **call_roll** finds out who has answered, and **choose** whether they are enough: then **combine**
   averages them. If not, **fall_back** lets the champion score alone, or the version before it, or
   else the base rate of each segment.
 - **check_outputs** and **publish** as in `batch_inference`. Every row says who contributed and how
   far it had to fall back, and the run says why a member is missing.
 - **record_stages** notes for the monitor how the run has ended.
+
+If members missed a day for a reason that may pass, `model_monitoring` has it scored again.
 """
 
 from datetime import timedelta
@@ -19,9 +22,9 @@ from typing import Any
 from airflow.sdk import PartitionedAssetTimetable, TriggerRule, dag, task, task_group
 
 from include.alerting import run_failed, run_succeeded
-from include.assets import ENSEMBLE_PREDICTIONS, VALIDATED
+from include.assets import DEGRADED, ENSEMBLE_PREDICTIONS, VALIDATED
 from include.contract import Member
-from include.task_defaults import TASK_DEFAULTS, ending, record_stages, tells_why
+from include.task_defaults import TASK_DEFAULTS, RetryByKind, ending, record_stages, tells_why
 from include.usecase.members import MEMBERS
 
 STAGES = {
@@ -30,12 +33,9 @@ STAGES = {
     "post-process": ["check_outputs", "publish"],
 }
 
-REGISTRY_RETRIES = 2
-"""Of the task that asks the registry: with one that is down, what needs none has to go on soon."""
-
 
 @dag(
-    schedule=PartitionedAssetTimetable(assets=VALIDATED),
+    schedule=PartitionedAssetTimetable(assets=VALIDATED | DEGRADED),
     catchup=False,
     max_active_runs=4,
     dagrun_timeout=timedelta(hours=6),  # a task whose pool is gone would wait for ever
@@ -48,7 +48,7 @@ REGISTRY_RETRIES = 2
 def ensemble_inference() -> None:
     """Preprocess, score with each member, combine or fall back, post-process."""
 
-    @task(multiple_outputs=False, retries=REGISTRY_RETRIES)
+    @task(multiple_outputs=False)
     @tells_why
     def resolve_champion(*, partition_key: str | None = None) -> dict[str, str]:
         """The version whose ensemble scores this run, whatever is promoted meanwhile."""
@@ -73,7 +73,7 @@ def ensemble_inference() -> None:
             group_id=member.name,
             tooltip=f"{member.kind}, weight {member.weight:g}",
             default_args={
-                "retries": member.retries,
+                "retry_policy": RetryByKind(member.retries),
                 "execution_timeout": timedelta(minutes=member.minutes),
                 "pool": member.pool,
             },
@@ -136,14 +136,18 @@ def ensemble_inference() -> None:
         prepared = ending(ti, run_id, "preprocess")
         if features is None or not prepared.succeeded:
             raise ensemble.no_features(prepared.why)
-        given, why = {}, {}
+        given, why, may_return = {}, {}, []
         for member in MEMBERS:
             steps = [f"{member.name}.{step}" for step in ("plan", "score", "check")]
             ended = ending(ti, run_id, *steps)
             given[member.name] = answers[member.name] if ended.succeeded else None
-            why[member.name] = ended.why or (resolved.why if member.kind == "registry" else "")
+            if member.kind == "registry" and not resolved.succeeded:
+                ended = resolved
+            why[member.name] = ended.why
+            may_return += [member.name] if ended.may_pass else []
         version = registry.ModelVersion(**champion) if champion and resolved.succeeded else None
-        return asdict(ensemble.call_roll(lake.default_lake(), features, version, given, why))
+        store = lake.default_lake()
+        return asdict(ensemble.call_roll(store, features, version, given, why, may_return))
 
     @task.branch
     def choose(roll: dict[str, Any]) -> str:
@@ -197,9 +201,12 @@ def ensemble_inference() -> None:
         *,
         run_id: str | None = None,
         outlet_events: Any = None,
+        triggering_asset_events: Any = None,
     ) -> int:
         """Replace the day's predictions in one step. Returns their number."""
         from include import ensemble, lake, scoring
+
+        healing = DEGRADED in triggering_asset_events and VALIDATED not in triggering_asset_events
 
         facts = ensemble.publish(
             lake.default_lake(),
@@ -208,6 +215,7 @@ def ensemble_inference() -> None:
             features,
             ensemble.as_roll_call(roll),
             run_id,
+            healing,
         )
         outlet_events[ENSEMBLE_PREDICTIONS].extra = facts
         return facts["scored"]

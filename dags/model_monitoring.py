@@ -10,6 +10,8 @@
   and **notify** call a person, each notifier apart, whatever became of the report. A fault of the
   data calls a person and never retrains.
 - **note_retraining** keeps that a retraining was asked for, so that none is again for a while.
+- **heal_ensemble** has the last days scored again that members of the ensemble missed because they
+  were down. A day is only replaced by what more members have made.
 
 If **observe** or **decide** fails, that is told to every notifier as well. For a backfill of days
 long past, say `{"act": false}`: it decides, and does nothing about it. Let it run forwards.
@@ -19,8 +21,10 @@ from typing import Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import CronPartitionTimetable, Param, TriggerRule, dag, task
+from airflow.sdk.exceptions import AirflowSkipException
 
 from include.alerting import report_and_call, run_failed, run_succeeded
+from include.assets import DEGRADED
 from include.report_link import ReportLink, report_link
 from include.settings import settings
 from include.task_defaults import TASK_DEFAULTS, check_conf
@@ -139,10 +143,24 @@ def model_monitoring() -> None:
         return [{"place": place, **told} for place in alerting.page(**told)]
 
     @task(doc_md="Call a person. If it fails, the decision stands, and the others are told.")
-    def notify(place: int, title: str, body: str, link: str) -> None:
+    def notify(page: dict[str, Any]) -> None:
         from include import alerting
 
-        alerting.notify(place, title, body, link)
+        alerting.notify(**page)
+
+    @task(outlets=[DEGRADED])
+    def heal_ensemble(
+        *, partition_key: str | None = None, params: Any = None, outlet_events: Any = None
+    ) -> list[str]:
+        """Have degraded days of the ensemble scored again. Skipped if there are none."""
+        from include import lake
+        from include.monitoring import healing
+
+        days = healing.days_to_heal(lake.default_lake(), str(partition_key))
+        if not days or not params["act"]:
+            raise AirflowSkipException(f"Nothing is started; degraded days: {days or 'none'}")
+        outlet_events[DEGRADED].add_partitions(days)
+        return days
 
     decision = decide()
     observe() >> decision
@@ -151,7 +169,8 @@ def model_monitoring() -> None:
     pages = list_notifiers(decision)
     follow_up(decision) >> [request_retraining, pages]
     request_retraining >> note_retraining()
-    notify.expand_kwargs(pages)
+    notify.expand(page=pages)
+    heal_ensemble()
 
 
 model_monitoring()

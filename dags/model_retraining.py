@@ -120,11 +120,12 @@ def model_retraining() -> None:
         map_index_template="{{ candidate_name }}",
         doc_md="Score the holdout with one candidate. Returns a reference to its evaluation.",
     )
-    def evaluate(snapshot: str, rival: dict[str, Any] | None, candidate: str, run_id: str) -> str:
+    def evaluate(snapshot: str, rival: dict[str, Any] | None, trained: dict[str, str]) -> str:
         from airflow.sdk import get_current_context
 
         from include import evaluation, lake
 
+        candidate, run_id = trained["candidate"], trained["run_id"]
         get_current_context()["candidate_name"] = candidate
         return evaluation.evaluate_run(
             lake.default_lake(), snapshot, run_id, candidate, evaluation.as_rival(rival)
@@ -232,7 +233,7 @@ def model_retraining() -> None:
     snapshot = take_snapshot()
     rival = find_rival(snapshot)
     runs = train.partial(snapshot=snapshot).expand(candidate=list_candidates())
-    evaluations = evaluate.partial(snapshot=snapshot, rival=rival).expand_kwargs(runs)
+    evaluations = evaluate.partial(snapshot=snapshot, rival=rival).expand(trained=runs)
     verdict = judge(snapshot, evaluate_champion(snapshot, rival), evaluations)
     rival >> runs
     refitted = refit.partial(snapshot=snapshot).expand(member=passed(verdict))

@@ -14,5 +14,8 @@ PREDICTIONS = Asset("predictions")
 ENSEMBLE_PREDICTIONS = Asset("ensemble_predictions")
 """A day that is scored by the ensemble, or by what stands in for it."""
 
+DEGRADED = Asset("ensemble_degraded")
+"""A published day that members of the ensemble have missed, and that is to be scored again."""
+
 CHAMPION = Asset("champion")
 """The model that scores has changed."""

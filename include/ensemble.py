@@ -7,8 +7,8 @@ has its own plan, its own chunks and its own check. If too few are left, `fallba
 import logging
 import math
 import secrets
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -258,19 +258,22 @@ class RollCall:
         answers: by member.
         absent: why each of the others is missing, by member.
         lacking: why there can be no ensemble; empty if there can.
+        awaited: those that are missing for a reason that may pass, such as a server that is down:
+            they may answer another run.
     """
 
     champion: ModelVersion | None
     answers: dict[str, Answer]
     absent: dict[str, str]
     lacking: str
+    awaited: list[str] = field(default_factory=list)
 
 
 def as_roll_call(found: dict[str, Any]) -> RollCall:
     """A roll call from its `asdict`, as it travels in XComs."""
     champion = ModelVersion(**found["champion"]) if found["champion"] else None
     answers = {name: Answer(**answer) for name, answer in found["answers"].items()}
-    return RollCall(champion, answers, found["absent"], found["lacking"])
+    return RollCall(champion, answers, found["absent"], found["lacking"], found["awaited"])
 
 
 def call_roll(
@@ -279,6 +282,7 @@ def call_roll(
     champion: ModelVersion | None,
     answers: Mapping[str, dict[str, Any] | None],
     why: Mapping[str, str],
+    may_return: Collection[str] = (),
 ) -> RollCall:
     """Find out who has answered, and whether they are enough.
 
@@ -287,17 +291,20 @@ def call_roll(
         champion: whose ensemble it is, if the registry said so.
         answers: `asdict` of each member's answer; None for who gave none.
         why: the reasons of those, where they have told one.
+        may_return: members that, if they gave none, may well give one in another run.
 
     Raises:
         BadData: the settings ask for members that there are not.
     """
     demanded = set(filter(None, settings().ensemble_required.replace(" ", "").split(",")))
     _check_demands(demanded)
-    silent = "it ended without a word (killed, or out of time): see its tasks in Airflow"
+    silent = "its last try ended without a word (it was killed, or never started): see its tasks"
     given = {name: Answer(**answer) for name, answer in answers.items() if answer is not None}
     absent = {name: why.get(name) or silent for name in answers if name not in given}
+    awaited = absent.keys() & set(may_return)
     for name in [name for name, answer in given.items() if answer.features != features_reference]:
         absent[name] = f"its answer is about other rows: {given.pop(name).features}"
+        awaited.add(name)
     for name, reason in _disagreeing(lake, given).items():
         del given[name]
         absent[name] = reason
@@ -308,7 +315,7 @@ def call_roll(
         lacking = f"{len(counted)} member(s) answered, {settings().ensemble_quorum} have to"
     elif missing := sorted(required - given.keys()):
         lacking = f"required, and missing: {', '.join(missing)}"
-    return RollCall(champion, given, absent, lacking)
+    return RollCall(champion, given, absent, lacking, sorted(awaited))
 
 
 def _check_demands(demanded: set[str]) -> None:
@@ -444,10 +451,16 @@ def publish(
     features_reference: str,
     roll: RollCall,
     dag_run: str | None,
+    healing: bool = False,
 ) -> dict[str, Any]:
     """Publish a day's predictions with all that is known of how they came about.
 
     What an ensemble made of the same inputs before is not replaced by what stands in for it.
+
+    Args:
+        dag_run: that has made them.
+        healing: whether they are made only because members have missed the day. What is published
+            is then replaced by what more members have made, or nothing.
 
     Returns:
         What is told to those that wait for the day.
@@ -456,9 +469,12 @@ def publish(
     current = lake.manifest(TABLE, version.key)
     made_from = lake.version(features_reference).manifest().made_from
     same_inputs = current is not None and current.made_from == made_from
-    if current and same_inputs and LEVELS.index(current.metadata["fallback"]) < scored.level:
-        log.warning("%s stays published: what was made now is a fallback", current.version)
-        return {"version": current.version, **current.metadata["check"], **current.metadata}
+    if current and same_inputs:
+        before = LEVELS.index(current.metadata["fallback"]), len(current.metadata["absent"])
+        if before[0] < scored.level or (healing and before <= (scored.level, len(roll.absent))):
+            kept = f"{TABLE}/{version.key}/{current.version}"
+            log.warning("%s stays published: what was made now is no better", kept)
+            return {"version": kept, **current.metadata["check"], **current.metadata}
     facts = {"fallback": LEVELS[scored.level], "failed": scored.failed, **_describe(roll)}
     lineage = {"features": features_reference, "dag_run": dag_run, **facts}
     scoring.publish(lake, scored.predictions, check, lineage)
@@ -479,4 +495,9 @@ def _describe(roll: RollCall) -> dict[str, Any]:
         facts = asdict(answer)
         del facts["chunks"], facts["features"]
         answers[name] = {**facts, "share": shares.get(name, 0.0)}
-    return {"answers": answers, "absent": roll.absent, "lacking": roll.lacking}
+    return {
+        "answers": answers,
+        "absent": roll.absent,
+        "awaited": roll.awaited,
+        "lacking": roll.lacking,
+    }

@@ -124,6 +124,8 @@ TABLE = (
            "What scored the newest day: 0 ensemble, 1 champion, 2 previous, 3 base rate."),
     Metric("ensemble_runs_total", "counter", "runs", ("fallback",),
            "Days published by the ensemble or by what stands in for it."),
+    Metric("ensemble_unhealed_days", "gauge", "days", (),
+           "Degraded days of a week that members still miss after `ML_ENSEMBLE_HEAL_DAYS` days."),
     # Training and registry
     Metric("training_seconds", "timer", "seconds", ("candidate",), "Time in which one was fitted."),
     Metric("registry_events_total", "counter", "events", ("event",),

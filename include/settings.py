@@ -111,6 +111,11 @@ class Settings(BaseSettings):
         0.1, ge=-1, le=1, description="Correlation of a member's scores with those of the others, "
         "if there are two or more, below which it counts as down."
     )  # fmt: skip
+    ensemble_heal_days: int = Field(
+        3, ge=0, le=30, description="Days on which the monitor has a degraded day of the ensemble "
+        "scored again: a day that members missed for a reason that may pass, such as a server that "
+        "was down. If it is still degraded after that, an alert says so. 0: never."
+    )  # fmt: skip
     remote_batch_rows: int = Field(
         5_000, ge=1, description="Rows sent to a model server in one request."
     )

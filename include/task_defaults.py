@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
 
-from airflow.sdk import RetryDecision, RetryPolicy, get_current_context, teardown
+from airflow.sdk import RetryAction, RetryDecision, RetryPolicy, get_current_context, teardown
 
 from include.alerting import report_failure
-from include.errors import BadData, ServerDown, kind_of
+from include.errors import BadData, MissingData, ServerDown, kind_of
 from include.settings import settings
 
 
@@ -38,7 +38,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 WHY = "why"
-"""Key of the XCom in which a failed task says why, to those that go on without it."""
+"""Key of the XCom in which a task that has failed for good says why, to those that go on."""
 
 
 class RetryByKind(RetryPolicy):
@@ -50,24 +50,46 @@ class RetryByKind(RetryPolicy):
     The n-th wait is drawn between half and all of `base * 2 ** (n - 1)`, at most the maximum
     ("equal jitter", Brooker, Exponential Backoff and Jitter, 2015). Airflow's own jitter is a hash
     of the task and the logical date, which is the same for all mapped tasks of a partitioned run:
-    they would come back together.
+    they would come back together. After a run was cleared, n begins at 1 again.
+
+    Args:
+        own_retries: retries after a failure that is the model's own: its server asks for time, its
+            data are missing, it takes too long. None: as many as after any other. An outage of the
+            lake, the registry or Airflow, or a killed process, is nobody's own.
     """
+
+    def __init__(self, own_retries: int | None = None):
+        self.own_retries = own_retries
 
     def evaluate(
         self, exception: BaseException, try_number: int, max_tries: int, context: Any = None
     ) -> RetryDecision:
         """Decide by the failure's kind."""
-        if isinstance(exception, ServerDown):
-            if exception.retry_after is None:
-                return RetryDecision.fail(reason="the server was asked again for long enough")
-            wait = exception.retry_after * random.uniform(1, 1.1)
-            return RetryDecision.retry(timedelta(seconds=wait), reason="the server has said when")
+        if isinstance(exception, ServerDown) and exception.retry_after is None:
+            return RetryDecision.fail(reason="the server was asked again for long enough")
         kind = kind_of(exception)
         if kind in ("bad data", "bug"):
             return RetryDecision.fail(reason=f"{kind}: another try would fail the same way")
-        longest = settings().retry_base_seconds * 2.0 ** min(try_number - 1, 60)
+        tries = try_number - _tries_before_clear(max_tries, context)
+        if self.own_retries is not None and _is_own(exception) and tries > self.own_retries:
+            return RetryDecision.fail(reason=f"{kind}: the others do not wait longer for it")
+        if isinstance(exception, ServerDown) and exception.retry_after is not None:
+            wait = exception.retry_after * random.uniform(1, 1.1)
+            return RetryDecision.retry(timedelta(seconds=wait), reason="the server has said when")
+        longest = settings().retry_base_seconds * 2.0 ** min(tries - 1, 60)
         wait = min(longest, settings().retry_max_seconds) * random.uniform(0.5, 1)
         return RetryDecision.retry(timedelta(seconds=wait), reason=kind)
+
+
+def _tries_before_clear(max_tries: int, context: Any) -> int:
+    """Airflow goes on counting when a run is cleared, and adds the task's retries to the bound."""
+    return max(max_tries - context["task"].retries, 0) if context else 0
+
+
+def _is_own(error: BaseException) -> bool:
+    """Whether a failure that may pass is a model's own, rather than one of what all models use."""
+    ran_out_of_time = type(error).__name__ == "AirflowTaskTimeout"
+    return isinstance(error, ServerDown | MissingData) or ran_out_of_time
 
 
 TASK_DEFAULTS: dict[str, Any] = {
@@ -84,7 +106,11 @@ TASK_DEFAULTS: dict[str, Any] = {
 
 
 def tells_why(function: Callable[P, R]) -> Callable[P, R]:
-    """Have a task leave the message of its failure to tasks that go on without it."""
+    """Have a task leave the message of its last failure to tasks that go on without it.
+
+    A try that another one follows leaves nothing: if that never starts or is killed, what it died
+    of is not what an earlier one says.
+    """
 
     @functools.wraps(function)
     def telling(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -92,10 +118,22 @@ def tells_why(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         except BaseException as error:  # a timeout is no Exception in Airflow
             with suppress(Exception):  # the failure itself matters more
-                get_current_context()["ti"].xcom_push(WHY, f"{type(error).__name__}: {error}")
+                context = get_current_context()
+                if _is_last(context, error):
+                    told = {"kind": kind_of(error), "why": f"{type(error).__name__}: {error}"}
+                    context["ti"].xcom_push(WHY, told)
             raise
 
     return telling
+
+
+def _is_last(context: Any, error: BaseException) -> bool:
+    """Whether a task that fails so is not tried again."""
+    instance, policy = context["ti"], context["task"].retry_policy
+    if instance.try_number > instance.max_tries:
+        return True
+    decision = policy.evaluate(error, instance.try_number, instance.max_tries, context)
+    return bool(decision.action == RetryAction.FAIL)
 
 
 @dataclass(frozen=True)
@@ -105,10 +143,13 @@ class Ending:
     Attributes:
         succeeded: whether all of them have.
         why: what those that failed have told (see `tells_why`).
+        may_pass: whether the tasks may well succeed in another run: none has failed by bad data
+            or a bug.
     """
 
     succeeded: bool
     why: str
+    may_pass: bool
 
 
 def ending(instance: Any, run_id: str | None, *task_ids: str) -> Ending:
@@ -133,9 +174,12 @@ def ending(instance: Any, run_id: str | None, *task_ids: str) -> Ending:
             for name, state in states.items()
         )
     ]
-    told = instance.xcom_pull(failed, key=WHY) if failed else []
-    succeeded = bool(states) and all(state == "success" for state in states.values())
-    return Ending(succeeded, "; ".join(dict.fromkeys(filter(None, told))))
+    told = [one for one in (instance.xcom_pull(failed, key=WHY) if failed else []) if one]
+    return Ending(
+        succeeded=bool(states) and all(state == "success" for state in states.values()),
+        why="; ".join(dict.fromkeys(one["why"] for one in told)),
+        may_pass=all(one["kind"] not in ("bad data", "bug") for one in told),
+    )
 
 
 def record_stages(stages: dict[str, list[str]], output: str) -> Any:

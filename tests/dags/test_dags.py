@@ -23,12 +23,16 @@ import json, sys
 from airflow.dag_processing.dagbag import BundleDagBag
 before = set(sys.modules)
 bag = BundleDagBag(dag_folder=sys.argv[1], bundle_path=sys.argv[1], bundle_name="dags-folder")
+def retry_policy_of(task):
+    return task.partial_kwargs.get("retry_policy") if task.is_mapped else task.retry_policy
 def describe(task):
     return {
         "downstream": sorted(task.downstream_task_ids),
         "mapped": task.is_mapped,
+        "mapped_over": type(task._get_specified_expand_input()).__name__ if task.is_mapped else "",
         "retries": task.retries,
         "policy": task.has_retry_policy,
+        "own_retries": getattr(retry_policy_of(task), "own_retries", None),
         "owner": task.owner,
         "doc": task.doc_md,
         "callback": bool(task.has_on_failure_callback),
@@ -128,6 +132,14 @@ def test_every_task_has_an_owner_docs_retries_by_kind_and_an_alert(tasks: dict[s
         assert task["callback"], task_id
 
 
+def test_no_mapped_task_takes_arguments_that_airflow_would_render_as_templates(
+    tasks: dict[str, Any],
+) -> None:
+    """What `expand` takes from an XCom stays as it is; what `expand_kwargs` takes is rendered."""
+    mapped = {name: task["mapped_over"] for name, task in tasks.items() if task["mapped"]}
+    assert set(mapped.values()) == {"DictOfListsExpandInput"}, mapped
+
+
 def shape(dag: dict[str, Any]) -> dict[str, list[str]]:
     """Task → what follows it; a mapped task's name ends with []."""
     names = {name: f"{name}[]" if t["mapped"] else name for name, t in dag["tasks"].items()}
@@ -208,7 +220,8 @@ def test_ensemble_inference_scores_each_member_apart_and_goes_on_without_those_t
         for step in ("plan", "score", "check"):
             task = dag["tasks"][f"{member.name}.{step}"]
             assert task["pool"] == member.pool, "no member takes the slots of another"
-            assert task["retries"] == member.retries
+            assert task["retries"] == dag["tasks"]["preprocess"]["retries"], "an outage is no fault"
+            assert task["own_retries"] == member.retries
             assert task["timeout"] == 60 * member.minutes
     assert dag["tasks"]["call_roll"]["trigger_rule"] == "all_done"
     groups = {
@@ -293,6 +306,7 @@ def test_model_monitoring_decides_by_the_history_and_then_acts(dags: dict[str, A
         "note_retraining": [],
         "list_notifiers": ["notify[]"],
         "notify[]": [],
+        "heal_ensemble": [],
     }
 
 

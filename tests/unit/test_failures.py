@@ -6,16 +6,26 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import requests
 from airflow.sdk.definitions.retry_policy import RetryAction
+from airflow.sdk.exceptions import AirflowTaskTimeout
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from include import alerting, task_defaults
-from include.errors import BadData, DependencyDown, MissingData, PipelineError, kind_of
+from include.errors import (
+    BadData,
+    DependencyDown,
+    MissingData,
+    PipelineError,
+    ServerDown,
+    kind_of,
+)
 from include.settings import settings
 from include.task_defaults import TASK_DEFAULTS, RetryByKind, check_conf
 
@@ -81,6 +91,108 @@ def test_what_may_come_back_is_tried_again_ever_later_up_to_a_bound(
         assert decision.retry_delay is not None
         microsecond = timedelta(microseconds=1)
         assert bounds[0] - microsecond <= decision.retry_delay <= bounds[1] + microsecond
+
+
+AWAY = [DependencyDown("the lake"), ConnectionError(), OSError(errno.ENOSPC, "full")]
+OWN = [ServerDown("asks for time", retry_after=5), MissingData("its file"), AirflowTaskTimeout()]
+
+
+@pytest.mark.parametrize("error", [*AWAY, *OWN], ids=repr)
+def test_only_what_is_the_models_own_ends_it_before_the_tasks_retries_do(
+    error: BaseException,
+) -> None:
+    policy = RetryByKind(own_retries=2)
+    actions = [policy.evaluate(error, number, 7).action for number in range(1, 8)]
+    retry, fail = RetryAction.RETRY, RetryAction.FAIL
+    assert actions == ([retry] * 7 if error in AWAY else [retry] * 2 + [fail] * 5)
+
+
+@pytest.mark.parametrize("error", OWN, ids=repr)
+def test_where_no_bound_is_given_own_failures_are_retried_like_any_other(
+    error: BaseException,
+) -> None:
+    assert RetryByKind().evaluate(error, 7, 7).action == RetryAction.RETRY
+
+
+def test_a_cleared_task_begins_again_with_its_tries_and_its_waits(
+    configure: Callable[..., None],
+) -> None:
+    """Airflow counts on: after five tries a task with 7 retries has try 6 of 12 + 1."""
+    configure(retry_base_seconds=10, retry_max_seconds=600)
+    context = {"task": SimpleNamespace(retries=7)}
+    policy = RetryByKind(own_retries=2)
+    cleared = [policy.evaluate(MissingData("x"), number, 12, context) for number in (6, 7, 8)]
+    assert [one.action for one in cleared] == [
+        RetryAction.RETRY,
+        RetryAction.RETRY,
+        RetryAction.FAIL,
+    ]
+    assert cleared[0].retry_delay is not None
+    assert cleared[0].retry_delay <= timedelta(seconds=10)
+
+
+@dataclass
+class Running:
+    """What of Airflow's task instance `tells_why` needs."""
+
+    try_number: int
+    max_tries: int = 7
+    told: Any = None
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.told = value
+
+
+@pytest.mark.parametrize(
+    ("error", "try_number", "told"),
+    [
+        (BadData("x"), 1, {"kind": "bad data", "why": "BadData: x"}),
+        (DependencyDown("x"), 7, None),
+        (DependencyDown("x"), 8, {"kind": "dependency down", "why": "DependencyDown: x"}),
+        (MissingData("x"), 3, {"kind": "missing data", "why": "MissingData: x"}),
+        (AirflowTaskTimeout("x"), 2, None),
+    ],
+)
+def test_a_task_tells_why_only_if_no_try_follows_that_could_die_of_something_else(
+    error: BaseException, try_number: int, told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = Running(try_number)
+    task = SimpleNamespace(retries=7, retry_policy=RetryByKind(own_retries=2))
+    context = {"ti": instance, "task": task}
+    monkeypatch.setattr(task_defaults, "get_current_context", lambda: context)
+
+    @task_defaults.tells_why
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert instance.told == told
+
+
+def ended(states: dict[str, str], told: list[Any]) -> task_defaults.Ending:
+    """How tasks have ended, by what Airflow says of them."""
+    instance = SimpleNamespace(
+        dag_id="x", get_task_states=lambda **_: {"run": states}, xcom_pull=lambda *_, **__: told
+    )
+    return task_defaults.ending(instance, "run", "a.plan", "a.score")
+
+
+@pytest.mark.parametrize(
+    ("told", "why", "may_pass"),
+    [
+        ([None], "", True),  # it was killed, or never started
+        ([{"kind": "dependency down", "why": "away"}], "away", True),
+        ([{"kind": "bad data", "why": "wrong"}, None], "wrong", False),
+        ([{"kind": "bug", "why": "b"}, {"kind": "missing data", "why": "m"}], "b; m", False),
+    ],
+)
+def test_what_has_failed_by_bad_data_or_a_bug_will_not_pass_by_itself(
+    told: list[Any], why: str, may_pass: bool
+) -> None:
+    states = {"a.plan": "success", "a.score_0": "failed", "a.score_1": "failed"}
+    assert ended(states, told) == task_defaults.Ending(False, why, may_pass)
+    assert ended({"a.plan": "success", "a.score_0": "success"}, told).succeeded
 
 
 def test_tasks_that_fail_together_come_back_apart() -> None:

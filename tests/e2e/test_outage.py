@@ -1,0 +1,153 @@
+"""What no member of the ensemble is to blame for costs no member; what costs one heals by itself.
+
+A real Airflow with its lake on S3, moto's server, behind a door that can be shut.
+"""
+
+import select
+import socket
+import socketserver
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from include import registry
+from include.ensemble import TABLE
+from include.lake import Lake
+from include.settings import settings
+from include.usecase.members import MEMBERS
+from local import embedded
+from local.client import Airflow, poll
+from local.environment import forget_settings
+from local.seed import seed
+from tests.conftest import s3_environment
+from tests.e2e.conftest import SETTINGS, free_port, is_ready
+
+pytestmark = pytest.mark.exhaustive  # an Airflow of its own
+
+DAY, NEXT = "2013-01-21", "2013-01-22"
+NAMES = sorted(member.name for member in MEMBERS)
+
+
+class Door(socketserver.ThreadingTCPServer):
+    """Leads to a server, until it is shut: then nobody gets in, and who is inside is thrown out."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", 0), Passage)
+        self.behind, self.shut = ("127.0.0.1", port), False
+        Thread(target=self.serve_forever, daemon=True).start()
+
+
+class Passage(socketserver.BaseRequestHandler):
+    server: Door
+
+    def handle(self) -> None:
+        if self.server.shut:
+            return
+        with socket.create_connection(self.server.behind) as there:
+            ends = {self.request: there, there: self.request}
+            while not self.server.shut:
+                for end in select.select(list(ends), [], [], 0.1)[0]:
+                    if not (content := end.recv(65_536)):
+                        return
+                    ends[end].sendall(content)
+
+
+@pytest.fixture(scope="module")
+def door(s3_server: dict[str, str]) -> Iterator[Door]:
+    port = urlsplit(s3_server["AWS_ENDPOINT_URL"]).port
+    assert port
+    with Door(port) as opened:
+        yield opened
+        opened.shutdown()
+
+
+@pytest.fixture(scope="module")
+def airflow(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    """With three weeks of history, and a champion and its ensemble."""
+    data = tmp_path_factory.mktemp("data-behind-a-door")
+    with pytest.MonkeyPatch.context() as patch:
+        forget_settings()
+        place = {"ML_DATA_DIR": str(data), "ML_LAKE_ROOT": "s3://lake_test@bucket/behind/a/door"}
+        s3 = s3_environment(f"http://127.0.0.1:{door.server_address[1]}")
+        for name, value in (s3 | place | {"AWS_MAX_ATTEMPTS": "1"}).items():
+            patch.setenv(name, value)
+        settings.cache_clear()
+        registry.create_store()
+        assert seed(Lake(settings().lake), "2013-01-01", NEXT, say=lambda _: None) == 22
+        running = embedded.start(data, free_port(), extra=SETTINGS)
+        try:
+            running.unpause("model_retraining")
+            window = {"start": "2013-01-01", "end": "2013-01-21", "holdout_days": 5}
+            asked = {"reason": "the lake goes away", **window}
+            run_id = running.trigger("model_retraining", asked)
+            assert running.wait("model_retraining", run_id) == "success"
+            running.pause("model_retraining")  # the monitor asks for another one
+            start_server(data)
+            for dag_id in ("ensemble_inference", "model_monitoring"):
+                running.unpause(dag_id)
+            yield running
+        finally:
+            door.shut = False
+            embedded.stop(data)
+    settings.cache_clear()
+
+
+def start_server(data: Path) -> None:
+    embedded.stop_model_server(data)
+    url = embedded.start_model_server(data)
+    poll(lambda: is_ready(url), timeout=120)
+
+
+def published(key: str) -> dict[str, Any]:
+    return Lake(settings().lake).current(TABLE, key).manifest().metadata
+
+
+def tries(airflow: Airflow, run_id: str) -> int:
+    """The most tries that a task of a member has had."""
+    found = airflow.task_instances("ensemble_inference", run_id)
+    return max(task["try_number"] for task in found if task["task_id"].split(".")[0] in NAMES)
+
+
+def states(airflow: Airflow, dag_id: str, run_id: str) -> dict[str, str]:
+    return {task["task_id"]: task["state"] for task in airflow.task_instances(dag_id, run_id)}
+
+
+def test_a_lake_that_is_away_for_longer_than_a_member_may_be_costs_no_member(
+    airflow: Airflow, door: Door
+) -> None:
+    run_id = airflow.trigger("ensemble_inference", partition_key=DAY)
+    poll(lambda: states(airflow, "ensemble_inference", run_id)["preprocess"] == "success", 120)
+    door.shut = True
+    allowed = max(member.retries for member in MEMBERS) + 1
+    poll(lambda: tries(airflow, run_id) > allowed, timeout=240)
+    door.shut = False
+    assert airflow.wait("ensemble_inference", run_id) == "success"
+    facts = published(DAY)
+    assert sorted(facts["answers"]) == NAMES, facts["absent"]
+    assert facts["fallback"] == "ensemble"
+
+
+def test_a_day_heals_once_its_members_are_back_and_is_then_left_alone(airflow: Airflow) -> None:
+    embedded.stop_model_server(airflow.data)
+    run_id = airflow.trigger("ensemble_inference", partition_key=NEXT)
+    assert airflow.wait("ensemble_inference", run_id) == "success"
+    assert published(NEXT)["awaited"] == ["remote"]
+
+    start_server(airflow.data)
+    watching = airflow.trigger("model_monitoring", {"act": True}, partition_key=NEXT)
+    assert airflow.wait_partition("ensemble_inference", NEXT, known=1)["state"] == "success"
+    facts = published(NEXT)
+    assert sorted(facts["answers"]) == NAMES, facts["absent"]
+    assert airflow.xcom("model_monitoring", watching, "heal_ensemble") == [NEXT]
+
+    airflow.wait("model_monitoring", watching)
+    again = airflow.trigger("model_monitoring", {"act": True}, partition_key=NEXT)
+    airflow.wait("model_monitoring", again)
+    assert states(airflow, "model_monitoring", again)["heal_ensemble"] == "skipped"
+    assert len(airflow.runs("ensemble_inference", partition_key_pattern=NEXT)) == 2
