@@ -161,7 +161,7 @@ def model_retraining() -> None:
         map_index_template="{{ candidate_name }}",
         multiple_outputs=False,
         execution_timeout=TRAINING_TIME,
-        doc_md="Fit one candidate again, holdout included. Returns its MLflow run.",
+        doc_md="Fit one candidate again, on the holdout too. Returns its MLflow run.",
     )
     def refit(snapshot: str, member: dict[str, str]) -> dict[str, str]:
         from airflow.sdk import get_current_context

@@ -185,10 +185,11 @@ def evaluate_run(
     Raises:
         BadData: a score is NaN or outside 0 to 1; the model lacks a feature.
     """
-    reference = _evaluate(
+    reference = evaluate_rows(
         lake,
         snapshot,
         rival,
+        unseen(lake, snapshot, rival),
         registry.load_run(run_id),
         {"candidate": candidate, "run_id": run_id, "model_bytes": registry.model_bytes(run_id)},
     )
@@ -209,8 +210,9 @@ def evaluate_champion(lake: Lake, snapshot: str, rival: Rival | None) -> str | N
         return None
     model = rival.model
     facts = {"candidate": "champion", "run_id": model.run_id}
+    rows = unseen(lake, snapshot, rival)
     try:
-        return _evaluate(lake, snapshot, rival, registry.load(model), facts)
+        return evaluate_rows(lake, snapshot, rival, rows, registry.load(model), facts)
     except BadData as error:
         raise BadData(
             f"The champion, version {model.version}, cannot be compared with a challenger: {error} "
@@ -219,15 +221,27 @@ def evaluate_champion(lake: Lake, snapshot: str, rival: Rival | None) -> str | N
         ) from error
 
 
-def _evaluate(
-    lake: Lake, snapshot: str, rival: Rival | None, pipeline: Pipeline, facts: dict[str, Any]
+def evaluate_rows(
+    lake: Lake,
+    snapshot: str,
+    rival: Rival | None,
+    rows: pl.DataFrame,
+    pipeline: Pipeline,
+    facts: dict[str, Any],
 ) -> str:
-    holdout = unseen(lake, snapshot, rival)
-    labels = holdout["label"].to_numpy()
-    scores, seconds = score(holdout, pipeline)
-    sliced = by_slice(holdout, labels, scores)
+    """Score rows of a snapshot that a model has not seen, and keep the scores and their figures.
+
+    Args:
+        facts: what else the evaluation's manifest says.
+
+    Returns:
+        Reference to the evaluation.
+    """
+    labels = rows["label"].to_numpy()
+    scores, seconds = score(rows, pipeline)
+    sliced = by_slice(rows, labels, scores)
     version = lake.new_version("evaluations", lake.version(snapshot).key)
-    version.write_frame("scores", holdout.select(*KEY, "day", "label", score=pl.Series(scores)))
+    version.write_frame("scores", rows.select(*KEY, "day", "label", score=pl.Series(scores)))
     encoder = pipeline[0]
     read = [*encoder.numeric, *encoder.categorical] if isinstance(encoder, FeatureEncoder) else []
     version.publish(
@@ -239,7 +253,7 @@ def _evaluate(
             "features": read,
             "figures": asdict(figures(labels, scores)),
             "slices": {name: asdict(found) for name, found in sliced.items()},
-            "scoring_seconds_per_million": seconds / len(holdout) * 1e6,
+            "scoring_seconds_per_million": seconds / len(rows) * 1e6,
         },
     )
     return str(version)

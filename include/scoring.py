@@ -425,7 +425,12 @@ def _champions(scored: pl.DataFrame) -> pl.Series:
 
 
 def score_reference(scores: np.ndarray, bins: int = 10) -> dict[str, list[float]]:
-    """Distribution that later scores are compared with: bin edges at quantiles, and shares."""
+    """Distribution that later scores are compared with: bin edges at quantiles, and shares.
+
+    It is that of float32, as scores are published: where many rows share a score, that is an edge,
+    and what is rounded to below it would be in another bin.
+    """
+    scores = scores.astype(np.float32)
     inner = np.unique(np.quantile(scores, np.linspace(0, 1, bins + 1)[1:-1]))
     edges = [0.0, *inner.tolist(), 1.0]
     return {"edges": edges, "shares": _shares(scores, edges).tolist()}

@@ -163,8 +163,9 @@ class Settings(BaseSettings):
         12, gt=0, description="Hours after which the training of one model is given up."
     )
     refit: bool = Field(
-        True, description="Whether a challenger that passed is fitted again, holdout included."
-    )
+        True, description="Whether a challenger that passed is fitted again, on the holdout too, "
+        "but for a tenth of its rows."
+    )  # fmt: skip
     git_commit: str = Field(
         "",
         description="Commit of the code, kept with every model. Empty: what a build for MWAA or "
@@ -243,7 +244,7 @@ class Settings(BaseSettings):
         0.01, ge=0, description="Skill above that bound which a decayed champion has to regain."
     )
     score_drift_days: int = Field(
-        14, ge=1, description="Days whose scores, together, are compared with the holdout's."
+        14, ge=1, description="Days whose scores, together, are compared with those on the holdout."
     )
     score_drift_retrain: float = Field(
         1.0, gt=0, description="Population stability index of these above which the champion is "

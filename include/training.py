@@ -4,11 +4,16 @@ import json
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from include import evaluation, gate, metrics, plots, registry, scoring
 from include.errors import BadData
 from include.fitting import fit
 from include.gate import Verdict
-from include.lake import Lake, days_before
+from include.lake import Lake, days_before, to_arrow
 from include.registry import ModelVersion
 from include.settings import settings
 from include.snapshot import PARTS, fingerprint
@@ -19,6 +24,10 @@ if TYPE_CHECKING:
 
 EXAMPLE_ROWS = 100
 """Rows from which a model's signature is taken."""
+
+WITHHELD_SHARE, MOST_WITHHELD = 0.1, 5_000
+"""Rows of the holdout that a refit does not see, so that its scores on them are a reference for
+later ones: the share of them, and the most."""
 
 
 def candidates() -> list[str]:
@@ -32,11 +41,15 @@ def train(lake: Lake, snapshot: str, candidate: str, reason: str) -> str:
     Returns:
         Id of the MLflow run.
     """
-    return _train(lake, snapshot, ["training"], candidate, {"reason": reason})
+    return _train(lake, snapshot, candidate, {"reason": reason})
 
 
 def refit(lake: Lake, snapshot: str, member: dict[str, str]) -> str:
-    """Fit a judged candidate again, holdout included, and keep it with how it was judged.
+    """Fit a judged candidate again, on the holdout too, and keep it with how it was judged.
+
+    A few rows of the holdout are withheld. What the new model scores on them is the reference for
+    its later scores: the judged model is another one, and rows that a model was fitted on are
+    scored with more confidence than new ones.
 
     Nobody has judged the model that this gives, so it has to know the holdout at least as well as
     the one that had not seen it. If the setting `refit` is off, the judged model itself is taken.
@@ -50,26 +63,44 @@ def refit(lake: Lake, snapshot: str, member: dict[str, str]) -> str:
     Raises:
         BadData: the refitted model is worse on the rows it was fitted on than the judged one.
     """
-    judged = member["run_id"]
-    judged_on = lake.version(member["evaluation"])
-    scores = evaluation.read_scores(judged_on)
-    run_id = judged
+    run_id, unseen = member["run_id"], member["evaluation"]
     if settings().refit:
-        candidate = member["candidate"]
-        run_id = _train(lake, snapshot, list(PARTS), candidate, {"mlflow.parentRunId": judged})
-        holdout = evaluation.read_rows(lake, judged_on)
-        refitted, _ = evaluation.score(holdout, registry.load_run(run_id))
-        known = evaluation.figures(holdout["label"].to_numpy(), refitted)
-        before = judged_on.manifest().metadata["figures"]["log_loss"]
-        if not known.log_loss <= before + settings().gate_min_gain:
-            raise BadData(
-                f"The {candidate} fitted again with the holdout (run {run_id}) has a log-loss of "
-                f"{known.log_loss:.4f} on it; the one that had not seen it has {before:.4f}. The "
-                "champion is as it was. Look for chance in the recipe, or set ML_REFIT=false."
-            )
-    reference = {**scoring.score_reference(scores), "evaluation": member["evaluation"]}
-    registry.log_reference(run_id, reference)
+        run_id, unseen = _refit(lake, snapshot, member)
+    scores = evaluation.read_scores(lake.version(unseen))
+    registry.log_reference(run_id, {**scoring.score_reference(scores), "evaluation": unseen})
     return run_id
+
+
+def _refit(lake: Lake, snapshot: str, member: dict[str, str]) -> tuple[str, str]:
+    """The run of the new model, and the reference to its evaluation on the withheld rows."""
+    judged, candidate = member["run_id"], member["candidate"]
+    holdout = lake.version(snapshot).read("holdout")
+    withheld = _withheld(len(holdout))
+    tags = {"mlflow.parentRunId": judged}
+    run_id = _train(lake, snapshot, candidate, tags, holdout.filter(~withheld))
+    pipeline = registry.load_run(run_id)
+    judged_on = lake.version(member["evaluation"])
+    rows = evaluation.read_rows(lake, judged_on)
+    scores, _ = evaluation.score(rows, pipeline)
+    known = evaluation.figures(rows["label"].to_numpy(), scores)
+    before = judged_on.manifest().metadata["figures"]["log_loss"]
+    if not known.log_loss <= before + settings().gate_min_gain:
+        raise BadData(
+            f"The {candidate} fitted again with the holdout (run {run_id}) has a log-loss of "
+            f"{known.log_loss:.4f} on it; the one that had not seen it has {before:.4f}. The "
+            "champion is as it was. Look for chance in the recipe, or set ML_REFIT=false."
+        )
+    facts = {"candidate": candidate, "run_id": run_id, "withheld": True}
+    unseen = holdout.filter(withheld)
+    return run_id, evaluation.evaluate_rows(lake, snapshot, None, unseen, pipeline, facts)
+
+
+def _withheld(rows: int) -> pl.Series:
+    """Which rows of a holdout a refit does not see: the same for each candidate."""
+    number = min(max(1, int(rows * WITHHELD_SHARE)), MOST_WITHHELD)
+    chosen = np.zeros(rows, bool)
+    chosen[np.random.default_rng(settings().seed).choice(rows, number, replace=False)] = True
+    return pl.Series(chosen)
 
 
 def register(
@@ -145,12 +176,18 @@ def _comes_from(run_id: str | None, judged: str) -> bool:
 
 
 def _train(
-    lake: Lake, snapshot: str, parts: list[str], candidate: str, tags: dict[str, str]
+    lake: Lake,
+    snapshot: str,
+    candidate: str,
+    tags: dict[str, str],
+    holdout: pl.DataFrame | None = None,
 ) -> str:
+    """Fit a candidate on the training days, and on these rows of the holdout."""
     version = lake.version(snapshot)
     pipeline = (models.CANDIDATES | models.WITHOUT)[candidate](settings().seed)
     with ExitStack() as stack:
-        files = [stack.enter_context(version.parquet(part)) for part in parts]
+        files = [stack.enter_context(version.parquet("training"))]
+        files += [] if holdout is None else [stack.enter_context(_as_file(holdout))]
         with metrics.timed("training_seconds", candidate=candidate):
             done = fit(pipeline, files, int(settings().training_memory_mb * 1e6), settings().seed)
         example = next(files[0].iter_batches(EXAMPLE_ROWS, columns=features.FEATURES))
@@ -159,18 +196,27 @@ def _train(
         "candidate": candidate,
         "snapshot": snapshot,
         "snapshot_sha256": fingerprint(version),
-        "parts": json.dumps(parts),
+        "parts": json.dumps(PARTS[:1] if holdout is None else PARTS),
         "start": facts["start"],
         "end": facts["end"],
         "holdout_days": facts["holdout_days"],
-        "last_day": facts["end"]
-        if "holdout" in parts
-        else days_before(facts["end"], facts["holdout_days"]),
+        "last_day": days_before(facts["end"], facts["holdout_days"])
+        if holdout is None
+        else facts["end"],
         "seed": settings().seed,
         "training_memory_mb": settings().training_memory_mb,
         **vars(done),
     }
+    if holdout is not None:
+        params["withheld_rows"] = version.manifest().parts["holdout"].rows - len(holdout)
     return registry.log_training(pipeline, params, tags, example, f"{candidate} to {facts['end']}")
+
+
+def _as_file(rows: pl.DataFrame) -> pq.ParquetFile:
+    """Rows as a Parquet file in memory."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(to_arrow(rows), buffer)
+    return pq.ParquetFile(pa.BufferReader(buffer.getvalue()))
 
 
 def _plots(lake: Lake, verdict: Verdict) -> dict[str, "Figure"]:

@@ -201,7 +201,7 @@ def _features(reference: Profile, current: Profile, name: str, days: int) -> Ite
 
 
 def _scores(lake: Lake, key: str, model: ModelVersion | None, day: _Days) -> Iterator[Figure]:
-    """Scores of the day against the days before, and of a window against the holdout."""
+    """Scores of the day against the days before, and of a window against those on the holdout."""
     if model is None:
         return
     days = settings().score_drift_days
@@ -220,7 +220,7 @@ def _scores(lake: Lake, key: str, model: ModelVersion | None, day: _Days) -> Ite
 
 
 def _holdout(lake: Lake, model: ModelVersion) -> Distribution | None:
-    """The model's scores on the holdout that it was judged by."""
+    """The model's scores on rows of the holdout that it was not fitted on."""
     try:
         evaluation = registry.reference(model).get("evaluation")
         rows = lake.version(evaluation).read("scores", [SCORE]) if evaluation else None

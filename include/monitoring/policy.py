@@ -151,14 +151,17 @@ def _scores(rows: pl.DataFrame, key: str) -> list[Reason]:
     newest = found.sort("recorded_at").tail(1)  # the day may have been scored again
     days = int(newest.select(history.label("days")).item())
     psi = newest["value"][0]
+    by_chance = history.select(today, "psi_by_chance", feature="score", reference="training")
+    chance = by_chance.sort("recorded_at").tail(1)["value"].sum()  # 0 where it is not known
+    retrain, watch = max(bound, chance), max(bound / 2, chance)
     enough = days >= min(settings().score_drift_days, settings().decay_min_days)
     action: Action = "healthy"
-    if psi > bound and enough:
+    if psi > retrain and enough:
         action = "retrain"
-    elif psi > bound / 2 and enough:
+    elif psi > watch and enough:
         action = "watch"
     text = f"PSI {psi:.2f} of {days} days' scores against the champion's holdout"
-    return [Reason("scores", action, text, f"PSI ≤ {bound:g}, watched from {bound / 2:g}")]
+    return [Reason("scores", action, text, f"PSI ≤ {retrain:.3g}, watched from {watch:.3g}")]
 
 
 def _features(rows: pl.DataFrame, key: str) -> list[Reason]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from mlflow import MlflowClient
 from mlflow.models import get_model_info
@@ -21,6 +22,7 @@ from include.lake import Lake
 from include.registry import ModelVersion
 from include.snapshot import fingerprint
 from include.usecase import features, models
+from include.usecase.schema import KEY
 from tests.unit.conftest import TRAINED, History
 
 
@@ -150,30 +152,58 @@ def judged_on(lake: Lake, history: History, rival: Rival | None) -> Passed:
     return Passed(lake, run, verdict, scores)
 
 
-def test_a_refitted_challenger_knows_the_holdout_too(passed: Passed, history: History) -> None:
+def test_a_refitted_challenger_knows_the_holdout_too_but_for_the_withheld_rows(
+    passed: Passed, history: History
+) -> None:
     run = training.refit(passed.lake, passed.verdict.snapshot, passed.member)
     assert run != passed.run
     version = passed.lake.version(history.snapshot)
     parts = [version.read("training"), version.read("holdout")]
+    withheld = reference_rows(passed, run)
+    assert len(withheld) == len(parts[1]) // 10
+    fitted = pl.concat(parts).join(withheld, on=KEY, how="anti")
     params, tags = run_of(run).params, run_of(run).tags
     assert json.loads(params["parts"]) == ["training", "holdout"]
-    assert int(params["rows"]) == sum(map(len, parts))
+    assert int(params["rows"]) == len(fitted)
+    assert int(params["withheld_rows"]) == len(withheld)
     assert params["last_day"] == TRAINED[1]
     assert tags["mlflow.parentRunId"] == passed.run
-    assert known_destinations(run, history) == sorted({*parts[0]["dest"], *parts[1]["dest"]})
+    assert known_destinations(run, history) == sorted(set(fitted["dest"]))
     labels = parts[1]["label"].to_numpy()
     after = registry.load_run(run).predict_proba(parts[1])[:, 1]
     losses = [evaluation.log_losses(labels, scores).mean() for scores in (after, passed.scores)]
     assert losses[0] < losses[1]
 
 
-def test_a_refitted_challenger_is_compared_with_what_it_scored_before_it_knew(
+def reference_rows(passed: Passed, run: str) -> pl.DataFrame:
+    """The rows that a version's reference is about, with their scores."""
+    reference = registry.reference(ModelVersion(usecase.NAME, "2", run))
+    return passed.lake.version(reference["evaluation"]).read("scores")
+
+
+def test_later_scores_of_a_refitted_model_are_compared_with_its_own_on_the_withheld_rows(
     passed: Passed, history: History
 ) -> None:
     run = training.refit(passed.lake, passed.verdict.snapshot, passed.member)
-    model = ModelVersion(usecase.NAME, "2", run)
-    evaluation = {"evaluation": passed.member["evaluation"]}
-    assert registry.reference(model) == scoring.score_reference(passed.scores) | evaluation
+    withheld = reference_rows(passed, run)
+    rows = passed.lake.version(history.snapshot).read("holdout")
+    rows = rows.join(withheld.select(KEY), on=KEY, how="semi", maintain_order="left")
+    own = registry.load_run(run).predict_proba(rows)[:, 1]
+    np.testing.assert_array_equal(withheld["score"], own)
+    assert registry.reference(ModelVersion(usecase.NAME, "2", run)) == {
+        **scoring.score_reference(own),
+        "evaluation": registry.reference(ModelVersion(usecase.NAME, "2", run))["evaluation"],
+    }
+
+
+def test_all_candidates_withhold_the_same_rows(passed: Passed, own_registry: Path) -> None:
+    again = {**passed.member, "candidate": "logistic_regression"}
+    runs = [
+        training.refit(passed.lake, passed.verdict.snapshot, one) for one in (passed.member, again)
+    ]
+    one, other = (reference_rows(passed, run) for run in runs)
+    assert one.select(KEY).equals(other.select(KEY))
+    assert not one["score"].equals(other["score"])
 
 
 def test_without_a_refit_the_judged_model_itself_is_taken(
@@ -183,6 +213,9 @@ def test_without_a_refit_the_judged_model_itself_is_taken(
     runs = all_runs()
     assert training.refit(passed.lake, passed.verdict.snapshot, passed.member) == passed.run
     assert all_runs() == runs
+    model = ModelVersion(usecase.NAME, "2", passed.run)
+    evaluation = {"evaluation": passed.member["evaluation"]}
+    assert registry.reference(model) == scoring.score_reference(passed.scores) | evaluation
 
 
 def test_a_refit_that_is_worse_than_the_judged_model_is_refused(
