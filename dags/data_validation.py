@@ -3,7 +3,8 @@
 The day's inputs, and the truth of the day before, pass the same gates, each group on its own:
 late or broken truth never keeps a day from being scored.
 
-- **land** fetches what the source has and nobody has dropped yet.
+- **land** fetches what the source has and nobody has dropped yet. A day for which the use case
+  expects nothing (a weekend, a holiday) ends here: it is skipped, and nothing is scored.
 - **check_contract** fails the day at once if a column is missing, extra, moved or of another type.
 - **check_rows** puts bad rows into quarantine, each with its reasons.
 - **check_partition** judges the day as a whole: volume, null rates, duplicates, freshness.
@@ -34,10 +35,15 @@ def gates(table: str, days_back: int, outlet: Asset) -> Any:
     @task
     def land(*, partition_key: str | None = None) -> str:
         """Fetch what has not landed yet. Returns the day, as a partition key."""
+        from airflow.sdk.exceptions import AirflowSkipException
+
         from include import lake, validation
 
-        key = lake.days_before(partition_key, days_back)
-        validation.land(lake.default_lake(), table, key)
+        key, store = lake.days_before(partition_key, days_back), lake.default_lake()
+        if not validation.is_due(store, table, key):
+            validation.pass_over(store, table, key)
+            raise AirflowSkipException(f"The use case expects no {table} for {key}.")
+        validation.land(store, table, key)
         return key
 
     @task

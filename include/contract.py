@@ -1,7 +1,9 @@
 """What a use case has to declare, so that the same code runs any: read before anything else."""
 
+import ast
+import re
 import symtable
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -10,6 +12,27 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     import polars as pl
     from pandera.polars import DataFrameSchema
+
+
+OWN_COLUMNS = (
+    "day", "ensemble_score", "fallback", "label", "members", "model", "model_version", "path",
+    "score",
+)  # fmt: skip
+"""Columns that the library puts beside the key and the features of a row."""
+
+OWN_PREFIX = "score_"
+"""How the columns of other models' scores begin, before the model's name."""
+
+REASONS = "reasons"
+"""Column of a quarantined row, beside all that landed with it."""
+
+OWN_MODELS = ("all", "challenger", "champion", "ensemble")
+"""Names of models and slices that figures have beside those of the members."""
+
+
+def every_day(day: date) -> bool:
+    """Whether an input is expected on a day, where nothing else is declared: always."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -26,6 +49,9 @@ class Input:
         max_event_age_hours: most hours from the last event to the end of the partition's day.
         max_null_rate: the greatest share of nulls of a nullable column that is no fault.
         required: whether a day without this input fails. A file that is there must always be right.
+        expected: whether the input comes on a day: false for weekends and holidays, for instance.
+            The source is not asked for a day on which it is not; a file that lands is used.
+        may_be_empty: whether a file without rows is right, and published as such.
     """
 
     name: str
@@ -37,6 +63,17 @@ class Input:
     max_event_age_hours: float = 24.0
     max_null_rate: Mapping[str, float] = field(default_factory=dict)
     required: bool = True
+    expected: Callable[[date], bool] = every_day
+    may_be_empty: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what could never work."""
+        _check_name("input", self.name)
+        if REASONS in self.schema.columns:
+            raise ValueError(
+                f"the input {self.name} has a column {REASONS!r}, which the library adds to "
+                f"quarantined rows: rename it in schema.py and source.py"
+            )
 
 
 @dataclass(frozen=True)
@@ -50,6 +87,10 @@ class Group:
 
     name: str
     features: Sequence[str]
+
+    def __post_init__(self) -> None:
+        """Refuse what could never work."""
+        _check_name("group", self.name)
 
     @property
     def path(self) -> str:
@@ -91,6 +132,12 @@ class Member:
 
     def __post_init__(self) -> None:
         """Refuse what could never work, when the DAGs are parsed."""
+        _check_name("member", self.name)
+        if self.name in OWN_MODELS or self.name.startswith("without_"):
+            raise ValueError(
+                f"no member can be called {self.name}: figures and columns of the library are "
+                "called so; rename it in members.py (and its candidate in models.py)"
+            )
         if not 0 <= self.weight < float("inf"):
             raise ValueError(f"member {self.name}: its weight is {self.weight}, not 0 or more")
         if self.kind == "remote" and not (self.connection and self.model):
@@ -100,6 +147,15 @@ class Member:
     def pool(self) -> str:
         """Airflow pool of its tasks."""
         return f"ensemble_{self.name}"
+
+
+def _check_name(what: str, name: str) -> None:
+    """Refuse a name that cannot be part of a path, a task, a column and a metric."""
+    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
+        raise ValueError(
+            f"{what} {name!r}: its name becomes part of paths, columns and metrics, and has to be "
+            "letters, digits and underscores, beginning with a letter"
+        )
 
 
 class Piece(NamedTuple):
@@ -142,37 +198,111 @@ PIECES = [
 """All that the library asks a use case for; `docs/fork.md` says what each is."""
 
 
-class UsecaseIncomplete(ImportError):
-    """A use case lacks something that every one must have."""
+class UsecaseInvalid(ImportError):
+    """A use case lacks what every one must have, or declares what cannot work."""
 
 
 def check_pieces(folder: Path) -> None:
     """See that a use case has all pieces, by reading its files: none of them is run.
 
+    What is written as a literal is looked at, too: `NAME`, `FIRST_WINDOW`, names of columns.
+
     Args:
         folder: of the use case.
 
     Raises:
-        UsecaseIncomplete: naming every file and every name that is missing.
+        UsecaseInvalid: naming every file and every name that is missing, or that cannot work.
     """
-    missing = []
+    missing, wrong = [], []
     for module in dict.fromkeys(piece.module for piece in PIECES):
         file = folder / f"{module}.py"
         try:
-            table = symtable.symtable(file.read_text(encoding="utf-8"), str(file), "exec")
+            text = file.read_text(encoding="utf-8")
         except FileNotFoundError:
             missing.append(f"the file {file.name}")
             continue
         there = {
             symbol.get_name()
-            for symbol in table.get_symbols()
+            for symbol in symtable.symtable(text, str(file), "exec").get_symbols()
             if symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace()
         }
         names = [piece.name for piece in PIECES if piece.module == module]
         missing += [f"{name} in {file.name}" for name in names if name not in there]
+        wrong += _wrong_literals(module, ast.parse(text))
     if missing:
-        raise UsecaseIncomplete(
+        raise UsecaseInvalid(
             f"The use case in {folder} lacks {', '.join(missing)}. Nothing was run. Add what is "
             "missing (docs/fork.md says what each piece is), then run `make usecase`. If you meant "
             "another folder: the variable ML_USECASE names it."
         )
+    if wrong:
+        raise UsecaseInvalid(
+            f"The use case in {folder} cannot work: {'; '.join(wrong)}. Nothing was run. Change "
+            "it, then run `make usecase`."
+        )
+
+
+def check_columns(key: Iterable[str], features: Iterable[str]) -> None:
+    """Refuse names of columns that the library's own would meet, however they were made.
+
+    Raises:
+        UsecaseInvalid: naming each, where it is declared and what to rename.
+    """
+    wrong = [*_taken("KEY", "schema", key), *_taken("FEATURES", "features", features)]
+    if wrong:
+        raise UsecaseInvalid(f"{'; '.join(wrong)}. Nothing was run.")
+
+
+def _taken(piece: str, module: str, columns: Iterable[str]) -> list[str]:
+    return [
+        f"{piece} in {module}.py names the column {name!r}, and the library adds one of that name "
+        f"to your rows: rename it, to 'input_{name}' for instance"
+        for name in columns
+        if name in OWN_COLUMNS or name.startswith(OWN_PREFIX)
+    ]
+
+
+def _wrong_literals(module: str, tree: ast.Module) -> list[str]:
+    found = []
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name, value = node.targets[0].id, node.value
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+            name, value = node.target.id, node.value
+        else:
+            continue
+        if (module, name) == ("__init__", "NAME") and isinstance(value, ast.Constant):
+            found += _wrong_name(value.value)
+        elif (module, name) == ("__init__", "FIRST_WINDOW"):
+            found += _wrong_window(value)
+        elif (module, name) in COLUMN_LISTS and isinstance(value, ast.List):
+            texts = [one.value for one in value.elts if isinstance(one, ast.Constant)]
+            found += _taken(name, module, [text for text in texts if isinstance(text, str)])
+    return found
+
+
+COLUMN_LISTS = {("schema", "KEY"), ("features", "NUMERIC"), ("features", "CATEGORICAL")}
+
+
+def _wrong_name(name: Any) -> list[str]:
+    if isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
+        return []
+    return [
+        f"NAME in __init__.py is {name!r}: it names the registered model, folders and metrics, so "
+        "it has to be lower-case letters and digits with hyphens between, such as 'flight-delays'"
+    ]
+
+
+def _wrong_window(value: ast.expr) -> list[str]:
+    try:
+        window = ast.literal_eval(value)
+    except ValueError:  # it is calculated
+        return []
+    try:
+        first, last = map(date.fromisoformat, window)
+    except (TypeError, ValueError):
+        return [
+            f"FIRST_WINDOW in __init__.py is {window!r}, and has to be two dates, such as "
+            '("2026-01-01", "2026-02-28")'
+        ]
+    return [] if first < last else [f"FIRST_WINDOW in __init__.py ends on {last}, before it begins"]

@@ -99,7 +99,7 @@ class Answer:
     version: str
     chunks: list[dict[str, Any]]
     rows: int
-    mean: float
+    mean: float | None
     psi: float | None
 
 
@@ -194,7 +194,7 @@ def check(
     if wrong:
         raise _wrong(source.key, member, model, wrong)
     name = model.name if member.kind == "registry" else member.model
-    mean = float(scores.mean())
+    mean = float(scores.mean()) if rows else None
     return Answer(features_reference, name, model.version, chunks, rows, mean, psi)
 
 
@@ -208,7 +208,10 @@ def _usual(lake: Lake, key: str, member: str, version: str) -> dict[str, list[fl
             if earlier >= key:
                 continue
             published = lake.current(table, earlier)
-            facts = published.manifest().metadata
+            manifest = published.manifest()
+            facts = manifest.metadata
+            if not manifest.parts["predictions"].rows:
+                continue
             if table == TABLE and facts["answers"].get(member, {}).get("version") != version:
                 continue
             found.append(published.read("predictions", [column])[column])

@@ -73,7 +73,8 @@ def _alone(lake: Lake, features_reference: str, model: ModelVersion) -> tuple[np
     for chunk in chunks:
         scoring.score_chunk(lake, Chunk(**chunk))
     scores = ensemble.read_scores(lake, chunks)
-    psi = scoring.population_stability(scores, registry.reference(model))
+    reference = registry.reference(model)
+    psi = scoring.population_stability(scores, reference) if len(scores) else 0.0
     if psi > settings().max_score_psi:
         raise BadData(
             f"The scores of {model} are far from those of its holdout: PSI {psi:.2f}, more than "
@@ -98,7 +99,8 @@ def base_rates(lake: Lake, features_reference: str) -> np.ndarray:
     days = []
     for key in lake.published_keys("actuals"):
         if key < source.key and lake.manifest("validated", key) is not None:
-            days.append(_labels(lake.current("validated", key), lake.current("actuals", key)))
+            known = _labels(lake.current("validated", key), lake.current("actuals", key))
+            days += [] if known.is_empty() else [known]
             if len(days) == BASE_RATE_DAYS:
                 break
     if not days:
@@ -109,10 +111,10 @@ def base_rates(lake: Lake, features_reference: str) -> np.ndarray:
         rows_of_day = source.manifest().parts["features"].rows
         return np.full(rows_of_day, overall, np.float32)
     rate = (pl.col("label").sum() + PRIOR_ROWS * overall) / (pl.len() + PRIOR_ROWS)
-    rates = known.group_by(features.SEGMENT).agg(rate=rate)
+    rates = known.group_by(features.SEGMENT).agg(score=rate)
     rows = source.read("features", list(dict.fromkeys(features.SEGMENT)))
     joined = rows.join(rates, on=features.SEGMENT, how="left", maintain_order="left")
-    scores: np.ndarray = joined["rate"].fill_null(overall).cast(pl.Float32).to_numpy()
+    scores: np.ndarray = joined["score"].fill_null(overall).cast(pl.Float32).to_numpy()
     return scores
 
 

@@ -138,12 +138,12 @@ def _not_too_good(model: Model, evidence: Evidence) -> Rule:
     """It does not know the future: a leaked label looks like a miracle."""
     found, known = model.figures.roc_auc, evidence.reference.figures.roc_auc
     if evidence.has_champion and known is not None:
-        bound = known + settings().gate_max_auc_gain
+        bound, setting = known + settings().gate_max_auc_gain, "ML_GATE_MAX_AUC_GAIN"
     else:
-        bound = settings().gate_max_auc
+        bound, setting = settings().gate_max_auc, "ML_GATE_MAX_AUC"
     passed = found is not None and found <= bound
     text = "unknown, one class only" if found is None else f"{found:.3f}"
-    return Rule("not too good to be true", text, f"AUC ≤ {bound:.3f}", passed)
+    return Rule("not too good to be true", text, f"AUC ≤ {bound:.3f} ({setting})", passed)
 
 
 def _features(model: Model, evidence: Evidence) -> Rule:

@@ -86,7 +86,7 @@ TABLE = (
     Metric("published_rows_total", "counter", "rows", ("table",),
            "Rows published, those of its largest part; what is published again counts again."),
     Metric("last_published_timestamp_seconds", "gauge", "seconds since 1970", ("table",),
-           "When the newest day of a table was first published."),
+           "When the newest day of a table was first published, or one without data passed over."),
     Metric("newest_day_timestamp_seconds", "gauge", "seconds since 1970", ("table",),
            "The newest day of a table that is published."),
     # Validation and features

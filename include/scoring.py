@@ -5,7 +5,6 @@ named by its input's content and the model's version, so a chunk is scored once,
 """
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from include import metrics, registry
+from include.contract import check_columns
 from include.encoder import FeatureEncoder
 from include.errors import BadData
 from include.lake import Lake, exists, key_of, open_parquet, write_parquet
@@ -31,6 +31,8 @@ from include.usecase.schema import INPUTS, KEY
 
 if TYPE_CHECKING:
     from include.lake import AnyPath
+
+check_columns(KEY, features.FEATURES)
 
 Predict = Callable[[pa.RecordBatch], np.ndarray]
 """From rows of features to their scores, of shape (rows,)."""
@@ -74,7 +76,7 @@ def preprocess(lake: Lake, key: str) -> str:
     inputs = {name: validated.read(name) for name in validated.manifest().parts}
     rows = features.build_features(inputs)
     known = validated.manifest().parts[INPUTS[0].name].rows
-    if not len(rows) == known > 0:
+    if len(rows) != known:
         raise BadData(
             f"{known} rows of {key} are validated and {len(rows)} have features: there must be one "
             f"row of features for each. Nothing was scored; look at `build_features`, {validated}."
@@ -162,7 +164,7 @@ def cut_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> list
             rows=rows,
             first_group=first_group,
             last_group=group,
-            label=f"rows {first_row:,} to {first_row + rows - 1:,}",
+            label=f"rows {first_row:,} to {first_row + rows - 1:,}" if rows else "no rows",
             content=content,
         )
         chunks.append(asdict(chunk))
@@ -355,13 +357,14 @@ class OutputCheck:
     """What was found in a day's predictions: `rows == scored + rejected`.
 
     Attributes:
+        mean: of the scores; None without rows.
         psi: against the model's holdout; None if they are not those of one model.
     """
 
     rows: int
     scored: int
     rejected: int
-    mean: float
+    mean: float | None
     psi: float | None
 
 
@@ -393,8 +396,8 @@ def check_outputs(
     if twice := int(scored.select(KEY).is_duplicated().sum()):
         breaches.append(f"{twice} rows share their key with another")
     psi = None
-    mean = float(scores.to_numpy().mean()) if len(scored) else math.nan
-    if not len(scored):
+    mean = float(scores.to_numpy().mean()) if len(scored) else None
+    if rows and not len(scored):
         breaches.append("there is not one score")
     elif not wrong and model is not None and len(own := _champions(scored)):
         psi = population_stability(own.to_numpy(), registry.reference(model))
@@ -404,7 +407,7 @@ def check_outputs(
                 f"more than {settings().max_score_psi:g}: mean {mean:.3f}"
             )
     about = {"table": version.table}
-    samples = [Sample("output_mean", mean, about)]
+    samples = [] if mean is None else [Sample("output_mean", mean, about)]
     samples += [] if psi is None else [Sample("output_psi", psi, about)]
     metrics.send_of_day(lake, version.table, version.key, samples)
     if breaches:
@@ -446,6 +449,8 @@ def judge(scores: np.ndarray, usual: dict[str, list[float]] | None) -> tuple[flo
     Returns:
         Their population stability index, None if `usual` is; and what is wrong, or nothing.
     """
+    if not len(scores):
+        return None, ""
     psi = None if usual is None else population_stability(scores, usual)
     if len(scores) >= LEAST_ROWS and scores.min() == scores.max():
         return psi, f"every score is {scores[0]:.4f}"

@@ -147,8 +147,8 @@ class Settings(BaseSettings):
         "run names none. Its last day is then the newest whose truth is known."
     )  # fmt: skip
     max_missing_share: float = Field(
-        0.05, ge=0, lt=1, description="Share of a training window's days that may be missing; they "
-        "are named in the snapshot."
+        0.05, ge=0, lt=1, description="Share of a training window's days that may be missing, of "
+        "those for which the use case expects data; they are named in the snapshot."
     )  # fmt: skip
     holdout_days: int = Field(
         14, ge=5, description="Days at the window's end kept for evaluation. With fewer than ten, "

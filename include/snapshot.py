@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from scipy.stats import ks_2samp
 
-from include import scoring
+from include import expected, scoring
 from include.errors import BadData, MissingData
 from include.lake import Lake, Version, parse_key, to_arrow
 from include.monitoring.profile import Profiler
@@ -46,7 +46,8 @@ def take(lake: Lake, start: str | None, end: str | None, holdout_days: int) -> s
         BadData: the window is empty or no longer than the holdout; a part of it has no labelled row
             or one class only.
         MissingData: naming the days that are not validated, or whose truth is not there, if they
-            are more than the setting allows: a day that was refused must not stop the loop.
+            are more than the setting allows: a day that was refused must not stop the loop. Days
+            for which the use case expects nothing do not count.
     """
     first = parse_key(start) if start else settings().train_start
     last = parse_key(end) if end else _newest_day(lake)
@@ -70,7 +71,12 @@ def take(lake: Lake, start: str | None, end: str | None, holdout_days: int) -> s
         "end": str(last),
         "holdout_days": holdout_days,
         "labels": labels,
-        "missing": [str(day) for part in PARTS for day in days[part] if str(day) not in sources],
+        "missing": [
+            str(day)
+            for part in PARTS
+            for day in days[part]
+            if str(day) not in sources and _is_expected(str(day))
+        ],
         "sources": {key: [described for _, described in found] for key, found in sources.items()},
     }
     version.publish(list(PARTS), metadata)
@@ -131,11 +137,13 @@ def input_shifts(version: Version) -> pl.DataFrame:
     found = []
     for name in features.FEATURES:
         rows = pl.concat([version.read(part, ["day", name]) for part in PARTS])
-        numbered = rows.with_columns(window=(last - pl.col("day")).dt.total_days() // length)
-        windows = numbered.partition_by("window", as_dict=True, include_key=False)
+        # Names of our own: a feature may be called `window`.
+        number = (last - pl.col("day")).dt.total_days() // length
+        numbered = rows.select("day", value=name, window=number)
+        windows = numbered.partition_by("window", as_dict=True)
         # The oldest window may be a day long; one is enough to judge only if it is whole.
-        whole = rows["day"].n_unique() // length
-        values = [windows[(n,)][name] for n in range(max(whole, 2)) if (n,) in windows]
+        whole = ((last - min(rows["day"])).days + 1) // length
+        values = [windows[(n,)]["value"] for n in range(max(whole, 2)) if (n,) in windows]
         shift, *earlier = (_distance(later, former) for later, former in pairwise(values))
         usual = max(earlier) if len(earlier) >= LEAST_SHIFTS else None
         found.append({"feature": name, "shift": shift, "usual": usual})
@@ -156,18 +164,21 @@ def _newest_day(lake: Lake) -> date:
     )
 
 
+def _is_expected(key: str) -> bool:
+    """Whether a day should have rows with a label."""
+    return all(expected.is_expected(table, key) for table in TABLES)
+
+
 Sources = dict[str, list[tuple[Version, dict[str, Any]]]]
 
 
 def _resolve(lake: Lake, days: list[date]) -> Sources:
     """The version of each day's partitions, and the hashes of its parts; without missing days."""
     sources: Sources = {}
-    missing = []
     keys = [day.isoformat() for day in days]
     published = {table: lake.manifests(table, keys) for table in TABLES}
     for key in keys:
         manifests = {table: published[table].get(key) for table in TABLES}
-        missing += [f"{table} {key}" for table, found in manifests.items() if found is None]
         sources[key] = []
         for table, manifest in manifests.items():
             if manifest is not None:
@@ -175,7 +186,11 @@ def _resolve(lake: Lake, days: list[date]) -> Sources:
                 hashes = {name: part.sha256 for name, part in manifest.parts.items()}
                 sources[key].append((version, {"version": str(version), "sha256": hashes}))
     whole = {key: found for key, found in sources.items() if len(found) == len(TABLES)}
-    if len(days) - len(whole) > settings().max_missing_share * len(days):
+    due = [key for key in keys if _is_expected(key)]
+    lacking = [key for key in due if key not in whole]
+    if len(lacking) > settings().max_missing_share * len(due):
+        absent = ((table, key) for key in lacking for table in TABLES)
+        missing = [f"{table} {key}" for table, key in absent if key not in published[table]]
         more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
         raise MissingData(
             f"{len(missing)} partition(s) of the training window {days[0]} to {days[-1]} are not "
@@ -204,6 +219,8 @@ def _write(
                 continue
             (validated, _), (truth, _) = sources[day.isoformat()]
             rows = labelled(day, validated, truth)
+            if rows.is_empty():
+                continue
             counts += np.bincount(rows["label"].to_numpy(), minlength=2)
             profiler.add(rows.select(features.FEATURES))
             table = to_arrow(rows)
@@ -236,8 +253,8 @@ def _distance(one: pl.Series, other: pl.Series) -> float:
         return float(nulls)
     if one.dtype == pl.String:
         shares = [
-            s.value_counts(normalize=True).rename({s.name: "value", "proportion": f"{n}"})
-            for n, s in enumerate((one, other))
+            values.alias("value").value_counts(normalize=True, name=f"{number}")
+            for number, values in enumerate((one, other))
         ]
         both = shares[0].join(shares[1], on="value", how="full").fill_null(0)
         apart = float((both["0"] - both["1"]).abs().sum()) / 2

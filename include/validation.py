@@ -7,6 +7,7 @@ row checks put bad rows aside with their reasons, the partition check judges the
 import difflib
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +25,8 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader
 from pandera.errors import SchemaErrorReason
 
-from include import metrics
-from include.contract import Input
+from include import expected, metrics
+from include.contract import REASONS, Input
 from include.errors import BadData, MissingData
 from include.lake import (
     Lake,
@@ -59,6 +60,9 @@ TABLES = {
     "actuals": [schema.TRUTH.name],
 }
 """Table → the inputs that are validated and published together in it."""
+
+FOLLOWED = ("validated", "predictions", "ensemble_predictions")
+"""Tables that get a new day whenever one is due, or somebody is called."""
 
 SLICE_ROWS = 262_144
 """Rows checked at once: bounds the memory of the row checks, whatever the partition's size."""
@@ -102,8 +106,27 @@ class Report:
     inputs: list[RowCheck] = field(default_factory=list)
 
 
+def is_due(lake: Lake, table: str, key: str) -> bool:
+    """Whether there is a day to validate: it is expected, or has landed all the same."""
+    main = lake.landing_path(TABLES[table][0], key)
+    return expected.is_expected(table, key) or exists(main)
+
+
+def pass_over(lake: Lake, table: str, key: str) -> None:
+    """Note that no data is due for a day: tables with all days that were due are not stale."""
+    before = expected.expected_before(key)
+    if table != "validated" or before is None:
+        return
+    complete = [name for name in FOLLOWED if lake.manifest(name, before) is not None]
+    now = time.time()
+    samples = [
+        Sample("last_published_timestamp_seconds", now, {"table": name}) for name in complete
+    ]
+    metrics.send_of_day(lake, table, key, samples)
+
+
 def land(lake: Lake, table: str, key: str) -> list[str]:
-    """Fetch what has not landed yet of a day from the source.
+    """Fetch what has not landed yet of a day from the source, as far as it is expected.
 
     A file that is there is never replaced: whoever dropped it, or mends it, has the last word.
 
@@ -113,7 +136,9 @@ def land(lake: Lake, table: str, key: str) -> list[str]:
     day = parse_key(key)
     for name in TABLES[table]:
         path = lake.landing_path(name, key)
-        if not exists(path) and (rows := source.fetch(name, day)) is not None:
+        if exists(path) or not INPUTS[name].expected(day):
+            continue
+        if (rows := source.fetch(name, day)) is not None:
             table_rows = to_arrow(rows)
             with write_parquet(path, table_rows.schema) as writer:
                 writer.write_table(table_rows)
@@ -131,7 +156,7 @@ def check_contract(lake: Lake, table: str, key: str) -> list[dict[str, str]]:
         BadData: naming every breach in every file.
         MissingData: a required file has not landed.
     """
-    parse_key(key)
+    day = parse_key(key)
     version = lake.new_version(table, key)
     breaches: list[str] = []
     missing: list[str] = []
@@ -142,7 +167,7 @@ def check_contract(lake: Lake, table: str, key: str) -> list[dict[str, str]]:
             with open_parquet(path) as file:
                 found, rows = file.schema_arrow, file.metadata.num_rows
         except MissingData as error:
-            if INPUTS[name].required:
+            if INPUTS[name].required and INPUTS[name].expected(day):
                 missing.append(str(error))
             continue
         except BadData as error:
@@ -150,7 +175,7 @@ def check_contract(lake: Lake, table: str, key: str) -> list[dict[str, str]]:
             continue
         present.append(name)
         breaches += [f"{path}: {breach}" for breach in contract_breaches(INPUTS[name], found)]
-        if rows == 0:
+        if rows == 0 and not INPUTS[name].may_be_empty:
             breaches.append(f"{path}: the file has no rows")
     if breaches or missing:
         page = write_report(version, breaches + missing, [], [])
@@ -205,7 +230,7 @@ def check_rows(lake: Lake, input_name: str, version: str) -> RowCheck:
     tally = RowTally(INPUTS[input_name])
     try:
         _split_rows(target, tally)
-        if not tally.rows:
+        if not tally.rows and not tally.input.may_be_empty:
             raise BadData("the file has no rows any more")
     except BadData as error:
         breaches = [f"{path}: {error}"]
@@ -219,7 +244,7 @@ def _split_rows(target: Version, tally: "RowTally") -> None:
     path = target.lake.landing_path(name, target.key)
     with open_parquet(path) as file:
         valid_schema = file.schema_arrow
-    rejected_schema = valid_schema.append(pa.field("reasons", pa.list_(pa.string())))
+    rejected_schema = valid_schema.append(pa.field(REASONS, pa.list_(pa.string())))
     with (
         target.write(name, valid_schema) as valid,
         quarantine_of(target).write(name, rejected_schema) as rejected,
@@ -267,7 +292,7 @@ class RowTally:
                 ).list.drop_nulls()
             )
             valid = rows.filter(~bad)
-            rejected = rows.filter(bad).with_columns(reasons.to_series().alias("reasons"))
+            rejected = rows.filter(bad).with_columns(reasons.to_series().alias(REASONS))
         latest = valid[self.input.event_time].max() if self.input.event_time else None
         if isinstance(latest, datetime):
             self.last_event = max(latest, self.last_event or latest)
@@ -283,7 +308,7 @@ class RowTally:
             quarantined=self.quarantined,
             duplicates=self.duplicates,
             failures=self.failures,
-            null_rates={name: nulls / self.rows for name, nulls in self.nulls.items()},
+            null_rates={name: nulls / max(self.rows, 1) for name, nulls in self.nulls.items()},
             last_event=self.last_event.isoformat() if self.last_event else None,
         )
 
@@ -431,11 +456,13 @@ def check_partition(lake: Lake, checks: list[RowCheck]) -> str:
         path = lake.landing_path(check.input, version.key)
         found = partition_breaches(check, version.key, recent[check.input])
         breaches += [f"{path}: {breach}" for breach in found]
-    absent = [name for name in TABLES[version.table] if name not in {c.input for c in checks}]
+    day, there = parse_key(version.key), {check.input for check in checks}
+    awaited = [name for name in TABLES[version.table] if INPUTS[name].expected(day)]
     warnings = [
         f"{lake.landing_path(name, version.key)}: nothing landed, the day goes on without "
         f"{name}; run it again once it is there"
-        for name in absent
+        for name in awaited
+        if name not in there
     ]
     page = write_report(version, breaches, warnings, checks)
     _send_metrics(version, checks)
@@ -453,7 +480,7 @@ def _send_metrics(version: Version, checks: list[RowCheck]) -> None:
             metrics.send("validation_rows_total", count, input=check.input, result=result)
         for reason, count in check.failures.items():
             metrics.send("quarantined_rows_total", count, input=check.input, reason=reason)
-        share = check.quarantined / check.rows
+        share = check.quarantined / max(check.rows, 1)
         shares.append(Sample("quarantined_share", share, {"input": check.input}))
     metrics.send_of_day(version.lake, version.table, version.key, shares)
 
@@ -485,7 +512,7 @@ def partition_breaches(check: RowCheck, key: str, recent: list[int]) -> list[str
     for column, limit in table_input.max_null_rate.items():
         if check.null_rates[column] > limit:
             breach(f"{column} is null in {check.null_rates[column]:.1%}, more than {limit:.1%}")
-    if len(recent) >= limits.volume_min_days:
+    if check.rows and len(recent) >= limits.volume_min_days:
         usual = median(recent)
         least, most = usual * limits.min_volume_ratio, usual * limits.max_volume_ratio
         if not least <= check.valid <= most:
@@ -507,12 +534,19 @@ def partition_breaches(check: RowCheck, key: str, recent: list[int]) -> list[str
 
 
 def recent_rows(lake: Lake, version: Version) -> dict[str, list[int]]:
-    """Valid rows of each input on the published days of the window before a version's day."""
+    """Valid rows of each input on the published days of the window before a version's day.
+
+    A day that was rightly empty says nothing of how many rows a day has.
+    """
     window = range(1, settings().volume_window_days + 1)
     before = [days_before(version.key, back) for back in window]
     published = lake.manifests(version.table, before).values()
     return {
-        name: [manifest.parts[name].rows for manifest in published if name in manifest.parts]
+        name: [
+            manifest.parts[name].rows
+            for manifest in published
+            if name in manifest.parts and manifest.parts[name].rows
+        ]
         for name in TABLES[version.table]
     }
 
@@ -532,6 +566,8 @@ def publish(lake: Lake, reference: str) -> dict[str, int]:
 
 def validate_day(lake: Lake, table: str, key: str) -> dict[str, int]:
     """All steps for one day in one process: what the DAG does in tasks."""
+    if not is_due(lake, table, key):
+        return {}
     land(lake, table, key)
     checks = [check_rows(lake, **file) for file in check_contract(lake, table, key)]
     return publish(lake, check_partition(lake, checks)) if checks else {}

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from include import ensemble
-from include.errors import PipelineError
+from include.errors import BadData, PipelineError
+from include.expected import expected_days
 from include.lake import Lake, default_lake, list_folder, parse_key
 
 MONITORING = "model_monitoring"
@@ -32,7 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         first, last = parse_key(options.start), parse_key(options.end)
         lake = default_lake()
-        keys = [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
+        keys = [day.isoformat() for day in expected_days(first, last)]
+        if not keys:
+            raise BadData(f"The use case expects no data from {first} to {last}: nothing was run.")
         backfill("data_validation", keys, "--max-active-runs", "2")
         wait(keys, "scored", lambda key: is_scored(lake, key))
         # Nobody is called for days that are past, and no retraining is asked for.

@@ -9,12 +9,12 @@ production the history comes from a backfill of that DAG.
 import argparse
 import sys
 from collections.abc import Callable
-from datetime import timedelta
 
 from pydantic import ValidationError
 
 from include import validation
 from include.errors import BadData, MissingData, PipelineError
+from include.expected import expected_days
 from include.lake import Lake, default_lake, parse_key
 from include.settings import settings
 from include.usecase import FIRST_WINDOW
@@ -23,13 +23,13 @@ from include.usecase import FIRST_WINDOW
 def seed(lake: Lake, start: str, end: str, say: Callable[[str], None] = print) -> int:
     """Validate every day of a window, inputs and truth, that has not been published yet.
 
-    A day that is missing or bad is passed over.
+    A day that is missing or bad is passed over, as is one that is not expected.
 
     Returns:
         Days of the window that are published now.
     """
     first, last = parse_key(start), parse_key(end)
-    days = [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
+    days = [day.isoformat() for day in expected_days(first, last)]
     published = 0
     for number, key in enumerate(days, start=1):
         try:

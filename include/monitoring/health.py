@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from include import registry
+from include import expected, registry
 from include.behind_login import LAKE_READERS, LAKE_SECONDS
 from include.errors import BadData
 from include.lake import Lake, Manifest, first_line, list_folder, parse_key
@@ -164,7 +164,8 @@ def _read(lake: Lake) -> Health:
         days = _keys(lake, records.TABLE)
         landed = _keys(lake, f"landing/{INPUTS[0].name}")
         published = [*_keys(lake, "validated"), *_keys(lake, "predictions")]
-        keys = sorted({*days, *landed, *published})[-PARTITIONS:]
+        looked_at = [key for key in days if expected.is_expected("validated", key)]
+        keys = sorted({*looked_at, *landed, *published})[-PARTITIONS:]
         if days:
             last = max(days)
             rows = records.read(lake, last, DAYS, problems)

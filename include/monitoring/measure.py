@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from include import ensemble, registry
+from include import ensemble, expected, registry
 from include.errors import BadData, MissingData
 from include.lake import Lake, Manifest, Version, days_before, parse_key
 from include.monitoring import drift, history, outcomes, policy, profiles
@@ -25,7 +25,7 @@ DRAWN_ROWS = 20_000
 """Rows of a day that are enough for a picture."""
 
 LEAST_DAYS = 0.5
-"""Share of the window's days that must be there: a week says little of what is usual."""
+"""Share of the window's days with data that must be there: a week says little of what is usual."""
 
 FAULTY_DAYS = 7
 """How long a day at fault is left out of what is usual: what lasts longer is how things are."""
@@ -70,11 +70,13 @@ def _read(lake: Lake, key: str) -> dict[str, _Days]:
         parts |= {part: ("validated", part) for part in validated.parts}
     faulty = _faulty(lake, key)
     sound = [day for day in _window(key) if day not in faulty]
+    due = max(sum(expected.is_expected("validated", day) for day in _window(key)), 1)
     found = {}
     for name, (table, part) in parts.items():
         today = merge(profiles.read_days(lake, table, part, [key]).values())
+        today = {name: column for name, column in today.items() if column.rows}
         before = profiles.read_days(lake, table, part, sound)
-        enough = len(before) >= settings().drift_window_days * LEAST_DAYS
+        enough = len(before) >= due * LEAST_DAYS
         usual = merge(_alike(one, today) for one in before.values()) if enough else {}
         found[name] = _Days(today, usual)
     return found
@@ -214,7 +216,7 @@ def _scores(lake: Lake, key: str, model: ModelVersion | None, day: _Days) -> Ite
     scored = lake.manifests("predictions", _window(key, days, 0))
     own = [one for one, found in scored.items() if _scored_by(found) == model.version]
     window = profiles.read_window(lake, "predictions", "predictions", own)
-    if holdout is not None and SCORE in window:
+    if holdout is not None and SCORE in window and window[SCORE].rows:
         labels = {**about, "reference": TRAINING, "days": str(len(own))}
         yield from _compared(holdout, drift.of_column(window[SCORE]), labels, model.version)
 

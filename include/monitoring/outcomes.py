@@ -193,18 +193,10 @@ def figures(
         `base_log_loss` and `skill`: 1 - log-loss / base rate's log-loss (a skill score; Murphy,
         1988): 0 is no better than knowing the base rate, 1 is perfect.
     """
-    coverage = len(rows) / predicted if predicted else 0
-    found = [
-        Figure(
-            "outcomes",
-            "label_coverage",
-            coverage,
-            predicted,
-            versions.get("champion", ""),
-            CHAMPION,
-        ),
-        Figure("outcomes", "unknown_truth_rows", unknown, len(rows) + unknown),
-    ]
+    found = [Figure("outcomes", "unknown_truth_rows", unknown, len(rows) + unknown)]
+    if predicted:
+        coverage, version = len(rows) / predicted, versions.get("champion", "")
+        found.append(Figure("outcomes", "label_coverage", coverage, predicted, version, CHAMPION))
     for model, column in columns(rows).items():
         known = rows.filter(pl.col(column).is_not_null())
         if known.is_empty():

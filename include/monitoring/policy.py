@@ -19,7 +19,7 @@ from datetime import timedelta
 import numpy as np
 import polars as pl
 
-from include import evaluation
+from include import evaluation, expected
 from include.lake import parse_key
 from include.monitoring import drift, experiment, history
 from include.monitoring.decision import ACTIONS, Action, Decision, Reason
@@ -226,6 +226,8 @@ def _published(rows: pl.DataFrame, key: str) -> list[Reason]:
     if not today:
         return [Reason("published", "healthy", "nothing is known of this day", "")]
     missing = [name for name in ("validated", "predictions") if not today.get(name)]
+    if len(missing) == 2 and not expected.is_expected("validated", key):
+        return [Reason("published", "healthy", "the use case expects no data of this day", "")]
     if missing:
         text = (
             f"no {' and no '.join(missing)}: see this day's runs; once it is there, clear this one"
@@ -275,9 +277,10 @@ def _truth(rows: pl.DataFrame, key: str) -> list[Reason]:
     """Has the truth stopped coming? Without it nobody would notice decay."""
     day, bound = parse_key(key), settings().max_truth_delay_days
     scored = history.select(rows, "published", table="predictions")
-    scored = scored.filter(
-        pl.col("value") > 0, pl.col("time") < day
-    )  # of the day itself none can be
+    # Of the day itself none can be, and of a day without rows none will be.
+    scored = scored.filter(pl.col("value") > 0, pl.col("n") > 0, pl.col("time") < day)
+    due = [expected.is_expected("actuals", str(time)) for time in scored["time"]]
+    scored = scored.filter(pl.Series(due, dtype=pl.Boolean))
     known = history.select(rows, "label_coverage").filter(pl.col("value") > 0)
     waiting = scored.join(known, on="time", how="anti")["time"].unique()
     newest = history.newest(known)

@@ -146,6 +146,7 @@ def test_a_leap_of_the_auc_is_refused(auc: float, champion: float | None, passes
     evidence = replace(EVIDENCE, reference=rival, has_champion=champion is not None)
     challenger = model(GOOD.scores, figures={"roc_auc": auc})
     assert refused_by(challenger, evidence) == ([] if passes else [NOT_TOO_GOOD])
+    assert "(ML_GATE_MAX_AUC" in answers(challenger, evidence)[NOT_TOO_GOOD].bound
 
 
 @pytest.mark.parametrize(

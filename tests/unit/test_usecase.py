@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from include.contract import PIECES, Piece, UsecaseIncomplete, check_pieces
+from include.contract import PIECES, Piece, UsecaseInvalid, check_pieces
 
 REPO = Path(__file__).resolve().parents[2]
 SECOND = REPO / "tests" / "doctor_visits"
@@ -46,14 +46,14 @@ def replace(file: Path, old: str, new: str) -> None:
 def test_a_piece_that_is_missing_is_named(piece: Piece, copy: Path) -> None:
     file = copy / f"{piece.module}.py"
     file.write_text(re.sub(rf"\b{piece.name}\b", "something_else", file.read_text()))
-    with pytest.raises(UsecaseIncomplete, match=rf"lacks {piece.name} in {file.name}\. Nothing"):
+    with pytest.raises(UsecaseInvalid, match=rf"lacks {piece.name} in {file.name}\. Nothing"):
         check_pieces(copy)
 
 
 def test_all_that_is_missing_is_named_at_once(copy: Path) -> None:
     (copy / "members.py").unlink()
     replace(copy / "features.py", "SEASONAL", "IN_SEASON")
-    with pytest.raises(UsecaseIncomplete) as error:
+    with pytest.raises(UsecaseInvalid) as error:
         check_pieces(copy)
     assert "lacks SEASONAL in features.py, the file members.py. Nothing was run." in str(
         error.value

@@ -18,6 +18,7 @@ import pytest
 
 from include import registry
 from include.ensemble import TABLE as ENSEMBLE
+from include.expected import expected_days
 from include.lake import Lake, parse_key
 from include.metrics import METRICS, Metric
 from include.monitoring.outcomes import TABLE as OUTCOMES
@@ -37,8 +38,9 @@ from tests.unit.test_alert_rules import ALERTS, metric_of
 __all__ = ["pages_server"]  # a fixture
 
 START = date.fromisoformat(FIRST_WINDOW[0])
+AFTER = date.fromisoformat(FIRST_WINDOW[1]) + timedelta(days=1)
 DAY, NEXT, UNSCORED = (
-    (date.fromisoformat(FIRST_WINDOW[1]) + timedelta(days=n)).isoformat() for n in (1, 2, 3)
+    day.isoformat() for day in expected_days(AFTER, AFTER + timedelta(days=30))[:3]
 )
 
 SETTINGS = {
@@ -125,8 +127,8 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
         settings.cache_clear()
         registry.create_store()
         found = Lake(settings().lake)
-        days = (date.fromisoformat(FIRST_WINDOW[1]) - START).days + 1
-        assert seed(found, *FIRST_WINDOW, say=lambda _: None) == days
+        days = expected_days(START, date.fromisoformat(FIRST_WINDOW[1]))
+        assert seed(found, *FIRST_WINDOW, say=lambda _: None) == len(days)
         yield found
     settings.cache_clear()
 
@@ -149,6 +151,12 @@ def run(airflow: Airflow, dag_id: str, conf: dict | None = None, key: str | None
     run_id = airflow.trigger(dag_id, conf, partition_key=key)
     assert airflow.wait(dag_id, run_id) == "success", (dag_id, key)
     return run_id
+
+
+def days_after(key: str, last: str) -> list[str]:
+    """The days after one up to another, be they expected or not."""
+    first, days = parse_key(key), (parse_key(last) - parse_key(key)).days
+    return [(first + timedelta(days=n)).isoformat() for n in range(1, days + 1)]
 
 
 def land_with_a_bad_row(lake: Lake, key: str) -> None:
@@ -201,7 +209,8 @@ def test_the_monitor_judges_a_day_by_its_truth_and_its_retraining_can_be_undone(
 ) -> None:
     airflow.pause("ensemble_inference")
     land_with_a_bad_row(lake, NEXT)
-    run(airflow, "data_validation", key=NEXT)  # which brings the truth of the day before
+    for key in days_after(DAY, NEXT):  # the first of them brings the truth of the day before
+        run(airflow, "data_validation", key=key)
     assert airflow.wait_partition("batch_inference", NEXT)["state"] == "success"
     run_id = run(airflow, "model_monitoring", {"act": True}, NEXT)
     decision = airflow.xcom("model_monitoring", run_id, "decide")
