@@ -5,12 +5,15 @@ prints them all, with what they are now. `make reference` lists them in `docs/se
 comment above a setting becomes the heading of its group.
 """
 
+import os
+import re
+from collections.abc import Iterator
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from include.errors import BadData
@@ -24,7 +27,9 @@ BUILT_FROM = Path(__file__).parent / "COMMIT"
 class Settings(BaseSettings):
     """All settings. Instances are frozen; use `settings()` for the one of this process."""
 
-    model_config = SettingsConfigDict(env_prefix="ML_", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ML_", frozen=True, populate_by_name=True, allow_inf_nan=False
+    )
 
     # Where things are
     data_dir: Path = Field(
@@ -51,7 +56,10 @@ class Settings(BaseSettings):
         0.01, ge=0, le=1, description="Share of rows with a repeated key above which it fails."
     )
     volume_window_days: int = Field(
-        28, ge=1, description="Days before the partition whose row counts it is compared with."
+        28,
+        ge=1,
+        le=3650,
+        description="Days before the partition whose row counts it is compared with.",
     )
     volume_min_days: int = Field(
         3, ge=1, description="Published days in that window below which volume is not judged."
@@ -87,7 +95,7 @@ class Settings(BaseSettings):
     )  # fmt: skip
     ab_share: float = Field(
         0.1, gt=0, lt=1, description="Share of rows that is the challenger's, by a hash of the "
-        "row's key. Who raises it leaves the challenger the rows that it has."
+        "row's key. Raising it only adds rows: those that the challenger already has stay with it."
     )  # fmt: skip
     experiment_days: int = Field(
         28, ge=2, le=60, description="Days of outcomes on which champion and challenger are "
@@ -151,8 +159,8 @@ class Settings(BaseSettings):
         "those for which the use case expects data; they are named in the snapshot."
     )  # fmt: skip
     holdout_days: int = Field(
-        14, ge=5, description="Days at the window's end kept for evaluation. With fewer than ten, "
-        "days that only differ by chance look like inputs that have changed."
+        14, ge=5, le=3650, description="Days at the window's end kept for evaluation. With fewer "
+        "than ten, days that only differ by chance look like inputs that have changed."
     )  # fmt: skip
     seed: int = Field(7, description="Seed of everything random in a training.")
     training_memory_mb: float = Field(
@@ -160,7 +168,7 @@ class Settings(BaseSettings):
         "from disk (XGBoost) or on a random sample (models that cannot)."
     )  # fmt: skip
     training_hours: float = Field(
-        12, gt=0, description="Hours after which the training of one model is given up."
+        12, gt=0, le=8760, description="Hours after which the training of one model is given up."
     )
     refit: bool = Field(
         True, description="Whether a challenger that passed is fitted again, on the holdout too, "
@@ -212,7 +220,7 @@ class Settings(BaseSettings):
         False, description="Whether a person has to approve a promotion, if the run does not say."
     )
     approval_hours: float = Field(
-        24, gt=0, description="Hours to wait for that; no answer means no promotion."
+        24, gt=0, le=8760, description="Hours to wait for that; no answer means no promotion."
     )
 
     # Monitoring: what is found
@@ -221,7 +229,10 @@ class Settings(BaseSettings):
         "For what comes later still, backfill the monitor."
     )  # fmt: skip
     drift_window_days: int = Field(
-        28, ge=2, description="Days before a day that its features and scores are compared with."
+        28,
+        ge=2,
+        le=3650,
+        description="Days before a day that its features and scores are compared with.",
     )
     # Monitoring: what is decided
     decay_window_days: int = Field(
@@ -244,8 +255,9 @@ class Settings(BaseSettings):
         0.01, ge=0, description="Skill above that bound which a decayed champion has to regain."
     )
     score_drift_days: int = Field(
-        14, ge=1, description="Days whose scores, together, are compared with those on the holdout."
-    )
+        14, ge=1, le=3650, description="Days whose scores, together, are compared with those on "
+        "the holdout."
+    )  # fmt: skip
     score_drift_retrain: float = Field(
         1.0, gt=0, description="Population stability index of these above which the champion is "
         "trained anew, whatever is known of its outcomes. Half of it is watched."
@@ -306,9 +318,30 @@ class Settings(BaseSettings):
 
     # Tasks
     owner: str = Field("ml-platform", description="Owner shown on every DAG and task.")
-    retries: int = Field(7, ge=0, description="Times a task whose dependency is down is retried.")
-    retry_base_seconds: float = Field(10, gt=0, description="Longest wait before the first retry.")
-    retry_max_seconds: float = Field(600, gt=0, description="Longest wait before any retry.")
+    retries: int = Field(
+        7, ge=0, le=100, description="Times a task whose dependency is down is retried."
+    )
+    retry_base_seconds: float = Field(
+        10, gt=0, le=86_400, description="Longest wait before the first retry."
+    )
+    retry_max_seconds: float = Field(
+        600, gt=0, le=86_400, description="Longest wait before any retry."
+    )
+
+    @field_validator("lake_root", "mlflow_tracking_uri")
+    @classmethod
+    def _is_a_place(cls, value: str) -> str:
+        """Refuse `s3:/bucket` and `http:host`, which would become folders of those names."""
+        if re.match(r"(?!file:)[A-Za-z][\w+.-]*:(?!//[^/])(?!(?<!s3:)///.)", value):
+            raise ValueError("a folder, or a URI with two slashes such as s3://bucket/lake")
+        return value
+
+    @field_validator("data_dir")
+    @classmethod
+    def _is_on_this_machine(cls, value: Path) -> Path:
+        if re.match(r"[A-Za-z][\w+.-]*:/", str(value)):
+            raise ValueError("a folder on this machine; a lake elsewhere is named by ML_LAKE_ROOT")
+        return value
 
     @property
     def branches(self) -> bool:
@@ -351,26 +384,94 @@ def variable(name: str) -> str:
 
 @lru_cache
 def settings() -> Settings:
-    """The settings of this process, read from its environment once."""
-    return Settings()
-
-
-def main() -> None:
-    """Print every setting: its variable, its value now, and what it means.
+    """The settings of this process, read from its environment once.
 
     Raises:
-        SystemExit: a notifier's URL could never be told anything.
+        BadData: with a line for each variable that is wrong, or that is nearly one of these.
     """
+    wrong = list(_misspelt())
+    try:
+        found = Settings()
+    except ValidationError as error:
+        wrong += [
+            _explained(str(one["loc"][0]), one["input"], one["msg"]) for one in error.errors()
+        ]
+    if wrong:
+        raise BadData("\n".join(wrong)) from None
+    return found
+
+
+def _misspelt() -> Iterator[str]:
+    """A line for each variable that is none of ours and looks like one of ours.
+
+    Its value is not shown, as it may be a secret. Others that begin with ML_ may be anybody's.
+    """
+    prefix = str(Settings.model_config["env_prefix"])
+    known = {variable(name) for name in Settings.model_fields}
+    unknown = [
+        name for name in os.environ if name.upper().startswith(prefix) and name.upper() not in known
+    ]
+    if unknown:
+        from difflib import get_close_matches
+
+        meant = {name.removeprefix(prefix): name for name in known}
+        for name in sorted(unknown):
+            if near := get_close_matches(name.upper().removeprefix(prefix), meant, 1, 0.75):
+                yield f"{name} is not a setting: did you mean {meant[near[0]]}?"
+
+
+def _explained(name: str, value: Any, found: str) -> str:
+    if name not in Settings.model_fields:  # one with a name of its own
+        name = next(each for each in Settings.model_fields if variable(each) == name)
+    allowed = found.removeprefix("Value error, ") if found.startswith("Value error") else ""
+    return f"{variable(name)}={shown(value)} is wrong: it must be {allowed or _allowed(name)}"
+
+
+def _allowed(name: str) -> str:
+    """What a setting may be, in words."""
+    kind: Any = Settings.model_fields[name].annotation
+    kinds = {
+        bool: "true or false",
+        date: "a date such as 2026-01-31",
+        float: "a number",
+        int: "a whole number",
+    }
+    words = kinds.get(kind) or f"one of {', '.join(get_args(kind))}"
+    return f"{words} {' and '.join(bounds(name))}".strip()
+
+
+def bounds(name: str) -> list[str]:
+    """The bounds of a number, such as `≥ 1`."""
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    return [
+        f"{sign} {getattr(bound, attribute)}"
+        for bound in Settings.model_fields[name].metadata
+        for attribute, sign in signs.items()
+        if hasattr(bound, attribute)
+    ]
+
+
+def shown(value: Any) -> str:
+    """A value as it may be printed: without the user and password of a URI."""
+    return re.sub(r"(?<=[/:])[^/\s@]*:[^/\s@]*@", "***@", str(value))
+
+
+def main() -> int:
+    """Print every setting: its variable, its value now, and what it means."""
+    import sys
+
     from include.alerting import check_notifiers
     from include.errors import PipelineError
 
-    for name, field in Settings.model_fields.items():
-        print(f"{variable(name)}={getattr(settings(), name)}\n    {field.description}")
     try:
+        for name, field in Settings.model_fields.items():
+            print(f"{variable(name)}={shown(getattr(settings(), name))}\n    {field.description}")
         check_notifiers()
     except PipelineError as error:
-        raise SystemExit(str(error)) from None
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -16,6 +16,7 @@ from include import ensemble
 from include.errors import BadData, PipelineError
 from include.expected import expected_days
 from include.lake import Lake, default_lake, list_folder, parse_key
+from include.settings import settings
 
 MONITORING = "model_monitoring"
 PATIENCE_SECONDS = 900
@@ -30,6 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--from", dest="start", default=week[0], help="by default a week ago")
     parser.add_argument("--to", dest="end", default=week[1], help="by default yesterday")
     options = parser.parse_args(arguments)
+    try:
+        settings()
+    except PipelineError as error:
+        print(error, file=sys.stderr)
+        return 2
     try:
         first, last = parse_key(options.start), parse_key(options.end)
         lake = default_lake()

@@ -12,11 +12,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic import SecretStr
 
 from include.metrics import PREFIX, TABLE, Metric
-from include.settings import PROJECT, Settings, variable
+from include.settings import PROJECT, Settings, bounds, variable
 
 REPO = Path(__file__).resolve().parent.parent
 SETTINGS, METRICS = REPO / "docs" / "settings.md", REPO / "docs" / "metrics.md"
@@ -69,10 +68,13 @@ SETTINGS_HEAD = """\
 # Settings
 
 Made by `make reference` from `include/settings.py`. Each is an environment variable, read when a
-process starts; what is out of its bounds ends the process with a message that names it.
-`make settings` shows what they are now, secrets masked. `make start` takes them from the shell, the
-stack from `settings.env`, MWAA and Astro as [Deploy](deploy.md) says; `make demo` takes
-`ML_DATA_DIR` only.
+process starts. A wrong value or a misspelt name stops every command, DAG and model server with one
+line that names the variable, its value and what is allowed. `make settings` prints the current
+values, with secrets masked.
+
+`make start` and the other local commands read them from the shell, the stack from `settings.env`,
+MWAA and Astro as [Deploy](deploy.md) says. `make demo` and `make usecase` read only `ML_DATA_DIR`
+and `ML_USECASE`, so that they never meet your lake or registry.
 """
 
 SETTINGS_COLUMNS = """
@@ -84,7 +86,6 @@ TYPES = {
     bool: "true or false", int: "whole number", float: "number", str: "text", date: "date",
     Path: "folder", SecretStr: "secret",
 }  # fmt: skip
-SIGNS = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
 
 
 def mapping() -> str:
@@ -140,16 +141,11 @@ def _headings() -> Iterator[tuple[str, str]]:
 def _row(name: str) -> str:
     field = Settings.model_fields[name]
     kind: Any = field.annotation
-    bounds = [
-        f"{sign} {getattr(bound, attribute)}"
-        for bound in field.metadata
-        for sign, attribute in [SIGNS[type(bound)]]
-    ]
     cells = [
         f"`{variable(name)}`",
         TYPES.get(kind) or ", ".join(f"`{one}`" for one in get_args(kind)),  # of a Literal
         _default(field.default),
-        ", ".join(bounds),
+        ", ".join(bounds(name)),
         str(field.description).replace("|", "\\|"),
     ]
     return f"| {' | '.join(cells)} |\n"

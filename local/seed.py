@@ -10,8 +10,6 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from pydantic import ValidationError
-
 from include import validation
 from include.errors import BadData, MissingData, PipelineError
 from include.expected import expected_days
@@ -48,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Seed the window of the first training, or another one."""
     try:
         settings()
-    except ValidationError as error:
-        print(f"A setting is wrong: {error}", file=sys.stderr)
+    except BadData as error:
+        print(error, file=sys.stderr)
         return 2
     parser = argparse.ArgumentParser(prog="python -m local.seed", description=main.__doc__)
     parser.add_argument(

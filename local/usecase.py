@@ -167,6 +167,11 @@ def try_candidates(rows: pl.DataFrame) -> list[str]:
 
 def main() -> int:
     """Look at the use case; the exit code is 0 if nothing is wrong with it."""
+    try:
+        settings()
+    except PipelineError as error:
+        print(error, file=sys.stderr)
+        return 2
     forget_settings()
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     print(f"The use case in {USECASE}")

@@ -5,9 +5,12 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 
 import uvicorn
 
+from include.errors import BadData
+from include.settings import settings
 from serving.app import create_app
 
 QUIET = {
@@ -35,6 +38,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8500, help="0 takes any that is free")
     parser.add_argument("--faults", action="store_true", help="let /faults make it fail")
     arguments = parser.parse_args()
+    try:
+        settings()
+    except BadData as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)

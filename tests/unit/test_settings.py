@@ -1,18 +1,25 @@
 """Every knob, once: described, with a default, changed by its variable, refused when wrong."""
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
 from annotated_types import Le
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from include.errors import BadData
 from include.settings import PROJECT, Settings, main, settings, variable
 from include.usecase import FIRST_WINDOW
-from local import reference
+from local import days, demo, embedded, reference, rollback, seed, usecase
 
 FIELDS = Settings.model_fields.items()
 
@@ -55,22 +62,148 @@ def test_every_setting_is_changed_by_its_variable(
 
 
 WRONG = [
-    ("chunk_rows", "many"), ("chunk_rows", "0"), ("chunk_rows", "1.5"), ("batch_rows", "-1"),
-    ("max_quarantine_share", "5%"), ("max_quarantine_share", "1.1"), ("train_start", "2013-2-28"),
-    ("max_rejected_share", "-1"), ("retries", "-1"), ("max_score_psi", "0"),
-    ("retry_base_seconds", ""), ("experiment", "yes"), ("ab_share", "1"), ("ab_share", "0"),
+    ("chunk_rows", "many", "a whole number ≥ 1"),
+    ("chunk_rows", "0", "a whole number ≥ 1"),
+    ("chunk_rows", "1.5", "a whole number ≥ 1"),
+    ("batch_rows", "-1", "a whole number ≥ 1"),
+    ("retry_base_seconds", "", "a number > 0 and ≤ 86400"),
+    ("retries", "1000000", "a whole number ≥ 0 and ≤ 100"),
+    ("max_quarantine_share", "5%", "a number ≥ 0 and ≤ 1"),
+    ("max_quarantine_share", "7", "a number ≥ 0 and ≤ 1"),
+    ("max_rejected_share", "nan", "a number ≥ 0 and ≤ 1"),
+    ("max_score_psi", "inf", "a number > 0"),
+    ("gate_min_gain", "nan", "a number"),
+    ("ab_share", "1", "a number > 0 and < 1"),
+    ("train_start", "2013-2-28", "a date such as 2026-01-31"),
+    ("experiment", "yes", "one of off, shadow, ab"),
+    ("refit", "maybe", "true or false"),
+    ("lake_root", "s3:/oops", "a folder, or a URI with two slashes such as s3://bucket/lake"),
+    ("lake_root", "s3:///oops", "a folder, or a URI with two slashes such as s3://bucket/lake"),
+    ("data_dir", "s3://x", "a folder on this machine; a lake elsewhere is named by ML_LAKE_ROOT"),
+    ("mlflow_tracking_uri", "http:mlflow", "a folder, or a URI with two slashes such as s3://buck"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "allowed"), WRONG)
+def test_a_wrong_value_is_one_line_with_variable_value_and_what_is_allowed(
+    name: str, value: str, allowed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable(name), value)
+    settings.cache_clear()
+    with pytest.raises(BadData) as failure:
+        settings()
+    assert str(failure.value).startswith(f"{variable(name)}={value} is wrong: it must be {allowed}")
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lake_root", "s3://conn@bucket/lake"), ("lake_root", "relative/lake"),
+        ("lake_root", "file:///lake"), ("mlflow_tracking_uri", "sqlite:////data/mlflow.db"),
+        ("mlflow_tracking_uri", "http://mlflow:5000"), ("mlflow_tracking_uri", "databricks"),
+        ("mlflow_tracking_uri", "postgresql+psycopg2://user:word@host/db"),
+    ],
+)  # fmt: skip
+def test_places_of_all_kinds_are_taken(
+    name: str, value: str, configure: Callable[..., None]
+) -> None:
+    configure(**{name: value})
+    assert getattr(settings(), name) == value
+
+
+def test_every_wrong_setting_has_its_line(
+    configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ML_CHUNK_ROW", "5")
+    configure(chunk_rows="abc", ab_share=2)
+    with pytest.raises(BadData) as failure:
+        settings()
+    assert str(failure.value).splitlines() == [
+        "ML_CHUNK_ROW is not a setting: did you mean ML_CHUNK_ROWS?",
+        "ML_CHUNK_ROWS=abc is wrong: it must be a whole number ≥ 1",
+        "ML_AB_SHARE=2 is wrong: it must be a number > 0 and < 1",
+    ]
+
+
+NAMES = [variable(name) for name, _ in FIELDS if variable(name).startswith("ML_")]
+
+
+@given(st.sampled_from(NAMES), st.data())
+def test_a_misspelt_name_is_refused_with_the_name_that_was_meant(
+    name: str, data: st.DataObject
+) -> None:
+    at = data.draw(st.integers(len("ML_"), len(name) - 1))
+    before, letter, after = name[:at], name[at], name[at + 1 :]
+    typo = data.draw(
+        st.sampled_from([before + after, before + letter * 2 + after, before + "X" + after])
+    )
+    assume(typo not in NAMES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(typo, "slack://secret")
+        settings.cache_clear()
+        with pytest.raises(BadData, match=f"{typo} is not a setting: did you mean ML_") as failure:
+            settings()
+    settings.cache_clear()
+    assert str(failure.value).count("did you mean") == 1
+    assert "secret" not in str(failure.value)
+
+
+@pytest.mark.parametrize("name", ["ML_PLATFORM_TEAM", "ML_X", "ml_chunk_rows", "HTML_CHUNK_ROW"])
+def test_names_that_may_be_somebody_elses_are_left_alone(
+    name: str, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "5")
+    configure()
+    assert settings().chunk_rows == (5 if name == "ml_chunk_rows" else 250_000)
+
+
+COMMANDS: list[tuple[Callable[..., int], list[str]]] = [
+    (embedded.main, ["start"]), (demo.main, []), (seed.main, []), (days.main, []),
+    (rollback.main, ["--reason", "x"]), (usecase.main, []), (main, []),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "value"), WRONG)
-def test_a_wrong_value_is_an_error_that_names_it(
-    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("command", "arguments"), COMMANDS, ids=lambda one: getattr(one, "__module__", "")
+)
+def test_no_command_starts_anything_with_a_wrong_setting(
+    command: Callable[..., int],
+    arguments: list[str],
+    configure: Callable[..., None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv(f"ML_{name.upper()}", value)
-    settings.cache_clear()
-    with pytest.raises(ValidationError, match=name) as failure:
-        settings()
-    assert repr(value) in str(failure.value)
+    configure(data_dir=tmp_path / "data", max_quarantine_share=7)
+    assert command(*([arguments] if arguments or command not in (usecase.main, main) else [])) == 2
+    told = capsys.readouterr()
+    assert told.err == "ML_MAX_QUARANTINE_SHARE=7 is wrong: it must be a number ≥ 0 and ≤ 1\n"
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("program", [["-m", "serving"], ["dags/batch_inference.py"]], ids=" ".join)
+def test_the_model_server_and_every_dag_end_with_the_same_line(
+    program: list[str], tmp_path: Path
+) -> None:
+    wrong = {"ML_MAX_QUARANTINE_SHARE": "7", "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(
+        [sys.executable, *program],
+        cwd=PROJECT, env=os.environ | wrong, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == (2 if "serving" in program else 1)
+    last = done.stderr.splitlines()[-1]
+    assert last.endswith("ML_MAX_QUARANTINE_SHARE=7 is wrong: it must be a number ≥ 0 and ≤ 1")
+
+
+def test_a_password_in_an_address_is_not_shown(
+    configure: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(mlflow_tracking_uri="https://user:hidden@mlflow/x")
+    assert main() == 0
+    assert "MLFLOW_TRACKING_URI=https://***@mlflow/x" in capsys.readouterr().out
+    configure(mlflow_tracking_uri="https:/user:hidden@mlflow/x")
+    assert main() == 2
+    assert "hidden" not in "".join(capsys.readouterr())
 
 
 def test_a_secret_is_not_shown(
@@ -83,11 +216,13 @@ def test_a_secret_is_not_shown(
 
 def test_a_notifier_that_could_never_be_told_is_named_when_settings_are_shown(
     configure: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure(notify_urls="slck://secret")
-    with pytest.raises(SystemExit, match=r"ML_NOTIFY_URLS.*slck") as failure:
-        main()
-    assert "secret" not in str(failure.value)
+    assert main() == 2
+    told = capsys.readouterr().err
+    assert re.search(r"ML_NOTIFY_URLS.*slck", told)
+    assert "secret" not in told
 
 
 def test_settings_are_read_once_and_cannot_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
