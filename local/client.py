@@ -1,14 +1,27 @@
 """A small client of Airflow's REST API: the demo, the tests and the benchmarks drive it with it."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, TypeVar
 
 import httpx
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    retry_if_result,
+    stop_after_delay,
+    wait_exponential_jitter,
+)
 
 FINISHED = {"success", "failed"}
+REPEAT_SECONDS = 30
+"""How long the API may have faults before one is an error."""
+
 Found = TypeVar("Found")
 Json = dict[str, Any]
 
@@ -40,9 +53,27 @@ class Airflow:
             self._http.headers["Authorization"] = f"Bearer {token['access_token']}"
 
     def request(self, method: str, path: str, **kwargs: Any) -> Any:
-        """Call `/api/v2<path>` and return its JSON; an error answer is one clear line."""
+        """Call `/api/v2<path>` and return its JSON; an error answer is one clear line.
+
+        A request that the server could not answer is sent again for half a minute, if that does
+        nothing twice: it may be repeated, or the database was locked and nothing was done.
+        """
+        repeatable = method != "POST"
+
+        def is_fault(answer: httpx.Response) -> bool:
+            return answer.is_server_error and (repeatable or "Database error" in answer.text)
+
+        def was_cut_off(error: BaseException) -> bool:
+            return repeatable and isinstance(error, httpx.RemoteProtocolError | httpx.ReadError)
+
+        ask = Retrying(
+            retry=retry_if_result(is_fault) | retry_if_exception(was_cut_off),
+            wait=wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.2),
+            stop=stop_after_delay(REPEAT_SECONDS),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+        )
         try:
-            answer = self._http.request(method, f"/api/v2{path}", **kwargs)
+            answer = ask(self._http.request, method, f"/api/v2{path}", **kwargs)
         except httpx.HTTPError as error:
             raise EmbeddedError(f"Airflow at {self.url} does not answer: {error!r}") from error
         if answer.is_error:
@@ -75,12 +106,27 @@ class Airflow:
         self.request("PATCH", f"/dags/{dag_id}", json={"is_paused": True})
 
     def trigger(
-        self, dag_id: str, conf: Json | None = None, partition_key: str | None = None
+        self,
+        dag_id: str,
+        conf: Json | None = None,
+        partition_key: str | None = None,
+        run_id: str | None = None,
     ) -> str:
         """Start a run, of one partition if a key is given, and return its run id."""
-        body = {"logical_date": None, "conf": conf or {}, "partition_key": partition_key}
-        run = self.request("POST", f"/dags/{dag_id}/dagRuns", json=body)
-        return str(run["dag_run_id"])
+        run_id = run_id or f"manual__{_now()}_{token_hex(4)}"
+        body = {
+            "dag_run_id": run_id,
+            "logical_date": None,
+            "conf": conf or {},
+            "partition_key": partition_key,
+        }
+        try:
+            self.request("POST", f"/dags/{dag_id}/dagRuns", json=body)
+        except EmbeddedError:
+            # Where the answer was lost or a fault, the run may be there: nobody else has its id.
+            if all(run["dag_run_id"] != run_id for run in self.runs(dag_id)):
+                raise
+        return run_id
 
     def backfill(
         self,
@@ -123,6 +169,16 @@ class Airflow:
             lines += [f"{e['exc_type']}: {e['exc_value']}" for e in entry.get("error_detail") or []]
         return "\n".join(lines)
 
+    def why_failed(self, dag_id: str, run_id: str) -> str:
+        """The message of the first failed task of a run, from its log; empty if it has none."""
+        for task in self.task_instances(dag_id, run_id):
+            if task["state"] == "failed":
+                place = (task["task_id"], task["try_number"], task["map_index"])
+                for line in self.log(dag_id, run_id, *place).splitlines():
+                    if line.startswith("task_failed "):
+                        return str(json.loads(line.removeprefix("task_failed "))["message"])
+        return ""
+
     def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
         """What a task returned."""
         task = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
@@ -162,7 +218,11 @@ class Airflow:
         try:
             run = poll(lambda: _ended(self.request("GET", path)), timeout)
         except TimeoutError:
-            raise EmbeddedError(f"{run_id} of {dag_id} still runs after {timeout:.0f} s") from None
+            state = self.request("GET", path)["state"]
+            raise EmbeddedError(
+                f"{run_id} of {dag_id} is still {state} after {timeout:.0f} s: see "
+                f"{self.url}/dags/{dag_id}/runs"
+            ) from None
         return str(run["state"])
 
     def wait_partition(
@@ -188,6 +248,10 @@ class Airflow:
             items += page[key]
             if not page[key] or len(items) >= page["total_entries"]:
                 return items
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
 
 
 def _ended(run: Json) -> Json | None:

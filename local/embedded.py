@@ -4,7 +4,8 @@ A model server runs beside it, the remote member of the ensemble.
 
     python -m local.embedded start [--port N] | stop | status
 
-Everything it makes is below one data folder, everything it opens listens on 127.0.0.1 only.
+Everything it makes is below one data folder, which only its owner can read. Everything it opens
+listens on 127.0.0.1 only.
 `start` returns an `Airflow`, the handle that tests, the demo and benchmarks drive it with.
 """
 
@@ -13,6 +14,7 @@ import contextlib
 import fcntl
 import importlib.metadata
 import json
+import os
 import re
 import signal
 import socket
@@ -23,10 +25,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psutil
-
+from include.errors import BadData
+from include.settings import settings
 from local.client import Airflow, EmbeddedError, poll
-from local.environment import HOST, REPO, data_folder, environment
+from local.environment import HOST, REPO, data_folder, environment, of_the_project
 from local.processes import Leader, send, wait_until_gone
 
 DEFAULT_PORT = 8080
@@ -46,6 +48,9 @@ COMPONENTS = {
 MODEL_SERVER = "model-server"
 """Airflow runs without it, as it does when it is down."""
 
+PRIVATE = 0o077
+"""The umask of all that is made here: data, logs and secrets are their owner's."""
+
 Say = Callable[[str], None]
 
 
@@ -63,14 +68,12 @@ def start(
     data = (data or data_folder()).resolve()
     home = data / "airflow"
     (home / "logs").mkdir(parents=True, exist_ok=True)
+    home.chmod(0o700)
     with _only_one(home):
+        port = choose_port(data, port, say)
         if (airflow := running(data)) is not None:
-            if port is not None and airflow.url != _url(port):
-                raise EmbeddedError(f"Airflow already runs at {airflow.url}: `make stop` ends it.")
             say(f"Airflow already runs at {airflow.url}, with the settings it was started with")
             return airflow
-        stop(data, say=lambda _: None)  # what is left of one that did not end well
-        port = _choose_port(port, say)
         server_port = _free_port()
         env = environment(data, port, server_port, dags_folder, extra)
         say(f"Airflow is starting at {_url(port)} (logs: {home / 'logs'})")
@@ -93,8 +96,7 @@ def start(
         for file in sorted(missing):
             say(f"Warning: {file} has not been parsed yet")
         for error in airflow.import_errors():
-            reason = error["stack_trace"].strip().splitlines()[-1]
-            say(f"Warning: {error['filename']} cannot be imported: {reason}")
+            say(f"Warning: {error['filename']} cannot be imported: {_reason(error['stack_trace'])}")
         return airflow
 
 
@@ -113,18 +115,45 @@ def _url(port: int) -> str:
     return f"http://{HOST}:{port}"
 
 
-def _choose_port(named: int | None, say: Say) -> int:
-    """The port that was named, or else 8080, or else the next free one."""
+def parse_port(text: str) -> int:
+    """A port as it was typed.
+
+    Raises:
+        EmbeddedError: it is none.
+    """
+    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise EmbeddedError(f"PORT={text} is no port: name one from 1 to 65535, like PORT=8123")
+    return int(text)
+
+
+def choose_port(data: Path, named: int | None, say: Say = print) -> int:
+    """The port of the Airflow that runs on a data folder, or the one that the next start takes.
+
+    That is the named one, or else the one it had before, or else the next free one from 8080 on.
+    What is left of an Airflow that did not end well is stopped: it may hold the port.
+
+    Raises:
+        EmbeddedError: the named one is taken, or Airflow runs on another one already.
+    """
+    before = _read_state(data / "airflow")[0].get("port", DEFAULT_PORT)
+    if running(data) is not None:
+        if named not in (None, before):
+            raise EmbeddedError(f"Airflow already runs at {_url(before)}: `make stop` ends it.")
+        return before
+    stop(data, say=lambda _: None)
+    wanted = named or before
+    reason = _not_free(wanted)
+    if reason is None:
+        return wanted
     if named is not None:
-        if (reason := _not_free(named)) is not None:
-            raise EmbeddedError(f"Port {named} cannot be used ({reason}): name another one.")
-        return named
+        raise EmbeddedError(
+            f"Port {named} cannot be used ({reason}): name another one, like PORT=8123"
+        )
     for port in range(DEFAULT_PORT, DEFAULT_PORT + 100):
         if _not_free(port) is None:
-            if port != DEFAULT_PORT:
-                say(f"Port {DEFAULT_PORT} is taken: using {port}")
+            say(f"Port {wanted} cannot be used ({reason}): using {port}")
             return port
-    raise EmbeddedError(f"No free port from {DEFAULT_PORT} on.")
+    raise EmbeddedError(f"No port from {DEFAULT_PORT} on is free: name one, like PORT=18080")
 
 
 def _not_free(port: int) -> str | None:
@@ -154,6 +183,7 @@ def _migrate(home: Path, env: dict[str, str]) -> None:
         code = subprocess.call(
             [sys.executable, "-m", "airflow", "db", "migrate"],
             env=env, cwd=REPO, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            umask=PRIVATE,
         )  # fmt: skip
     if code != 0:
         raise EmbeddedError(f"`airflow db migrate` failed:\n{_tail(log)}")
@@ -167,11 +197,11 @@ def _launch(
     with (home / "logs" / f"{name}.log").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
-            env=env, cwd=REPO, start_new_session=True,
+            env=env, cwd=REPO, start_new_session=True, umask=PRIVATE,
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
     _, leaders = _read_state(home)
-    leaders[name] = Leader(process.pid, psutil.Process(process.pid).create_time())
+    leaders[name] = Leader.of(process.pid)
     described = {each: asdict(leader) for each, leader in leaders.items()}
     _state_file(home).write_text(json.dumps({**ports, "leaders": described}, indent=2))
     return process
@@ -268,6 +298,13 @@ def _fail_if_one_ended(airflow: Airflow, processes: dict[str, subprocess.Popen[b
             raise EmbeddedError(f"{name} ended with code {process.returncode}:\n{_tail(log)}")
 
 
+def _reason(stack_trace: str) -> str:
+    """The exception at the end of a traceback, with the lines of its message that follow."""
+    lines = stack_trace.strip().splitlines()
+    exceptions = [n for n, line in enumerate(lines) if re.match(r"[\w.]*[A-Z]\w*: ", line)]
+    return "\n".join(lines[exceptions[-1] if exceptions else -1 :])
+
+
 def _tail(log: Path, lines: int = 15) -> str:
     text = log.read_text(errors="replace").strip().splitlines()
     return "\n".join([*text[-lines:], f"(all of it: {log})"])
@@ -285,10 +322,18 @@ def running(data: Path | None = None) -> Airflow | None:
     return Airflow(_url(ports["port"]), data)
 
 
+def settings_of_running(data: Path) -> dict[str, str]:
+    """The project's variables that the Airflow on a data folder was started with."""
+    _, leaders = _read_state(data.resolve() / "airflow")
+    process = leaders["dag-processor"].process()
+    started_with = of_the_project(process.environ()) if process else {}
+    return {name: value for name, value in started_with.items() if not name.startswith("MLFLOW_")}
+
+
 def stop(data: Path | None = None, say: Say = print) -> None:
     """End what `start` started on a data folder, and what that started; never anything else."""
     home = (data or data_folder()).resolve() / "airflow"
-    _, leaders = _read_state(home)
+    ports, leaders = _read_state(home)
     ending = {name: process for name, leader in leaders.items() if (process := leader.process())}
     workers = leaders["scheduler"].followers() if "scheduler" in leaders else []
 
@@ -307,7 +352,8 @@ def stop(data: Path | None = None, say: Say = print) -> None:
     for process in left:
         send(process, signal.SIGKILL)
     wait_until_gone(left, STOP_SECONDS)
-    _state_file(home).unlink(missing_ok=True)
+    if ports:  # the next start takes the same ones
+        _state_file(home).write_text(json.dumps({**ports, "leaders": {}}, indent=2))
 
 
 def _state_file(home: Path) -> Path:
@@ -315,7 +361,7 @@ def _state_file(home: Path) -> Path:
 
 
 def _read_state(home: Path) -> tuple[dict[str, int], dict[str, Leader]]:
-    """Ports and processes of what was started last; nothing if it was stopped."""
+    """Ports of what was started last, and its processes, if it was not stopped."""
     try:
         state = json.loads(_state_file(home).read_text())
     except (FileNotFoundError, ValueError):
@@ -332,13 +378,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m local.embedded", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     starting = commands.add_parser("start", help="start it, or say that it runs")
-    starting.add_argument("--port", type=int, help="port of the UI; default: 8080 or the next free")
+    starting.add_argument("--port", help="port of the UI; default: 8080 or the next free")
     commands.add_parser("stop", help="end all its processes")
     commands.add_parser("status", help="say whether it runs, and where")
     options = parser.parse_args(arguments)
+    os.umask(PRIVATE)
     try:
         if options.command == "start":
-            print(f"The UI is at {start(port=options.port).url} (no login); `make stop` ends it.")
+            settings()
+            port = parse_port(options.port) if options.port else None
+            print(f"The UI is at {start(port=port).url} (no login); `make stop` ends it.")
         elif options.command == "stop":
             stop()
             print("Airflow is stopped")
@@ -346,7 +395,7 @@ def main(arguments: list[str] | None = None) -> int:
             airflow = running()
             print(f"Airflow runs at {airflow.url}" if airflow else "Airflow does not run")
             return 0 if airflow else 1
-    except EmbeddedError as error:
+    except (EmbeddedError, BadData) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from include.settings import settings
@@ -18,15 +19,25 @@ def data_folder() -> Path:
     return Path(os.environ.get("ML_DATA_DIR") or REPO / "data").resolve()
 
 
-def forget_settings() -> None:
+def forget_settings() -> list[str]:
     """Drop what the shell says of lake, registry and limits; data folder and use case are kept.
 
     What tries things out, breaks files and promotes models must never meet a real lake.
+
+    Returns:
+        Names of the variables that were dropped.
     """
-    for name in list(os.environ):
-        if name.startswith(("ML_", "MLFLOW_")) and name not in KEPT:
-            del os.environ[name]
+    dropped = sorted(of_the_project(os.environ).keys() - set(KEPT))
+    for name in dropped:
+        del os.environ[name]
     settings.cache_clear()
+    return dropped
+
+
+def of_the_project(variables: Mapping[str, str]) -> dict[str, str]:
+    """Those of some environment variables that are settings of the project or of MLflow."""
+    ours = ("ML_", "MLFLOW_")
+    return {name: value for name, value in variables.items() if name.upper().startswith(ours)}
 
 
 def environment(
@@ -72,7 +83,8 @@ def environment(
             "min_serialized_dag_update_interval": "5",
         },
         "database": {
-            "sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}",
+            # A writer waits a minute for another one: SQLite's five seconds end under load.
+            "sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}?timeout=60",
             "check_migrations": "false",  # `start` has migrated
         },
         "api": {"host": HOST, "port": str(port), "base_url": f"http://{HOST}:{port}"},
@@ -80,6 +92,8 @@ def environment(
             "base_log_folder": str(home / "logs"),
             "dag_processor_child_process_log_directory": str(home / "logs" / "dag_processor"),
             "colored_console_log": "false",
+            "file_task_handler_new_folder_permissions": "0o700",
+            "file_task_handler_new_file_permissions": "0o600",
             # Nothing listens there (see embedded.py): asking for a running task's log fails fast.
             "worker_log_server_port": "9",
             "trigger_log_server_port": "9",

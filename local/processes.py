@@ -1,6 +1,7 @@
 """Processes that one command starts and another one ends: found again, and never mixed up."""
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Iterable
@@ -11,16 +12,32 @@ import psutil
 
 @dataclass(frozen=True)
 class Leader:
-    """A process we started as the leader of a session: its pid, and when it was created."""
+    """A process we started as the leader of a session: its pid, and when it was created.
+
+    Attributes:
+        created: by the clock of that time, which may have been set since.
+        after_boot: the same, in seconds since the machine was booted.
+    """
 
     pid: int
     created: float
+    after_boot: float = math.nan
+
+    @classmethod
+    def of(cls, pid: int) -> "Leader":
+        """The leader with a pid."""
+        created = psutil.Process(pid).create_time()
+        return cls(pid, created, created - psutil.boot_time())
 
     def process(self) -> psutil.Process | None:
         """The process, if it is still there: by now its pid may be somebody else's."""
         try:
             process = psutil.Process(self.pid)
-            return process if abs(process.create_time() - self.created) < 2 else None
+            created = process.create_time()
+            same = min(
+                created - self.created, created - psutil.boot_time() - self.after_boot, key=abs
+            )
+            return process if abs(same) < 2 else None
         except psutil.Error:
             return None
 
@@ -73,6 +90,8 @@ def _session_id(process: psutil.Process) -> int | None:
 
 def _is_airflow(process: psutil.Process) -> bool:
     try:
-        return "airflow" in " ".join(process.cmdline())
+        command = " ".join(process.cmdline())
+        # Where tasks are not forked, a worker has no title: only how it was started tells it.
+        return "airflow" in command or "multiprocessing" in command
     except psutil.Error:
         return False

@@ -8,6 +8,7 @@ import sys
 
 from include import registry
 from include.errors import PipelineError
+from include.settings import settings
 from local import embedded
 from local.client import EmbeddedError
 
@@ -20,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.reason.strip():
         parser.error("the reason is kept with the version that goes: say it in a few words")
     try:
+        settings()
         airflow = embedded.running()
         if airflow is None:
             raise EmbeddedError("No Airflow runs here: `make start`, then this again")
@@ -29,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
         run_id = airflow.trigger("model_rollback", conf)
         page = f"{airflow.url}/dags/model_rollback/runs/{run_id}"
         if airflow.wait("model_rollback", run_id) != "success":
-            raise EmbeddedError(f"The champion was not rolled back: see {page}")
+            why = airflow.why_failed("model_rollback", run_id)
+            raise EmbeddedError(f"The champion was not rolled back. {why}\nThe run: {page}")
         versions = airflow.xcom("model_rollback", run_id, "find_previous")
     except (EmbeddedError, PipelineError) as error:
         print(error, file=sys.stderr)
