@@ -79,7 +79,12 @@ def model_monitoring() -> None:
         decision = daily.decide(lake.default_lake(), str(partition_key))
         table = policy.table(decision)
         print(table)
-        told = {"why": decision.why, "retrain_for": decision.retrain_for, "table": table}
+        told = {
+            "why": decision.why,
+            "retrain_for": decision.retrain_for,
+            "train_until": daily.train_until(lake.default_lake(), decision.key),
+            "table": table,
+        }
         return {**asdict(decision), **told}
 
     @task
@@ -113,7 +118,10 @@ def model_monitoring() -> None:
         doc_md="Start a retraining, for the reason that was decided by. Waits for nothing.",
         trigger_dag_id=RETRAINING,
         trigger_run_id=REQUEST.format(key="{{ dag_run.partition_key }}"),
-        conf={"reason": "{{ ti.xcom_pull('decide')['retrain_for'] }}"},
+        conf={
+            "reason": "{{ ti.xcom_pull('decide')['retrain_for'] }}",
+            "end": "{{ ti.xcom_pull('decide')['train_until'] }}",
+        },
         skip_when_already_exists=True,
         wait_for_completion=False,
     )

@@ -50,7 +50,7 @@ def take(lake: Lake, start: str | None, end: str | None, holdout_days: int) -> s
             for which the use case expects nothing do not count.
     """
     first = parse_key(start) if start else settings().train_start
-    last = parse_key(end) if end else _newest_day(lake)
+    last = parse_key(end) if end else newest_day(lake)
     holdout_from = last - timedelta(days=holdout_days - 1)
     if not first < holdout_from <= last:
         raise BadData(
@@ -154,9 +154,14 @@ def _days(first: date, last: date) -> list[date]:
     return [first + timedelta(days=number) for number in range((last - first).days + 1)]
 
 
-def _newest_day(lake: Lake) -> date:
+def newest_day(lake: Lake, until: str | None = None) -> date:
+    """The newest day with inputs and truth, of those up to a day if one is given.
+
+    Raises:
+        MissingData: there is none.
+    """
     for key in lake.published_keys("actuals"):
-        if lake.manifest("validated", key) is not None:
+        if (until is None or key <= until) and lake.manifest("validated", key) is not None:
             return parse_key(key)
     raise MissingData(
         f"There is not one day with inputs and truth under {lake.root}. No model was trained. "

@@ -5,25 +5,33 @@
 History is seeded, a champion is trained, and a week is validated and scored. One day's file is
 broken and one day has bad rows, on purpose. The ensemble scores one day with all its members and
 one with the model server stopped. Eight weeks later the monitor notices that the model has decayed
-and has it trained anew; the challenger is judged and promoted, and scores the next days.
-The exit code is 0 only if all of it is what it should be. Airflow is left running; the
-demo can be run again, and begins without a champion then.
+and starts a retraining; the challenger is judged and promoted, and the champion scores the next
+days. The exit code is 0 only if all of it is what it should be. Airflow is left running.
+
+The demo can be run again on what it left. It then begins with the first champion of the earlier
+run. It refuses to start where it would replace another champion, or wait behind a training.
 """
 
 import argparse
 import os
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 from rich.console import Console
 
 from include import lake as lakes
-from include import registry, usecase
+from include import promotion, registry
 from include.errors import PipelineError
 from include.lake import Lake
+from include.registry import ModelVersion
+from include.settings import settings
 from include.usecase import FIRST_WINDOW, source
 from include.usecase.schema import INPUTS, KEY
 from local import demo_report, embedded
@@ -55,6 +63,16 @@ SETTINGS = {
 
 WAIT_SECONDS = 600
 
+FIRST_TRAINING = "demo__first_champion"
+"""The run that trains the demo's first champion."""
+
+SECOND_TRAINING = f"monitoring__{DECAY_DAY}"
+"""The run that the monitor asks for."""
+
+OWN_FOLDER = (
+    "To run the demo beside it, give it a folder of its own: ML_DATA_DIR=data-demo make demo"
+)
+
 
 class Progress:
     """Lines with the seconds since the start."""
@@ -69,28 +87,114 @@ class Progress:
         self.console.print(f"{seconds}  {line}", soft_wrap=True)
 
 
-def run(port: int | None, say: Progress) -> list[Day]:
-    """The first half: start, seed, train, run the week. Returns the table's lines."""
-    data = embedded.data_folder()
+def run(data: Path, port: int, say: Progress) -> tuple[Airflow, list[Day]]:
+    """The first half: start, seed, train, run the week. Returns Airflow and the table's lines."""
     lake = lakes.default_lake()
     with ThreadPoolExecutor(1) as other:
         starting = other.submit(embedded.start, data, port, extra=SETTINGS, say=say)
-        begin_without_champion()
         seed(lake, *FIRST_WINDOW, say)
-        drop_faulty_files(lake, say)
         airflow = starting.result()
     say(f"Airflow is up: {airflow.url}")
+    check_trainings(airflow)
+    drop_faulty_files(lake, say)
     began = datetime.now(UTC)
     for dag_id in ("data_validation", "batch_inference", "model_retraining", "model_rollback"):
         airflow.unpause(dag_id)
-    say("Training the first champion: a run of model_retraining")
-    train(airflow, *FIRST_WINDOW, "the demo's first champion", say)
+    crown_first_champion(lake, airflow, say)
     airflow.cancel_backfills("data_validation")
     airflow.backfill(
         "data_validation", DAYS[0].isoformat(), DAYS[-1].isoformat(), reprocess="completed"
     )
     say(f"A week is on its way: {DAYS[0]} to {DAYS[-1]}")
-    return [describe(lake, day, runs) for day, runs in follow(airflow, began, say)]
+    days = [describe(lake, day, runs) for day, runs in follow(airflow, began, say)]
+    return airflow, days
+
+
+def check_start(data: Path, port: int | None, say: Progress) -> int:
+    """Make sure that the demo harms nothing of what is there. Returns the port of the UI.
+
+    Raises:
+        EmbeddedError: the port is taken; Airflow runs with settings of somebody else's, perhaps on
+            a real lake; or the champion is somebody else's.
+    """
+    port = embedded.choose_port(data, port, say)
+    if embedded.running(data) is not None:
+        wanted = {"ML_DATA_DIR": str(data), **SETTINGS}
+        if usecase_folder := os.environ.get("ML_USECASE"):
+            wanted["ML_USECASE"] = usecase_folder
+        told = embedded.settings_of_running(data)
+        if different := sorted({name for name, _ in told.items() ^ wanted.items()}):
+            raise EmbeddedError(
+                "The Airflow that runs here was started with other settings than the demo's "
+                f"({', '.join(different)}). End it with `make stop`, then run the demo again."
+            )
+    registry.create_store()
+    champion = registry.find_champion()
+    if champion is not None and champion not in _own_versions():
+        raise EmbeddedError(
+            f"Version {champion.version} of {champion.name!r}, which no demo has made, is champion "
+            f"in {data}. The demo would replace it. {OWN_FOLDER}"
+        )
+    return port
+
+
+def check_trainings(airflow: Airflow) -> None:
+    """Make sure that the demo's trainings wait for no other one.
+
+    Raises:
+        EmbeddedError: naming the run in front of them.
+    """
+    for dag_id in ("model_retraining", "model_rollback"):
+        for state in ("running", "queued"):
+            for found in airflow.runs(dag_id, state=state):
+                raise EmbeddedError(
+                    f"The demo has not begun: {found['dag_run_id']} of {dag_id} is {state}, and "
+                    "the demo's own training would wait for it. Run the demo again when it has "
+                    f"ended: {airflow.url}/dags/{dag_id}/runs/{found['dag_run_id']}"
+                )
+
+
+def crown_first_champion(lake: Lake, airflow: Airflow, say: Progress) -> None:
+    """Have the first champion trained, or give the crown back to that of an earlier demo.
+
+    There is a champion at every moment, or there never was one.
+    """
+    champion, trained = registry.find_champion(), registry.versions_of(FIRST_TRAINING)
+    if trained:
+        promotion.promote(trained[0], champion, "the demo begins again")
+        say(f"Version {trained[0].version}, an earlier demo's first champion, is champion again")
+        return
+    say("Training the first champion: a run of model_retraining")
+    airflow.forget("model_retraining", FIRST_TRAINING)  # of a demo that did not get through it
+    start, end = FIRST_WINDOW
+    window = {"start": start, "end": end, "reason": "the demo's first champion"}
+    conf = {**window, "require_approval": False}
+    verdict = finish_training(
+        airflow, airflow.trigger("model_retraining", conf, run_id=FIRST_TRAINING), say
+    )
+    if verdict["challenger"] is None:
+        demo_report.show_verdict(lake, verdict, say.console)
+        raise EmbeddedError(
+            "No candidate is better than the base rate, so there is no champion and nothing to "
+            "show. The table says which rules refused them."
+        )
+
+
+def _own_versions() -> list[ModelVersion]:
+    return registry.versions_of(FIRST_TRAINING) + registry.versions_of(SECOND_TRAINING)
+
+
+@contextmanager
+def champion_kept() -> Iterator[None]:
+    """Give the crown back to whose it was, if the demo ends early with its first champion."""
+    before = registry.find_champion()
+    try:
+        yield
+    except BaseException:
+        now = registry.find_champion()
+        if before and now and now != before and now in registry.versions_of(FIRST_TRAINING):
+            promotion.promote(before, now, "the demo did not get to its end")
+        raise
 
 
 def drop_faulty_files(lake: Lake, say: Progress) -> None:
@@ -115,27 +219,15 @@ def drop_faulty_files(lake: Lake, say: Progress) -> None:
     say(f"Dropped on purpose: half a file for {BROKEN_DAY}, {bad} bad rows for {BAD_ROWS_DAY}")
 
 
-def begin_without_champion() -> None:
-    """Make the registry's tables, and take the crown from the champion of an earlier demo."""
-    registry.create_store()
-    if registry.find_champion() is not None:
-        with registry.connection() as client:
-            client.delete_registered_model_alias(usecase.NAME, registry.CHAMPION)
-
-
-def train(airflow: Airflow, start: str, end: str, reason: str, say: Progress) -> Json:
-    """Have candidates trained, judged and the best of them promoted. Returns the verdict."""
-    window = {"start": start, "end": end, "reason": reason, "require_approval": False}
-    return finish_training(airflow, airflow.trigger("model_retraining", window), say)
-
-
 def finish_training(airflow: Airflow, run_id: str, say: Progress) -> Json:
     """Wait for a training that was asked for, and tell what came of it. Returns the verdict."""
     if airflow.wait("model_retraining", run_id, WAIT_SECONDS) != "success":
-        raise EmbeddedError(f"The training failed: see {airflow.url}/dags/model_retraining")
+        page = f"{airflow.url}/dags/model_retraining/runs/{run_id}"
+        why = airflow.why_failed("model_retraining", run_id)
+        raise EmbeddedError(f"The training failed. {why}\nThe run: {page}")
     verdict: Json = airflow.xcom("model_retraining", run_id, "judge")
     if verdict["challenger"] is None:
-        say("The gate has refused all candidates: the champion stays")
+        say("The gate has refused all candidates: no new champion")
     else:
         version = airflow.xcom("model_retraining", run_id, "promote")
         say(f"Version {version}, {verdict['challenger']['candidate']}, is champion now")
@@ -164,7 +256,7 @@ def close_the_loop(lake: Lake, airflow: Airflow, say: Progress) -> tuple[Json, J
     """The second half: eight weeks later the monitor looks. Returns its decision and the verdict.
 
     Raises:
-        EmbeddedError: it does not ask for a retraining, or that ends without a new champion.
+        EmbeddedError: it does not ask for a retraining, or that fails.
     """
     say(f"Eight weeks go by, to {DECAY_DAY}; the champion has scored the last two of them")
     seed(lake, _next(DAYS[-1]), WATCHED[-2].isoformat(), lambda line: None)
@@ -175,7 +267,7 @@ def close_the_loop(lake: Lake, airflow: Airflow, say: Progress) -> tuple[Json, J
     say("The monitor looks at it: a run of model_monitoring")
     airflow.unpause("model_monitoring")
     key = DECAY_DAY.isoformat()
-    airflow.forget("model_retraining", f"monitoring__{key}")  # what an earlier demo asked for
+    airflow.forget("model_retraining", SECOND_TRAINING)  # what an earlier demo asked for
     run_id = airflow.trigger("model_monitoring", {"act": True}, partition_key=key)
     if airflow.wait("model_monitoring", run_id, WAIT_SECONDS) != "success":
         raise EmbeddedError(f"The monitor failed: see {airflow.url}/dags/model_monitoring")
@@ -184,9 +276,14 @@ def close_the_loop(lake: Lake, airflow: Airflow, say: Progress) -> tuple[Json, J
     demo_report.show_decision(decision, say.console)
     if decision["action"] != "retrain":
         raise EmbeddedError("The monitor has not asked for a retraining")
+    if all(found["dag_run_id"] != SECOND_TRAINING for found in airflow.runs("model_retraining")):
+        raise EmbeddedError(
+            f"The monitor wants a retraining and has started none: one was asked for within "
+            f"{settings().retraining_cooldown_days} days of {key}, not by the demo. {OWN_FOLDER}"
+        )
     say("It has started model_retraining")
-    verdict = finish_training(airflow, f"monitoring__{key}", say)
-    for day in NEXT_DAYS if verdict["challenger"] else []:
+    verdict = finish_training(airflow, SECOND_TRAINING, say)
+    for day in NEXT_DAYS:
         score_day(airflow, day)
         model = lake.current("predictions", day.isoformat()).manifest().metadata["model"]
         say(f"{day} is scored by version {model['version']}")
@@ -241,25 +338,44 @@ def _has_ended(runs: dict[str, Json]) -> bool:
     return runs["data_validation"]["state"] == "failed" or "batch_inference" in runs
 
 
+def failed_task(airflow: Airflow, day: date) -> str:
+    """The address of the task that refused a day."""
+    run_id = airflow.runs("data_validation", partition_key_pattern=day.isoformat())[-1][
+        "dag_run_id"
+    ]
+    failed = [
+        task["task_id"]
+        for task in airflow.task_instances("data_validation", run_id)
+        if task["state"] == "failed"
+    ]
+    run_page = f"{airflow.url}/dags/data_validation/runs/{run_id}"
+    return f"{run_page}/tasks/{failed[0]}" if failed else run_page
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo and judge its table."""
     parser = argparse.ArgumentParser(prog="python -m local.demo", description=main.__doc__)
-    parser.add_argument("--port", type=int, help="port of the UI; default: 8080 or the next free")
+    parser.add_argument("--port", help="port of the UI; default: 8080 or the next free")
     options = parser.parse_args(arguments)
-    forget_settings()
-    os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"
+    os.umask(embedded.PRIVATE)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     say = Progress()
     try:
-        days = run(options.port, say)
-        demo_report.show(days, say.console)
-        airflow, lake = embedded.running(), lakes.default_lake()
-        assert airflow is not None
-        ensemble(airflow, say)
-        demo_report.show_ensemble(lake, say.console)
-        decision, verdict = close_the_loop(lake, airflow, say)
-        demo_report.show_verdict(verdict, say.console)
-        say(f"The report of {decision['key']}: {airflow.url}/reports/{decision['key']}")
-        say("`make rollback REASON=…` puts the version before back, in seconds")
+        settings()
+        port = embedded.parse_port(options.port) if options.port else None
+        if left_out := forget_settings():
+            say(f"The demo has settings of its own and leaves out {', '.join(left_out)}")
+        os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"
+        data = embedded.data_folder()
+        port = check_start(data, port, say)
+        with champion_kept():
+            airflow, days = run(data, port, say)
+            demo_report.show(days, say.console)
+            lake = lakes.default_lake()
+            ensemble(airflow, say)
+            demo_report.show_ensemble(lake, say.console)
+            decision, verdict = close_the_loop(lake, airflow, say)
+        demo_report.show_verdict(lake, verdict, say.console)
     except TimeoutError:
         print(f"The week has not ended after {WAIT_SECONDS} s: look at the UI", file=sys.stderr)
         return 2
@@ -269,9 +385,17 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted. `make stop` ends Airflow, if it runs.", file=sys.stderr)
         return 130
+    say(f"The report of {decision['key']}: {airflow.url}/reports/{decision['key']}")
+    say(f"The task that refused {BROKEN_DAY}: {failed_task(airflow, BROKEN_DAY)}")
+    say("`make rollback REASON=…` puts the version before back, in seconds")
+    say(
+        "This Airflow runs with the demo's settings: "
+        f"{', '.join(f'{name}={value}' for name, value in SETTINGS.items())}. "
+        "`make stop` and `make start` run it on the same data with yours."
+    )
     say(f"Done. The UI is at {airflow.url} (no login); `make stop` ends it.")
     wrong = [*demo_report.faults(days), *demo_report.ensemble_faults(lake)]
-    wrong += demo_report.loop_faults(lake, verdict)
+    wrong += demo_report.loop_faults(lake)
     for line in wrong:
         print(f"Not as it should be: {line}", file=sys.stderr)
     return 1 if wrong else 0

@@ -6,7 +6,8 @@ from datetime import datetime
 
 import polars as pl
 
-from include import metrics
+from include import metrics, snapshot
+from include.errors import MissingData
 from include.lake import Lake, days_before, parse_key, put_text
 from include.metrics import Sample
 from include.monitoring import decision as decisions
@@ -80,6 +81,18 @@ def write_report(lake: Lake, key: str, decision: Decision) -> str:
     path = lake.partition_path("reports", key) / "report.html"
     put_text(path, page)
     return str(path)
+
+
+def train_until(lake: Lake, key: str) -> str:
+    """The last day for a retraining that a day asks for: the newest whose truth was known on it.
+
+    Days that came later are left out, so that looking at an old day again asks for the same.
+    """
+    day_before = days_before(key, 1)
+    try:
+        return snapshot.newest_day(lake, day_before).isoformat()
+    except MissingData:  # the retraining says what there has to be
+        return day_before
 
 
 def retraining_is_near(lake: Lake, key: str) -> bool:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from include.lake import Lake
-from include.monitoring import history
+from include.monitoring import daily, history
 from include.registry import ModelVersion
 from local.client import Airflow
 from local.in_process import batch_inference
@@ -77,6 +77,7 @@ def test_a_retraining_is_asked_for_once_and_not_waited_for(airflow: Airflow, lak
         [run] = [r for r in airflow.runs("model_retraining") if r["dag_run_id"] == asked]
         assert run["state"] == "queued"
         assert run["conf"]["reason"] == decided(airflow, first)["why"]
+        assert run["conf"]["end"] == daily.train_until(lake, SCORED) < SCORED
         second, _ = look(airflow, SCORED)
         assert decided(airflow, second)["action"] == "retrain", "the same day, the same decision"
         assert states(airflow, second)["request_retraining"] == "skipped", "one waits already"

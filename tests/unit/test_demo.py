@@ -1,0 +1,165 @@
+"""The demo harms nothing that it finds: it begins again, or says in one line why it does not."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from include import promotion, registry
+from include.lake import Lake
+from include.registry import ModelVersion
+from include.usecase import features
+from include.usecase.schema import TRUTH
+from local import demo, demo_report, embedded
+from local.client import Airflow, EmbeddedError
+from local.demo_report import BAD_ROWS_DAY, BROKEN_DAY, DAYS, Day
+from local.processes import Leader
+from tests.unit.conftest import OLD_DAY, History
+from tests.unit.test_client import Server, server
+from tests.unit.test_promotion import challengers
+
+__all__ = ["server"]  # a fixture
+
+NO_AIRFLOW = Airflow("http://127.0.0.1:9", Path())
+
+
+@pytest.fixture
+def versions(history: History, own_registry: Path) -> list[ModelVersion]:
+    """The champions of an earlier demo: the first, and the one that replaced it."""
+    first, [second] = history.champion, challengers(1)
+    with registry.connection() as client:
+        for model, run in ((first, demo.FIRST_TRAINING), (second, demo.SECOND_TRAINING)):
+            client.set_model_version_tag(model.name, model.version, "dag_run", run)
+    promotion.promote(second, first, "the demo")
+    return [first, second]
+
+
+def test_the_demo_begins_again_with_its_first_champion(
+    versions: list[ModelVersion], tmp_path: Path
+) -> None:
+    for _ in range(2):
+        demo.check_start(tmp_path, None, demo.Progress())
+        demo.crown_first_champion(Lake(str(tmp_path)), NO_AIRFLOW, demo.Progress())
+        assert registry.champion() == versions[0]
+        promotion.promote(versions[1], versions[0], "the demo, once more")
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, EmbeddedError, SystemExit])
+def test_a_demo_that_ends_early_gives_the_crown_back(
+    end: type[BaseException], versions: list[ModelVersion], tmp_path: Path
+) -> None:
+    with suppress(end), demo.champion_kept():
+        demo.crown_first_champion(Lake(str(tmp_path)), NO_AIRFLOW, demo.Progress())
+        assert registry.champion() == versions[0]
+        raise end
+    assert registry.champion() == versions[1]
+
+
+def test_a_champion_that_no_demo_has_made_is_not_replaced(
+    versions: list[ModelVersion], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [own] = challengers(1)
+    promotion.promote(own, versions[1], "my own")
+    with pytest.raises(EmbeddedError, match=f"Version {own.version} .*no demo.*ML_DATA_DIR="):
+        demo.check_start(tmp_path, None, demo.Progress())
+    assert registry.champion() == own
+
+
+@pytest.mark.parametrize("state", ["running", "queued"])
+def test_it_does_not_begin_while_a_training_is_active(
+    state: str, server: tuple[Server, Airflow]
+) -> None:
+    found, airflow = server
+    none = {"dag_runs": [], "total_entries": 0}
+    one = {"dag_runs": [{"dag_run_id": "mine", "state": state}], "total_entries": 1}
+    found.answers = [(200, none)] * (state == "queued") + [(200, one)]
+    with pytest.raises(EmbeddedError, match=f"mine of model_retraining is {state}.*/runs/mine$"):
+        demo.check_trainings(airflow)
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A process that looks like an Airflow on the data folder; gives its variables, to change."""
+    variables = {"ML_DATA_DIR": str(tmp_path), **demo.SETTINGS}
+    yield variables
+    state = json.loads((tmp_path / "airflow" / "state.json").read_text())
+    os.kill(state["leaders"]["scheduler"]["pid"], 9)
+
+
+@pytest.mark.parametrize(
+    ("different", "named"),
+    [
+        ({}, ""),
+        ({"ML_LAKE_ROOT": "s3://real/lake"}, "ML_LAKE_ROOT"),
+        ({"ML_CHUNK_ROWS": "100"}, "ML_CHUNK_ROWS"),
+        ({"ML_USECASE": "elsewhere"}, "ML_USECASE"),
+    ],
+)
+def test_an_airflow_with_other_settings_is_left_alone(
+    different: dict[str, str],
+    named: str,
+    running: dict[str, str],
+    tmp_path: Path,
+    own_registry: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("ML_USECASE", raising=False)
+    with registry.connection() as client:
+        client.delete_registered_model_alias(registry.champion().name, registry.CHAMPION)
+    process = subprocess.Popen(["sleep", "60"], env=running | different, start_new_session=True)
+    leaders = {name: asdict(Leader.of(process.pid)) for name in embedded.COMPONENTS}
+    (tmp_path / "airflow").mkdir()
+    state = {"port": 8099, "server_port": 8098, "leaders": leaders}
+    (tmp_path / "airflow" / "state.json").write_text(json.dumps(state))
+    if not named:
+        assert demo.check_start(tmp_path, None, demo.Progress()) == 8099
+        return
+    with pytest.raises(EmbeddedError, match=rf"other settings.*\({named}\).*make stop"):
+        demo.check_start(tmp_path, None, demo.Progress())
+    assert process.poll() is None
+
+
+def week(auc: float | None) -> list[Day]:
+    """A week that went as it should."""
+    days = []
+    for day in DAYS:
+        bad = 20 if day == BAD_ROWS_DAY else 0
+        days.append(Day(day.isoformat(), 900, bad, 900 - bad, "scored", auc))
+    days[DAYS.index(BROKEN_DAY)] = Day(BROKEN_DAY.isoformat(), None, None, None, "refused", None)
+    return days
+
+
+@pytest.mark.parametrize("auc", [0.55, 0.95, 0.999, 1.0, None])
+def test_how_good_a_model_is_is_no_fault(auc: float | None) -> None:
+    assert demo_report.faults(week(auc)) == []
+
+
+def test_a_week_that_is_no_better_than_chance_is_a_fault() -> None:
+    [fault] = demo_report.faults(week(0.5))
+    assert "no better than chance" in fault
+
+
+def test_what_went_wrong_with_a_day_is_a_fault() -> None:
+    days = week(0.7)
+    days[0] = Day(days[0].key, 900, 3, 897, "scored", 0.7)
+    days[1] = Day(days[1].key, 900, 0, 899, "scored", 0.7)
+    days[5] = Day(days[5].key, None, None, None, "refused", None)
+    assert len(demo_report.faults(days)) == 3
+
+
+def test_a_day_on_which_all_turned_out_alike_has_no_auc(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = date.fromisoformat(OLD_DAY).isoformat()
+    labels = features.build_labels(lake.current("actuals", day).read(TRUTH.name))
+    scored = labels.drop("label").with_columns(score=pl.lit(0.5))
+    assert demo_report.auc(lake, day, scored) == 0.5
+    monkeypatch.setattr(features, "build_labels", lambda _: labels.with_columns(label=pl.lit(1)))
+    assert demo_report.auc(lake, day, scored) is None
