@@ -35,7 +35,8 @@ def calibration(labels: np.ndarray, scores: dict[str, np.ndarray], bins: int = 1
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     style(
         axes,
-        "On the dashed line they can; above it they are too low, below it too high. "
+        "Points on the dashed line: scores can be read as probabilities. Above it they are too "
+        "low, below it too high. "
         f"{len(labels):,} rows.",
     )
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1)

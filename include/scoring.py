@@ -5,6 +5,7 @@ named by its input's content and the model's version, so a chunk is scored once,
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -183,15 +184,23 @@ def score_chunk(lake: Lake, chunk: Chunk, predict: Predict | None = None) -> str
     """
     path = scores_path(lake, chunk)
     if exists(path):
-        log.info("Chunk %s is already scored: %s", chunk.label, path)
+        log.info(
+            "Found: chunk %s is already scored by %s version %s: %s",
+            chunk.label, chunk.model, chunk.version, path,
+        )  # fmt: skip
         return str(path)
     if predict is None:
         predict = predictor(ModelVersion(chunk.model, chunk.version, chunk.run_id))
+    began = time.monotonic()
     with lake.version(chunk.features).parquet("features") as file:
         groups = list(range(chunk.first_group, chunk.last_group + 1))
         with metrics.timed("inference_seconds", model=chunk.model):
             rows = score_file(file, groups, predict, path, chunk.model, chunk.version)
     metrics.send("scored_rows_total", rows, model=chunk.model)
+    log.info(
+        "Scored: chunk %s, %s rows by %s version %s in %.1f s: %s",
+        chunk.label, f"{rows:,}", chunk.model, chunk.version, time.monotonic() - began, path,
+    )  # fmt: skip
     return str(path)
 
 

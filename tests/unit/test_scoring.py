@@ -1,5 +1,6 @@
 """From a validated day to its predictions: every row once, every chunk once, the same each time."""
 
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import replace as changed
@@ -163,17 +164,26 @@ def score_paths(lake: Lake, chunks: list[Chunk]) -> list[Path]:
 
 
 def test_a_chunk_that_is_scored_is_not_scored_again(
-    lake: Lake, history: History, configure: Callable[..., None], tmp_path: Path
+    lake: Lake,
+    history: History,
+    configure: Callable[..., None],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO")
     configure(chunk_rows=300)
     features = scoring.preprocess(lake, OLD_DAY)
     chunks = plan(lake, features, history.champion)
     before = {path: path.stat().st_ino for path in score_paths(lake, chunks)}
+    by = f"{history.champion.name} version {history.champion.version}"
+    assert re.search(rf"Scored: chunk rows 0 to 299, 300 rows by {by} in [0-9.]+ s: ", caplog.text)
+    assert "Found: " not in caplog.text
     again = plan(lake, scoring.preprocess(lake, OLD_DAY), history.champion)
     assert [changed(chunk, features=features) for chunk in again] == chunks
     configure(mlflow_tracking_uri=f"sqlite:///{tmp_path / 'no such registry.db'}")
     assert {path: path.stat().st_ino for path in score_paths(lake, again)} == before
     assert len(before) > 2
+    assert f"Found: chunk rows 0 to 299 is already scored by {by}: " in caplog.text
 
 
 def test_a_chunk_is_scored_again_by_a_new_version_of_the_model(
