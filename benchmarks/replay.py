@@ -271,13 +271,13 @@ def weekly(start: str, end: str, path: str) -> dict[str, Any]:
     import polars as pl
 
     from benchmarks.common import real_days
-    from include import scoring
+    from include.preprocess import is_usable
     from include.settings import settings
     from include.usecase import models
     from include.usecase.schema import KEY
 
     first, last = date.fromisoformat(start), date.fromisoformat(end)
-    rows = real_days(settings().train_start, last).filter(scoring.is_usable())
+    rows = real_days(settings().train_start, last).filter(is_usable())
     found = []
     for number, day in enumerate(_days(first, last)):
         if number % 7 == 0:

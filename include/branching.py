@@ -30,6 +30,7 @@ from include.scoring import PATH, Chunk, OutputCheck
 from include.settings import settings
 from include.usecase import features
 from include.usecase.schema import KEY
+from include.values import without_nan
 
 SHADOW_SCORE = f"score_{CHALLENGER}"
 """Column of the predictions with the scores of a shadow."""
@@ -163,7 +164,7 @@ def paths(rows: pl.DataFrame, branches: Branches) -> pl.Series:
         if group.path in branches.models:
             lacks_all = pl.all_horizontal(pl.col(list(group.features)).is_null())
             path = pl.when(lacks_all).then(pl.lit(group.path)).otherwise(path)
-    return rows.with_columns(path.alias(PATH))[PATH]
+    return without_nan(rows).with_columns(path.alias(PATH))[PATH]
 
 
 def plan(lake: Lake, chunks: Sequence[Chunk], branches: Branches) -> dict[str, list[Chunk]]:

@@ -44,10 +44,12 @@ class Input:
         schema: columns, types and row checks. Columns must be exactly these, in this order.
         key: columns that together name a row; no two rows may share them.
         belongs: given the partition's day, an expression that is true for the rows of that day.
-        event_time: UTC datetime column from which freshness is judged, if there is one.
+        event_time: datetime column with a time zone from which freshness is judged, if any.
         time_zone: where the partition's day begins and ends.
         max_event_age_hours: most hours from the last event to the end of the partition's day.
-        max_null_rate: the greatest share of nulls of a nullable column that is no fault.
+        max_null_rate: the greatest share of nulls of a nullable column that is no fault. A NaN is
+            null.
+        max_text_bytes: the longest text of a column, where it is not the setting's.
         required: whether a day without this input fails. A file that is there must always be right.
         expected: whether the input comes on a day: false for weekends and holidays, for instance.
             The source is not asked for a day on which it is not; a file that lands is used.
@@ -62,6 +64,7 @@ class Input:
     time_zone: str = "UTC"
     max_event_age_hours: float = 24.0
     max_null_rate: Mapping[str, float] = field(default_factory=dict)
+    max_text_bytes: Mapping[str, int] = field(default_factory=dict)
     required: bool = True
     expected: Callable[[date], bool] = every_day
     may_be_empty: bool = False
@@ -73,6 +76,27 @@ class Input:
             raise ValueError(
                 f"the input {self.name} has a column {REASONS!r}, which the library adds to "
                 f"quarantined rows: rename it in schema.py and source.py"
+            )
+        self._check_columns()
+
+    def _check_columns(self) -> None:
+        columns = self.schema.columns
+        named = {"max_null_rate": self.max_null_rate, "max_text_bytes": self.max_text_bytes}
+        for what, names in {**named, "key": self.key}.items():
+            if unknown := [name for name in names if name not in columns]:
+                raise ValueError(
+                    f"input {self.name}: {what} names {', '.join(unknown)}, and its columns are "
+                    f"{', '.join(columns)}"
+                )
+        if self.event_time is None:
+            return
+        dtype = getattr(columns.get(self.event_time), "dtype", None)
+        if getattr(getattr(dtype, "type", None), "time_zone", None) is None:
+            raise ValueError(
+                f"input {self.name}: event_time names {self.event_time}, which is "
+                f"{dtype or 'no column'} and has to be a time with a zone. Declare it as "
+                'pl.Datetime("us", "UTC"), and let `fetch` return it so, for instance with '
+                f'pl.col({self.event_time!r}).dt.replace_time_zone("UTC")'
             )
 
 

@@ -20,11 +20,13 @@ from include import metrics, registry
 from include.contract import check_columns
 from include.encoder import FeatureEncoder
 from include.errors import BadData
-from include.lake import Lake, exists, key_of, open_parquet, write_parquet
+from include.lake import Lake, exists, key_of, open_parquet, to_arrow, write_parquet
+from include.landed import pieces
 from include.metrics import Sample
 from include.monitoring.drift import smoothed, stability_of
 from include.monitoring.profile import Profiler, profile_of
 from include.monitoring.profiles import keep
+from include.preprocess import features_of, is_usable
 from include.registry import ModelVersion
 from include.settings import settings
 from include.usecase import features
@@ -74,8 +76,7 @@ def preprocess(lake: Lake, key: str) -> str:
         BadData: more rows are rejected than may be.
     """
     validated = lake.current("validated", key)
-    inputs = {name: validated.read(name) for name in validated.manifest().parts}
-    rows = features.build_features(inputs)
+    rows = features_of(validated)
     known = validated.manifest().parts[INPUTS[0].name].rows
     if len(rows) != known:
         raise BadData(
@@ -92,8 +93,10 @@ def preprocess(lake: Lake, key: str) -> str:
         )
     version = lake.new_version("features", key)
     group_rows = min(settings().batch_rows, settings().chunk_rows)
-    version.write_frame("features", rows.filter(usable), group_rows)
-    version.write_frame("rejected", rejected)
+    for part, group in {"features": rows.filter(usable), "rejected": rejected}.items():
+        with version.write(part, to_arrow(group.clear()).schema) as writer:
+            for piece in pieces(group, group_rows):
+                writer.write_table(to_arrow(piece))
     keep(version, "features", profile_of(rows.filter(usable).select(features.FEATURES)))
     metrics.send("feature_rows_total", len(rows) - len(rejected), result="usable")
     metrics.send("feature_rows_total", len(rejected), result="rejected")
@@ -103,13 +106,6 @@ def preprocess(lake: Lake, key: str) -> str:
         made_from=validated.name,
     )
     return str(version)
-
-
-def is_usable() -> pl.Expr:
-    """True for rows of features that can be scored and trained on: complete and finite."""
-    missing = [pl.col(name).is_null() for name in features.REQUIRED]
-    infinite = [pl.col(name).is_infinite() for name in features.NUMERIC]
-    return ~pl.any_horizontal(*missing, *infinite).fill_null(False)
 
 
 def plan_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> list[dict[str, Any]]:
@@ -232,7 +228,7 @@ def score_file(
 ) -> int:
     """Score some row groups of a file of features into a file of scores, a batch at a time.
 
-    Memory is bounded by `batch_rows`, whatever the number of rows.
+    Memory is bounded by `batch_rows` and the bytes of a row group, whatever the number of rows.
 
     Returns:
         Rows scored.
@@ -240,9 +236,10 @@ def score_file(
     columns = [*KEY, *(name for name in features.FEATURES if name not in KEY)]
     rows = 0
     with write_parquet(path, scores_schema(file.schema_arrow)) as writer:
-        for batch in file.iter_batches(settings().batch_rows, row_groups=groups, columns=columns):
-            writer.write_batch(score_batch(batch, predict, model, version))
-            rows += batch.num_rows
+        for group in groups:  # which bounds the bytes of a batch: it may be of few rows
+            for batch in file.iter_batches(settings().batch_rows, [group], columns):
+                writer.write_batch(score_batch(batch, predict, model, version))
+                rows += batch.num_rows
     return rows
 
 

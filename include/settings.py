@@ -70,6 +70,14 @@ class Settings(BaseSettings):
     max_volume_ratio: float = Field(
         1.6, gt=0, description="Most rows, as a ratio to the median of the recent days."
     )
+    max_text_bytes: int = Field(
+        10_000, ge=1, description="Longest text in a landed file, in bytes, where the input has no "
+        "bound of its own for the column (`max_text_bytes`). A file with a longer one fails."
+    )  # fmt: skip
+    max_input_mb: float = Field(
+        4096, gt=0, description="Memory that all rows of a landed file may take, decoded, as "
+        "features are built from whole days. A larger file fails."
+    )  # fmt: skip
 
     # Scoring
     chunk_rows: int = Field(

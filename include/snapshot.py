@@ -13,14 +13,16 @@ import numpy as np
 import polars as pl
 from scipy.stats import ks_2samp
 
-from include import expected, scoring
+from include import expected
 from include.errors import BadData, MissingData
 from include.lake import Lake, Version, parse_key, to_arrow
 from include.monitoring.profile import Profiler
 from include.monitoring.profiles import keep
+from include.preprocess import features_of, is_usable, labels_of
 from include.settings import settings
 from include.usecase import features
-from include.usecase.schema import KEY, TRUTH
+from include.usecase.schema import KEY
+from include.values import without_nan
 
 TABLES = ("validated", "actuals")
 LEAST_SHIFTS = 3
@@ -243,15 +245,13 @@ def _write(
 
 def labelled(day: date, validated: Version, truth: Version) -> pl.DataFrame:
     """The rows of a validated day whose truth is known: key, features, `label` and `day`."""
-    names = validated.manifest().parts
-    rows = features.build_features({name: validated.read(name) for name in names})
-    rows = rows.filter(scoring.is_usable())
-    labels = features.build_labels(truth.read(TRUTH.name))
-    joined = rows.join(labels, on=KEY, how="inner", maintain_order="left")
+    rows = features_of(validated).filter(is_usable())
+    joined = rows.join(labels_of(truth), on=KEY, how="inner", maintain_order="left")
     return joined.with_columns(day=pl.lit(day))
 
 
 def _distance(one: pl.Series, other: pl.Series) -> float:
+    one, other = (without_nan(values.to_frame()).to_series() for values in (one, other))
     nulls = abs(one.null_count() / max(len(one), 1) - other.null_count() / max(len(other), 1))
     one, other = one.drop_nulls(), other.drop_nulls()
     if not len(one) or not len(other):

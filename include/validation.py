@@ -13,19 +13,21 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pandera.errors
+import pandera.polars
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader
 from pandera.errors import SchemaErrorReason
 
-from include import expected, metrics
+from include import expected, landed, metrics
 from include.contract import REASONS, Input
 from include.errors import BadData, MissingData
 from include.lake import (
@@ -33,8 +35,6 @@ from include.lake import (
     Version,
     days_before,
     exists,
-    fault_of_file,
-    first_line,
     open_parquet,
     parse_key,
     put_text,
@@ -42,11 +42,14 @@ from include.lake import (
     to_arrow,
     write_parquet,
 )
+from include.landed import foreign_data
 from include.metrics import Sample
 from include.monitoring.profile import Profiler
 from include.monitoring.profiles import keep
 from include.settings import settings
 from include.usecase import schema, source
+from include.values import infinite
+from include.wording import cut, few, listed, quoted
 
 if TYPE_CHECKING:
     from include.lake import AnyPath
@@ -63,9 +66,6 @@ TABLES = {
 
 FOLLOWED = ("validated", "predictions", "ensemble_predictions")
 """Tables that get a new day whenever one is due, or somebody is called."""
-
-SLICE_ROWS = 262_144
-"""Rows checked at once: bounds the memory of the row checks, whatever the partition's size."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,9 @@ def land(lake: Lake, table: str, key: str) -> list[str]:
 
     Returns:
         Names of the table's inputs that have a file now.
+
+    Raises:
+        BadData: the source gives something else than a Polars frame.
     """
     day = parse_key(key)
     for name in TABLES[table]:
@@ -139,10 +142,25 @@ def land(lake: Lake, table: str, key: str) -> list[str]:
         if exists(path) or not INPUTS[name].expected(day):
             continue
         if (rows := source.fetch(name, day)) is not None:
+            if not isinstance(rows, pl.DataFrame):
+                raise BadData(_no_frame(name, key, rows))
             table_rows = to_arrow(rows)
             with write_parquet(path, table_rows.schema) as writer:
                 writer.write_table(table_rows)
     return [name for name in TABLES[table] if exists(lake.landing_path(name, key))]
+
+
+def _no_frame(name: str, key: str, rows: object) -> str:
+    library, kind = type(rows).__module__.partition(".")[0], type(rows).__name__
+    how = {
+        ("pandas", "DataFrame"): "Return pl.from_pandas(frame), nullable columns as they were",
+        ("pyarrow", "Table"): "Return pl.from_arrow(table)",
+        ("polars", "LazyFrame"): "Return frame.collect()",
+    }.get((library, kind), "Return a pl.DataFrame, or None if there is nothing for the day")
+    return (
+        f"fetch({name!r}, {key}) of the use case's source.py returned a {kind} of {library}, not a "
+        f"Polars DataFrame. Nothing landed. {how}; then clear this run."
+    )
 
 
 def check_contract(lake: Lake, table: str, key: str) -> list[dict[str, str]]:
@@ -164,7 +182,7 @@ def check_contract(lake: Lake, table: str, key: str) -> list[dict[str, str]]:
     for name in TABLES[table]:
         path = lake.landing_path(name, key)
         try:
-            with open_parquet(path) as file:
+            with foreign_data(f"{path}: its columns cannot be read"), open_parquet(path) as file:
                 found, rows = file.schema_arrow, file.metadata.num_rows
         except MissingData as error:
             if INPUTS[name].required and INPUTS[name].expected(day):
@@ -189,32 +207,44 @@ def contract_breaches(table_input: Input, found: pa.Schema) -> list[str]:
     expected, counts = list(table_input.schema.columns), Counter(found.names)
     common, extra = [n for n in counts if n in expected], [n for n in counts if n not in expected]
     in_order = [name for name in expected if name in counts]
-    breaches = [f"column {name!r} is there {n} times" for name, n in counts.items() if n > 1]
+    missing = []
     for name in expected:
         if name not in counts:
-            similar = difflib.get_close_matches(name, extra, 1)
+            short = [other for other in extra[:1000] if len(other) < 100]
+            similar = difflib.get_close_matches(name, short, 1)
             renamed = f" (is it {similar[0]!r} now?)" if similar else ""
-            breaches.append(f"column {name!r} is missing{renamed}")
-    breaches += [f"column {name!r} is not in the contract" for name in extra]
+            missing.append(f"column {name!r} is missing{renamed}")
+    breaches = [
+        *few([f"column {quoted(name)} is there {n} times" for name, n in counts.items() if n > 1]),
+        *missing,
+        *few([f"column {quoted(name)} is not in the contract" for name in extra]),
+    ]
     if common != in_order:
         breaches.append(
-            f"columns are in another order: {', '.join(common)}; must be {', '.join(in_order)}"
+            f"columns are in another order: {listed(common, 50)}; must be {listed(in_order, 50)}"
         )
-    types = pa.schema([(name, found.field(found.names.index(name)).type) for name in common])
+    types = {name: found.field(found.names.index(name)).type for name in in_order}
+    mistyped = [
+        f"column {name!r} is {there}, must be {table_input.schema.columns[name].dtype}"
+        for name, dtype in types.items()
+        if (there := _other_type(table_input.schema.columns[name], dtype)) is not None
+    ]
+    return breaches + mistyped
+
+
+def _other_type(column: Any, found: pa.DataType) -> str | None:
+    """The type that a file has for a column, if it is not the contract's."""
     try:
-        empty = pl.DataFrame(pl.from_arrow(types.empty_table()))
-    except pl.exceptions.PanicException as panic:
-        return [*breaches, f"the columns' types cannot be read: {first_line(panic)}"]
-    try:
-        table_input.schema.validate(empty, lazy=True)
+        with foreign_data("its type cannot be read"):
+            empty = pl.DataFrame({"column": pl.Series(pa.array([], found))})
+            there = str(empty.schema["column"])
+            pandera.polars.DataFrameSchema({"column": column}).validate(empty, lazy=True)
+    except BadData:
+        return f"{cut(str(found))}, which cannot be read here"
     except pandera.errors.SchemaErrors as errors:
-        for error in errors.schema_errors:
-            if error.reason_code == SchemaErrorReason.WRONG_DATATYPE:
-                name = error.schema.name
-                wanted = table_input.schema.columns[name].dtype
-                breaches.append(f"column {name!r} is {empty.schema[name]}, must be {wanted}")
-        return breaches or [str(error) for error in errors.schema_errors]
-    return breaches
+        reasons = {error.reason_code for error in errors.schema_errors}
+        return cut(there, 1000) if SchemaErrorReason.WRONG_DATATYPE in reasons else None
+    return None
 
 
 def check_rows(lake: Lake, input_name: str, version: str) -> RowCheck:
@@ -223,7 +253,7 @@ def check_rows(lake: Lake, input_name: str, version: str) -> RowCheck:
     Rows are read, checked and written a slice at a time; only the key is held for all rows.
 
     Raises:
-        BadData: the file's pages cannot be read, though its footer could.
+        BadData: the file's pages cannot be read, though its footer could; or they are too large.
     """
     target = lake.version(version)
     path = lake.landing_path(input_name, target.key)
@@ -242,8 +272,10 @@ def check_rows(lake: Lake, input_name: str, version: str) -> RowCheck:
 def _split_rows(target: Version, tally: "RowTally") -> None:
     name, day = tally.input.name, parse_key(target.key)
     path = target.lake.landing_path(name, target.key)
-    with open_parquet(path) as file:
-        valid_schema = file.schema_arrow
+    with foreign_data("its columns cannot be read"), open_parquet(path) as file:
+        # Not the file's own types: they may forbid nulls, and NaN becomes null.
+        empty = pl.DataFrame(pl.from_arrow(file.schema_arrow.empty_table()))
+        valid_schema = to_arrow(empty).schema
     rejected_schema = valid_schema.append(pa.field(REASONS, pa.list_(pa.string())))
     with (
         target.write(name, valid_schema) as valid,
@@ -251,10 +283,11 @@ def _split_rows(target: Version, tally: "RowTally") -> None:
     ):
         profiler = Profiler()
         for good, bad in checked_slices(path, tally.input, day, tally):
-            profiler.add(good)
-            _write(valid, good, valid_schema)
-            if bad is not None:
-                _write(rejected, bad, rejected_schema)
+            with foreign_data("its rows cannot be published"):
+                profiler.add(good)
+                _write(valid, good, valid_schema)
+                if bad is not None:
+                    _write(rejected, bad, rejected_schema)
     keep(target, name, profiler.result())
 
 
@@ -324,82 +357,32 @@ def checked_slices(
     Raises:
         BadData: the file's pages cannot be read, though its footer could.
     """
-    try:
-        duplicated = duplicated_keys(path, table_input.key)
+    with foreign_data("the rows cannot be read to the end"):
+        duplicated = duplicated_keys(path, table_input)
         tally.duplicates = 0 if duplicated is None else int(duplicated.sum())
         start = 0
-        for rows in _ahead(_slices(path)):
+        for rows in _ahead(landed.slices(path, table_input.max_text_bytes)):
             failures = row_failures(table_input, rows, day)
             if duplicated is not None:
                 failures["key: not unique"] = duplicated.slice(start, len(rows))
             start += len(rows)
             yield tally.split(rows, failures)
-    except Exception as error:
-        if (fault := fault_of_file(error)) is None:
-            raise
-        raise BadData(
-            f"the rows cannot be read to the end ({first_line(error)}): {fault}"
-        ) from error
 
 
-def duplicated_keys(path: "AnyPath", key: list[str]) -> pl.Series | None:
+def duplicated_keys(path: "AnyPath", table_input: Input) -> pl.Series | None:
     """Which rows of a file share their key with another; None if no row does.
 
     A hash of each key is all that is held at first: keys are compared only if hashes meet.
     """
-    slices = [keys.hash_rows() for keys in _ahead(_slices(path, key))]
+    keys_of_slices = partial(landed.slices, path, table_input.max_text_bytes, table_input.key)
+    slices = [keys.hash_rows() for keys in _ahead(keys_of_slices())]
     hashes = pl.concat(slices) if slices else pl.Series([], dtype=pl.UInt64)
     if hashes.n_unique() == len(hashes):
         return None
     duplicated = hashes.is_duplicated()
     suspects = duplicated.arg_true()
-    keys = pl.concat(_slices(path, key))[suspects]
+    keys = pl.concat(keys_of_slices())[suspects]
     return duplicated.scatter(suspects, keys.is_duplicated())
-
-
-def _slices(path: "AnyPath", columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
-    """Rows of a file, a slice at a time.
-
-    Raises:
-        ArrowInvalid: the pages are damaged, or text is not UTF-8.
-    """
-    with open_parquet(path) as file:
-        repeated = _repeated_text(file)
-    with open_parquet(path, read_dictionary=repeated) as file:
-        for batch in file.iter_batches(batch_size=SLICE_ROWS, columns=columns):
-            named = zip(batch.schema.names, batch.columns, strict=True)
-            yield pl.DataFrame([_series(name, values, name in repeated) for name, values in named])
-
-
-def _repeated_text(file: pq.ParquetFile) -> list[str]:
-    """Text columns that take less than four bytes a value: few values, repeated.
-
-    Read as codes and values they cost a quarter of the time.
-    """
-    if not file.num_row_groups:
-        return []
-    # A damaged footer is an error here. Asking its columns first would end the whole process.
-    next(file.iter_batches(batch_size=1, row_groups=[0]), None)
-    group = file.metadata.row_group(0)
-    chunks = [group.column(number) for number in range(group.num_columns)]
-    sizes = {chunk.path_in_schema: chunk.total_uncompressed_size for chunk in chunks}
-    text = [
-        field.name
-        for field in file.schema_arrow
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-    ]
-    return [name for name in text if name in sizes and sizes[name] < 4 * group.num_rows]
-
-
-def _series(name: str, values: pa.Array, coded: bool) -> pl.Series:
-    """A column of a batch; raises `ArrowInvalid` for text on which Polars would panic."""
-    try:
-        values.validate(full=True)
-        if coded:
-            return pl.Series(name, values.dictionary).gather(pl.Series(values.indices))
-        return pl.Series(name, values)
-    except pa.ArrowInvalid as error:
-        raise pa.ArrowInvalid(f"column {name!r}: {error}") from error
 
 
 def _ahead(slices: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -426,6 +409,12 @@ def row_failures(table_input: Input, rows: pl.DataFrame, day: date) -> dict[str,
                 raise BadData(f"{table_input.name} of {day}: {error}") from error
             passed = error.check_output["check_output"]
             failures[f"{error.schema.name}: {_rule(error)}"] = ~passed.fill_null(True)
+    for name, marks in infinite(rows).items():
+        for reason, found in failures.items():
+            if reason.startswith(f"{name}: "):
+                marks &= ~found
+        if marks.any():
+            failures[f"{name}: infinite"] = marks
     strangers = rows.select(~table_input.belongs(day).fill_null(False)).to_series()
     if strangers.any():
         failures["row of another day"] = strangers

@@ -18,11 +18,12 @@ from include.errors import MissingData
 from include.lake import Lake, Version, days_before, parse_key
 from include.monitoring import history
 from include.monitoring.history import Figure
+from include.preprocess import labels_of
 from include.registry import CHALLENGER, ModelVersion
 from include.scoring import PATH
 from include.settings import settings
 from include.usecase import features
-from include.usecase.schema import KEY, TRUTH
+from include.usecase.schema import KEY
 
 TABLE = "outcomes"
 ALL = "all"
@@ -103,7 +104,7 @@ def join(lake: Lake, key: str) -> tuple[pl.DataFrame, int]:
         wanted = [name for name in given.columns if name.startswith("score_")]
         scores = given.select(*KEY, "fallback", *wanted, ensemble_score="score")
         rows = rows.join(scores, on=KEY, how="left", maintain_order="left")
-    truth = features.build_labels(lake.current("actuals", key).read(TRUTH.name))
+    truth = labels_of(lake.current("actuals", key))
     unknown = len(truth.join(rows, on=KEY, how="anti"))
     joined = rows.join(truth, on=KEY, how="inner", maintain_order="left")
     return joined.with_columns(day=pl.lit(parse_key(key))), unknown

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from include import landed as landed_module
 from include import validation
 from include.lake import Lake, Version
 from tests.unit.conftest import NEW_DAY
@@ -109,8 +110,8 @@ def test_rows_that_share_their_key_are_all_in_quarantine(lake: Lake) -> None:
     assert valid.equals(pl.concat([rows[:10], rows[12:]]))
 
 
-@pytest.mark.parametrize("value", [nan, inf, -inf, -1.0, 1048.0])
-def test_no_number_and_no_plausible_number_of_an_observation_is_in_quarantine(
+@pytest.mark.parametrize("value", [inf, -inf, -1.0, 1048.0])
+def test_infinity_and_no_plausible_number_of_an_observation_is_in_quarantine(
     value: float, lake: Lake
 ) -> None:
     path = landed(lake, "weather", NEW_DAY)
@@ -124,7 +125,18 @@ def test_no_number_and_no_plausible_number_of_an_observation_is_in_quarantine(
     assert [reason.partition(":")[0] for reason in reasons] == ["wind_speed"]
 
 
-@pytest.mark.parametrize("value", [nan, inf, -inf, 99_999.0])
+def test_nan_is_missing_to_every_rule_and_null_in_what_is_published(lake: Lake) -> None:
+    path = landed(lake, "weather", NEW_DAY)
+    rows = pl.read_parquet(path)
+    replace(path, with_value(rows, 3, "wind_speed", nan))
+    with_null = with_value(rows, 3, "wind_speed", None)
+    found = check(lake, "weather")
+    assert found.quarantined == 0
+    assert found.null_rates["wind_speed"] == with_null["wind_speed"].null_count() / len(rows)
+    assert split(lake, found)[0].equals(with_null)
+
+
+@pytest.mark.parametrize("value", [inf, -inf, 99_999.0])
 def test_truth_that_is_no_plausible_number_is_in_quarantine(value: float, lake: Lake) -> None:
     path = landed(lake, "actuals", NEW_DAY, "actuals")
     replace(path, with_value(pl.read_parquet(path), 0, "arr_delay", value))
@@ -175,7 +187,7 @@ def test_the_result_does_not_depend_on_the_slices(
         rows = with_value(rows, 4 * place, column, value)
     replace(path, rows, row_group_size=40)
     whole = check(lake, "flights")
-    monkeypatch.setattr(validation, "SLICE_ROWS", slice_rows)
+    monkeypatch.setattr(landed_module, "SLICE_ROWS", slice_rows)
     sliced = check(lake, "flights")
     assert asdict(whole) | {"version": ""} == asdict(sliced) | {"version": ""}
     for expected, found in zip(split(lake, whole), split(lake, sliced), strict=True):

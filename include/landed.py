@@ -1,0 +1,319 @@
+"""The rows of a file that others wrote: a slice at a time, in bounded memory, NaN as null.
+
+A few kilobytes of Parquet can stand for gigabytes: a text of 500 KB in a dictionary, and 100,000
+rows that repeat it. So bytes bound a slice, not rows, and they are known before they are decoded:
+from what the footer says of each row group, and from the values of its dictionaries. Text that
+many rows repeat is read as codes, which cost nothing to repeat, and is cut into smaller slices
+before anything copies it.
+
+Bounded: a slice, a text, a row, and all of a file's rows of one day. Not bounded: one page, which
+Arrow has to decompress whole; text without a dictionary whose lengths differ wildly within a row
+group; and what a footer does not say truly.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from include.errors import BadData
+from include.lake import fault_of_file, first_line, open_parquet
+from include.settings import settings
+from include.values import without_nan
+from include.wording import quoted
+
+if TYPE_CHECKING:
+    from include.lake import AnyPath
+
+SLICE_ROWS = 262_144
+"""Most rows of a slice: where rows are narrow they bound it, not bytes."""
+
+SLICE_BYTES = 64 << 20
+"""Most bytes of a slice, once it is decoded; two or three slices are in memory at a time."""
+
+LEAST_ROWS = 2_048
+"""Rows read at once of text that leaves out what it shares with the one before it: nothing says how
+long such a text is."""
+
+VIEW_BYTES = 16
+"""What each text takes in a frame, beside its bytes."""
+
+
+@contextmanager
+def foreign_data(what: str) -> Iterator[None]:
+    """Say that the file is at fault where Arrow or Polars cannot take what others wrote.
+
+    A Rust panic is no `Exception`: without this it would pass every handler, and end the process.
+
+    Args:
+        what: begins the message: whose data, in which step.
+
+    Raises:
+        BadData: the block raised what only data can cause.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if (fault := fault_of_file(error)) is None:
+            raise
+        raise BadData(f"{what} ({first_line(error)}): {fault}") from error
+
+
+def slices(
+    path: "AnyPath", text_limits: Mapping[str, int], columns: list[str] | None = None
+) -> Iterator[pl.DataFrame]:
+    """Rows of a file, at most `SLICE_ROWS` and about `SLICE_BYTES` at a time.
+
+    Args:
+        text_limits: most bytes of a text, for columns in which it is not the setting's.
+        columns: those that are read; None for all.
+
+    Raises:
+        BadData: a text, a row or all rows together are larger than allowed.
+        ArrowInvalid: and other errors of Arrow and Polars: the pages are damaged, or of a type
+            that cannot be read; `fault_of_file` says which.
+    """
+    waiting: list[pl.DataFrame] = []
+    size = rows = total = 0
+    for batch in _batches(path, text_limits, columns):
+        _check_texts(batch, text_limits)
+        bytes_of_batch = size_of(batch)
+        total += bytes_of_batch
+        if total > settings().max_input_mb * 1e6:
+            raise BadData(
+                f"its rows take more than {settings().max_input_mb:,.0f} MB, too much for one "
+                "day's input (ML_MAX_INPUT_MB); land less, or raise that limit"
+            )
+        if waiting and (rows + len(batch) > SLICE_ROWS or size + bytes_of_batch > SLICE_BYTES):
+            yield pl.concat(waiting)
+            waiting, size, rows = [], 0, 0
+        if bytes_of_batch > SLICE_BYTES:
+            yield from pieces(batch, len(batch))
+            continue
+        waiting.append(batch)
+        size, rows = size + bytes_of_batch, rows + len(batch)
+    if waiting:
+        yield pl.concat(waiting)
+
+
+def pieces(rows: pl.DataFrame, most_rows: int) -> Iterator[pl.DataFrame]:
+    """Rows in their order, in pieces of at most `most_rows`, and a row more than `SLICE_BYTES`."""
+    for piece in rows.iter_slices(most_rows):
+        if size_of(piece) <= SLICE_BYTES:
+            yield piece
+            continue
+        lengths = [_lengths(piece[name]).fill_null(0) for name in _text_columns(piece)]
+        width = (size_of(piece) - _text_bytes(piece)) / len(piece)
+        sizes = pl.select(pl.sum_horizontal(pl.repeat(width, len(piece)), *lengths)).to_series()
+        start = 0
+        for length in (sizes.cum_sum() // SLICE_BYTES).rle().struct.field("len"):
+            yield piece.slice(start, length)
+            start += length
+
+
+def size_of(rows: pl.DataFrame) -> int:
+    """Bytes of rows once each of their texts has a copy of its own."""
+    texts = _text_columns(rows)
+    views = VIEW_BYTES * len(rows) * len(texts)
+    return int(rows.drop(texts).estimated_size()) + views + _text_bytes(rows)
+
+
+def _text_columns(rows: pl.DataFrame) -> list[str]:
+    return [name for name, dtype in rows.schema.items() if _is_text(dtype)]
+
+
+def _text_bytes(rows: pl.DataFrame) -> int:
+    return sum(int(_lengths(rows[name]).sum()) for name in _text_columns(rows))
+
+
+def _is_text(dtype: pl.DataType) -> bool:
+    return dtype in (pl.String, pl.Binary)
+
+
+def _lengths(texts: pl.Series) -> pl.Series:
+    """Bytes of each text."""
+    return texts.bin.size() if texts.dtype == pl.Binary else texts.str.len_bytes()
+
+
+def _check_texts(rows: pl.DataFrame, limits: Mapping[str, int]) -> None:
+    for name in rows.columns:
+        lengths = [_lengths(texts).max() for texts in _texts_of(rows[name])]
+        longest = max((length for length in lengths if isinstance(length, int)), default=0)
+        limit = limits.get(name, settings().max_text_bytes)
+        if longest > limit:
+            raise _too_long(name, f"a text of {longest:,} bytes", limit)
+
+
+def _too_long(name: str, what: str, limit: int) -> BadData:
+    return BadData(
+        f"column {quoted(name)} holds {what}, more than the {limit:,} that a text may have "
+        "(ML_MAX_TEXT_BYTES, or max_text_bytes of the input for this column)"
+    )
+
+
+def _texts_of(values: pl.Series) -> Iterator[pl.Series]:
+    """The texts of a column, also those within lists and structs."""
+    if _is_text(values.dtype):
+        yield values
+    elif isinstance(values.dtype, pl.List | pl.Array):
+        yield from _texts_of(values.explode())
+    elif isinstance(values.dtype, pl.Struct):
+        for name in values.struct.fields:
+            yield from _texts_of(values.struct.field(name))
+
+
+# --- how each row group is read -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """What the footer says of one column, or of one within a nested column, in a row group.
+
+    Attributes:
+        path: its name in the file, from the column down.
+        values: entries, those of all lists counted.
+        size: bytes in the file, uncompressed.
+        width: bytes of a value in memory; None for text.
+        is_coded: whether text is, at least in part, codes of a dictionary.
+        is_delta: whether text leaves out what it shares with the one before it.
+        is_flat: whether it is a text column, and not within another.
+    """
+
+    column: str
+    path: str
+    rows: int
+    values: int
+    size: int
+    width: int | None
+    is_coded: bool
+    is_delta: bool
+    is_flat: bool
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether it is best read as codes: few values, repeated, so less than 4 bytes each."""
+        return self.is_flat and self.is_coded and not self.is_delta and self.size < 4 * self.values
+
+    def bytes_of_row(self, longest: int) -> float:
+        """Most bytes that a row of it takes in memory, on average where no text is repeated.
+
+        Args:
+            longest: the longest text that is repeated.
+        """
+        if self.width is not None:
+            return self.width * self.values / self.rows
+        if self.is_repeated:
+            return VIEW_BYTES
+        repeated = self.values * longest if self.is_coded else self.size
+        return (VIEW_BYTES * self.values + repeated) / self.rows
+
+
+def _batches(
+    path: "AnyPath", text_limits: Mapping[str, int], columns: list[str] | None
+) -> Iterator[pl.DataFrame]:
+    """Rows as they are read: so few at a time that no batch can be large."""
+    files: dict[tuple[str, ...], pq.ParquetFile] = {}
+    with ExitStack() as stack:
+
+        def opened(codes: tuple[str, ...] = ()) -> pq.ParquetFile:
+            if codes not in files:
+                files[codes] = stack.enter_context(open_parquet(path, read_dictionary=list(codes)))
+            return files[codes]
+
+        for number in range(opened().num_row_groups):
+            chunks = _chunks(opened(), number, columns)
+            repeated = tuple(chunk.path for chunk in chunks if chunk.is_repeated)
+            rows, widths = SLICE_ROWS, dict.fromkeys((chunk.column for chunk in chunks), 0.0)
+            for chunk in chunks:
+                limit = text_limits.get(chunk.column, settings().max_text_bytes)
+                if chunk.width is None and chunk.size > max(limit * chunk.values, SLICE_BYTES):
+                    mean = chunk.size // chunk.values
+                    raise _too_long(chunk.column, f"text of {mean:,} bytes a value", limit)
+                longest = chunk.size
+                if chunk.is_delta:
+                    rows = min(rows, max(LEAST_ROWS, SLICE_BYTES // chunk.size))
+                elif chunk.is_coded and chunk.values * chunk.size > SLICE_BYTES:
+                    longest = _longest(opened((chunk.path,)), number, chunk.path)
+                    if longest > limit:
+                        raise _too_long(chunk.column, f"a text of {longest:,} bytes", limit)
+                widths[chunk.column] += chunk.bytes_of_row(longest)
+            width = sum(widths.values())
+            if width > SLICE_BYTES:
+                widest = max(widths, key=lambda name: widths[name])
+                raise BadData(
+                    f"a row takes {width / 1e6:,.0f} MB, most of it in column {quoted(widest)}: "
+                    f"more than {SLICE_BYTES / 1e6:,.0f} MB cannot be read"
+                )
+            rows = min(rows, int(SLICE_BYTES // max(width, 1)))
+            for batch in opened(repeated).iter_batches(rows, row_groups=[number], columns=columns):
+                yield without_nan(_frame(batch, repeated))
+
+
+def _chunks(file: pq.ParquetFile, number: int, columns: list[str] | None) -> list[_Chunk]:
+    # Asking the footer of an encrypted or damaged column would end the process. Reading no row of
+    # it is an error instead, and decodes nothing.
+    next(file.reader.iter_batches(0, [number]), None)
+    group, place, chunks = file.metadata.row_group(number), 0, []
+    for field in file.schema_arrow:
+        for _ in range(_leaves(field.type)):
+            if columns is None or field.name in columns:
+                chunks.append(_chunk(file, group, place, field))
+            place += 1
+    return [chunk for chunk in chunks if chunk.rows and chunk.values]
+
+
+def _chunk(file: pq.ParquetFile, group: pq.RowGroupMetaData, place: int, field: pa.Field) -> _Chunk:
+    said, schema = group.column(place), file.schema.column(place)
+    is_text = schema.physical_type == "BYTE_ARRAY"
+    encodings = " ".join(said.encodings)
+    return _Chunk(
+        column=field.name,
+        path=schema.path,
+        rows=group.num_rows,
+        values=said.num_values,
+        size=said.total_uncompressed_size,
+        width=None if is_text else max(schema.length, 8),
+        is_coded=is_text and (said.has_dictionary_page or "DICTIONARY" in encodings),
+        is_delta=is_text and "DELTA_BYTE_ARRAY" in encodings,
+        is_flat=pa.types.is_string(field.type) or pa.types.is_large_string(field.type),
+    )
+
+
+def _leaves(dtype: pa.DataType) -> int:
+    """Columns that a type takes in a Parquet file."""
+    if isinstance(dtype, pa.BaseExtensionType):
+        dtype = dtype.storage_type
+    fields = [dtype.field(number) for number in range(dtype.num_fields)]
+    return sum(_leaves(field.type) for field in fields) if fields else 1
+
+
+def _longest(file: pq.ParquetFile, number: int, path: str) -> int:
+    """The longest text in the dictionary of a column that is read as codes."""
+    batch = next(file.iter_batches(1, row_groups=[number], columns=[path]))
+    found = batch.column(0)
+    while not isinstance(found, pa.DictionaryArray):
+        found = found.field(0) if isinstance(found, pa.StructArray) else found.values
+    return pc.max(pc.binary_length(found.dictionary)).as_py() or 0
+
+
+def _frame(batch: pa.RecordBatch, codes: tuple[str, ...]) -> pl.DataFrame:
+    """A batch as Polars has it; raises `ArrowInvalid` for text on which Polars would panic."""
+    found = []
+    for name, values in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            values.validate(full=True)
+            if name in codes:
+                distinct = pl.Series(name, values.dictionary)
+                found.append(distinct.gather(pl.Series(values.indices)))
+            else:
+                found.append(pl.Series(name, values))
+        except BaseException as error:
+            if (fault := fault_of_file(error)) is None:
+                raise
+            raise BadData(f"column {quoted(name)}: {first_line(error)}: {fault}") from error
+    return pl.DataFrame(found)
