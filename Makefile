@@ -41,7 +41,7 @@ stop: ## Stop the Airflow that demo or start left running
 	@if [ -f $(READY) ]; then $(PY) -m local.embedded stop; else echo "Nothing to stop"; fi
 
 seed: $(READY) ## Land and validate history (FROM=day TO=day)
-	@$(PY) -m local.seed $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO))
+	@umask 077; $(PY) -m local.seed $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO))
 
 rollback: $(READY) ## Put the champion's predecessor back (REASON="why")
 	@$(PY) -m local.rollback --reason "$$REASON"
