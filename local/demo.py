@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import polars as pl
 from rich.console import Console
@@ -348,7 +349,7 @@ def failed_task(airflow: Airflow, day: date) -> str:
         for task in airflow.task_instances("data_validation", run_id)
         if task["state"] == "failed"
     ]
-    run_page = f"{airflow.url}/dags/data_validation/runs/{run_id}"
+    run_page = f"{airflow.url}/dags/data_validation/runs/{quote(run_id)}"
     return f"{run_page}/tasks/{failed[0]}" if failed else run_page
 
 
