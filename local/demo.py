@@ -71,7 +71,7 @@ SECOND_TRAINING = f"monitoring__{DECAY_DAY}"
 """The run that the monitor asks for."""
 
 OWN_FOLDER = (
-    "To run the demo beside it, give it a folder of its own: ML_DATA_DIR=data-demo make demo"
+    "To run the demo beside it, give it a folder of its own: ML_DATA_DIR=/tmp/demo make demo"
 )
 
 

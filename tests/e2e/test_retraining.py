@@ -9,6 +9,7 @@ import pytest
 from include import promotion, registry
 from include.lake import Lake
 from include.registry import ModelVersion
+from local import rollback
 from local.client import Airflow, poll
 from local.seed import seed
 
@@ -76,7 +77,7 @@ def test_only_one_run_at_a_time_and_only_a_yes_in_time_promotes(airflow: Airflow
 
 
 def test_an_approved_challenger_is_promoted_and_a_rollback_brings_the_old_one_back(
-    airflow: Airflow,
+    airflow: Airflow, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, events = registry.champion(), len(champion_events(airflow))
     run_id = ask(airflow, require_approval=True)
@@ -92,6 +93,13 @@ def test_an_approved_challenger_is_promoted_and_a_rollback_brings_the_old_one_ba
     assert airflow.wait("model_rollback", back) == "success"
     assert registry.champion() == before
     assert len(champion_events(airflow)) == events + 2
+
+    capsys.readouterr()
+    assert rollback.main(["--reason", "once more"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"The champion was not rolled back. Version {before.version} of ")
+    assert f"The run: {airflow.url}/dags/model_rollback/runs/" in told
+    assert registry.champion() == before
 
 
 @pytest.mark.exhaustive
