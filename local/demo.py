@@ -93,6 +93,7 @@ def run(data: Path, port: int, say: Progress) -> tuple[Airflow, list[Day]]:
     lake = lakes.default_lake()
     with ThreadPoolExecutor(1) as other:
         starting = other.submit(embedded.start, data, port, extra=SETTINGS, say=say)
+        registry.create_store()
         seed(lake, *FIRST_WINDOW, say)
         airflow = starting.result()
     say(f"Airflow is up: {airflow.url}")
@@ -116,7 +117,7 @@ def check_start(data: Path, port: int | None, say: Progress) -> int:
 
     Raises:
         EmbeddedError: the port is taken; Airflow runs with settings of somebody else's, perhaps on
-            a real lake; or the champion is somebody else's.
+            a real lake, or with older code; or the champion is somebody else's.
     """
     port = embedded.choose_port(data, port, say)
     if embedded.running(data) is not None:
@@ -129,8 +130,12 @@ def check_start(data: Path, port: int | None, say: Progress) -> int:
                 "The Airflow that runs here was started with other settings than the demo's "
                 f"({', '.join(different)}). End it with `make stop`, then run the demo again."
             )
-    registry.create_store()
-    champion = registry.find_champion()
+        if embedded.is_outdated(data):
+            raise EmbeddedError(
+                "The code has changed since Airflow was started here, and it may have some of the "
+                "old code in memory. End it with `make stop`, then run the demo again."
+            )
+    champion = registry.find_champion() if _store().exists() else None
     if champion is not None and champion not in _own_versions():
         raise EmbeddedError(
             f"Version {champion.version} of {champion.name!r}, which no demo has made, is champion "
@@ -181,6 +186,11 @@ def crown_first_champion(lake: Lake, airflow: Airflow, say: Progress) -> None:
         )
 
 
+def _store() -> Path:
+    """The file of the registry, which is MLflow's own in the demo's data folder."""
+    return Path(settings().registry.removeprefix("sqlite:///"))
+
+
 def _own_versions() -> list[ModelVersion]:
     return registry.versions_of(FIRST_TRAINING) + registry.versions_of(SECOND_TRAINING)
 
@@ -188,12 +198,14 @@ def _own_versions() -> list[ModelVersion]:
 @contextmanager
 def champion_kept() -> Iterator[None]:
     """Give the crown back to whose it was, if the demo ends early with its first champion."""
-    before = registry.find_champion()
+    before = registry.find_champion() if _store().exists() else None
     try:
         yield
     except BaseException:
+        if before is None:
+            raise
         now = registry.find_champion()
-        if before and now and now != before and now in registry.versions_of(FIRST_TRAINING):
+        if now and now != before and now in registry.versions_of(FIRST_TRAINING):
             promotion.promote(before, now, "the demo did not get to its end")
         raise
 

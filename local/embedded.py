@@ -25,6 +25,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from include import USECASE
 from include.errors import BadData
 from include.settings import settings
 from local.client import Airflow, EmbeddedError, poll
@@ -328,6 +329,14 @@ def settings_of_running(data: Path) -> dict[str, str]:
     process = leaders["dag-processor"].process()
     started_with = of_the_project(process.environ()) if process else {}
     return {name: value for name, value in started_with.items() if not name.startswith("MLFLOW_")}
+
+
+def is_outdated(data: Path) -> bool:
+    """Whether the library was edited since Airflow was started, which keeps parts of it loaded."""
+    _, leaders = _read_state(data.resolve() / "airflow")
+    folders = (REPO / "include", USECASE)
+    edited = max(path.stat().st_mtime for folder in folders for path in folder.rglob("*.py"))
+    return edited > leaders["scheduler"].created
 
 
 def stop(data: Path | None = None, say: Say = print) -> None:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import uuid
@@ -102,6 +103,17 @@ def make_history(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
 def own_data(configure: Callable[..., None], tmp_path: Path) -> None:
     """No test writes into the project's own data folder."""
     configure(data_dir=tmp_path, mlflow_tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+@pytest.fixture
+def process_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a command changes in its process, as it is run in this one."""
+    umask, handler = os.umask(0o022), signal.getsignal(signal.SIGTERM)
+    os.umask(umask)
+    monkeypatch.setenv("MLFLOW_LOGGING_LEVEL", "WARNING")
+    yield
+    os.umask(umask)
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -72,6 +73,17 @@ def test_a_champion_that_no_demo_has_made_is_not_replaced(
     assert registry.champion() == own
 
 
+@pytest.mark.usefixtures("process_as_before")
+def test_nothing_is_begun_when_the_port_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert demo.main(["--port", str(port)]) == 2
+    assert capsys.readouterr().err.startswith(f"Port {port} cannot be used (it is taken): ")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("state", ["running", "queued"])
 def test_it_does_not_begin_while_a_training_is_active(
     state: str, server: tuple[Server, Airflow]
@@ -120,6 +132,12 @@ def test_an_airflow_with_other_settings_is_left_alone(
     (tmp_path / "airflow" / "state.json").write_text(json.dumps(state))
     if not named:
         assert demo.check_start(tmp_path, None, demo.Progress()) == 8099
+        edited = tmp_path / "usecase" / "schema.py"
+        edited.parent.mkdir()
+        edited.touch()
+        monkeypatch.setattr(embedded, "USECASE", edited.parent)
+        with pytest.raises(EmbeddedError, match=r"code has changed.*make stop"):
+            demo.check_start(tmp_path, None, demo.Progress())
         return
     with pytest.raises(EmbeddedError, match=rf"other settings.*\({named}\).*make stop"):
         demo.check_start(tmp_path, None, demo.Progress())

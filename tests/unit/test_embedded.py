@@ -30,6 +30,7 @@ def test_what_is_no_port_is_one_line_with_an_example(text: str) -> None:
         embedded.parse_port(text)
 
 
+@pytest.mark.usefixtures("process_as_before")
 def test_a_named_port_that_is_taken_is_refused_with_how_to_name_another(
     taken: int, tmp_path: Path
 ) -> None:

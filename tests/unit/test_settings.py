@@ -164,6 +164,7 @@ COMMANDS: list[tuple[Callable[..., int], list[str]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("process_as_before")
 @pytest.mark.parametrize(
     ("command", "arguments"), COMMANDS, ids=lambda one: getattr(one, "__module__", "")
 )
