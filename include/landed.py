@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from include.errors import BadData
 from include.lake import fault_of_file, first_line, open_parquet
 from include.settings import settings
-from include.values import without_nan
+from include.values import leaves, without_nan
 from include.wording import quoted
 
 if TYPE_CHECKING:
@@ -141,11 +141,11 @@ def _lengths(texts: pl.Series) -> pl.Series:
 
 
 def _check_texts(rows: pl.DataFrame, limits: Mapping[str, int]) -> None:
-    for name in rows.columns:
-        lengths = [_lengths(texts).max() for texts in _texts_of(rows[name])]
-        longest = max((length for length in lengths if isinstance(length, int)), default=0)
+    texts = {name: dtype for name, dtype in rows.schema.items() if _has_texts(dtype)}
+    found = rows.select(_text_length(pl.col(name), dtype).max() for name, dtype in texts.items())
+    for name, longest in zip(texts, found.row(0) if texts else (), strict=True):
         limit = limits.get(name, settings().max_text_bytes)
-        if longest > limit:
+        if longest is not None and longest > limit:
             raise _too_long(name, f"a text of {longest:,} bytes", limit)
 
 
@@ -156,15 +156,23 @@ def _too_long(name: str, what: str, limit: int) -> BadData:
     )
 
 
-def _texts_of(values: pl.Series) -> Iterator[pl.Series]:
-    """The texts of a column, also those within lists and structs."""
-    if _is_text(values.dtype):
-        yield values
-    elif isinstance(values.dtype, pl.List | pl.Array):
-        yield from _texts_of(values.explode())
-    elif isinstance(values.dtype, pl.Struct):
-        for name in values.struct.fields:
-            yield from _texts_of(values.struct.field(name))
+def _has_texts(dtype: pl.DataType) -> bool:
+    return any(_is_text(leaf) for leaf in leaves(dtype))
+
+
+def _text_length(one: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Bytes of each text, or of the longest in each list or struct."""
+    if isinstance(dtype, pl.List):
+        return one.list.eval(_text_length(pl.element(), dtype.inner)).list.max()  # type: ignore[arg-type]
+    if isinstance(dtype, pl.Array):
+        return one.arr.eval(_text_length(pl.element(), dtype.inner)).arr.max()  # type: ignore[arg-type]
+    if isinstance(dtype, pl.Struct):
+        return pl.max_horizontal(
+            _text_length(one.struct.field(field.name), field.dtype)  # type: ignore[arg-type]
+            for field in dtype.fields
+            if _has_texts(field.dtype)  # type: ignore[arg-type]
+        )
+    return one.bin.size() if dtype == pl.Binary else one.str.len_bytes()
 
 
 # --- how each row group is read -------------------------------------------------------------------

@@ -283,16 +283,19 @@ def _split_rows(target: Version, tally: "RowTally") -> None:
     ):
         profiler = Profiler()
         for good, bad in checked_slices(path, tally.input, day, tally):
-            with foreign_data("its rows cannot be published"):
-                profiler.add(good)
-                _write(valid, good, valid_schema)
-                if bad is not None:
-                    _write(rejected, bad, rejected_schema)
+            profiler.add(good)
+            _write(valid, good, valid_schema)
+            if bad is not None:
+                _write(rejected, bad, rejected_schema)
     keep(target, name, profiler.result())
 
 
 def _write(writer: pq.ParquetWriter, rows: pl.DataFrame, file_schema: pa.Schema) -> None:
-    writer.write_table(to_arrow(rows).cast(file_schema), settings().batch_rows)
+    columns = []
+    for one in file_schema:
+        with foreign_data(f"column {quoted(one.name)} cannot be published"):
+            columns.append(to_arrow(rows.select(one.name)).column(0).cast(one.type))
+    writer.write_table(pa.table(columns, schema=file_schema), settings().batch_rows)
 
 
 class RowTally:

@@ -27,16 +27,17 @@ def infinite(rows: pl.DataFrame) -> dict[str, pl.Series]:
     return {name: marks for name, marks in found.items() if marks.any()}
 
 
-def _has_floats(dtype: pl.DataType) -> bool:
-    return any(one.is_float() for one in _leaves(dtype))
-
-
-def _leaves(dtype: pl.DataType) -> list[pl.DataType]:
+def leaves(dtype: pl.DataType) -> list[pl.DataType]:
+    """The types of the values within a type: itself, or what its lists and structs hold."""
     if isinstance(dtype, pl.List | pl.Array):
-        return _leaves(dtype.inner)  # type: ignore[arg-type]
+        return leaves(dtype.inner)  # type: ignore[arg-type]
     if isinstance(dtype, pl.Struct):
-        return [leaf for field in dtype.fields for leaf in _leaves(field.dtype)]  # type: ignore[arg-type]
+        return [leaf for field in dtype.fields for leaf in leaves(field.dtype)]  # type: ignore[arg-type]
     return [dtype]
+
+
+def _has_floats(dtype: pl.DataType) -> bool:
+    return any(one.is_float() for one in leaves(dtype))
 
 
 def _filled(one: pl.Expr, dtype: pl.DataType) -> pl.Expr:

@@ -5,20 +5,23 @@ A child is forked from a server that has imported this module, so it starts in m
 
 import os
 import random
+import resource
 import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from itertools import count
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import polars as pl
+import pytest
 from mlflow import MlflowClient
 from s3fs import S3FileSystem
 
 from include import lake as lake_module
-from include import promotion, registry, validation
+from include import landed, promotion, registry, validation
 from include.errors import BadData
 from include.lake import Lake, Manifest
 from include.registry import ModelVersion
@@ -134,6 +137,15 @@ def read_damaged(root: str, key: str, times: int) -> None:
         except BadData as error:
             message = str(error)
         assert str(path) in message
+
+
+def refuse_within_memory(path: str, column: str, megabytes: int) -> None:
+    """Read a file that must be refused by the name of a column, with only so much memory more."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + megabytes * 1_000_000
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    with pytest.raises(BadData, match=f"column '{column}'"):
+        list(landed.slices(Path(path), {}))
 
 
 def infer_until_file(root: str, key: str, model: ModelVersion, files: int) -> None:

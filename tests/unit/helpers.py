@@ -57,11 +57,11 @@ def shown(lake: Lake, table: str, key: str) -> dict[str, Part] | None:
 @contextmanager
 def refused(
     lake: Lake, table: str, key: str, *words: str, kind: type[PipelineError] = BadData
-) -> Iterator[None]:
+) -> "Iterator[pytest.ExceptionInfo[PipelineError]]":
     """The block fails with these words in its message, and readers see what they saw before."""
     manifest, before = lake.manifest(table, key), shown(lake, table, key)
     with pytest.raises(kind) as failure:
-        yield
+        yield failure
     assert [word for word in words if word not in str(failure.value)] == [], str(failure.value)
     assert lake.manifest(table, key) == manifest
     assert shown(lake, table, key) == before

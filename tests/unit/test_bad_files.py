@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandera.polars
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from include import validation
+from include.contract import Input
 from include.errors import BadData, MissingData
 from include.lake import Lake
 from include.usecase.schema import FLIGHTS
@@ -162,6 +164,23 @@ def test_an_extra_column_fails_the_day_and_is_named(name: str, key: str, lake: L
     replace(path, table.append_column(name, table["distance"]))
     with refused(lake, "validated", key, str(path), f"column '{name}' is not in the contract"):
         validate(lake, key)
+
+
+def test_a_file_with_thousands_of_extra_columns_makes_a_message_and_a_report_that_can_be_read(
+    lake: Lake,
+) -> None:
+    path = landed(lake, "flights", NEW_DAY)
+    table = pq.read_table(path)[:1]
+    columns = {name: table[name] for name in COLUMNS}
+    columns |= {f"extra {number}": table["flight"] for number in range(4_000)}
+    columns |= {"long" * 100_000: table["flight"]}
+    replace(path, pa.table(columns))
+    words = ["column 'extra 9' is not in the contract", "and 3,991 more like these"]
+    with refused(lake, "validated", NEW_DAY, *words) as failure:
+        validate(lake, NEW_DAY)
+    assert len(str(failure.value)) < 3_000
+    for report in path.parents[2].glob(f"validated/date={NEW_DAY}/*/report.*"):
+        assert report.stat().st_size < 10_000
 
 
 @pytest.mark.parametrize(
@@ -354,3 +373,47 @@ def test_a_file_emptied_between_two_gates_fails_the_day(lake: Lake) -> None:
 def test_truth_that_has_not_landed_is_missed(lake: Lake) -> None:
     with refused(lake, "actuals", NEW_DAY, f"actuals/{NEW_DAY}.parquet", kind=MissingData):
         validation.check_contract(lake, "actuals", NEW_DAY)
+
+
+@pytest.mark.parametrize(
+    ("returned", "advice"),
+    [
+        (lambda rows: rows.to_pandas(), "pl.from_pandas"),
+        (lambda rows: rows.to_arrow(), "pl.from_arrow"),
+        (lambda rows: rows.lazy(), "frame.collect()"),
+        (lambda rows: rows.to_dicts(), "Return a pl.DataFrame"),
+    ],
+    ids=["pandas", "Arrow", "a lazy frame", "dicts"],
+)
+def test_a_source_that_gives_no_polars_frame_is_told_what_to_return(
+    returned: Callable[[pl.DataFrame], object],
+    advice: str,
+    lake: Lake,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fetch = validation.source.fetch
+    monkeypatch.setattr(validation.source, "fetch", lambda *asked: returned(fetch(*asked)))
+    words = [f"fetch('flights', {NEW_DAY})", advice, "Nothing landed"]
+    with refused(lake, "validated", NEW_DAY, *words):
+        validation.land(lake, "validated", NEW_DAY)
+    assert not lake.landing_path("flights", NEW_DAY).exists()
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ({"event_time": "time"}, ["time", "Datetime", "a time with a zone", "replace_time_zone"]),
+        ({"event_time": "day"}, ["event_time names day", "no column"]),
+        ({"event_time": "id"}, ["event_time names id", "Int64"]),
+        ({"max_null_rate": {"price": 0.1}}, ["max_null_rate names price", "id, time"]),
+        ({"max_text_bytes": {"note": 9}}, ["max_text_bytes names note", "id, time"]),
+    ],
+)
+def test_a_contract_that_could_never_be_checked_is_refused_when_it_is_declared(
+    declared: dict[str, Any], words: list[str]
+) -> None:
+    columns = {"id": pandera.polars.Column(pl.Int64), "time": pandera.polars.Column(pl.Datetime)}
+    schema = pandera.polars.DataFrameSchema(columns)
+    with pytest.raises(ValueError, match="input readings: ") as failure:
+        Input("readings", schema, ["id"], lambda day: pl.lit(True), **declared)
+    assert [word for word in words if word not in str(failure.value)] == []
