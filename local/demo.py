@@ -98,6 +98,7 @@ def run(data: Path, port: int, say: Progress) -> tuple[Airflow, list[Day]]:
         airflow = starting.result()
     say(f"Airflow is up: {airflow.url}")
     check_trainings(airflow)
+    embedded.start_model_server(data)  # an earlier demo may have been killed while it was stopped
     drop_faulty_files(lake, say)
     began = datetime.now(UTC)
     for dag_id in ("data_validation", "batch_inference", "model_retraining", "model_rollback"):
@@ -253,8 +254,10 @@ def ensemble(airflow: Airflow, say: Progress) -> None:
     _score_by_ensemble(airflow, WHOLE_DAY, say)
     say("Stopping the model server: the ensemble's remote member")
     embedded.stop_model_server(airflow.data)
-    _score_by_ensemble(airflow, MAIMED_DAY, say)
-    embedded.start_model_server(airflow.data)
+    try:
+        _score_by_ensemble(airflow, MAIMED_DAY, say)
+    finally:
+        embedded.start_model_server(airflow.data)
 
 
 def _score_by_ensemble(airflow: Airflow, day: date, say: Progress) -> None:

@@ -211,7 +211,7 @@ def _launch(
 def start_model_server(
     data: Path, extra: dict[str, str] | None = None, faults: bool = False
 ) -> str:
-    """Start the model server beside an Airflow, on the port that its connection leads to.
+    """Start the model server beside an Airflow, unless it runs, on its connection's port.
 
     Args:
         faults: whether it can be told to fail.
@@ -220,7 +220,9 @@ def start_model_server(
         Its address.
     """
     home = data.resolve() / "airflow"
-    ports, _ = _read_state(home)
+    ports, leaders = _read_state(home)
+    if MODEL_SERVER in leaders and leaders[MODEL_SERVER].alive():
+        return _url(ports["server_port"])
     env = environment(home.parent, ports["port"], ports["server_port"], extra=extra)
     command = ["serving", "--port", str(ports["server_port"]), *(["--faults"] if faults else [])]
     _launch(home, MODEL_SERVER, command, env, ports)
