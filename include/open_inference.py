@@ -110,6 +110,7 @@ def decode(which: Which, body: bytes, headers: Mapping[str, str]) -> tuple[dict[
     if not isinstance(message, dict) or not isinstance(message.get(which), list):
         raise ProtocolError(f"it has no list of {which}")
     tensors: Tensors = {}
+    texts = 0
     for described in message.pop(which):
         name, size = _name(described), _binary_size(described)
         if name in tensors:
@@ -119,6 +120,9 @@ def decode(which: Which, body: bytes, headers: Mapping[str, str]) -> tuple[dict[
             continue
         if end + size > len(body):
             raise ProtocolError(f"tensor {name} is cut off")
+        if described.get("datatype") == "BYTES":
+            texts += min(size // 4, math.prod(_shape(name, described)))
+            _check_memory(texts * TEXT_BYTES)
         tensors[name] = _from_bytes(name, described, body[end : end + size])
         end += size
     if end != len(body):
@@ -241,8 +245,7 @@ def _from_json(name: str, described: dict[str, Any]) -> np.ndarray:
 def _from_bytes(name: str, described: dict[str, Any], block: bytes) -> np.ndarray:
     shape, datatype = _shape(name, described), _datatype(name, described)
     if datatype == "BYTES":
-        _check_memory(min(len(block) // 4, math.prod(shape) + 1) * TEXT_BYTES)
-        texts = _unpack(name, block)
+        texts = _unpack(name, block, math.prod(shape))
         if len(texts) != math.prod(shape):
             raise ProtocolError(f"tensor {name} has {len(texts)} texts for the shape {shape}")
         return _shaped(name, np.array(texts, dtype=object), shape)
@@ -252,10 +255,11 @@ def _from_bytes(name: str, described: dict[str, Any], block: bytes) -> np.ndarra
     return _shaped(name, np.frombuffer(block, dtype), shape)
 
 
-def _unpack(name: str, block: bytes) -> list[str]:
-    texts, position = [], 0
+def _unpack(name: str, block: bytes, most: int) -> list[str]:
+    texts: list[str] = []
+    position = 0
     try:
-        while position < len(block):
+        while position < len(block) and len(texts) <= most:
             (length,) = struct.unpack_from("<I", block, position)
             position += 4 + length
             if position > len(block):

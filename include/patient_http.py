@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from threading import Event, Lock, Timer
 from typing import Any, Self
 from urllib.parse import quote
@@ -177,6 +178,8 @@ class PatientClient:
                 # Nothing compressed: a kilobyte may become a gigabyte.
                 headers={"Accept-Encoding": "identity", **at.headers},
                 auth=at.auth,
+                # None is kept: httpx cannot send some that it takes.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                 verify=ssl.create_default_context(cafile=at.verify) if at.verify else True,
                 limits=httpx.Limits(
                     max_connections=settings().remote_in_flight,

@@ -11,6 +11,7 @@ import uvicorn
 
 from include.errors import BadData
 from include.settings import settings
+from serving import listening
 from serving.app import create_app
 
 QUIET = {
@@ -47,9 +48,8 @@ def main() -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     app = create_app(arguments.faults)
-    config = uvicorn.Config(app, arguments.host, arguments.port, log_level="warning")
     with contextlib.suppress(KeyboardInterrupt):
-        Server(config).run()
+        Server(listening.config(app, arguments.host, arguments.port)).run()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ import hmac
 import json
 import logging
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from threading import Lock
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,17 +19,27 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.requests import ClientDisconnect
 
 from include import usecase
-from include.open_inference import BINARY, ProtocolError, Tensors, decode, encode
+from include.open_inference import BINARY, ProtocolError, Tensors, decode, encode, show
 from include.usecase import features
 from serving.faults import add_faults
 from serving.models import Loaded, Models
 
 log = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 64 * 2**20
+MAX_BODY_BYTES = 16 * 2**20
 """Largest request that is read."""
+
+MAX_HELD_BYTES = 64 * 2**20
+"""Most that all requests which are not yet answered may hold; others may come again."""
+
+SLICE_ROWS = 10_000
+"""Rows scored at once: what a model makes of them is many times as large as they are."""
+
+LONGEST_REASON = 1_000
+"""Characters of what is said of a wrong request."""
 
 TOKEN = "MODEL_SERVER_TOKEN"
 """Variable with the token that callers must bring; without it everybody may call."""
@@ -47,16 +60,28 @@ def create_app(faults: bool = False) -> FastAPI:
     Args:
         faults: whether it can be told to fail.
     """
-    app = FastAPI(openapi_url=None)
+    app = FastAPI(openapi_url=None, lifespan=_while_it_runs)
     app.state.models = Models()
-    app.state.models.look()
     app.state.limiter = CapacityLimiter(os.cpu_count() or 1)
+    app.state.held_bytes = 0
     app.include_router(health)
     app.include_router(models)
     app.add_exception_handler(AnyHTTPException, _refuse)
+    app.add_exception_handler(ClientDisconnect, _say_nothing)
     if faults:
         add_faults(app)
     return app
+
+
+@asynccontextmanager
+async def _while_it_runs(app: FastAPI) -> AsyncIterator[None]:
+    with app.state.models.kept_up_to_date():
+        yield
+
+
+def _say_nothing(*_: Any) -> Response:
+    """The answer to a caller who has gone."""
+    return Response(status_code=408)
 
 
 def _refuse(request: Request, error: Any) -> Response:
@@ -64,7 +89,7 @@ def _refuse(request: Request, error: Any) -> Response:
     return Response(text, error.status_code, error.headers, "application/json")
 
 
-def _authorize(request: Request) -> None:
+async def _authorize(request: Request) -> None:
     token = os.environ.get(TOKEN)
     brought = request.headers.get("Authorization", "").encode("latin-1")
     if token and not hmac.compare_digest(brought, f"Bearer {token}".encode()):
@@ -73,10 +98,6 @@ def _authorize(request: Request) -> None:
             f"this server wants 'Authorization: Bearer <its {TOKEN}>'",
             {"WWW-Authenticate": "Bearer"},
         )
-
-
-def _look(request: Request) -> None:
-    request.app.state.models.look()
 
 
 def _find(request: Request) -> Loaded:
@@ -102,7 +123,7 @@ Asked = Annotated[Loaded, Depends(_find)]
 
 
 @health.get("")
-def server() -> dict[str, Any]:
+async def server() -> dict[str, Any]:
     """What the server is."""
     return {"name": "model-server", "version": "1", "extensions": [BINARY]}
 
@@ -113,18 +134,18 @@ async def live() -> Response:
     return Response()
 
 
-@health.get("/health/ready", dependencies=[Depends(_look)])
-def ready(request: Request) -> Response:
+@health.get("/health/ready")
+async def ready(request: Request) -> Response:
     """Whether there is a model to score with."""
     if not request.app.state.models.loaded:
         raise HTTPException(503, request.app.state.models.problem)
     return Response()
 
 
-@models.get("", dependencies=[Depends(_look)])
-@models.get("/versions/{version}", dependencies=[Depends(_look)])
-def metadata(asked: Asked) -> dict[str, Any]:
-    """What the model reads and answers. Its one version is the champion's, or the one asked for."""
+@models.get("")
+@models.get("/versions/{version}")
+async def metadata(asked: Asked) -> dict[str, Any]:
+    """What the model reads and answers. Its version is the champion's, or the one in the path."""
     return {
         "name": asked.model.name,
         "versions": [asked.model.version],
@@ -134,9 +155,9 @@ def metadata(asked: Asked) -> dict[str, Any]:
     }
 
 
-@models.get("/ready", dependencies=[Depends(_look)])
-@models.get("/versions/{version}/ready", dependencies=[Depends(_look)])
-def model_ready(asked: Asked) -> Response:
+@models.get("/ready")
+@models.get("/versions/{version}/ready")
+async def model_ready(asked: Asked) -> Response:
     """Whether this version is served."""
     return Response()
 
@@ -145,30 +166,40 @@ def model_ready(asked: Asked) -> Response:
 @models.post("/versions/{version}/infer")
 async def infer(asked: Asked, request: Request) -> Response:
     """Score rows."""
-    body = await _read(request)
-    return await to_thread.run_sync(
-        _answer, asked, body, request.headers, limiter=request.app.state.limiter
-    )
-
-
-async def _read(request: Request) -> bytes:
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise HTTPException(413, f"the request is larger than {MAX_BODY_BYTES:,} bytes")
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _answer(asked: Loaded, body: bytes, headers: Any) -> Response:
+    state, parts, size = request.app.state, [], 0
     try:
-        message, tensors = decode("inputs", body, headers)
+        async for part in request.stream():
+            size += len(part)
+            state.held_bytes += len(part)
+            if size > MAX_BODY_BYTES:
+                raise HTTPException(413, f"the request is larger than {MAX_BODY_BYTES:,} bytes")
+            if state.held_bytes > MAX_HELD_BYTES:
+                busy = f"requests of {MAX_HELD_BYTES:,} bytes are being answered"
+                raise HTTPException(503, f"{busy}; ask again in a second", {"Retry-After": "1"})
+            parts.append(part)
+        return await to_thread.run_sync(
+            _answer, asked, parts, request.headers, limiter=state.limiter
+        )
+    finally:
+        state.held_bytes -= size
+
+
+_decoding = Lock()
+"""Held while a request is parsed: what that takes is not multiplied by the number of cores."""
+
+
+def _answer(asked: Loaded, parts: list[bytes], headers: Any) -> Response:
+    try:
+        with _decoding:
+            body = b"".join(parts)
+            parts.clear()
+            message, tensors = decode("inputs", body, headers)
         binary = _wants_binary(message)
         identity = _identity(message)
         table = _table(tensors)
     except ProtocolError as error:
-        raise HTTPException(400, f"the request cannot be read: {error}") from error
+        reason = f"the request cannot be read: {error}"[:LONGEST_REASON]
+        raise HTTPException(400, reason) from error
     fields = {"model_name": asked.model.name, "model_version": asked.model.version, **identity}
     try:
         scores = _score(asked, table)
@@ -182,15 +213,16 @@ def _answer(asked: Loaded, body: bytes, headers: Any) -> Response:
 def _score(asked: Loaded, table: pa.Table) -> np.ndarray:
     if not table.num_rows:  # of which no model wants to hear
         return np.empty((0, 1), np.float32)
-    scores: np.ndarray = asked.pipeline.predict_proba(table)[:, 1:2].astype(np.float32)
-    return scores
+    slices = [table.slice(start, SLICE_ROWS) for start in range(0, table.num_rows, SLICE_ROWS)]
+    scores = [asked.pipeline.predict_proba(rows)[:, 1:2].astype(np.float32) for rows in slices]
+    return np.concatenate(scores)
 
 
 def _identity(message: dict[str, Any]) -> dict[str, str]:
     """The request's id, if it has one; here and below, null is what some clients send for none."""
     name = message.get("id")
     if name is not None and not isinstance(name, str):
-        raise ProtocolError(f"its id is {name!r}, no text")
+        raise ProtocolError(f"its id is {show(name)}, no text")
     return {} if name is None else {"id": name}
 
 
@@ -202,7 +234,9 @@ def _wants_binary(message: dict[str, Any]) -> bool:
         raise ProtocolError("its outputs are no list of objects")
     for output in outputs:
         if output.get("name") != SCORE:
-            raise ProtocolError(f"it wants the output {output.get('name')!r}: there is {SCORE!r}")
+            raise ProtocolError(
+                f"it wants the output {show(output.get('name'))}: there is {SCORE!r}"
+            )
         wanted = _parameter(output, "binary_data", wanted)
     return wanted
 
@@ -211,7 +245,7 @@ def _parameter(of: dict[str, Any], name: str, default: bool) -> bool:
     parameters = of.get("parameters") or {}
     value = parameters.get(name, default) if isinstance(parameters, dict) else None
     if not isinstance(value, bool):
-        raise ProtocolError(f"its parameters are {parameters!r}: {name} must be true or false")
+        raise ProtocolError(f"its parameters are {show(parameters)}: {name} must be true or false")
     return value
 
 

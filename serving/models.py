@@ -3,8 +3,10 @@
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
 
 from include import registry, usecase
@@ -16,10 +18,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 3.0
-"""Least time between two look-ups of the champion."""
+"""Time between two look-ups of the champion."""
 
 WAIT_SECONDS = 2.0
 """Longest wait for a look-up; one that takes longer ends in the background."""
+
+STUCK_SECONDS = 120.0
+"""Time after which a look-up that has not ended no longer keeps the next one from beginning."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +41,38 @@ class Models:
     def __init__(self) -> None:
         self.loaded: tuple[Loaded, ...] = ()  # the champion comes first
         self.problem = "The champion is being loaded; ask again in a few seconds."
-        self._began = -math.inf
+        self._began = self._as_of = -math.inf
         self._search = Thread()
         self._lock = Lock()
+
+    @contextmanager
+    def kept_up_to_date(self) -> Iterator[None]:
+        """Look for a new champion all the time while the block runs.
+
+        A model is loaded as soon as it is champion, not when the first caller asks for it: on a
+        busy machine that takes longer than callers wait.
+        """
+        ended = Event()
+
+        def keep_looking() -> None:
+            self.look()
+            while not ended.wait(LOOK_SECONDS):
+                self.look()
+
+        Thread(target=keep_looking, daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
 
     def look(self) -> None:
         """Look for a new champion, unless that was done a moment ago."""
         with self._lock:
             now = time.monotonic()
-            if not self._search.is_alive() and now - self._began >= LOOK_SECONDS:
+            least = STUCK_SECONDS if self._search.is_alive() else LOOK_SECONDS
+            if now - self._began >= least:
                 # A daemon: a registry that does not answer must not keep the server from ending.
-                self._began, self._search = now, Thread(target=self._find, daemon=True)
+                self._began, self._search = now, Thread(target=self._find, args=[now], daemon=True)
                 self._search.start()
             search = self._search
         search.join(WAIT_SECONDS)
@@ -56,7 +82,7 @@ class Models:
         found = (one for one in self.loaded if version in (None, one.model.version))
         return next(found, None)
 
-    def _find(self) -> None:
+    def _find(self, began: float) -> None:
         try:
             found = registry.find_champion()
             if found is None:
@@ -64,11 +90,21 @@ class Models:
                     f"There is no champion of {usecase.NAME!r} yet. Run `model_retraining` once; "
                     "the server finds it by itself."
                 )
-            elif not self.loaded or self.loaded[0].model != found:
+                return
+            served = self.loaded
+            if not served or served[0].model != found:
+                self.problem = f"{found} is being loaded; ask again in a few seconds."
                 champion = Loaded(found, registry.load(found))
-                before = [one for one in self.loaded[:1] if one.model.version != found.version]
-                self.loaded = (champion, *before)
+                before = (one for one in served[:1] if one.model.version != found.version)
+                served = (champion, *before)
+            self._serve(began, served)
         except Exception as error:  # of whatever kind: what is loaded goes on serving
             if self.problem != str(error):
                 log.warning("No look at the registry: %s", error)
             self.problem = str(error)
+
+    def _serve(self, began: float, loaded: tuple[Loaded, ...]) -> None:
+        """Serve what a look-up has found, unless one that began later has found something."""
+        with self._lock:
+            if began >= self._as_of:
+                self._as_of, self.loaded = began, loaded

@@ -20,7 +20,7 @@ from include.errors import BadData, PipelineError
 from include.lake import Lake, Part, Version
 from include.registry import ModelVersion
 from local.in_process import batch_inference
-from serving import app
+from serving import app, listening
 
 if TYPE_CHECKING:
     from fastapi.testclient import TestClient
@@ -102,8 +102,7 @@ def watched(read: Callable[[], object], pause: float = 0.01) -> Iterator[list[ob
 @contextmanager
 def running(faults: bool = False, ready: bool = True) -> Iterator[str]:
     """A model server on a port of its own; gives its address."""
-    config = uvicorn.Config(app.create_app(faults), port=0, log_level="warning")
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(listening.config(app.create_app(faults), "127.0.0.1", 0))
     thread = Thread(target=server.run)
     thread.start()
     try:

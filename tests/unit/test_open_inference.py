@@ -68,6 +68,20 @@ def binary(block: bytes, **changed: Any) -> tuple[bytes, dict[str, str]]:
     return text + block, {HEADER_LENGTH: str(len(text))}
 
 
+def many_texts() -> tuple[bytes, dict[str, str]]:
+    """A million empty texts, in ten tensors of a hundred thousand."""
+    size = 400_000
+    described = {
+        "shape": [size // 4],
+        "datatype": "BYTES",
+        "parameters": {"binary_data_size": size},
+    }
+    text = json.dumps({"inputs": [{"name": str(n), **described} for n in range(10)]}).encode()
+    return text + bytes(10 * size), {HEADER_LENGTH: str(len(text))}
+
+
+DEEP = b"[" * 900 + b"]" * 900
+
 MALFORMED: dict[str, tuple[bytes | tuple[bytes, dict[str, str]], str]] = {
     "empty": (b"", "no JSON"),
     "html": (b"<html>busy</html>", "no JSON"),
@@ -112,6 +126,17 @@ MALFORMED: dict[str, tuple[bytes | tuple[bytes, dict[str, str]], str]] = {
     "block is left over": (binary(b"12345678", parameters={}), "8 bytes follow"),
     "negative size": (binary(b"", parameters={"binary_data_size": -1}), "binary_data_size of -1"),
     "size is a truth": (binary(b"", parameters={"binary_data_size": True}), "size of True"),
+    "texts without end": (binary(bytes(4000), datatype="BYTES"), r"3 texts for the shape \[2\]"),
+    "many texts in many tensors": (many_texts(), "is too large"),
+    "many values": (message(data=[0] * 2_000_000), "is too large"),
+    "many lists": (message(data=[[]] * 900_000), "is too large"),
+    "many fields": (message(parameters={str(n): n for n in range(600_000)}), "is too large"),
+    "huge sizes": (message(shape=[int("9" * 4000)] * 500), "with 500 dimensions. 8 are allowed"),
+    "a huge size": (message(shape=[2**31 + 1]), "of up to 2,147,483,648 each"),
+    "a deep name": (b'{"inputs": [{"name": %s}]}' % DEEP, "a tensor has no name"),
+    "a deep shape": (message().replace(b"[2]", DEEP), r"has the shape \[\[\["),
+    "a deep datatype": (message().replace(b'"FP32"', DEEP), r"has the datatype \[\[\["),
+    "deep data": (message().replace(b"[1, 2]", DEEP), "0 values for the shape"),
     "too few texts": (binary(b"\1\0\0\0a", datatype="BYTES"), r"1 texts for the shape \[2\]"),
     "text is cut off": (binary(b"\2\0\0\0a", datatype="BYTES"), "a text of tensor x is cut off"),
     "length is cut off": (binary(b"\2\0", datatype="BYTES"), "tensor x holds no texts"),

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import httpx
@@ -50,8 +50,8 @@ def rows(lake: Lake) -> pl.DataFrame:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The champion is looked up at every question, however long that takes."""
-    monkeypatch.setattr(models, "LOOK_SECONDS", 0)
+    """The champion is looked up all the time, and who needs that waits however long it takes."""
+    monkeypatch.setattr(models, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(models, "WAIT_SECONDS", 60)
 
 
@@ -247,13 +247,13 @@ def test_a_new_champion_is_served_and_whoever_named_the_old_one_keeps_it(
     with running() as url:
         client = InferenceServerClient(url.removeprefix("http://"))
         second = new_champion(history)
-        assert client.get_model_metadata(usecase.NAME)["versions"] == [second.version]
+        wait_until(lambda: client.get_model_metadata(usecase.NAME)["versions"] == [second.version])
         for asked, answers in [("", second), ("1", history.champion), ("2", second)]:
             assert client.is_model_ready(usecase.NAME, asked)
             said = client.infer(usecase.NAME, inputs(tensors(rows)), asked).get_response()
             assert said["model_version"] == answers.version
         promotion.roll_back(second, history.champion, "the test")
-        assert client.get_model_metadata(usecase.NAME)["versions"] == ["1"]
+        wait_until(lambda: client.get_model_metadata(usecase.NAME)["versions"] == ["1"])
         assert client.is_model_ready(usecase.NAME, "2")
 
 
@@ -277,9 +277,10 @@ def test_without_the_registry_it_goes_on(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     configure(mlflow_tracking_uri=f"http://127.0.0.1:{unused_port}")
-    for _ in range(3):
-        assert httpx.get(f"{url}/v2/health/ready").status_code == 200
-    assert f"The model registry at http://127.0.0.1:{unused_port} failed" in caplog.text
+    wait_until(
+        lambda: f"The model registry at http://127.0.0.1:{unused_port} failed" in caplog.text
+    )
+    assert httpx.get(f"{url}/v2/health/ready").status_code == 200
     assert ask(url, tensors(rows)).status_code == 200
 
 
@@ -312,6 +313,63 @@ def test_without_a_champion_it_is_not_ready_until_there_is_one(
         registry_client.set_registered_model_alias(usecase.NAME, "champion", "1")
         wait_until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200)
         assert ask(url, tensors(rows)).json()["model_version"] == "1"
+
+
+@pytest.fixture
+def known(own_registry: Path, impatient: None) -> Iterator[models.Models]:
+    """What a server serves that has started before there was a champion."""
+    MlflowClient(settings().registry).delete_registered_model_alias(usecase.NAME, "champion")
+    found = models.Models()
+    with found.kept_up_to_date():
+        wait_until(lambda: "no champion" in found.problem)
+        yield found
+
+
+def promote(version: str) -> None:
+    MlflowClient(settings().registry).set_registered_model_alias(usecase.NAME, "champion", version)
+
+
+def test_a_new_champion_is_loaded_before_anybody_asks(known: models.Models) -> None:
+    promote("1")
+    wait_until(lambda: known.get("1") is not None)
+
+
+def test_while_a_champion_is_loaded_nobody_hears_that_there_is_none(
+    known: models.Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, load = Event(), registry.load
+    monkeypatch.setattr(registry, "load", lambda model: loaded.wait(30) and load(model))
+    promote("1")
+    wait_until(lambda: known.problem.startswith("flight-delays version 1 is being loaded"))
+    loaded.set()
+    wait_until(lambda: known.get() is not None)
+
+
+def test_a_look_up_that_hangs_is_left_behind_and_what_it_finds_late_is_too_old(
+    known: models.Models, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, answers, find = Event(), Event(), registry.find_champion
+
+    def hang() -> registry.ModelVersion | None:
+        before = find()
+        hangs.set()
+        answers.wait(30)
+        return before
+
+    promote("1")
+    wait_until(lambda: known.get() is not None)
+    monkeypatch.setattr(models, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(registry, "find_champion", hang)
+    assert hangs.wait(30)
+    monkeypatch.setattr(registry, "find_champion", find)
+    late, second = known._search, new_champion(history)
+    known.look()
+    assert known.get(second.version) is None  # the next look-up has to wait for the one that hangs
+    monkeypatch.setattr(models, "STUCK_SECONDS", 0)
+    wait_until(lambda: known.get() == known.get(second.version) is not None)
+    answers.set()
+    late.join(30)
+    assert [one.model.version for one in known.loaded] == [second.version, "1"]
 
 
 def test_a_token_opens_the_models_and_nothing_else_does(
