@@ -164,7 +164,7 @@ astro: $(READY) ## Build dist/astro, a complete Astro project, and pass its own 
 	@$(PY) -m deploy.astro
 
 ##@ Look after it
-.PHONY: setup usecase reference settings lock clean
+.PHONY: setup usecase reference settings lock clean clean-lake
 
 # The folder whose data the next two look at.
 USECASE ?= include/usecase
@@ -184,6 +184,9 @@ settings: $(READY) ## Show every setting, its value and its meaning
 lock: $(HAS_UV) ## Write requirements.lock anew from requirements*.txt (UPGRADE=1: newest versions)
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade) requirements-dev.txt -o requirements.lock
+
+clean-lake: $(READY) ## Remove from the lake what killed writers left half done a week ago
+	@$(PY) -m local.clean_lake
 
 clean: ## Stop Airflow, then remove data/, .venv and caches
 	-@if [ -f $(READY) ]; then ML_DATA_DIR= $(PY) -m local.embedded stop; fi

@@ -9,7 +9,8 @@
   their versions, **score** runs once for each chunk in which they have rows, **gather** finds out
   who has answered. Whoever has not is no reason to wait: the champion has scored every row.
 - **assemble** puts the chunks together, **check_outputs** holds back what looks wrong, and
-  **publish** replaces the day's predictions in one step.
+  **publish** replaces the day's predictions in one step. It is skipped if a run with newer rows
+  has published before it.
 - **record_stages** notes for the monitor how the run has ended.
 """
 
@@ -21,7 +22,13 @@ from airflow.sdk import PartitionedAssetTimetable, TriggerRule, dag, task, task_
 from include.alerting import run_failed, run_succeeded
 from include.assets import PREDICTIONS, VALIDATED
 from include.settings import settings
-from include.task_defaults import TASK_DEFAULTS, ending, record_stages, tells_why
+from include.task_defaults import (
+    TASK_DEFAULTS,
+    ending,
+    record_stages,
+    skips_if_overtaken,
+    tells_why,
+)
 
 STAGES = {
     "preprocess": ["preprocess"],
@@ -155,6 +162,7 @@ def batch_inference() -> None:
         return asdict(scoring.check_outputs(lake.default_lake(), predictions, features, champion))
 
     @task(outlets=[PREDICTIONS])
+    @skips_if_overtaken
     def publish(
         predictions: str,
         check: dict,

@@ -6,9 +6,11 @@ late or broken truth never keeps a day from being scored.
 - **land** fetches what the source has and nobody has dropped yet. A day for which the use case
   expects nothing (a weekend, a holiday) ends here: it is skipped, and nothing is scored.
 - **check_contract** fails the day at once if a column is missing, extra, moved or of another type.
-- **check_rows** puts bad rows into quarantine, each with its reasons.
+- **check_rows** puts bad rows into quarantine, each with its reasons. A file that is replaced
+  meanwhile fails the day: clear the run, and the new file is checked from the start.
 - **check_partition** judges the day as a whole: volume, null rates, duplicates, freshness.
-- **publish** shows the valid rows to everyone, all inputs at once.
+- **publish** shows the valid rows to everyone, all inputs at once. It is skipped if another run of
+  the day, with newer files, has published before it.
 - **record_stages** notes for the monitor how the run has ended.
 """
 
@@ -18,7 +20,7 @@ from airflow.sdk import Asset, CronPartitionTimetable, dag, task, task_group
 
 from include.alerting import run_failed, run_succeeded
 from include.assets import ACTUALS, VALIDATED
-from include.task_defaults import TASK_DEFAULTS, record_stages
+from include.task_defaults import TASK_DEFAULTS, record_stages, skips_if_overtaken
 
 STAGES = {
     "validate": [
@@ -77,6 +79,7 @@ def gates(table: str, days_back: int, outlet: Asset) -> Any:
         return validation.check_partition(lake.default_lake(), found)
 
     @task(outlets=[outlet], multiple_outputs=False)
+    @skips_if_overtaken
     def publish(version: str, *, outlet_events: Any = None) -> dict[str, int]:
         """Publish the day. Returns the rows of each input."""
         from include import lake, validation

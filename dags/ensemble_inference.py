@@ -24,7 +24,14 @@ from airflow.sdk import PartitionedAssetTimetable, TriggerRule, dag, task, task_
 from include.alerting import run_failed, run_succeeded
 from include.assets import DEGRADED, ENSEMBLE_PREDICTIONS, VALIDATED
 from include.contract import Member
-from include.task_defaults import TASK_DEFAULTS, RetryByKind, ending, record_stages, tells_why
+from include.task_defaults import (
+    TASK_DEFAULTS,
+    RetryByKind,
+    ending,
+    record_stages,
+    skips_if_overtaken,
+    tells_why,
+)
 from include.usecase.members import MEMBERS
 
 STAGES = {
@@ -194,6 +201,7 @@ def ensemble_inference() -> None:
         return {"scored": scored, "check": asdict(found)}
 
     @task(outlets=[ENSEMBLE_PREDICTIONS])
+    @skips_if_overtaken
     def publish(
         checked: dict[str, Any],
         features: str,

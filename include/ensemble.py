@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from include import metrics, registry, remote, scoring
 from include.contract import Member
-from include.errors import BadData, MissingData, ServerDown
-from include.lake import Lake, days_before, exists, put_text, read_text
+from include.errors import BadData, MissingData, Overtaken, ServerDown
+from include.lake import Lake, days_before, exists, passing_over, put_text, read_text
 from include.metrics import Sample
 from include.monitoring.profile import profile_of
 from include.monitoring.profiles import keep
@@ -214,7 +214,8 @@ def _usual(lake: Lake, key: str, member: str, version: str) -> dict[str, list[fl
                 continue
             if table == TABLE and facts["answers"].get(member, {}).get("version") != version:
                 continue
-            found.append(published.read("predictions", [column])[column])
+            with passing_over(f"The day {earlier}"):
+                found.append(published.read("predictions", [column])[column])
             if len(found) == USUAL_DAYS:
                 break
         if found:
@@ -467,17 +468,22 @@ def publish(
 
     Returns:
         What is told to those that wait for the day.
+
+    Raises:
+        Overtaken: what is published has newer inputs, or a better way from the same ones.
     """
     version = lake.version(scored.predictions)
-    current = lake.manifest(TABLE, version.key)
+    current = lake.readable_manifest(TABLE, version.key)
     made_from = lake.version(features_reference).manifest().made_from
     same_inputs = current is not None and current.made_from == made_from
     if current and same_inputs:
         before = LEVELS.index(current.metadata["fallback"]), len(current.metadata["absent"])
         if before[0] < scored.level or (healing and before <= (scored.level, len(roll.absent))):
-            kept = f"{TABLE}/{version.key}/{current.version}"
-            log.warning("%s stays published: what was made now is no better", kept)
-            return {"version": kept, **current.metadata["check"], **current.metadata}
+            raise Overtaken(
+                f"{version} is not published, as the {LEVELS[scored.level]} made it: "
+                f"{current.version} stays, which the {LEVELS[before[0]]} made from the same inputs "
+                f"without {len(current.metadata['absent'])} of the members."
+            )
     facts = {"fallback": LEVELS[scored.level], "failed": scored.failed, **_describe(roll)}
     lineage = {"features": features_reference, "dag_run": dag_run, **facts}
     scoring.publish(lake, scored.predictions, check, lineage)

@@ -57,6 +57,14 @@ class ServerDown(DependencyDown):
         self.retry_after = retry_after
 
 
+class Overtaken(Exception):
+    """A run has published nothing, as what is published was made from newer inputs.
+
+    This is no failure: the day is done. Airflow skips the task, so that no asset event says that
+    something new is there.
+    """
+
+
 def kind_of(error: BaseException) -> Kind:
     """The kind of any exception: what is not ours and not the network's is a bug."""
     if isinstance(error, PipelineError):

@@ -5,6 +5,7 @@ nothing about it, so only the days after its training count, for it and for its 
 """
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
@@ -17,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from include import registry
 from include.encoder import FeatureEncoder
-from include.errors import BadData
+from include.errors import BadData, Overtaken
 from include.lake import Lake, Version, parse_key
 from include.registry import ModelVersion
 from include.settings import settings
@@ -244,18 +245,17 @@ def evaluate_rows(
     version.write_frame("scores", rows.select(*KEY, "day", "label", score=pl.Series(scores)))
     encoder = pipeline[0]
     read = [*encoder.numeric, *encoder.categorical] if isinstance(encoder, FeatureEncoder) else []
-    version.publish(
-        ["scores"],
-        {
-            "snapshot": snapshot,
-            "rival": None if rival is None else asdict(rival),
-            **facts,
-            "features": read,
-            "figures": asdict(figures(labels, scores)),
-            "slices": {name: asdict(found) for name, found in sliced.items()},
-            "scoring_seconds_per_million": seconds / len(rows) * 1e6,
-        },
-    )
+    metadata = {
+        "snapshot": snapshot,
+        "rival": None if rival is None else asdict(rival),
+        **facts,
+        "features": read,
+        "figures": asdict(figures(labels, scores)),
+        "slices": {name: asdict(found) for name, found in sliced.items()},
+        "scoring_seconds_per_million": seconds / len(rows) * 1e6,
+    }
+    with suppress(Overtaken):  # it is read by its reference, whichever is the day's current one
+        version.publish(["scores"], metadata)
     return str(version)
 
 

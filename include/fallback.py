@@ -14,7 +14,7 @@ import polars as pl
 from include import ensemble, promotion, registry, scoring, snapshot
 from include.ensemble import LEVELS, RollCall, Scored
 from include.errors import BadData, MissingData
-from include.lake import Lake, Version, parse_key
+from include.lake import Lake, Version, parse_key, passing_over
 from include.registry import ModelVersion
 from include.scoring import Chunk
 from include.settings import settings
@@ -98,9 +98,10 @@ def base_rates(lake: Lake, features_reference: str) -> np.ndarray:
     source = lake.version(features_reference)
     days = []
     for key in lake.published_keys("actuals"):
-        if key < source.key and lake.manifest("validated", key) is not None:
-            known = _labels(lake.current("validated", key), lake.current("actuals", key))
-            days += [] if known.is_empty() else [known]
+        if key < source.key and lake.readable_manifest("validated", key) is not None:
+            with passing_over(f"The day {key}"):
+                known = _labels(lake.current("validated", key), lake.current("actuals", key))
+                days += [] if known.is_empty() else [known]
             if len(days) == BASE_RATE_DAYS:
                 break
     if not days:

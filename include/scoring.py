@@ -7,7 +7,7 @@ named by its input's content and the model's version, so a chunk is scored once,
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from include import metrics, registry
 from include.contract import check_columns
 from include.encoder import FeatureEncoder
-from include.errors import BadData
-from include.lake import Lake, exists, key_of, open_parquet, to_arrow, write_parquet
+from include.errors import BadData, Overtaken
+from include.lake import Lake, blames, exists, key_of, open_parquet, to_arrow, write_parquet
 from include.landed import pieces
 from include.metrics import Sample
 from include.monitoring.drift import smoothed, stability_of
@@ -100,11 +100,9 @@ def preprocess(lake: Lake, key: str) -> str:
     keep(version, "features", profile_of(rows.filter(usable).select(features.FEATURES)))
     metrics.send("feature_rows_total", len(rows) - len(rejected), result="usable")
     metrics.send("feature_rows_total", len(rejected), result="rejected")
-    version.publish(
-        ["features", "rejected"],
-        {"validated": str(validated), "rows": known},
-        made_from=validated.name,
-    )
+    facts = {"validated": str(validated), "rows": known}
+    with suppress(Overtaken):  # these are scored all the same: `publish` has the last word
+        version.publish(["features", "rejected"], facts, made_from=validated.name)
     return str(version)
 
 
@@ -188,7 +186,10 @@ def score_chunk(lake: Lake, chunk: Chunk, predict: Predict | None = None) -> str
     if predict is None:
         predict = predictor(ModelVersion(chunk.model, chunk.version, chunk.run_id))
     began = time.monotonic()
-    with lake.version(chunk.features).parquet("features") as file:
+    source = lake.version(chunk.features)
+    # Of many chunks each would read the whole day: `plan_chunks` has, and pages have checksums.
+    is_whole_day = chunk.rows == source.manifest().parts["features"].rows
+    with source.parquet("features", verify=is_whole_day) as file:
         groups = list(range(chunk.first_group, chunk.last_group + 1))
         with metrics.timed("inference_seconds", model=chunk.model):
             rows = score_file(file, groups, predict, path, chunk.model, chunk.version)
@@ -355,7 +356,8 @@ def open_scores(lake: Lake, chunk: Chunk) -> Iterator[pq.ParquetFile]:
                 f"in {path}. Nothing was published; delete that file and clear this run's failed "
                 "tasks."
             )
-        yield scores
+        with blames(path):
+            yield scores
 
 
 @dataclass(frozen=True)
@@ -484,6 +486,9 @@ def publish(
 
     Returns:
         Published rows.
+
+    Raises:
+        Overtaken: what is published was made from newer rows, and stays.
     """
     version = lake.version(predictions_reference)
     made_from = lake.version(lineage["features"]).manifest().made_from

@@ -4,7 +4,7 @@ A snapshot is a version of the table `training`. Nothing in the lake is ever del
 can be repeated from it whenever somebody asks how a model came about.
 """
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import date, timedelta
 from itertools import pairwise
 from typing import Any, Literal
@@ -14,7 +14,7 @@ import polars as pl
 from scipy.stats import ks_2samp
 
 from include import expected
-from include.errors import BadData, MissingData
+from include.errors import BadData, MissingData, Overtaken
 from include.lake import Lake, Version, parse_key, to_arrow
 from include.monitoring.profile import Profiler
 from include.monitoring.profiles import keep
@@ -81,7 +81,8 @@ def take(lake: Lake, start: str | None, end: str | None, holdout_days: int) -> s
         ],
         "sources": {key: [described for _, described in found] for key, found in sources.items()},
     }
-    version.publish(list(PARTS), metadata)
+    with suppress(Overtaken):  # it is read by its reference, whichever is the day's current one
+        version.publish(list(PARTS), metadata)
     return str(version)
 
 
@@ -163,7 +164,9 @@ def newest_day(lake: Lake, until: str | None = None) -> date:
         MissingData: there is none.
     """
     for key in lake.published_keys("actuals"):
-        if (until is None or key <= until) and lake.manifest("validated", key) is not None:
+        if until is not None and key > until:
+            continue
+        if lake.readable_manifest("validated", key) is not None:
             return parse_key(key)
     raise MissingData(
         f"There is not one day with inputs and truth under {lake.root}. No model was trained. "
@@ -189,7 +192,7 @@ def _resolve(lake: Lake, days: list[date]) -> Sources:
         sources[key] = []
         for table, manifest in manifests.items():
             if manifest is not None:
-                version = Version(lake, table, key, manifest.version)
+                version = Version(lake, table, key, manifest.version, manifest)
                 hashes = {name: part.sha256 for name, part in manifest.parts.items()}
                 sources[key].append((version, {"version": str(version), "sha256": hashes}))
     whole = {key: found for key, found in sources.items() if len(found) == len(TABLES)}

@@ -9,9 +9,10 @@ from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
 
 from airflow.sdk import RetryAction, RetryDecision, RetryPolicy, get_current_context, teardown
+from airflow.sdk.exceptions import AirflowSkipException
 
 from include.alerting import report_failure
-from include.errors import BadData, MissingData, ServerDown, kind_of
+from include.errors import BadData, MissingData, Overtaken, ServerDown, kind_of
 from include.settings import settings
 
 
@@ -103,6 +104,22 @@ TASK_DEFAULTS: dict[str, Any] = {
     "execution_timeout": timedelta(hours=2),
     "on_failure_callback": report_failure,
 }
+
+
+def skips_if_overtaken(function: Callable[P, R]) -> Callable[P, R]:
+    """Have Airflow skip a task that published nothing, as newer inputs were published before.
+
+    A skipped task sends no asset event, so nothing downstream takes the day for published again.
+    """
+
+    @functools.wraps(function)
+    def skipping(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except Overtaken as error:
+            raise AirflowSkipException(str(error)) from error
+
+    return skipping
 
 
 def tells_why(function: Callable[P, R]) -> Callable[P, R]:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -29,16 +30,18 @@ from pandera.errors import SchemaErrorReason
 
 from include import expected, landed, metrics
 from include.contract import REASONS, Input
-from include.errors import BadData, MissingData
+from include.errors import BadData, MissingData, Overtaken
 from include.lake import (
     Lake,
     Version,
     days_before,
     exists,
+    hashed,
+    identity,
     open_parquet,
     parse_key,
     put_text,
-    read_text,
+    read_json,
     to_arrow,
     write_parquet,
 )
@@ -79,6 +82,8 @@ class RowCheck:
         failures: reason → rows it applies to (a row may have several reasons).
         null_rates: column → share of its values that are null.
         last_event: ISO time of the latest event among the valid rows.
+        file: identity of the landed file that was checked.
+        sha256: of that file; empty in an object store, where `file` has an etag.
     """
 
     version: str
@@ -90,6 +95,8 @@ class RowCheck:
     failures: dict[str, int]
     null_rates: dict[str, float]
     last_event: str | None
+    file: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ def pass_over(lake: Lake, table: str, key: str) -> None:
     before = expected.expected_before(key)
     if table != "validated" or before is None:
         return
-    complete = [name for name in FOLLOWED if lake.manifest(name, before) is not None]
+    complete = [name for name in FOLLOWED if lake.readable_manifest(name, before) is not None]
     now = time.time()
     samples = [
         Sample("last_published_timestamp_seconds", now, {"table": name}) for name in complete
@@ -167,8 +174,8 @@ def check_contract(lake: Lake, table: str, key: str) -> list[dict[str, str]]:
     """Check that every landed file of a day is readable Parquet with the contract's columns.
 
     Returns:
-        For each file that is there, the arguments of `check_rows`: `input_name`, and `version`, a
-        reference to the new version that all of them share.
+        For each file that is there, the arguments of `check_rows`: `input_name`, `version`, a
+        reference to the new version that all of them share, and `file`, the file's identity.
 
     Raises:
         BadData: naming every breach in every file.
@@ -178,12 +185,17 @@ def check_contract(lake: Lake, table: str, key: str) -> list[dict[str, str]]:
     version = lake.new_version(table, key)
     breaches: list[str] = []
     missing: list[str] = []
-    present = []
+    present: dict[str, str] = {}
     for name in TABLES[table]:
         path = lake.landing_path(name, key)
         try:
+            looked_at = identity(path)
             with foreign_data(f"{path}: its columns cannot be read"), open_parquet(path) as file:
                 found, rows = file.schema_arrow, file.metadata.num_rows
+        except FileNotFoundError:
+            if INPUTS[name].required and INPUTS[name].expected(day):
+                missing.append(f"There is no file {path}")
+            continue
         except MissingData as error:
             if INPUTS[name].required and INPUTS[name].expected(day):
                 missing.append(str(error))
@@ -191,7 +203,7 @@ def check_contract(lake: Lake, table: str, key: str) -> list[dict[str, str]]:
         except BadData as error:
             breaches.append(str(error))
             continue
-        present.append(name)
+        present[name] = looked_at
         breaches += [f"{path}: {breach}" for breach in contract_breaches(INPUTS[name], found)]
         if rows == 0 and not INPUTS[name].may_be_empty:
             breaches.append(f"{path}: the file has no rows")
@@ -199,7 +211,10 @@ def check_contract(lake: Lake, table: str, key: str) -> list[dict[str, str]]:
         page = write_report(version, breaches + missing, [], [])
         message = _failure(version, breaches + missing, page)
         raise BadData(message) if breaches else MissingData(message)
-    return [{"input_name": name, "version": str(version)} for name in present]
+    return [
+        {"input_name": name, "version": str(version), "file": looked_at}
+        for name, looked_at in present.items()
+    ]
 
 
 def contract_breaches(table_input: Input, found: pa.Schema) -> list[str]:
@@ -247,19 +262,28 @@ def _other_type(column: Any, found: pa.DataType) -> str | None:
     return None
 
 
-def check_rows(lake: Lake, input_name: str, version: str) -> RowCheck:
+def check_rows(lake: Lake, input_name: str, version: str, file: str = "") -> RowCheck:
     """Split one landed file into valid rows (a part of the version) and quarantined ones.
 
-    Rows are read, checked and written a slice at a time; only the key is held for all rows.
+    Rows are read, checked and written a slice at a time; only the key is held for all rows. The
+    file is read more than once, so it must be the same one all the time.
+
+    Args:
+        file: the identity of the file whose contract was checked.
 
     Raises:
-        BadData: the file's pages cannot be read, though its footer could; or they are too large.
+        BadData: the file's pages cannot be read, though its footer could; or they are too large;
+            or it was replaced.
     """
     target = lake.version(version)
     path = lake.landing_path(input_name, target.key)
     tally = RowTally(INPUTS[input_name])
     try:
+        tally.file = _identity_or_none(path) or file
+        _check_unchanged(file, tally.file)
         _split_rows(target, tally)
+        tally.sha256 = _hash(path)
+        _check_unchanged(tally.file, _identity_or_none(path))
         if not tally.rows and not tally.input.may_be_empty:
             raise BadData("the file has no rows any more")
     except BadData as error:
@@ -267,6 +291,33 @@ def check_rows(lake: Lake, input_name: str, version: str) -> RowCheck:
         page = write_report(target, breaches, [], [])
         raise BadData(_failure(target, breaches, page)) from error
     return tally.result(version)
+
+
+def _identity_or_none(path: "AnyPath") -> str | None:
+    with suppress(FileNotFoundError):
+        return identity(path)
+    return None
+
+
+def _hash(path: "AnyPath") -> str:
+    """SHA-256 of a file in a folder; empty for one of a store, whose etag names its content."""
+    if isinstance(path, Path):
+        with suppress(FileNotFoundError), path.open("rb") as data:
+            return hashed(data)[0]
+    return ""
+
+
+def _check_unchanged(before: str, now: str | None) -> None:
+    """Make sure that a file still is what it was when it was first looked at.
+
+    Raises:
+        BadData: it was replaced, changed or removed.
+    """
+    if before and now != before:
+        raise BadData(
+            f"the file was {'replaced or changed' if now else 'removed'} while it was being "
+            f"checked. It was: {before}. It is: {now or 'gone'}"
+        )
 
 
 def _split_rows(target: Version, tally: "RowTally") -> None:
@@ -307,6 +358,7 @@ class RowTally:
         self.failures: dict[str, int] = {}
         self.nulls: dict[str, int] = dict.fromkeys(table_input.schema.columns, 0)
         self.last_event: datetime | None = None
+        self.file = self.sha256 = ""
 
     def split(
         self, rows: pl.DataFrame, failures: dict[str, pl.Series]
@@ -346,6 +398,8 @@ class RowTally:
             failures=self.failures,
             null_rates={name: nulls / max(self.rows, 1) for name, nulls in self.nulls.items()},
             last_event=self.last_event.isoformat() if self.last_event else None,
+            file=self.file,
+            sha256=self.sha256,
         )
 
 
@@ -441,7 +495,8 @@ def check_partition(lake: Lake, checks: list[RowCheck]) -> str:
         BadData: naming every breach.
     """
     version = lake.version(checks[0].version)
-    quarantine_of(version).publish([check.input for check in checks])
+    with suppress(Overtaken):  # `publish` has the last word
+        quarantine_of(version).publish([check.input for check in checks])
     recent = recent_rows(lake, version)
     breaches = []
     for check in checks:
@@ -548,11 +603,14 @@ def publish(lake: Lake, reference: str) -> dict[str, int]:
 
     Returns:
         Input → published rows.
+
+    Raises:
+        Overtaken: a later validation of the day is published, and stays.
     """
     version = lake.version(reference)
-    report = json.loads(read_text(version.path / "report.json"))
-    names = [check["input"] for check in report["inputs"]]
-    manifest = version.publish(names, metadata={"report": report})
+    report = read_json(version.path / "report.json", Report)
+    names = [check.input for check in report.inputs]
+    manifest = version.publish(names, metadata={"report": asdict(report)})
     return {name: part.rows for name, part in manifest.parts.items()}
 
 

@@ -40,10 +40,12 @@ def observe(lake: Lake, key: str, now: datetime) -> int:
 def decide(lake: Lake, key: str) -> Decision:
     """Decide about a day, and keep the decision, in the history and in words.
 
-    How an experiment stands is kept beside it.
+    How an experiment stands is kept beside it. A file of the history that is damaged is passed
+    over if it is of another day, and is a reason to watch.
     """
-    rows = history.read(lake, key, policy.DAYS)
-    decision = policy.decide(rows, key)
+    unreadable: list[str] = []
+    rows = history.read(lake, key, policy.DAYS, unreadable)
+    decision = policy.decide(rows, key, unreadable)
     decisions.keep(lake, decision)
     history.append(lake, key, [*policy.figures(decision), *experiment.figures(rows, key)])
     metrics.send_of_day(lake, "predictions", key, _samples(lake, key))
@@ -52,7 +54,7 @@ def decide(lake: Lake, key: str) -> Decision:
 
 def _samples(lake: Lake, key: str) -> Iterator[Sample]:
     """What the history says of a day, and of the newest day whose truth is known."""
-    rows = history.read(lake, key, settings().outcome_lookback_days).sort("recorded_at")
+    rows = history.read(lake, key, settings().outcome_lookback_days, []).sort("recorded_at")
     judged = history.newest(rows.filter(pl.col("pipeline") == "outcomes"))
     about_now = pl.when(pl.col("pipeline") == "outcomes").then(judged).otherwise(parse_key(key))
     for row in rows.filter(pl.col("time") == about_now).iter_rows(named=True):
@@ -74,7 +76,7 @@ def write_report(lake: Lake, key: str, decision: Decision) -> str:
     """Draw the day's report. Returns where it is."""
     page = report.render(
         decision,
-        history.read(lake, key, policy.DAYS),
+        history.read(lake, key, policy.DAYS, []),
         outcomes.read(lake, key, settings().drift_window_days, DRAWN),
         measure.scores(lake, key),
     )
@@ -101,6 +103,6 @@ def retraining_is_near(lake: Lake, key: str) -> bool:
     The policy looks back only; days that are looked at again, out of order, must not ask anew.
     """
     cooldown = settings().retraining_cooldown_days
-    around = history.read(lake, days_before(key, 1 - cooldown), 2 * cooldown - 1)
+    around = history.read(lake, days_before(key, 1 - cooldown), 2 * cooldown - 1, [])
     asked = history.select(around, "retraining")["time"]
     return any(str(day) != key for day in asked)

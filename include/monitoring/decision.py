@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from include.lake import Lake, put_text, read_text
+from include.lake import Lake, put_text, read_json
 
 Action = Literal["healthy", "watch", "retrain", "page"]
 ACTIONS: list[Action] = ["healthy", "watch", "retrain", "page"]
@@ -91,6 +91,6 @@ def read(lake: Lake, key: str) -> Decision:
 
     Raises:
         FileNotFoundError: nothing was.
+        BadData: the file is damaged.
     """
-    path = lake.partition_path(TABLE, key) / "decision.json"
-    return as_decision(json.loads(read_text(path)))
+    return read_json(lake.partition_path(TABLE, key) / "decision.json", Decision)

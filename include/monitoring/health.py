@@ -8,7 +8,7 @@ import scikit-learn or matplotlib.
 import logging
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any, TypeVar
@@ -17,8 +17,7 @@ import polars as pl
 
 from include import expected, registry
 from include.behind_login import LAKE_READERS, LAKE_SECONDS
-from include.errors import BadData
-from include.lake import Lake, Manifest, first_line, list_folder, parse_key
+from include.lake import Lake, Manifest, first_line, is_key, list_folder, parse_key
 from include.monitoring import decision as decisions
 from include.monitoring import history as records
 from include.monitoring.decision import ACTIONS, Decision, Reason
@@ -212,13 +211,9 @@ def named(what: str, problems: list[str]) -> Iterator[None]:
 
 def _keys(lake: Lake, folder: str) -> list[str]:
     """The days that there is something of in a folder, whatever it is."""
-    found = []
-    for path in list_folder(lake.root / folder):
-        with suppress(BadData):
-            key = path.name.removeprefix("date=").removesuffix(".parquet")
-            parse_key(key)
-            found.append(key)
-    return found
+    names = [path.name for path in list_folder(lake.root / folder)]
+    keys = [name.removeprefix("date=").removesuffix(".parquet") for name in names]
+    return [key for key in keys if is_key(key)]
 
 
 # --- the decision ---------------------------------------------------------------------------------

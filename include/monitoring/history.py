@@ -7,6 +7,7 @@ not added again, and of what has changed the newest row counts.
 """
 
 import json
+import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from include.lake import (
 
 if TYPE_CHECKING:
     from include.lake import AnyPath
+
+log = logging.getLogger(__name__)
 
 TABLE = "history"
 ABOUT = ["time", "pipeline", "metric", "labels"]
@@ -116,7 +119,7 @@ def read(lake: Lake, last: str, days: int, unreadable: list[str] | None = None) 
 
     Args:
         unreadable: where to say which files cannot be read, and why, and to go on without them.
-            For those who look only: what is decided must be decided on all of it.
+            Without it they are an error.
 
     Returns:
         Columns as in `SCHEMA`, the newest row of each identity, in the order of time.
@@ -161,6 +164,7 @@ def _read_files(lake: Lake, keys: list[str], unreadable: list[str] | None = None
         except BadData as error:
             if unreadable is None:
                 raise
+            log.warning("%s", error)
             unreadable.append(str(error))
             return SCHEMA.to_frame()
 

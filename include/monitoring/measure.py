@@ -7,7 +7,7 @@ import polars as pl
 
 from include import ensemble, expected, registry
 from include.errors import BadData, MissingData
-from include.lake import Lake, Manifest, Version, days_before, parse_key
+from include.lake import Lake, Manifest, Version, days_before, parse_key, passing_over
 from include.monitoring import drift, history, outcomes, policy, profiles
 from include.monitoring.drift import Distribution
 from include.monitoring.history import Figure
@@ -84,7 +84,7 @@ def _read(lake: Lake, key: str) -> dict[str, _Days]:
 
 def _faulty(lake: Lake, key: str) -> list[str]:
     """Days, of the last few, whose data were at fault: they say nothing of what is usual."""
-    rows = history.read(lake, days_before(key, 1), FAULTY_DAYS)
+    rows = history.read(lake, days_before(key, 1), FAULTY_DAYS, [])
     called = history.select(rows, "rule", rule="features").filter(pl.col("value") == policy.PAGE)
     return [str(day) for day in called["time"]]
 
@@ -270,8 +270,9 @@ def scores(lake: Lake, key: str) -> pl.DataFrame:
     found = []
     window = _window(key, settings().drift_window_days + 1, 0)
     for one, manifest in lake.manifests("predictions", window).items():
-        version = Version(lake, "predictions", one, manifest.version)
-        rows = version.read("predictions", [SCORE])
-        every = max(1, len(rows) // DRAWN_ROWS)
-        found.append(rows.gather_every(every).with_columns(day=pl.lit(parse_key(one))))
+        version = Version(lake, "predictions", one, manifest.version, manifest)
+        with passing_over(f"The day {one}"):
+            rows = version.read("predictions", [SCORE])
+            every = max(1, len(rows) // DRAWN_ROWS)
+            found.append(rows.gather_every(every).with_columns(day=pl.lit(parse_key(one))))
     return pl.concat(found) if found else pl.DataFrame(schema={SCORE: pl.Float32, "day": pl.Date})

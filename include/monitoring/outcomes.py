@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 
 from include import branching, ensemble, evaluation, registry
-from include.errors import MissingData
-from include.lake import Lake, Version, days_before, parse_key
+from include.errors import MissingData, Overtaken
+from include.lake import Lake, Manifest, Version, days_before, parse_key, passing_over
 from include.monitoring import history
 from include.monitoring.history import Figure
 from include.preprocess import labels_of
@@ -38,23 +38,42 @@ def update(lake: Lake, key: str) -> list[str]:
     The figures of a day go into the history before its outcomes are published, so that a process
     that dies between the two does both again.
 
+    A day of which a file is damaged is passed over, and the log names both.
+
     Returns:
         The days whose outcomes are new.
     """
     lookback = settings().outcome_lookback_days
     keys = [days_before(key, back) for back in reversed(range(lookback))]
-    return [day for day in keys if _update_day(lake, day)]
+    new = []
+    for day in keys:
+        with passing_over(f"The day {day}"), suppress(Overtaken):
+            if _is_outdated(lake, day):
+                _update_day(lake, day)
+                new.append(day)
+    return new
 
 
-def _update_day(lake: Lake, key: str) -> bool:
+def _is_outdated(lake: Lake, key: str) -> bool:
+    """Whether a day can have outcomes, and not those of what is published now."""
+    _, sources = _sources(lake, key)
+    if sources["predictions"] is None or sources["actuals"] is None:
+        return False
+    published = lake.readable_manifest(TABLE, key)
+    return published is None or published.metadata.get("sources") != sources
+
+
+def _sources(lake: Lake, key: str) -> tuple[dict[str, Manifest | None], dict[str, str | None]]:
+    """What a day's outcomes are made from: the manifests, and their versions."""
     tables = ("predictions", ensemble.TABLE, "actuals")
     manifests = {table: lake.manifest(table, key) for table in tables}
-    sources = {table: found and found.version for table, found in manifests.items()}
-    if manifests["predictions"] is None or manifests["actuals"] is None:
-        return False
-    published = lake.manifest(TABLE, key)
-    if published is not None and published.metadata["sources"] == sources:
-        return False
+    return manifests, {table: one.version if one else None for table, one in manifests.items()}
+
+
+def _update_day(lake: Lake, key: str) -> None:
+    version = lake.new_version(TABLE, key)  # before its sources are read: a later one has newer
+    manifests, sources = _sources(lake, key)
+    assert manifests["predictions"] is not None
     rows, unknown = join(lake, key)
     facts = manifests["predictions"].metadata
     model = ModelVersion(**facts["model"]) if "model" in facts else None
@@ -72,12 +91,11 @@ def _update_day(lake: Lake, key: str) -> bool:
             found.append(
                 Figure("outcomes", "days_after_training", age, len(rows), whose.version, about)
             )
+    version.check_is_newest()
     history.append(lake, key, found)
-    version = lake.new_version(TABLE, key)
     version.write_frame("outcomes", rows)
     known = {"predicted": predicted, "labelled": len(rows), "unknown": unknown, "base_rate": base}
     version.publish(["outcomes"], {"sources": sources, "versions": versions, **known})
-    return True
 
 
 def join(lake: Lake, key: str) -> tuple[pl.DataFrame, int]:
@@ -168,7 +186,9 @@ def read(lake: Lake, last: str, days: int, columns: list[str] | None = None) -> 
     for key, manifest in lake.manifests(TABLE, keys).items():
         there = manifest.parts["outcomes"].columns
         wanted = there if columns is None else [name for name in columns if name in there]
-        found.append(Version(lake, TABLE, key, manifest.version).read("outcomes", wanted))
+        version = Version(lake, TABLE, key, manifest.version, manifest)
+        with passing_over(f"The day {key}"):
+            found.append(version.read("outcomes", wanted))
     empty = {"day": pl.Date, "label": pl.Int8, "score": pl.Float32, "model_version": pl.String}
     return pl.concat(found, how="diagonal_relaxed") if found else pl.DataFrame(schema=empty)
 

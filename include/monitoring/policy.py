@@ -14,6 +14,7 @@ model every single day, and drift is judged by its size: on a thousand rows of o
 test is significant.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import numpy as np
@@ -26,6 +27,7 @@ from include.monitoring.decision import ACTIONS, Action, Decision, Reason
 from include.monitoring.history import Figure
 from include.settings import settings
 from include.usecase import features
+from include.wording import cut
 
 PAGE = ACTIONS.index("page")
 
@@ -39,18 +41,22 @@ HOLES_DAYS = 14
 """For how long a day that never gets its truth is spoken of."""
 
 
-def decide(rows: pl.DataFrame, key: str) -> Decision:
+def decide(rows: pl.DataFrame, key: str, unreadable: Sequence[str] = ()) -> Decision:
     """Decide about a day.
 
     Args:
         rows: the history up to that day, as `history.read` gives it; what it says of later days is
             not looked at.
         key: the day.
+        unreadable: which files of the history could not be read, and why.
     """
     day = parse_key(key)
     rows = rows.filter(pl.col("time") <= day)
     rules = (_outcomes, _scores, _features, _published, _stages, _age, _truth, _experiment)
     reasons = [_held_back(reason, rows, key) for rule in rules for reason in rule(rows, key)]
+    if unreadable:
+        found = f"{len(unreadable)} file(s) passed over: {cut(unreadable[0], 400)}"
+        reasons.append(Reason("history", "watch", found, "every file can be read"))
     reasons.sort(key=lambda reason: -ACTIONS.index(reason.action))
     return Decision(key, reasons[0].action, reasons)
 

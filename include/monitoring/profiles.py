@@ -5,35 +5,42 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 from include.errors import MissingData
-from include.lake import Lake, Version
+from include.lake import PROFILE, Lake, Version, passing_over
 from include.monitoring.profile import Profile, from_frame, merge, to_frame
 
 
 def keep(version: Version, part: str, profile: Profile) -> None:
     """Keep the profile of a part of a version."""
-    version.write_frame(f"{part}.profile", to_frame(profile))
+    version.write_frame(f"{part}{PROFILE}", to_frame(profile))
 
 
 def read(version: Version, part: str) -> Profile | None:
     """The profile of a part of a version; None if it has none, being older than monitoring."""
     try:
-        return _read(str(version.lake.root), str(version), part)
+        return _read(version, part)
     except MissingData:
         return None
 
 
+def _readable(version: Version, part: str) -> Profile | None:
+    found = None
+    with passing_over(f"The day {version.key}"):
+        found = read(version, part)
+    return found
+
+
 @lru_cache(maxsize=512)
-def _read(root: str, reference: str, part: str) -> Profile:
+def _read(version: Version, part: str) -> Profile:
     """A version never changes; whoever looks at day after day sees most of them again."""
-    return from_frame(Lake(root).version(reference).read(f"{part}.profile"))
+    return from_frame(version.read(f"{part}{PROFILE}"))
 
 
 def read_days(lake: Lake, table: str, part: str, keys: Iterable[str]) -> dict[str, Profile]:
     """The profile of a part of each published day that has one."""
     published = lake.manifests(table, keys)
-    versions = [Version(lake, table, key, found.version) for key, found in published.items()]
+    versions = [Version(lake, table, key, found.version, found) for key, found in published.items()]
     with ThreadPoolExecutor(8) as readers:  # on an object store it is the waiting that takes time
-        profiles = readers.map(lambda version: read(version, part), versions)
+        profiles = readers.map(lambda version: _readable(version, part), versions)
         return {
             key: found for key, found in zip(published, profiles, strict=True) if found is not None
         }

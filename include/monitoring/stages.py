@@ -6,19 +6,23 @@ is cleared and ends again replaces what it said before.
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+
+from pydantic import AwareDatetime
 
 from include import metrics
 from include.errors import BadData, MissingData
-from include.lake import Lake, list_folder, open_parquet, put_text, read_text
+from include.lake import Lake, list_folder, open_parquet, put_text, read_json
 from include.monitoring.history import Figure
 from include.usecase.schema import INPUTS
 
 TABLE = "stage_runs"
 VALIDATE, PREPROCESS, INFER, POSTPROCESS = "validate", "preprocess", "infer", "post-process"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,24 @@ class StageRun:
     failed_rows: int
 
 
+@dataclass(frozen=True)
+class Record:
+    """What a run leaves when it ends.
+
+    Attributes:
+        key: the day that the run was for.
+        output: table that the run publishes at last.
+        published: what was published of that table's partition when the run ended: its version,
+            and when. None if nothing was.
+    """
+
+    key: str
+    output: str
+    ended_at: AwareDatetime
+    stages: list[StageRun]
+    published: str | None = None
+
+
 def record(
     lake: Lake,
     dag_id: str,
@@ -57,7 +79,7 @@ def record(
         tasks: of each stage, in their order; a stage of which none has failed or ended well was
             not reached, and is not noted.
         output: table that the run publishes at last. Airflow does not ask again where only failed
-            tasks are cleared: what is published later than this says that the run was mended.
+            tasks are cleared: another version that is published since says that the run was mended.
         now: when the run has ended; by default it is now.
     """
     ended = (now or datetime.now(UTC)).astimezone(UTC)
@@ -79,8 +101,8 @@ def record(
         found.append(StageRun(dag_id, run_id, key, stage, failed, rows, lost))
     name = hashlib.sha256(f"{dag_id} {run_id}".encode()).hexdigest()[:16]
     path = lake.partition_path(TABLE, ended.date().isoformat()) / f"{dag_id}-{name}.json"
-    ending = {"key": key, "output": output, "ended_at": ended.isoformat()}
-    put_text(path, json.dumps({**ending, "stages": [asdict(one) for one in found]}))
+    left = asdict(Record(key, output, ended, found, _published(lake, output, key)))
+    put_text(path, json.dumps({**left, "ended_at": ended.isoformat()}))
     for one in found:
         _send_metrics(one)
     return found
@@ -97,7 +119,8 @@ def _send_metrics(run: StageRun) -> None:
 def _rows(lake: Lake, key: str, stage: str) -> tuple[int, int]:
     """Rows that come into a stage, and those of them that it puts aside when all goes well."""
     main = INPUTS[0].name
-    validated, made = lake.manifest("validated", key), lake.manifest("features", key)
+    validated = lake.readable_manifest("validated", key)
+    made = lake.readable_manifest("features", key)
     if stage == VALIDATE:
         if validated is not None:
             checks = validated.metadata["report"]["inputs"]
@@ -117,7 +140,8 @@ def _rows(lake: Lake, key: str, stage: str) -> tuple[int, int]:
 def rates(lake: Lake, now: datetime, hours: float = 24) -> list[Figure]:
     """The share of runs and of rows that failed, by DAG and stage, in the hours before a time.
 
-    Of a run that ended more than once, the last end counts.
+    Of a run that ended more than once, the last end counts. A record that is damaged is passed
+    over, and the log names it.
     """
     now = now.astimezone(UTC)
     since = now - timedelta(hours=hours)
@@ -126,8 +150,12 @@ def rates(lake: Lake, now: datetime, hours: float = 24) -> list[Figure]:
     for day in days:
         for path in list_folder(lake.partition_path(TABLE, day.isoformat())):
             if path.name.endswith(".json") and not path.name.startswith("."):
-                found = json.loads(read_text(path))
-                if since < datetime.fromisoformat(found["ended_at"]) <= now:
+                try:
+                    found = read_json(path, Record)
+                except BadData as error:
+                    log.warning("A run's stages are not counted: %s", error)
+                    continue
+                if since < found.ended_at <= now:
                     ended[path.name] = _as_mended(lake, found)
     passed = [one for stages in ended.values() for one in stages]
     figures = []
@@ -142,10 +170,15 @@ def rates(lake: Lake, now: datetime, hours: float = 24) -> list[Figure]:
     return figures
 
 
-def _as_mended(lake: Lake, found: dict[str, Any]) -> list[StageRun]:
+def _published(lake: Lake, table: str, key: str) -> str | None:
+    """What is published of a partition, in words that tell one publication from the next."""
+    manifest = lake.readable_manifest(table, key)
+    return f"{manifest.version} at {manifest.published_at}" if manifest else None
+
+
+def _as_mended(lake: Lake, found: Record) -> list[StageRun]:
     """The stages of a run, passed after all if it was mended since."""
-    stages = [StageRun(**one) for one in found["stages"]]
-    manifest = lake.manifest(found["output"], found["key"])
-    if manifest is None or manifest.published_at <= found["ended_at"]:
-        return stages
-    return [replace(one, failed_rows=0, failed=False) if one.failed else one for one in stages]
+    if _published(lake, found.output, found.key) in (None, found.published):
+        return found.stages
+    mended = [replace(one, failed_rows=0, failed=False) for one in found.stages if one.failed]
+    return mended + [one for one in found.stages if not one.failed]

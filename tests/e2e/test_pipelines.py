@@ -126,6 +126,26 @@ def test_a_second_run_of_a_day_gives_the_same_predictions_without_scoring_again(
     assert "is already scored" in airflow.log("batch_inference", run_id, "score", map_index=0)
 
 
+@pytest.mark.exhaustive
+def test_a_run_that_was_overtaken_is_skipped_and_starts_nothing(
+    airflow: Airflow, lake: Lake
+) -> None:
+    key = "2013-01-22"
+    published = lake.current("validated", key)
+    manifest = published.manifest()
+    published.publish([*manifest.parts], manifest.metadata, made_from="inputs of the future")
+    before = airflow.runs("batch_inference", partition_key_pattern=key)
+
+    run_id, state = validate(airflow, key)
+
+    assert state == "success"
+    tasks = task_states(airflow, "data_validation", run_id)
+    assert tasks["inputs.publish"]["state"] == "skipped"
+    assert "was made from newer inputs" in airflow.log("data_validation", run_id, "inputs.publish")
+    assert lake.current("validated", key).name == published.name
+    assert len(airflow.runs("batch_inference", partition_key_pattern=key)) == len(before)
+
+
 def task_states(airflow: Airflow, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
     return {task["task_id"]: task for task in airflow.task_instances(dag_id, run_id)}
 

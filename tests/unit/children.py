@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from itertools import count
 from pathlib import Path
@@ -22,7 +23,7 @@ from s3fs import S3FileSystem
 
 from include import lake as lake_module
 from include import landed, promotion, registry, validation
-from include.errors import BadData
+from include.errors import BadData, Overtaken
 from include.lake import Lake, Manifest
 from include.registry import ModelVersion
 from include.settings import settings
@@ -108,13 +109,15 @@ def write_often(root: str, content: int, times: int) -> None:
     """Publish the same content again and again."""
     lake = Lake(root)
     for _ in range(times):
-        write_version(lake, content)
+        with suppress(Overtaken):
+            write_version(lake, content)
 
 
 def validate_often(root: str, key: str, times: int) -> None:
     """Validate and publish the same day again and again."""
     for _ in range(times):
-        validation.validate_day(Lake(root), "validated", key)
+        with suppress(Overtaken):
+            validation.validate_day(Lake(root), "validated", key)
 
 
 def read_damaged(root: str, key: str, times: int) -> None:

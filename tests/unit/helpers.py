@@ -1,5 +1,6 @@
 """Steps that many tests take."""
 
+import json
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -42,6 +43,21 @@ def replace(path: Path, content: pa.Table | pl.DataFrame | bytes, **options: Any
         return
     table = content if isinstance(content, pa.Table) else validation.to_arrow(content)
     pq.write_table(table, path, **options)
+
+
+def damaged(text: str) -> list[str]:
+    """What a JSON object may have become: nothing, a piece, other JSON, or one without a field."""
+    found = json.loads(text)
+    lacking = [{name: found[name] for name in found if name != lost} for lost in found]
+    others = [None, [], {}, 0, "text", [found], dict.fromkeys(found, 7.5), *lacking]
+    pieces = [text[: len(text) * part // 7] for part in range(7)]
+    told = [json.dumps(other) for other in others if not _has_all(other, found)]
+    return [*pieces, *told, "[" * 100_000, text + text]
+
+
+def _has_all(other: object, found: dict[str, object]) -> bool:
+    """Whether what is lacking is a field that may be."""
+    return isinstance(other, dict) and {*found} - {*other} <= {"metadata", "published", "profiles"}
 
 
 def shown(lake: Lake, table: str, key: str) -> dict[str, Part] | None:

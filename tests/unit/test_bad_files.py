@@ -4,6 +4,8 @@ Each is tried on a day that nobody has published yet, and on a published one: re
 they saw before.
 """
 
+import hashlib
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -366,8 +368,76 @@ def test_a_file_emptied_between_two_gates_fails_the_day(lake: Lake) -> None:
     path = landed(lake, "flights", NEW_DAY)
     (checked, *_) = validation.check_contract(lake, "validated", NEW_DAY)
     replace(path, pl.read_parquet(path)[:0])
-    with refused(lake, "validated", NEW_DAY, str(path), "no rows any more"):
+    with refused(lake, "validated", NEW_DAY, str(path), "replaced or changed"):
         validation.check_rows(lake, **checked)
+
+
+def doubled(content: bytes) -> bytes:
+    """A file of as many rows, of which each is there twice."""
+    rows, target = pl.read_parquet(content), io.BytesIO()
+    rows.gather([place // 2 * 2 for place in range(len(rows))]).write_parquet(target)
+    return target.getvalue()
+
+
+@pytest.mark.parametrize("change", ["replaced by a rename", "written over", "removed"])
+@pytest.mark.parametrize("gate", ["duplicated_keys", "keep"])
+def test_a_file_that_changes_while_it_is_checked_fails_the_day(
+    gate: str, change: str, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = landed(lake, "flights", NEW_DAY)
+    other, real = doubled(path.read_bytes()), getattr(validation, gate)
+
+    def then_changed(*arguments: Any) -> Any:
+        found = real(*arguments)
+        if change == "replaced by a rename":
+            path.with_suffix(".new").write_bytes(other)
+            path.with_suffix(".new").rename(path)
+        elif change == "written over":
+            path.write_bytes(other)
+        else:
+            path.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(validation, gate, then_changed)
+    word = "no file" if (change, gate) == ("removed", "duplicated_keys") else "while it was being"
+    kind = MissingData if word == "no file" else BadData
+    with refused(lake, "validated", NEW_DAY, str(path), word, kind=kind):
+        validate(lake, NEW_DAY)
+
+
+def test_a_file_on_s3_that_is_replaced_while_it_is_checked_fails_the_day(
+    s3_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Lake(s3_root)
+    validation.land(lake, "validated", NEW_DAY)
+    path, real = lake.landing_path("flights", NEW_DAY), validation.duplicated_keys
+    other = doubled(path.read_bytes())
+
+    def then_replaced(*arguments: Any) -> Any:
+        found = real(*arguments)
+        path.write_bytes(other)
+        return found
+
+    monkeypatch.setattr(validation, "duplicated_keys", then_replaced)
+    with refused(lake, "validated", NEW_DAY, str(path), "while it was being checked", "etag"):
+        validate(lake, NEW_DAY)
+
+
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_the_manifest_names_exactly_the_file_that_was_validated(
+    place: str, request: pytest.FixtureRequest, lake: Lake
+) -> None:
+    lake = lake if place == "folder" else Lake(request.getfixturevalue("s3_root"))
+    validate(lake, NEW_DAY)
+    path = lake.landing_path("flights", NEW_DAY)
+    [check, _] = lake.current("validated", NEW_DAY).manifest().metadata["report"]["inputs"]
+    content = path.read_bytes()
+    assert f"{len(content)} bytes" in check["file"]
+    if place == "folder":
+        assert f"inode {path.stat().st_ino}, " in check["file"]
+        assert check["sha256"] == hashlib.sha256(content).hexdigest()
+    else:
+        assert hashlib.md5(content).hexdigest() in check["file"]  # S3's etag of a small file
 
 
 def test_truth_that_has_not_landed_is_missed(lake: Lake) -> None:

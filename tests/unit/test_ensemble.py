@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from include import ensemble, fallback, promotion, registry, scoring, usecase
 from include.contract import Member
 from include.ensemble import LEVELS, Answer, RollCall, Scored
-from include.errors import BadData, MissingData, ServerDown
+from include.errors import BadData, MissingData, Overtaken, ServerDown
 from include.lake import Lake
 from include.registry import ModelVersion
 from include.remote import ORDER_ROWS
@@ -574,7 +574,8 @@ def test_what_an_ensemble_has_made_is_not_replaced_by_what_stands_in_for_it(
     publish(lake, day, ask_all(lake, day, history.champion))
     before = lake.current(ensemble.TABLE, OLD_DAY).name
     again = scoring.preprocess(lake, OLD_DAY)
-    publish(lake, again, nobody(history.champion))
+    with pytest.raises(Overtaken, match="which the ensemble made from the same inputs"):
+        publish(lake, again, nobody(history.champion))
     assert lake.current(ensemble.TABLE, OLD_DAY).name == before
     publish(lake, again, ask_all(lake, again, history.champion))
     assert lake.current(ensemble.TABLE, OLD_DAY).name != before

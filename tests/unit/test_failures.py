@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 from airflow.sdk.definitions.retry_policy import RetryAction
-from airflow.sdk.exceptions import AirflowTaskTimeout
+from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,12 +22,13 @@ from include.errors import (
     BadData,
     DependencyDown,
     MissingData,
+    Overtaken,
     PipelineError,
     ServerDown,
     kind_of,
 )
 from include.settings import settings
-from include.task_defaults import TASK_DEFAULTS, RetryByKind, check_conf
+from include.task_defaults import TASK_DEFAULTS, RetryByKind, check_conf, skips_if_overtaken
 
 KINDS = [
     (BadData("x"), "bad data"),
@@ -272,6 +273,18 @@ def test_a_failure_is_logged_as_one_line_of_json(caplog: pytest.LogCaptureFixtur
     assert name == "task_failed"
     assert "\n" not in line
     assert json.loads(text)["message"] == "one\ntwo"
+
+
+def test_a_task_that_was_overtaken_is_skipped_and_says_why() -> None:
+    @skips_if_overtaken
+    def publish(rows: int) -> int:
+        if rows:
+            return rows
+        raise Overtaken("2013-03-01 is not published")
+
+    assert publish(3) == 3
+    with pytest.raises(AirflowSkipException, match="2013-03-01 is not published"):
+        publish(0)
 
 
 def test_a_run_asked_for_with_a_mistyped_key_is_refused() -> None:

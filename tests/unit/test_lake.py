@@ -2,10 +2,14 @@
 
 import json
 import os
+import re
+import shutil
 import socket
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,10 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from include import fallback, scoring, snapshot, validation
 from include import lake as lake_module
-from include.errors import BadData, MissingData
+from include.errors import BadData, MissingData, Overtaken
 from include.lake import Lake, Manifest, Version
-from tests.unit.helpers import replace, shown
+from include.monitoring import health, history, stages
+from tests.unit.conftest import NEW_DAY, OLD_DAY
+from tests.unit.helpers import damaged, replace, shown
 
 DAY = "2013-03-01"
 NO_DATES = [
@@ -133,7 +140,7 @@ def test_every_page_of_a_part_has_a_checksum(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(OSError, match="CRC checksum"):
+    with pytest.raises(BadData, match=f"{path} cannot be read to its end .*CRC checksum"):
         version.read("a")
 
 
@@ -182,9 +189,10 @@ def test_a_run_that_was_overtaken_changes_nothing(root: str) -> None:
     slow = lake.new_version("table", DAY)
     quick = publish(lake, 2)
     slow.write_frame("a", pl.DataFrame({"content": [1]}))
-    current = slow.publish(["a"])
-    assert current.version == quick.name
+    with pytest.raises(Overtaken, match=f"{slow} is not published: {quick.name} is"):
+        slow.publish(["a"])
     assert lake.current("table", DAY).name == quick.name
+    assert slow.manifest().parts.keys() == {"a"}, "who has its reference can read it"
 
 
 def test_what_is_made_from_newer_inputs_stays_whoever_began_first(tmp_path: Path) -> None:
@@ -193,10 +201,179 @@ def test_what_is_made_from_newer_inputs_stays_whoever_began_first(tmp_path: Path
     for version in (first, second):
         version.write_frame("a", pl.DataFrame({"content": [1]}))
     first.publish(["a"], made_from="newer inputs")
-    second.publish(["a"], made_from="an older version of the inputs")
+    with pytest.raises(Overtaken):
+        second.publish(["a"], made_from="an older version of the inputs")
     assert lake.current("table", DAY).name == first.name
     second.publish(["a"], made_from="newer inputs")
     assert lake.current("table", DAY).name == second.name
+
+
+# --- Clocks ---------------------------------------------------------------------------------------
+
+SECONDS = st.integers(-(10**9), 10**9)
+DAYS = st.integers(-3 * 86_400, 3 * 86_400)
+"""Seconds: less than a week apart, after which what is not published is removed."""
+
+
+class Clock(datetime):
+    """A clock that is ahead of the right one, or behind it."""
+
+    ahead = 0
+
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:
+        return datetime.now(tz) + timedelta(seconds=cls.ahead)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
+    monkeypatch.setattr(lake_module, "datetime", Clock)
+    return Clock
+
+
+@given(st.lists(SECONDS, min_size=2, max_size=5))
+def test_what_is_published_last_is_current_whatever_the_clocks_say(
+    tmp_path_factory: pytest.TempPathFactory, clock: type[Clock], clocks: list[int]
+) -> None:
+    lake = Lake(str(tmp_path_factory.mktemp("lake")))
+    for content, clock.ahead in enumerate(clocks):
+        publish(lake, content, rows=1)
+        assert contents(lake) == {content}
+
+
+@given(DAYS, DAYS, st.booleans())
+def test_a_run_that_began_first_never_replaces_a_later_one_whatever_the_clocks_say(
+    tmp_path_factory: pytest.TempPathFactory,
+    clock: type[Clock],
+    first: int,
+    second: int,
+    in_order: bool,
+) -> None:
+    lake, runs = Lake(str(tmp_path_factory.mktemp("lake"))), []
+    for content, clock.ahead in enumerate((first, second)):
+        version = lake.new_version("table", DAY)
+        version.write_frame("a", pl.DataFrame({"content": [content]}))
+        runs.append(version)
+    for version in runs if in_order else runs[::-1]:
+        with suppress(Overtaken):
+            version.publish(["a"])
+    assert lake.current("table", DAY).name == runs[1].name
+
+
+def test_a_later_version_is_found_on_s3_too(s3_root: str, clock: type[Clock]) -> None:
+    lake = Lake(s3_root)
+    for content, clock.ahead in enumerate((600, 0)):
+        publish(lake, content)
+    assert contents(lake) == {1}
+
+
+# --- Manifests ------------------------------------------------------------------------------------
+
+
+def test_a_damaged_manifest_is_named_and_publishing_the_day_again_replaces_it(
+    tmp_path: Path,
+) -> None:
+    lake = Lake(str(tmp_path))
+    publish(lake, 1, rows=1)
+    path = tmp_path / "table" / f"date={DAY}" / "current.json"
+    good = path.read_text()
+    other = json.dumps({**json.loads(good), "key": "2013-03-02"})
+    for content in [*damaged(good), other]:
+        path.write_text(content)
+        with pytest.raises(BadData, match=re.escape(str(path))) as failure:
+            lake.manifest("table", DAY)
+        assert "each keeps its own manifest.json" in str(failure.value)
+    publish(lake, 2, rows=1)
+    assert contents(lake) == {2}
+
+
+@given(st.data())
+def test_a_manifest_of_any_content_is_read_or_refused_and_never_a_bug(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    lake = Lake(str(tmp_path_factory.mktemp("lake")))
+    publish(lake, 1, rows=1)
+    path = lake.partition_path("table", DAY) / "current.json"
+    found = json.loads(lake_module.read_text(path))
+    place = data.draw(st.sampled_from([(found, name) for name in found] + [
+        (part, name) for part in found["parts"].values() for name in part
+    ]))  # fmt: skip
+    leaf = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+    place[0][place[1]] = data.draw(st.recursive(leaf, st.lists, max_leaves=3))
+    lake_module.put_text(path, json.dumps(found))
+    with suppress(BadData):
+        assert isinstance(lake.manifest("table", DAY), Manifest)
+
+
+def test_a_slow_run_is_overtaken_though_the_manifest_is_damaged(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    slow = lake.new_version("table", DAY)
+    publish(lake, 2)
+    (tmp_path / "table" / f"date={DAY}" / "current.json").write_text("{")
+    slow.write_frame("a", pl.DataFrame({"content": [1]}))
+    with pytest.raises(Overtaken):
+        slow.publish(["a"])
+
+
+def test_what_only_a_newer_release_knows_is_ignored(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    publish(lake, 1)
+    path = tmp_path / "table" / f"date={DAY}" / "current.json"
+    before, found = lake.manifest("table", DAY), json.loads(path.read_text())
+    parts = {name: {**part, "unknown": None} for name, part in found["parts"].items()}
+    path.write_text(json.dumps({**found, "schema": 2, "parts": parts}))
+    assert lake.manifest("table", DAY) == before
+
+
+def test_one_day_whose_manifest_is_damaged_stops_no_other_day(
+    lake: Lake, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A whole day's validation and scoring look at many days before it."""
+    path = lake.partition_path("validated", "2013-02-10") / "current.json"
+    lake_module.put_text(path, "{")
+    assert validation.validate_day(lake, "validated", NEW_DAY)["flights"] > 900
+    features = scoring.preprocess(lake, NEW_DAY)
+    assert len(fallback.base_rates(lake, features)) > 900
+    assert str(path) in caplog.text
+    assert "2013-02-10 is passed over" in caplog.text
+
+
+# --- What is no partition -------------------------------------------------------------------------
+
+STRANGERS = [
+    "date=2013-02-20.bak", "date=__HIVE_DEFAULT_PARTITION__", "date=", "date=2013-2-20",
+    "2013-02-20", "date=2013-02-21 copy", "date=9999-12-31", "year=2013", "_delta_log", ".DS_Store",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_a_folder_that_is_no_partition_is_skipped_wherever_days_are_looked_through(
+    name: str, lake: Lake
+) -> None:
+    days = {table: list(lake.published_keys(table)) for table in ("validated", "actuals")}
+    for table in (*days, "history", "stage_runs"):
+        source = lake.partition_path("validated", OLD_DAY)
+        shutil.copytree(str(source), str(lake.root / table / name))
+    (lake.root / "actuals" / "date=2013-02-22").write_text("a file")
+    assert {table: list(lake.published_keys(table)) for table in days} == days
+    assert lake.is_newest("actuals", OLD_DAY)
+    assert str(snapshot.newest_day(lake)) == OLD_DAY
+    assert len(fallback.base_rates(lake, scoring.preprocess(lake, OLD_DAY))) > 900
+    assert history.read(lake, OLD_DAY, 90).is_empty()
+    assert stages.rates(lake, datetime(2013, 2, 21, tzinfo=UTC)) == []
+    assert OLD_DAY in {day.key for day in health.look(lake).partitions}
+    assert health.look(lake).problems == []
+
+
+def test_a_folder_that_is_no_version_is_not_taken_for_a_later_one(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    names = ["20991345T000000.000000-00000000", "99991231T235959.999999-00000000", "backup", "z"]
+    for name in names:
+        (tmp_path / "table" / f"date={DAY}" / name).mkdir(parents=True)
+    assert lake.new_version("table", DAY).name[:4] == str(datetime.now(UTC).year)
+
+
+# --- What is no Parquet ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,14 @@ from tests.unit.conftest import NEW_DAY, History
 
 LIMITS = {
     "land": 10,
-    "check_contract": 5,
+    "check_contract": 8,  # of them two for the files' identities, one for the versions there are
     "check_rows": 15,
     "check_partition": 55,  # the row counts of the 28 days before
     "publish validated": 15,
     "preprocess": 25,
     "plan_chunks": 6,
     "score": 6,
-    "assemble": 7,
+    "assemble": 9,  # of them two for the versions there are and the manifest of the features
     "check_outputs": 9,
     "publish predictions": 12,
     "record_stages": 4,

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from include import registry, scoring, validation
 from include.encoder import FeatureEncoder
-from include.errors import BadData, MissingData
+from include.errors import BadData, MissingData, Overtaken
 from include.lake import Lake
 from include.registry import ModelVersion
 from include.scoring import Chunk
@@ -425,7 +425,8 @@ def test_a_slow_run_never_replaces_predictions_from_newer_rows(
     check = scoring.check_outputs(lake, slow, old_features, history.champion)
     publish_validated(lake, OLD_DAY, lake.current("validated", OLD_DAY).read("flights")[:700])
     infer(lake, OLD_DAY, history.champion)
-    scoring.publish(lake, slow, check, {"features": old_features})
+    with pytest.raises(Overtaken, match="was made from newer inputs"):
+        scoring.publish(lake, slow, check, {"features": old_features})
     assert len(lake.current("predictions", OLD_DAY).read("predictions")) == 700
 
 

@@ -1,5 +1,6 @@
 """Stages that runs have passed or failed, the rows lost there, and their shares in 24 hours."""
 
+import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -15,7 +16,7 @@ from include.lake import Lake
 from include.monitoring import stages
 from include.monitoring.stages import StageRun, rates, record
 from tests.unit.conftest import NEW_DAY, OLD_DAY
-from tests.unit.helpers import landed, replace
+from tests.unit.helpers import damaged, landed, replace
 
 NOW = datetime(2013, 2, 22, 8, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -272,7 +273,26 @@ def test_a_run_whose_failed_tasks_were_cleared_and_passed_counts_as_mended(lake:
     """Airflow does not ask what had ended well, so nobody notes the second end."""
     states = {"inputs.land": "success", "inputs.publish": "failed"}
     before = datetime(2020, 1, 1, 6, tzinfo=UTC)
-    record(lake, "data_validation", "run", OLD_DAY, states, VALIDATION, "validated", before)
-    assert shares(lake, before) == {"validate": (0.0, 1)}, "it was published later than that"
-    record(lake, "data_validation", "other", NEW_DAY, states, VALIDATION, "validated", before)
-    assert shares(lake, before) == {"validate": (0.5, 2)}
+    for run, key in (("run", OLD_DAY), ("other", NEW_DAY)):
+        record(lake, "data_validation", run, key, states, VALIDATION, "validated", before)
+    assert shares(lake, before) == {"validate": (1.0, 2)}
+    validation.validate_day(lake, "validated", OLD_DAY)
+    assert shares(lake, before) == {"validate": (0.5, 2)}, "whatever the clocks say"
+
+
+def test_a_record_that_is_damaged_is_passed_over_by_name(
+    empty: Lake, caplog: pytest.LogCaptureFixture
+) -> None:
+    end(empty, "run", PASSED, NOW)
+    end(empty, "other", FAILED, NOW)
+    folder = empty.partition_path(stages.TABLE, NOW.date().isoformat())
+    assert isinstance(folder, Path)
+    [bad, _] = sorted(folder.iterdir(), key=lambda path: "true" not in path.read_text())
+    text = bad.read_text()
+    for content in damaged(text):
+        bad.write_text(content)
+        assert shares(empty)["infer"] == (0, 1)
+        assert str(bad) in caplog.text
+        caplog.clear()
+    bad.write_text(json.dumps({**json.loads(text), "a newer release": "says more"}))
+    assert shares(empty)["infer"] == (0.5, 2)

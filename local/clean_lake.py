@@ -1,0 +1,69 @@
+"""Remove from the lake what killed writers have left half done; nothing that was ever published.
+
+    python -m local.clean_lake
+
+The next writer of a day removes what it finds there. This looks at every day of every table.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from include.errors import PipelineError
+from include.lake import (
+    ORPHANED_AFTER,
+    Lake,
+    default_lake,
+    list_folder,
+    remove_old_scratch,
+    remove_orphans,
+)
+
+if TYPE_CHECKING:
+    from include.lake import AnyPath
+
+
+def clean(lake: Lake) -> list[str]:
+    """Remove old versions that were never published, and old half-written files.
+
+    Returns:
+        What was removed.
+    """
+    removed = [gone for folder in _partitions(lake) for gone in remove_orphans(list_folder(folder))]
+    if isinstance(lake.root, Path):
+        for folder, _, _ in os.walk(lake.root):
+            removed += remove_old_scratch(Path(folder))
+    return removed
+
+
+def _partitions(lake: Lake) -> "Iterator[AnyPath]":
+    """The folders of all partitions of all tables, whose names may have two parts."""
+    for table in list_folder(lake.root):
+        for folder in list_folder(table) if table.name != "landing" else []:
+            if folder.name.startswith("date="):
+                yield folder
+            elif "." not in folder.name:
+                yield from (one for one in list_folder(folder) if one.name.startswith("date="))
+
+
+def main() -> int:
+    """Clean the lake that the settings name."""
+    lake = default_lake()
+    try:
+        removed = clean(lake)
+    except PipelineError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for path in removed:
+        print(path)
+    print(
+        f"{len(removed)} unpublished versions and half-written files older than "
+        f"{ORPHANED_AFTER.days} days were removed from {lake.root}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
