@@ -24,6 +24,7 @@ from include.alerting import run_failed, run_succeeded
 from include.assets import CHAMPION
 from include.settings import settings
 from include.task_defaults import TASK_DEFAULTS, check_conf
+from include.wording import literal
 
 TRAINING_TIME = timedelta(hours=settings().training_hours)
 
@@ -66,6 +67,7 @@ PARAMS = {
     doc_md=__doc__,
     tags=["training"],
     params=PARAMS,
+    user_defined_filters={"literal": literal},  # the question is Markdown, the reason is text
 )
 def model_retraining() -> None:
     """Snapshot, candidates, gate, refit, approval, promotion."""
@@ -205,7 +207,7 @@ def model_retraining() -> None:
         task_id="approve",
         doc_md="A person decides, seeing the verdict. No answer in time is a Reject.",
         subject="Promote version {{ ti.xcom_pull('register')['version'] }} to champion?",
-        body="{{ params.reason }}\n\n{{ ti.xcom_pull('judge')['markdown'] }}",
+        body="{{ params.reason | literal }}\n\n{{ ti.xcom_pull('judge')['markdown'] }}",
         defaults="Reject",
         response_timeout=timedelta(hours=settings().approval_hours),
     )

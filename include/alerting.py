@@ -18,6 +18,7 @@ from include import metrics
 from include.errors import BadData, DependencyDown, Kind, PipelineError, kind_of
 from include.lake import midnight
 from include.settings import settings
+from include.wording import literal
 
 if TYPE_CHECKING:
     from apprise import Apprise
@@ -67,9 +68,10 @@ def report_and_call(context: Mapping[str, Any]) -> None:
     report_failure(context)
     record = failure_record(context)
     title = f"{record['dag_id']}.{record['task_id']} has failed for {record['partition']}"
-    for place in page(title, record["message"], record["log_url"]):
+    body = "\n\n".join(map(literal, record["message"].splitlines()))
+    for place in page(title, body, record["log_url"]):
         try:
-            notify(place, title, record["message"], record["log_url"])
+            notify(place, title, body, record["log_url"])
         except PipelineError as error:
             log.error("%s", error)
 

@@ -18,6 +18,7 @@ from include.lake import Lake, Version
 from include.settings import settings
 from include.usecase import features
 from include.usecase.members import MEMBERS
+from include.wording import literal
 
 LEAST_SHIFT, MOST_SHIFT = 0.3, 0.8
 """A shift below the first is never a fault, one above the second never normal (see `_inputs`)."""
@@ -340,7 +341,9 @@ def _markdown(
     facts = version.manifest().metadata
     rival = f"champion (version {champion['version']})" if champion else "base rate"
     names = [found["candidate"] for found, _ in judged.values()]
-    decision = f"**{judged[best][0]['candidate']}** passed" if best else "All were **refused**"
+    decision = "All were **refused**"
+    if best:
+        decision = f"**{literal(judged[best][0]['candidate'])}** passed"
     days = np.unique(evidence.days)
     window = (
         f"trained on {facts['start']} and later, judged on {len(days)} days, {days[0]} to "
@@ -379,4 +382,4 @@ def _markdown(
 def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     headings = list(headings)
     lines = [headings, ["---"] * len(headings), *rows]
-    return [f"| {' | '.join(cells)} |" for cells in lines]
+    return [f"| {' | '.join(map(literal, cells))} |" for cells in lines]

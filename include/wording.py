@@ -1,13 +1,17 @@
-"""How lists and values of any size are shown in a message, a report or a page: in part.
+"""How lists and values from outside are shown in a message, a report or a page: in part, as text.
 
 What comes from data has no bound: a file may have 20,000 unknown columns, or one whose name is a
 megabyte long. People read the first ten; logs, XComs and reports stay small.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 
 MOST_LINES = 10
 MOST_CHARACTERS = 100
+
+MARKUP = re.compile(r"[][<>`*~&|\\$]|(^|\W)_|_(\W|$)|://|www\.|@|^\s*([#+-]|\d+[.)])\s")
+"""What Markdown, in one of its dialects, may take for more than text: a link, a picture, a tag."""
 
 
 def few(lines: Sequence[str], most: int = MOST_LINES) -> list[str]:
@@ -32,3 +36,15 @@ def quoted(value: object, most: int = MOST_CHARACTERS) -> str:
     """A value as Python writes it, in quotes if it is text, or its beginning and an ellipsis."""
     text = repr(cut(value, most)) if isinstance(value, str) else repr(value)
     return cut(text, 10 * most)
+
+
+def literal(text: object) -> str:
+    """A text as Markdown that shows it and nothing else: no link, no picture, no tag of it works.
+
+    Plain text stays as it is. What could be markup is shown as code, on one line; a backtick in it
+    becomes an apostrophe, as it would end the code.
+    """
+    line = " ".join(str(text).split())
+    if not MARKUP.search(line):
+        return line
+    return f"`{line.replace('`', chr(39)).replace('|', chr(92) + '|')}`"

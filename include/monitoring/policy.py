@@ -27,7 +27,7 @@ from include.monitoring.decision import ACTIONS, Action, Decision, Reason
 from include.monitoring.history import Figure
 from include.settings import settings
 from include.usecase import features
-from include.wording import cut
+from include.wording import cut, literal
 
 PAGE = ACTIONS.index("page")
 
@@ -78,7 +78,9 @@ def table(decision: Decision) -> str:
     """A decision as a Markdown table."""
     lines = [f"**{decision.action}** on {decision.key}", "", "| rule | asks for | found | bound |"]
     lines.append("| --- | --- | --- | --- |")
-    lines += [f"| {r.rule} | {r.action} | {r.found} | {r.bound} |" for r in decision.reasons]
+    for reason in decision.reasons:
+        cells = (reason.rule, reason.action, literal(reason.found), literal(reason.bound))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
