@@ -1,0 +1,223 @@
+"""What is secret is told nowhere, and what people and servers say is never a template.
+
+Every DAG runs on a real Airflow, with a password in each place where one can be, and with all that
+it needs away or failing: errors print addresses. Then all that is left behind is searched.
+"""
+
+import base64
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import quote, urlsplit
+
+import polars as pl
+import pytest
+
+from include.lake import Lake
+from include.settings import settings
+from local import embedded
+from local.client import Airflow
+from local.environment import forget_settings
+from local.seed import seed
+from tests.e2e.conftest import SETTINGS, free_port
+from tests.e2e.test_outage import Door
+
+pytestmark = pytest.mark.exhaustive  # an Airflow of its own
+
+DAY, BROKEN, AWAY = "2013-01-08", "2013-01-09", "2013-01-10"
+TEMPLATE = "{{ var.value.canary }} <img src=x onerror=alert(1)>"
+RENDERED = "the-variable-was-rendered"
+
+SECRETS = {
+    "lake": "Lake+key/3f9c1e2ab7",
+    "model server": "server&token/77aa02ce91",
+    "notifier": "notify:pass/0b5d66e1f4",
+    "hook": "hooks-path-91c0d37aab",
+    "mailbox": "mail@pass/5e8f20bb13",
+    "registry": "ml:flow@pass/c41d9a77e0",
+}
+
+
+class Talkative(BaseHTTPRequestHandler):
+    """A server that refuses everything, says why, and repeats all that it was sent to log in."""
+
+    def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        said = {"error": f"{self.path} {self.headers.get('Authorization')} {TEMPLATE}"}
+        body = json.dumps(said).encode()
+        self.send_response(500 if self.path.startswith("/hooks") else 401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_PUT = answer
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def talkative() -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Talkative)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What runs, and the only way to its lake."""
+
+    airflow: Airflow
+    lake: Lake
+    door: Door
+    ended: list[str]
+
+    def run(self, dag_id: str, key: str | None = None, conf: dict | None = None) -> str:
+        """Run a DAG, however it ends. Returns the state."""
+        self.airflow.unpause(dag_id)
+        run_id = self.airflow.trigger(dag_id, conf, partition_key=key)
+        state = self.airflow.wait(dag_id, run_id)
+        self.ended.append(f"{dag_id} {state}")
+        return state
+
+
+@pytest.fixture(scope="module")
+def stack(
+    s3_server: dict[str, str], talkative: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """An Airflow that has been through all of it."""
+    data = tmp_path_factory.mktemp("data-and-passwords")
+    port = urlsplit(s3_server["AWS_ENDPOINT_URL"]).port
+    assert port
+    connection = {
+        "conn_type": "aws",
+        "login": "testing",
+        "password": SECRETS["lake"],
+    }
+    server = {"conn_type": "http", "host": "127.0.0.1", "port": talkative}
+    named = {name: quote(secret, safe="") for name, secret in SECRETS.items()}
+    notifiers = [
+        f"json://ann:{named['notifier']}@127.0.0.1:{talkative}/hooks/{SECRETS['hook']}",
+        f"mailto://ann:{named['mailbox']}@127.0.0.1:9"
+        "?smtp=127.0.0.1&mode=insecure&from=a@example.com&to=b@example.com",
+    ]
+    with Door(port) as door, pytest.MonkeyPatch.context() as patch:
+        forget_settings()
+        url = f"http://127.0.0.1:{door.server_address[1]}"
+        connection["extra"] = {"endpoint_url": url, "region_name": "us-east-1"}
+        registry = f"http://ann:{named['registry']}@127.0.0.1:{talkative}"
+        environment = {
+            "ML_DATA_DIR": str(data),
+            "ML_LAKE_ROOT": "s3://lake_test@bucket/and/passwords",
+            "AIRFLOW_CONN_LAKE_TEST": json.dumps(connection),
+            "AWS_MAX_ATTEMPTS": "1",
+        }
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        settings.cache_clear()
+        lake = Lake(settings().lake)
+        assert seed(lake, "2013-01-01", DAY, say=lambda _: None) == 8
+        told = {
+            "ML_RETRIES": "1",
+            "ML_NOTIFY_URLS": " ".join(notifiers),
+            "MLFLOW_TRACKING_URI": registry,
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+            "AIRFLOW_CONN_MODEL_SERVER": json.dumps(server | {"password": SECRETS["model server"]}),
+            "AIRFLOW_VAR_CANARY": RENDERED,
+        }
+        airflow = embedded.start(data, free_port(), extra=SETTINGS | told)
+        try:
+            found = Stack(airflow, lake, door, [])
+            go_through_all(found)
+            yield found
+        finally:
+            door.shut = False
+            embedded.stop(data)
+    settings.cache_clear()
+
+
+def go_through_all(stack: Stack) -> None:
+    """Every DAG, with the registry, the model server, the notifiers and then the lake failing."""
+    landed = stack.lake.landing_path("flights", BROKEN)
+    rows = stack.lake.current("validated", DAY).read("flights")
+    with landed.open("wb") as file:
+        rows.with_columns(pl.lit(TEMPLATE).alias(TEMPLATE)).write_parquet(file)
+    stack.run("data_validation", BROKEN)
+    stack.run("batch_inference", DAY)
+    stack.run("ensemble_inference", DAY)
+    stack.run("model_retraining", conf={"reason": TEMPLATE, "holdout_days": 5})
+    stack.run("model_rollback", conf={"reason": TEMPLATE})
+    stack.run("model_monitoring", DAY, {"act": True})
+    for page in (f"/reports/{DAY}", "/model-health/"):
+        keep(stack.airflow, page)
+    stack.door.shut = True
+    stack.run("data_validation", AWAY)
+    for page in (f"/reports/{DAY}", "/model-health/"):
+        keep(stack.airflow, page)
+    stack.door.shut = False
+
+
+def keep(airflow: Airflow, page: str) -> None:
+    """Keep what a page shows beside the logs, where it is searched with them."""
+    answer = airflow._http.get(page)
+    folder = airflow.data / "airflow" / "logs" / "pages"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{len(list(folder.iterdir()))}.html").write_text(answer.text)
+
+
+def left_behind(stack: Stack) -> Iterator[tuple[str, str]]:
+    """Everything that a run has written: logs, pages, Airflow's database, the lake's texts."""
+    home = stack.airflow.data / "airflow"
+    for path in sorted((home / "logs").rglob("*")):
+        if path.is_file():
+            yield str(path), path.read_text(errors="replace")
+    with sqlite3.connect(f"file:{home / 'airflow.db'}?mode=ro", uri=True) as database:
+        tables = database.execute("select name from sqlite_master where type = 'table'").fetchall()
+        for (table,) in tables:
+            for row in database.execute(f'select * from "{table}"'):
+                yield f"table {table}", "\n".join(map(str, row))
+    store, root = stack.lake.root.fs, stack.lake.root.path
+    for name in store.find(root):
+        if Path(name).suffix in (".json", ".html", ".txt"):
+            yield name, store.cat_file(name).decode(errors="replace")
+
+
+def written(secret: str) -> set[str]:
+    """A secret as it may be written: itself, in an address, in a header of basic authentication."""
+    login = base64.b64encode(f"ann:{secret}".encode()).decode()
+    return {secret, quote(secret), quote(secret, safe=""), login, json.dumps(secret)[1:-1]}
+
+
+def test_no_secret_is_told_anywhere(stack: Stack) -> None:
+    found = {
+        (name, place)
+        for place, text in left_behind(stack)
+        for name, secret in SECRETS.items()
+        if any(one in text for one in written(secret))
+    }
+    assert found == set()
+
+
+def test_no_text_of_people_data_or_servers_is_rendered(stack: Stack) -> None:
+    texts = [(place, text) for place, text in left_behind(stack)]
+    assert [place for place, text in texts if RENDERED in text] == []
+    shown = [place for place, text in texts if "var.value.canary" in text]
+    assert any("table" in place for place in shown), "the texts came that far"
+
+
+def test_all_of_it_failed_as_it_had_to(stack: Stack) -> None:
+    """Else there was nothing to tell."""
+    assert stack.ended == [
+        "data_validation failed",
+        "batch_inference failed",
+        "ensemble_inference success",
+        "model_retraining failed",
+        "model_rollback failed",
+        "model_monitoring failed",
+        "data_validation failed",
+    ]
