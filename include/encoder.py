@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from include.errors import BadData
+from include.wording import counted
 
 
 class FeatureEncoder(TransformerMixin, BaseEstimator):
@@ -69,7 +70,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
         missing = [name for name in [*self.numeric, *self.categorical] if name not in columns]
         if missing:
             raise BadData(
-                f"The model expects {len(missing)} feature(s) that the table lacks: "
+                f"The model expects {counted(len(missing), 'feature')} that the table lacks: "
                 f"{', '.join(missing)}. Nothing was scored. Train a model on the features of "
                 "this code, or run the code the model was trained with."
             )

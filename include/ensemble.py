@@ -28,6 +28,7 @@ from include.scoring import Chunk, OutputCheck
 from include.settings import settings
 from include.usecase.members import MEMBERS
 from include.usecase.schema import KEY
+from include.wording import counted
 
 TABLE = "ensemble_predictions"
 LEVELS = ["ensemble", "champion", "previous", "base rate"]
@@ -313,10 +314,12 @@ def call_roll(
         del given[name]
         absent[name] = reason
     required = demanded | {member.name for member in MEMBERS if member.required}
-    counted = [member for member in MEMBERS if member.name in given and member.weight > 0]
+    counting = [member for member in MEMBERS if member.name in given and member.weight > 0]
     lacking = ""
-    if len(counted) < settings().ensemble_quorum:
-        lacking = f"{len(counted)} member(s) answered, {settings().ensemble_quorum} have to"
+    if len(counting) < settings().ensemble_quorum:
+        lacking = (
+            f"{counted(len(counting), 'member')} answered, {settings().ensemble_quorum} have to"
+        )
     elif missing := sorted(required - given.keys()):
         lacking = f"required, and missing: {', '.join(missing)}"
     return RollCall(champion, given, absent, lacking, sorted(awaited))

@@ -24,6 +24,7 @@ from include.registry import ModelVersion
 from include.settings import settings
 from include.usecase import features
 from include.usecase.schema import KEY
+from include.wording import counted
 
 RESAMPLES = 2000
 CALIBRATION_BINS = 10
@@ -152,11 +153,11 @@ def find_rival(lake: Lake, snapshot: str) -> Rival | None:
     if len(days) < least:
         facts = lake.version(snapshot).manifest().metadata
         raise BadData(
-            f"Only {len(days)} day(s) of the holdout, the last {facts['holdout_days']} days to "
-            f"{facts['end']}, are later than what the champion (version {model.version}) was "
-            f"trained on, to {rival.last_day}: at least {least} are needed for a fair comparison "
-            "(ML_GATE_MIN_DAYS). No model was trained and the champion is as it was. Ask again "
-            f"when the days to {parse_key(rival.last_day) + timedelta(days=least)} are known."
+            f"Only {counted(len(days), 'day')} of the holdout, the last {facts['holdout_days']} "
+            f"days to {facts['end']}, are later than what the champion (version {model.version}) "
+            f"was trained on, to {rival.last_day}: at least {least} are needed for a fair "
+            "comparison (ML_GATE_MIN_DAYS). No model was trained, the champion is as it was. Ask "
+            f"again when the days to {parse_key(rival.last_day) + timedelta(days=least)} are known."
         )
     return rival
 

@@ -603,8 +603,8 @@ def open_parquet(
         if (fault := fault_of_file(error)) is None:
             raise
         raise BadData(
-            f"{path} cannot be read as Parquet ({first_line(error)}): {fault}. Nothing was "
-            "published; replace the file and run this again."
+            f"{path} cannot be read as Parquet ({first_line(error)}): {fault}. Nothing "
+            "was made of it."
         ) from error
 
 

@@ -1,7 +1,5 @@
 """HTTP requests that are sent again, ever later, and all end when the server is down."""
 
-import base64
-import json
 import math
 import re
 import socket
@@ -14,7 +12,6 @@ from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from threading import Event, Lock, Timer
 from typing import Any, Self
-from urllib.parse import quote
 
 import httpx
 from tenacity import (
@@ -29,6 +26,7 @@ from tenacity import (
 
 from include.errors import BadData, ServerDown
 from include.lake import first_line
+from include.masking import masked
 from include.settings import settings
 
 RETRIED = {408, 425, 429}
@@ -334,19 +332,11 @@ class PatientClient:
     def excerpt(self, said: str | bytes | bytearray, length: int = 300) -> str:
         """The beginning of what a server said, without our secrets, which it may repeat."""
         text = said if isinstance(said, str) else said.decode(errors="replace")
-        login = base64.b64encode(":".join(self.at.auth or ()).encode()).decode()
-        values = (*self.at.headers.values(), *(self.at.auth or ())[1:], login)
-        secrets = {value.removeprefix("Bearer ").strip() for value in values}
-        written = {form for secret in secrets if len(secret) > 4 for form in _forms(secret)}
-        for form in sorted(written, key=len, reverse=True):  # one may hold another
-            text = text.replace(form, "***")
+        values = (*self.at.headers.values(), *(self.at.auth or ())[1:])
+        secrets = (value.removeprefix("Bearer ").strip() for value in values)
+        text = masked(text, secrets, self.at.auth)
         # Cut at the end: half a secret would not be found.
         return text if len(text) <= length else f"{text[:length]}…"
-
-
-def _forms(secret: str) -> set[str]:
-    """How a secret looks in plain text, in JSON, in a Python literal and in a URL."""
-    return {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret, safe="")}
 
 
 def _seconds_to_wait(state: RetryCallState) -> float:

@@ -19,10 +19,12 @@ from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from include import metrics, usecase
 from include.errors import BadData, DependencyDown, MissingData
 from include.lake import NOT_WRITABLE, first_line
+from include.masking import masked
 from include.settings import BUILT_FROM, PROJECT, settings
 
 if TYPE_CHECKING:
@@ -476,14 +478,15 @@ def connection() -> Iterator["MlflowClient"]:
             raise
         kind = KINDS.get(getattr(error, "error_code", ""), DependencyDown)
         reason = getattr(error.__cause__, "orig", error)  # SQLAlchemy puts advice before the cause
+        said = Exception(_shown(str(reason) or repr(reason)))
         action = "Check the registry and what was asked of it"
         if isinstance(error, OSError):
             action = "Free space or give write access"
         raise kind(
             f"The model registry at {_shown(uri)} failed on {usecase.NAME!r}: "
-            f"{_shown(first_line(reason))}. No champion was lost. {action}, then clear this run's "
-            "failed tasks."
-        ) from error
+            f"{first_line(said)}. No champion was lost. {action}, then clear this run's failed "
+            "tasks."
+        ) from (error if _shown(str(error)) == str(error) else None)  # a log shows the cause, too
 
 
 def git_commit() -> str:
@@ -510,7 +513,11 @@ def _installed(packages: list[str]) -> list[str]:
 
 
 def _shown(text: str) -> str:
-    """A text without the logins of the addresses in it."""
+    """A text without the registry's login, and without those of the addresses in it."""
+    address = urlsplit(settings().registry)
+    user = unquote(address.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME", "")
+    password = unquote(address.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+    text = masked(text, (password, os.environ.get("MLFLOW_TRACKING_TOKEN", "")), (user, password))
     return re.sub(r"//[^/@\s]+@", "//", text)
 
 

@@ -31,6 +31,7 @@ from include.registry import ModelVersion
 from include.settings import settings
 from include.usecase import features
 from include.usecase.schema import INPUTS, KEY
+from include.wording import counted
 
 if TYPE_CHECKING:
     from include.lake import AnyPath
@@ -422,7 +423,7 @@ def check_outputs(
         listed = "".join(f"\n  - {breach}" for breach in breaches)
         raise BadData(
             f"The {version.table} of {version.key}{f' by {model}' if model else ''} are not "
-            f"published: {len(breaches)} breach(es).{listed}\nThe day's last published "
+            f"published: {counted(len(breaches), 'breach')}.{listed}\nThe day's last published "
             f"ones are untouched. Look at {version.part_path('predictions')}."
         )
     return OutputCheck(rows, len(scored), rejected, mean, psi)

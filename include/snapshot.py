@@ -23,6 +23,7 @@ from include.settings import settings
 from include.usecase import features
 from include.usecase.schema import KEY
 from include.values import without_nan
+from include.wording import counted
 
 TABLES = ("validated", "actuals")
 LEAST_SHIFTS = 3
@@ -57,7 +58,7 @@ def take(lake: Lake, start: str | None, end: str | None, holdout_days: int) -> s
     if not first < holdout_from <= last:
         raise BadData(
             f"No day is left to train on: the window is {first} to {last} and the last "
-            f"{holdout_days} day(s) of it are the holdout. Ask for a longer window."
+            f"{counted(holdout_days, 'day')} of it are the holdout. Ask for a longer window."
         )
     days = {
         "training": _days(first, holdout_from - timedelta(days=1)),
@@ -203,8 +204,8 @@ def _resolve(lake: Lake, days: list[date]) -> Sources:
         missing = [f"{table} {key}" for table, key in absent if key not in published[table]]
         more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
         raise MissingData(
-            f"{len(missing)} partition(s) of the training window {days[0]} to {days[-1]} are not "
-            f"published: {', '.join(missing[:10])}{more}. No model was trained. Backfill "
+            f"{counted(len(missing), 'partition')} of the training window {days[0]} to {days[-1]} "
+            f"are not published: {', '.join(missing[:10])}{more}. No model was trained. Backfill "
             f"`data_validation` from {days[0]} to the day after {days[-1]}, as a day's truth comes "
             "with the next day's run (or `make seed`), then clear this run's failed tasks; or ask "
             "for a window without them (ML_MAX_MISSING_SHARE says how many may be)."

@@ -52,7 +52,7 @@ from include.monitoring.profiles import keep
 from include.settings import settings
 from include.usecase import schema, source
 from include.values import infinite
-from include.wording import cut, few, listed, quoted
+from include.wording import counted, cut, few, listed, quoted
 
 if TYPE_CHECKING:
     from include.lake import AnyPath
@@ -204,9 +204,9 @@ def check_contract(lake: Lake, table: str, key: str) -> list[dict[str, str]]:
             breaches.append(str(error))
             continue
         present[name] = looked_at
-        breaches += [f"{path}: {breach}" for breach in contract_breaches(INPUTS[name], found)]
+        breaches += [f"{breach}, in {path}" for breach in contract_breaches(INPUTS[name], found)]
         if rows == 0 and not INPUTS[name].may_be_empty:
-            breaches.append(f"{path}: the file has no rows")
+            breaches.append(f"the file has no rows: {path}")
     if breaches or missing:
         page = write_report(version, breaches + missing, [], [])
         message = _failure(version, breaches + missing, page)
@@ -502,7 +502,7 @@ def check_partition(lake: Lake, checks: list[RowCheck]) -> str:
     for check in checks:
         path = lake.landing_path(check.input, version.key)
         found = partition_breaches(check, version.key, recent[check.input])
-        breaches += [f"{path}: {breach}" for breach in found]
+        breaches += [f"{breach}, in {path}" for breach in found]
     day, there = parse_key(version.key), {check.input for check in checks}
     awaited = [name for name in TABLES[version.table] if INPUTS[name].expected(day)]
     warnings = [
@@ -655,8 +655,8 @@ def _failure(version: Version, breaches: list[str], page: str) -> str:
     listed = "".join(f"\n  - {breach}" for breach in breaches)
     return (
         f"Partition {version.key} of {version.table!r} is not published: "
-        f"{len(breaches)} breach(es).{listed}\n"
-        "What was published before is untouched.\n"
-        "Mend or replace the landed file, then clear this run.\n"
+        f"{counted(len(breaches), 'breach')}.{listed}\n"
+        "What was published before is untouched. Fix or replace the landed file, or delete it: "
+        "it is fetched again. Then clear this run.\n"
         f"Report: {page}"
     )

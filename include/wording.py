@@ -20,6 +20,12 @@ def few(lines: Sequence[str], most: int = MOST_LINES) -> list[str]:
     return [*lines[:most], f"and {rest:,} more like these"] if rest > 0 else list(lines)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with what it counts: 1 day, 2 days, 1,000 breaches."""
+    plural = f"{noun}es" if noun.endswith("ch") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
 def listed(names: Iterable[object], most: int = MOST_LINES) -> str:
     """Names with commas between them: the first ones, then how many more there are."""
     shown = [cut(str(name)) for name in names]

@@ -1,4 +1,4 @@
-"""Shows *Model health* in the navigation of Airflow's UI, behind its login: it only reads."""
+"""Shows *Model health*, *Models* in the navigation of Airflow's UI: it only reads."""
 
 from functools import cache
 from secrets import token_urlsafe
@@ -112,7 +112,7 @@ class ModelHealth(AirflowPlugin):
     # Without a slash at the beginning it is found below a path of Airflow's own, too.
     external_views = [  # noqa: RUF012
         {
-            "name": "Model health",
+            "name": "Models",  # a longer one is cut off there
             "href": "model-health/",
             "url_route": "model-health",
             "destination": "nav",

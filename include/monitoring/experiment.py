@@ -12,6 +12,7 @@ from include.lake import parse_key
 from include.monitoring import history
 from include.monitoring.history import Figure
 from include.settings import settings
+from include.wording import counted
 
 PIPELINE = "experiment"
 
@@ -138,6 +139,7 @@ def told(found: Comparison) -> str:
     gain, verb = found.gain, "gains" if found.gain.value >= 0 else "loses"
     return (
         f"version {found.challenger} {verb} {abs(gain.value):.4f} log-loss on version "
-        f"{found.champion} ({gain.low:+.4f} to {gain.high:+.4f} in 90 %) over {found.days} "
-        f"day(s) and {found.rows:,} rows: better with a confidence of {gain.confidence:.0%}"
+        f"{found.champion} ({gain.low:+.4f} to {gain.high:+.4f} in 90 %) over "
+        f"{counted(found.days, 'day')} and {found.rows:,} rows: "
+        f"better with a confidence of {gain.confidence:.0%}"
     )

@@ -96,9 +96,14 @@ class Block:
 
 @dataclass(frozen=True)
 class DriftPicture:
-    """Drift by name and day."""
+    """Drift by name and day.
+
+    Attributes:
+        right: where the last day's figures end.
+    """
 
     height: float
+    right: float
     blocks: list[Block] = field(default_factory=list)
     days: list[Mark] = field(default_factory=list)
 
@@ -125,7 +130,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"count": _count, "moment": _moment}
+    templates.filters |= {"count": _count, "moment": _moment, "days_until": _days_until}
     finite = health.history.filter(pl.col("value").is_finite())
     return templates.get_template("model_health.html").render(
         health=health,
@@ -144,6 +149,11 @@ def render(
 
 def _count(rows: int | None) -> str:
     return "–" if rows is None else f"{rows:,}"
+
+
+def _days_until(key: str, later: str) -> int:
+    """Days from one partition to a later one."""
+    return (date.fromisoformat(later) - date.fromisoformat(key)).days
 
 
 def _moment(when: datetime | str | None) -> str:
@@ -280,7 +290,8 @@ def drift_picture(history: pl.DataFrame, last: date) -> DriftPicture | None:
     shown = _some_days(days[0], days[-1])
     where = {day: NAMES + cell * ((day - days[0]).days + 0.5) for day in shown}
     marks = [Mark(round(at, 1), f"{day:%d %b}") for day, at in where.items()]
-    return DriftPicture(below + BOTTOM, blocks, marks)
+    right = round(NAMES + cell * len(days) + VALUES, 1)
+    return DriftPicture(below + BOTTOM, right, blocks, marks)
 
 
 def _block(

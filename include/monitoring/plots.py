@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.dates import (
     AutoDateLocator,
     ConciseDateFormatter,
-    DateLocator,
+    DateFormatter,
     DayLocator,
     date2num,
 )
@@ -182,11 +182,21 @@ def _cells(axes: Axes, block: Cells) -> None:
     for row, value in enumerate(block.values[:, -1]):
         text = "–" if np.isnan(value) else f"{value:.1%}" if block.percent else f"{value:.2f}"
         colour = ALARM if block.outlined[row, -1] else INK
-        axes.text(columns[-1] + 0.5, row + 0.5, text, va="center", fontsize=10, color=colour)
+        beside = (columns[-1], row + 0.5)
+        axes.annotate(
+            text, beside, (5, 0), textcoords="offset points", va="center", fontsize=10, color=colour
+        )
     axes.text(
         0, 1.01, block.heading, transform=axes.transAxes, fontsize=11, color=MUTED, va="bottom"
     )
-    axes.text(columns[-1] + 0.5, -0.1, "last day", fontsize=10, color=MUTED, va="bottom")
+    axes.annotate(
+        "last day",
+        (columns[-1], 0),
+        (5, 2),
+        textcoords="offset points",
+        fontsize=10,
+        color=MUTED,
+    )
 
 
 def _promotions(axes: Axes, days: pl.DataFrame) -> None:
@@ -209,8 +219,10 @@ def _legend_below(figure: Figure, columns: int) -> None:
 
 def _dates(axes: Axes) -> None:
     first, last = axes.get_xlim()
-    locator: DateLocator = DayLocator()  # Auto would count hours
     if last - first > 8:
         locator = AutoDateLocator(maxticks=8)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    else:  # those would count hours
+        axes.xaxis.set_major_locator(DayLocator())
+        axes.xaxis.set_major_formatter(DateFormatter("%d %b"))

@@ -27,7 +27,7 @@ from include.monitoring.decision import ACTIONS, Action, Decision, Reason
 from include.monitoring.history import Figure
 from include.settings import settings
 from include.usecase import features
-from include.wording import cut, literal
+from include.wording import counted, cut, literal
 
 PAGE = ACTIONS.index("page")
 
@@ -121,7 +121,7 @@ def _outcomes(rows: pl.DataFrame, key: str) -> list[Reason]:
     limits = settings()
     skills, days = skill(rows, key, limits.decay_window_days)
     if days < limits.decay_min_days:
-        found = f"{days} day(s) of this champion's outcomes are known"
+        found = f"of this champion, outcomes of {counted(days, 'day')} are known"
         return [Reason(DECAY, "healthy", found, f"{limits.decay_min_days} or more say something")]
     floor = limits.decay_min_skill
     if _last_level(rows, key, DECAY) > 0:
@@ -199,8 +199,9 @@ def _features(rows: pl.DataFrame, key: str) -> list[Reason]:
             reasons.append(Reason("features", "watch", text, f"PSI ≤ {watch:.2g}"))
     for name, rise in _by_feature(today, "null_rise").items():
         if rise > limits.drift_max_null_rise and name not in features.OFTEN_MISSING:
-            text = f"{name}: {rise:.0%} more nulls than on the days before"
-            reasons.append(Reason("features", "page", text, f"≤ {limits.drift_max_null_rise:.0%}"))
+            text = f"{name}: nulls rose by {100 * rise:.0f} points against the days before"
+            bound = f"≤ {100 * limits.drift_max_null_rise:.0f} points"
+            reasons.append(Reason("features", "page", text, bound))
     for name, outside in _by_feature(today, "outside_range").items():
         if outside > limits.drift_max_outside:
             text = f"{name}: {outside:.0%} outside the range of the days before"
@@ -266,10 +267,11 @@ def _stages(rows: pl.DataFrame, key: str) -> list[Reason]:
         if action != "healthy":
             what = metric.removeprefix("failed_")
             bound = limits.stage_failed_page if what == "runs" else limits.stage_failed_watch
-            text = f"{value:.0%} of {n:,} {what} failed at {name}"
+            lost = round(value * n)
+            text = f"{lost:,} of {counted(n, what[:-1])} failed at {name} ({value:.0%})"
             reasons.append(Reason("stages", action, text, f"≤ {bound:.0%}"))
     stages = len(history.select(today, "failed_runs"))
-    return reasons or [Reason("stages", "healthy", f"no failure at {stages} stage(s)", "")]
+    return reasons or [Reason("stages", "healthy", f"no failure at {counted(stages, 'stage')}", "")]
 
 
 def _age(rows: pl.DataFrame, key: str) -> list[Reason]:
@@ -296,7 +298,7 @@ def _truth(rows: pl.DataFrame, key: str) -> list[Reason]:
     oldest, latest = day - timedelta(days=HOLES_DAYS), day - timedelta(days=bound + 1)
     holes = len(waiting.filter((waiting > oldest) & (waiting < latest)))
     action: Action = "page" if late > 2 * bound else "watch" if late > bound or holes else "healthy"
-    text = f"the truth of {late} day(s) is late" if newest else "no truth is known yet"
+    text = f"the truth of {counted(late, 'day')} is late" if newest else "no truth is known yet"
     if newest and holes:
         text += f"; of {holes} older than {bound} days there is none"
     return [Reason("truth", action, text, f"≤ {bound} days")]
@@ -332,9 +334,9 @@ def _held_back(reason: Reason, rows: pl.DataFrame, key: str) -> Reason:
     new_days = None if age is None else round(age) - 1 - settings().holdout_days
     if since is not None:
         left = settings().retraining_cooldown_days - since
-        why = f"retraining was asked for {since} day(s) ago, the next in {left}"
+        why = f"retraining was asked for {counted(since, 'day')} ago, the next in {left}"
     elif new_days is not None and new_days < settings().retraining_min_new_days:
-        why = f"a challenger would have seen {max(new_days, 0)} new day(s)"
+        why = f"a challenger would have seen {counted(max(new_days, 0), 'new day')}"
     return Reason(reason.rule, "watch", f"{reason.found}; {why}", reason.bound) if why else reason
 
 

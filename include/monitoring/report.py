@@ -248,7 +248,7 @@ def _section(title: str, drawn: Figure | str) -> Section:
     if isinstance(drawn, str):
         return Section(title, drawn, None)
     axes = drawn.axes[0]
-    text = axes.get_title("left")
+    text = f"{drawn.get_suptitle()} {axes.get_title('left')}"
     axes.set_title("", loc="left")  # the page says it, in letters that a phone can show
     drawn.suptitle("")
     width, height = drawn.get_size_inches()

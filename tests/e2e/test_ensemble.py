@@ -120,7 +120,7 @@ def test_with_every_model_out_of_reach_each_segment_gets_its_base_rate(
     assert facts["fallback"] == "base rate"
     assert found["combine"] == "skipped"
     assert "There is no champion" in facts["absent"]["xgboost"]
-    assert facts["lacking"] == "0 member(s) answered, 2 have to"
+    assert facts["lacking"] == "0 members answered, 2 have to"
     assert "There is no champion" in facts["failed"]["champion"]
     log = airflow.log("ensemble_inference", run_id, "publish", try_number=2)
     assert "Traceback" not in log

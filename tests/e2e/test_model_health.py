@@ -60,7 +60,7 @@ def test_it_is_found_in_the_navigation_and_shows_champion_and_decision(
     asked: list[str] = []
     browser_page.on("request", lambda request: asked.append(request.url))
     browser_page.goto(airflow.url)
-    browser_page.get_by_role("link", name="Model health").click()
+    browser_page.get_by_role("link", name="Models", exact=True).click()
     page = browser_page.frame_locator("iframe")
     expect(page.get_by_text(f"Version {champion.version}", exact=True)).to_be_visible(
         timeout=PATIENCE

@@ -253,7 +253,7 @@ def test_every_breach_in_every_file_is_named_at_once(key: str, lake: Lake) -> No
     replace(flights, table.select(pl.exclude("date"), "date"))
     replace(weather, b"")
     words = [
-        "9 breach(es)", str(flights), str(weather), "column 'tailnum' is missing",
+        "9 breaches", str(flights), str(weather), "column 'tailnum' is missing",
         "column 'seats' is missing", "column 'origin' is missing (is it 'origins' now?)",
         "column 'origins' is not in the contract", "column 'extra' is not in the contract",
         "column 'flight' is Float64, must be Int32", "column 'distance' is Float64, must be Int32",

@@ -114,7 +114,7 @@ def test_an_empty_file_is_refused_unless_its_input_may_be_empty(
 ) -> None:
     for one in INPUTS:
         land_empty(lake, one, FRIDAY)
-    with refused(lake, "validated", FRIDAY, "flights/2013-03-01.parquet: the file has no rows"):
+    with refused(lake, "validated", FRIDAY, "the file has no rows: ", "flights/2013-03-01.parquet"):
         validation.validate_day(lake, "validated", FRIDAY)
     declare(*INPUTS, may_be_empty=True)
     assert validation.validate_day(lake, "validated", FRIDAY) == {"flights": 0, "weather": 0}
@@ -153,7 +153,7 @@ def test_the_monitor_calls_nobody_for_a_weekend_and_judges_fridays_truth_on_it(
     assert actions[SATURDAY]["published"] == actions[SUNDAY]["published"] == ("healthy", said)
     assert actions[MONDAY]["published"] == ("healthy", "the day is there")
     assert lake.manifest(outcomes.TABLE, FRIDAY) is not None
-    assert actions[MONDAY]["truth"] == ("healthy", "the truth of 0 day(s) is late")
+    assert actions[MONDAY]["truth"] == ("healthy", "the truth of 0 days is late")
     shown = [one.key for one in health.look(lake).partitions]
     assert [key for key in shown if key > "2013-02-28"] == [MONDAY, FRIDAY]
 
@@ -197,7 +197,7 @@ def test_an_empty_day_goes_through_the_whole_loop(
     batch_inference(lake, MONDAY, champion)
     daily.observe(lake, MONDAY, datetime.now(UTC))
     [truth] = [one for one in daily.decide(lake, MONDAY).reasons if one.rule == "truth"]
-    assert "of 0 day(s)" in truth.found
+    assert "of 0 days" in truth.found
     configure(max_missing_share=0.5)  # of the week before there is nothing
     taken = lake.version(snapshot.take(lake, "2013-02-01", FRIDAY, 12))
     assert max(taken.read("holdout", ["day"])["day"]) == date(2013, 2, 20)

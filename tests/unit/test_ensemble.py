@@ -319,11 +319,11 @@ def test_below_the_quorum_there_is_no_ensemble(
     def lacking(*names: str) -> str:
         return ensemble.call_roll(lake, day, None, scored_alike(lake, day, *names), {}).lacking
 
-    assert lacking("xgboost") == "1 member(s) answered, 2 have to"
+    assert lacking("xgboost") == "1 member answered, 2 have to"
     assert lacking("xgboost", "remote") == ""
     shadows = [replace(member, weight=float(member.name != "remote")) for member in MEMBERS]
     monkeypatch.setattr(ensemble, "MEMBERS", shadows)
-    assert lacking("xgboost", "remote") == "1 member(s) answered, 2 have to", "without weight"
+    assert lacking("xgboost", "remote") == "1 member answered, 2 have to", "without weight"
     configure(ensemble_quorum=1, mlflow_tracking_uri=registry.settings().registry)
     assert lacking("xgboost") == ""
 

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from include import registry, usecase
 from include.lake import Lake, put_text
 from include.monitoring import decision as decisions
-from include.monitoring import health, history, policy
+from include.monitoring import health, health_page, history, policy
 from include.monitoring.decision import Decision, Reason
 from include.monitoring.health import Health, look
 from include.monitoring.health_page import Approval, render
@@ -262,6 +262,29 @@ def test_a_lake_that_cannot_be_listed_is_said_to_be_so(
     found = look(empty)
     assert any(problem.startswith("The lake cannot be read") for problem in found.problems)
     assert "Permission denied" in page(found)
+
+
+def test_days_far_from_each_other_are_set_apart() -> None:
+    def partition(key: str) -> health.Partition:
+        return health.Partition(key, 9, 0, 9, 0, 9, "1", None, "", [], None)
+
+    far = page(Health(partitions=[partition("2013-03-11"), partition("2013-03-01")]))
+    near = page(Health(partitions=[partition("2013-03-09"), partition("2013-03-01")]))
+    assert "9 days without a partition" in far
+    assert "without a partition" not in near
+
+
+def test_the_last_day_s_drift_is_beside_the_last_column(empty: Lake) -> None:
+    remember(empty, count=1)
+    found = look(empty)
+    assert found.last is not None
+    few = health_page.drift_picture(found.history, found.last)
+    assert few is not None
+    assert few.right < health_page.WIDTH / 2
+    remember(empty, count=30)
+    many = health_page.drift_picture(look(empty).history, found.last)
+    assert many is not None
+    assert many.right == health_page.WIDTH
 
 
 def test_text_from_lake_and_registry_is_no_markup(empty: Lake) -> None:

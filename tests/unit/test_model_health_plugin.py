@@ -75,7 +75,7 @@ def test_it_can_only_be_read(ana: TestClient) -> None:
 
 def test_it_has_a_place_in_the_navigation() -> None:
     [view], [app] = ModelHealth.external_views, ModelHealth.fastapi_apps
-    assert (view["destination"], view["name"]) == ("nav", "Model health")
+    assert (view["destination"], view["name"]) == ("nav", "Models")
     assert f"/{view['href']}" == f"{app['url_prefix']}/"
 
 

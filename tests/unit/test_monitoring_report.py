@@ -187,6 +187,24 @@ def test_what_is_not_known_yet_is_said_in_place_of_a_picture() -> None:
     assert "All 3 rules are content." in html
 
 
+def test_a_single_day_of_history_is_drawn_with_its_date_and_its_figures() -> None:
+    history = history_of([row for row in sample_history(3) if row[0] == LAST])
+    html = report.render(decision(), history, NO_OUTCOMES, NO_SCORES)
+    [drift, stages] = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    seats = history.filter(pl.col("labels").str.contains("seats"))["value"].item()
+    for picture, figure in ((drift, f"{seats:.2f}"), (stages, "50.0%")):
+        shown = [text.text for text in ElementTree.fromstring(picture).iter() if text.text]
+        assert figure in shown
+        assert "last day" in shown
+        assert "30 Jun" in shown
+        assert "00:00" not in picture
+
+
+def test_each_picture_says_which_question_it_answers(page: str) -> None:
+    for question in ("Can the scores be read as probabilities?", "Have inputs and scores changed?"):
+        assert f"<p>{question}" in page or f">{question} " in page
+
+
 def test_without_truth_the_rest_is_shown() -> None:
     history = history_of(sample_history()).filter(pl.col("pipeline") != "outcomes")
     html = report.render(decision(), history, NO_OUTCOMES, sample_scores())

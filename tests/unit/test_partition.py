@@ -72,7 +72,7 @@ def test_a_bad_day_fails_with_its_file_and_reason_and_publishes_nothing(
     path = landed(lake, "flights", key)
     replace(path, spoil(pl.read_parquet(path)))
     words = [word.replace("19 days", "20 days" if key == NEW_DAY else "19 days") for word in words]
-    with refused(lake, "validated", key, f"Partition {key}", f"{path}: ", *words):
+    with refused(lake, "validated", key, f"Partition {key}", f", in {path}", *words):
         validation.validate_day(lake, "validated", key)
 
 
@@ -81,7 +81,7 @@ def test_all_that_is_wrong_with_a_day_is_told_at_once(lake: Lake) -> None:
     rows = until_five(pl.read_parquet(path))[::2]
     rows = with_share("seats", None, 1)(with_share("carrier", "ZZ", 0.5)(rows))
     replace(path, pl.concat([rows, rows[-20:]]))
-    words = ["5 breach(es)", "rows are bad", "share their key", "seats is null", "× the median"]
+    words = ["5 breaches", "rows are bad", "share their key", "seats is null", "× the median"]
     with refused(lake, "validated", NEW_DAY, *words, "the last event"):
         validation.validate_day(lake, "validated", NEW_DAY)
 
@@ -134,7 +134,7 @@ def test_an_optional_file_may_be_absent_but_never_bad(
 ) -> None:
     path = landed(lake, name, NEW_DAY, table)
     replace(path, with_share(column, 9999.0, 0.5)(pl.read_parquet(path)))
-    with refused(lake, table, NEW_DAY, f"{path}: ", "rows are bad", column):
+    with refused(lake, table, NEW_DAY, f", in {path}", "rows are bad", column):
         validation.validate_day(lake, table, NEW_DAY)
 
 

@@ -19,6 +19,7 @@ from include.monitoring.decision import ACTIONS, Action, Decision, as_decision
 from include.monitoring.history import SCHEMA, Figure, append, current, read, to_frame
 from include.monitoring.policy import decide, skill
 from include.usecase import features
+from include.wording import counted
 
 KEY = "2013-06-30"
 DAYS = 30
@@ -267,7 +268,7 @@ def test_of_too_few_days_nothing_is_said(days: int, least: int, configure: Confi
     configure(decay_min_days=least)
     decision = decide(outcomes([-1.0] * days), KEY)
     assert decision.action == "healthy"
-    assert f"{days} day(s) of this champion's outcomes" in told(decision, "outcomes")
+    assert f"outcomes of {counted(days, 'day')} are known" in told(decision, "outcomes")
     assert wish(decide(outcomes([-1.0] * (days + 1)), KEY), "outcomes") == "retrain"
 
 
@@ -299,7 +300,7 @@ def test_a_history_with_a_gap_is_judged_by_the_days_that_there_are() -> None:
 
 def test_the_days_of_the_champion_before_are_not_held_against_the_new_one() -> None:
     changed = known(outcomes([-1.0] * 14), outcomes([0.15] * 3, "2"))
-    assert "3 day(s) of this champion's" in told(decide(changed, KEY), "outcomes")
+    assert "outcomes of 3 days are" in told(decide(changed, KEY), "outcomes")
 
 
 def test_neither_other_models_nor_slices_are_the_champion() -> None:
@@ -350,7 +351,7 @@ def test_no_retraining_is_asked_for_again_before_the_cooldown_is_over(
     frame = known(usual(), rows(0, reason))
     early = decide(known(frame, rows(days - 1, RETRAINING)), KEY)
     assert early.action == "watch"
-    assert f"retraining was asked for {days - 1} day(s) ago, the next in 1" in early.why
+    assert f"retraining was asked for {counted(days - 1, 'day')} ago, the next in 1" in early.why
     assert decide(known(frame, rows(days, RETRAINING)), KEY).action == "retrain"
 
 
@@ -367,7 +368,7 @@ def test_a_challenger_that_would_have_seen_next_to_nothing_new_is_not_trained(
     decayed = outcomes([0.02] * 14)
     early = decide(known(decayed, rows(0, aged(10 + least))), KEY)
     assert early.action == "watch"
-    assert f"a challenger would have seen {least - 1} new day(s)" in early.why
+    assert f"a challenger would have seen {counted(least - 1, 'new day')}" in early.why
     assert decide(known(decayed, rows(0, aged(11 + least))), KEY).action == "retrain"
 
 
@@ -639,7 +640,7 @@ def test_days_that_the_champion_was_trained_on_say_nothing_of_its_skill() -> Non
         rows(back, Figure("outcomes", "days_after_training", -1.0, 900, "1"))
         for back in range(3, DAYS)
     ]
-    assert "2 day(s)" in told(decide(known(usual(), *flattered), KEY), "outcomes")
+    assert "2 days" in told(decide(known(usual(), *flattered), KEY), "outcomes")
 
 
 def test_an_old_champion_is_trained_anew_while_a_person_is_called_but_not_for_the_data() -> None:

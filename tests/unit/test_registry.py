@@ -1,9 +1,13 @@
 """Which model scores, how it got there, and what is refused; on a real MLflow store."""
 
+import base64
 import random
 import shutil
+import traceback
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import mlflow.sklearn
@@ -270,6 +274,31 @@ def test_a_login_in_the_registrys_address_is_never_shown(
     with pytest.raises(DependencyDown, match=f"registry at http://127.0.0.1:{unused_port}") as down:
         registry.find_champion()
     assert "hunter2" not in str(down.value)
+
+
+def test_a_login_that_the_registrys_server_repeats_is_shown_neither_by_the_error_nor_its_cause(
+    configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Repeating(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            said = f"{'x' * 380} {self.headers['Authorization']}".encode()
+            self.send_response(401)
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Repeating) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        configure(mlflow_tracking_uri=f"http://me:hunter2-hunter2@127.0.0.1:{server.server_port}")
+        with pytest.raises(DependencyDown) as failure:
+            registry.find_champion()
+        server.shutdown()
+    told = "".join(traceback.format_exception(failure.value))
+    login = base64.b64encode(b"me:hunter2-hunter2").decode()
+    assert not [start for start in range(len(login) - 8) if login[start : start + 8] in told]
 
 
 def test_a_champion_that_cannot_be_loaded_publishes_nothing(

@@ -129,7 +129,7 @@ def test_a_lake_without_one_day_says_so(tmp_path: Path) -> None:
 def test_every_day_that_is_missing_is_named(lake: Lake) -> None:
     start, end = str(FIRST_DAY - timedelta(1)), str(LAST_DAY + timedelta(1))
     words = "validated 2013-01-31, actuals 2013-01-31, validated 2013-02-21, actuals 2013-02-21"
-    with refused(lake, "training", end, "4 partition(s)", words, kind=MissingData):
+    with refused(lake, "training", end, "4 partitions", words, kind=MissingData):
         snapshot.take(lake, start, end, 5)
 
 
