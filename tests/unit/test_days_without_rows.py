@@ -132,7 +132,7 @@ def test_days_that_are_not_expected_are_no_missing_days_of_a_training(
     assert taken.manifest().metadata["missing"] == []
     assert sorted(taken.manifest().metadata["sources"])[4:6] == ["2013-02-08", "2013-02-11"]
     assert snapshot.input_shifts(taken)["shift"].null_count() == 0
-    with pytest.raises(MissingData, match=r"2 partition\(s\).*validated 2013-02-25, actuals"):
+    with pytest.raises(MissingData, match=r"2 partitions.*validated 2013-02-25, actuals"):
         snapshot.take(lake, "2013-02-04", "2013-02-25", 7)
 
 

@@ -104,7 +104,7 @@ def test_integers_and_their_nulls_are_numbers_too(encoder: FeatureEncoder) -> No
 
 
 def test_every_missing_column_is_named(encoder: FeatureEncoder) -> None:
-    with pytest.raises(BadData, match=r"2 feature\(s\) that the table lacks: y, carrier"):
+    with pytest.raises(BadData, match=r"2 features that the table lacks: y, carrier"):
         encoder.transform(frame([]).drop("y", "carrier"))
 
 

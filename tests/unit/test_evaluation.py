@@ -296,7 +296,7 @@ def test_a_champion_that_knows_the_holdout_cannot_be_compared(
     last_day: str, unseen: int, lake: Lake, history: History, own_registry: Path
 ) -> None:
     version = crown(history, last_day)
-    with pytest.raises(BadData, match=rf"Only {unseen} day\(s\) of the holdout") as failure:
+    with pytest.raises(BadData, match=f"Only {counted(unseen, 'day')} of the holdout") as failure:
         evaluation.find_rival(lake, history.snapshot)
     five_later = date.fromisoformat(last_day) + timedelta(5)
     for words in (f"(version {version.version})", f"Ask again when the days to {five_later}"):

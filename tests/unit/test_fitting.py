@@ -214,7 +214,7 @@ def test_nothing_is_left_on_disk_when_training_fails(
 def test_what_reading_a_batch_raises_is_raised(
     rows: pl.DataFrame, write: Callable[..., Any], temporary: Path
 ) -> None:
-    with pytest.raises(BadData, match=r"1 feature\(s\) that the table lacks: distance"):
+    with pytest.raises(BadData, match=r"1 feature that the table lacks: distance"):
         fitted([write(rows.drop("distance"))])
     assert list(temporary.iterdir()) == []
 

@@ -582,8 +582,8 @@ def test_the_bounds_of_stages_are_settings(configure: Configure) -> None:
 
 def test_each_stage_that_failed_is_named() -> None:
     decision = today(failed(0.3), failed(0.2, "rows", "validate"))
-    assert "30% of 10 runs failed at infer of batch_inference" in told(decision, "stages")
-    assert "20% of 10 rows failed at validate of batch_inference" in told(decision, "stages")
+    assert "3 of 10 runs failed at infer of batch_inference (30%)" in told(decision, "stages")
+    assert "2 of 10 rows failed at validate of batch_inference (20%)" in told(decision, "stages")
 
 
 def test_the_failures_of_yesterday_are_not_told_again() -> None:
