@@ -25,6 +25,7 @@ from include.lake import Lake
 from include.registry import ModelVersion
 from include.usecase import features
 from include.usecase.schema import KEY
+from include.wording import counted
 from tests.unit.conftest import History
 
 ROWS = 1000
