@@ -14,13 +14,15 @@ from tenacity import (
     Retrying,
     retry_if_exception,
     retry_if_result,
+    stop_after_attempt,
     stop_after_delay,
+    stop_all,
     wait_exponential_jitter,
 )
 
 FINISHED = {"success", "failed"}
-REPEAT_SECONDS = 30
-"""How long the API may have faults before one is an error."""
+REPEAT_SECONDS, REPEATS = 30, 3
+"""How long the API may have faults before one is an error, and how often, be each a long wait."""
 
 Found = TypeVar("Found")
 Json = dict[str, Any]
@@ -64,12 +66,13 @@ class Airflow:
             return answer.is_server_error and (repeatable or "Database error" in answer.text)
 
         def was_cut_off(error: BaseException) -> bool:
-            return repeatable and isinstance(error, httpx.RemoteProtocolError | httpx.ReadError)
+            lost = httpx.RemoteProtocolError | httpx.ReadError | httpx.ReadTimeout
+            return repeatable and isinstance(error, lost)
 
         ask = Retrying(
             retry=retry_if_result(is_fault) | retry_if_exception(was_cut_off),
             wait=wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.2),
-            stop=stop_after_delay(REPEAT_SECONDS),
+            stop=stop_all(stop_after_delay(REPEAT_SECONDS), stop_after_attempt(REPEATS)),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
         )
         try:

@@ -83,8 +83,9 @@ def environment(
             "min_serialized_dag_update_interval": "5",
         },
         "database": {
-            # A writer waits a minute for another one: SQLite's five seconds end under load.
-            "sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}?timeout=60",
+            # A writer waits for another one, less long than those who wait for its answer do.
+            # SQLite's five seconds end under load.
+            "sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}?timeout=20",
             "check_migrations": "false",  # `start` has migrated
         },
         "api": {"host": HOST, "port": str(port), "base_url": f"http://{HOST}:{port}"},

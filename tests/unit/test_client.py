@@ -1,6 +1,7 @@
 """The client of Airflow's API rides out faults of its server, and does nothing twice."""
 
 import json
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +22,7 @@ class Server:
     def __init__(self) -> None:
         self.answers: list[tuple[int, object]] = []
         self.asked: list[tuple[str, dict[str, object]]] = []
+        self.seconds = [0.0]
 
 
 @pytest.fixture
@@ -31,6 +33,7 @@ def server() -> Iterator[tuple[Server, Airflow]]:
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             found.asked.append((self.command, json.loads(body or "{}")))
+            time.sleep(found.seconds[min(len(found.asked), len(found.seconds)) - 1])
             status, value = found.answers[min(len(found.asked), len(found.answers)) - 1]
             if status == 0:  # the connection is cut
                 return
@@ -60,6 +63,21 @@ def test_a_fault_of_the_server_is_asked_again(
     found.answers = [fault, fault, (200, {"is": "here"})]
     assert airflow.request(method, "/dags/d", json={}) == {"is": "here"}
     assert len(found.asked) == 3
+
+
+def test_an_answer_that_takes_too_long_is_asked_for_again(
+    server: tuple[Server, Airflow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, airflow = server
+    monkeypatch.setattr(client, "REPEAT_SECONDS", 0)
+    airflow._http.timeout = 0.2
+    found.seconds = [1, 1, 0]
+    found.answers = [(200, {"is": "here"})]
+    assert airflow.request("GET", "/dags") == {"is": "here"}
+    found.seconds, found.asked = [1], []
+    with pytest.raises(EmbeddedError, match="does not answer: ReadTimeout"):
+        airflow.request("GET", "/dags")
+    assert len(found.asked) == client.REPEATS
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 422])

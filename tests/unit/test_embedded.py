@@ -54,18 +54,20 @@ def test_the_next_start_takes_the_port_of_the_last_one_or_says_why_not(
     assert f"Port {taken} cannot be used (it is taken): using" in said[0]
 
 
-def test_writers_wait_a_minute_for_each_other_in_both_of_airflows_engines(tmp_path: Path) -> None:
+def test_writers_wait_for_each_other_in_both_of_airflows_engines(tmp_path: Path) -> None:
     (tmp_path / "airflow").mkdir()
-    url = environment(tmp_path, 1, 2)["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+    chosen = environment(tmp_path, 1, 2)
+    assert int(chosen["AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT"]) > 20, "a task hears of it"
+    url = chosen["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
     question = text("PRAGMA busy_timeout")
     with create_engine(url).connect() as connection:
-        assert connection.execute(question).scalar() == 60_000
+        assert connection.execute(question).scalar() == 20_000
 
     async def ask() -> int:
         async with create_async_engine(_get_async_conn_uri_from_sync(url)).connect() as connection:
             return int((await connection.execute(question)).scalar_one())
 
-    assert asyncio.run(ask()) == 60_000
+    assert asyncio.run(ask()) == 20_000
     assert [path.name for path in (tmp_path / "airflow").glob("airflow.db*")] == ["airflow.db"]
 
 
