@@ -53,11 +53,13 @@ def champion_events(airflow: Airflow) -> list[dict[str, Any]]:
 @pytest.mark.exhaustive
 def test_only_one_run_at_a_time_and_only_a_yes_in_time_promotes(airflow: Airflow) -> None:
     before, events = registry.champion(), len(champion_events(airflow))
-    rejected = ask(airflow, require_approval=True)
+    reason = "{{ var.value.there_is_none }} ![x](http://evil.example/x.png)"
+    rejected = ask(airflow, require_approval=True, reason=reason)
     ignored = ask(airflow, require_approval=True)
 
     asked = question(airflow, rejected)
     assert "better than the champion" in asked["body"]
+    assert asked["body"].startswith(f"`{reason}`\n"), "no template, and no picture"
     assert "to champion?" in asked["subject"]
     page = httpx.get(f"{airflow.url}/model-health/", trust_env=False, timeout=60).text
     assert asked["subject"] in page
