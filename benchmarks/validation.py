@@ -5,6 +5,8 @@ The pipeline reads its footer for the contract, checks rows and key slice by sli
 partition is judged by, and judges it. The peer reads the file and validates it by one pandera
 schema with the same checks, the day's date and the key's uniqueness included; it counts no nulls
 and judges no day. Each run has a process of its own, sides in turns; imports are not timed.
+
+Last, a small file that stands for gigabytes of text is validated and written, for its memory only.
 """
 
 from collections.abc import Callable
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from include.contract import Input
 
 ROWS = {"small": 500_000, "full": 5_000_000}
+ROWS_OF_TEXTS = {"small": 100_000, "full": 400_000}
+TEXT_BYTES = 9_000
 MAX_RATIO = 1.3
 MAX_GIGABYTES = 1.2
 DAY = date(2013, 3, 1)
@@ -61,6 +65,18 @@ def main(size: str) -> list[Claim]:
             found = {one["bad"] for side in runs.values() for one in side}
             assert found == {bad}, f"{bad} rows are bad, the sides found {found}"
             claims += _claims(kind, rows, runs)
+        texts = ROWS_OF_TEXTS[size]
+        say(f"Validating and writing {texts:,} rows, each with a text of {TEXT_BYTES:,} bytes")
+        child(generate, {}, path=path, rows=texts, bad=0)
+        repeated = child(repeated_texts, {"ML_DATA_DIR": str(folder)}, path=path)
+        say(f"  {repeated['bytes'] / 1e3:,.0f} KB of file, {repeated['peak']:.3f} GB")
+        claims.append(
+            at_most(
+                "validation memory, repeated texts", repeated["peak"], "GB peak RSS", MAX_GIGABYTES,
+                f"{texts * TEXT_BYTES / 1e9:.1f} GB of text, which take "
+                f"{repeated['bytes'] / 1e6:.1f} MB in the landed file",
+            )
+        )  # fmt: skip
     return claims
 
 
@@ -167,6 +183,34 @@ def pipeline(path: str) -> dict[str, Any]:
     return {**spent, "peak": peak_gigabytes(), "bad": check.quarantined}
 
 
+def repeated_texts(path: str) -> dict[str, Any]:
+    """Give every row one of two long texts, then validate and write the rows as a task does."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from include import validation
+    from include.lake import default_lake
+
+    lake, key = default_lake(), DAY.isoformat()
+    landed = Path(str(lake.landing_path("benchmark", key)))
+    landed.parent.mkdir(parents=True)
+    rows = pq.read_table(path)
+    texts = pa.array([letter * TEXT_BYTES for letter in "xy"])
+    codes = pa.array(np.arange(len(rows), dtype=np.int32) % 2)
+    place = rows.schema.get_field_index("tailnum")
+    coded = pa.DictionaryArray.from_arrays(codes, texts)
+    pq.write_table(
+        rows.set_column(place, pa.field("tailnum", coded.type), coded), landed, store_schema=False
+    )
+    del rows
+    validation.INPUTS["benchmark"] = _contract()
+    version = str(lake.new_version("validated", key))
+    check = validation.check_rows(lake, "benchmark", version)
+    assert check.quarantined == 0, check
+    return {"peak": peak_gigabytes(), "bytes": landed.stat().st_size}
+
+
 def pandera(path: str) -> dict[str, Any]:
     """Read the file, validate it by one schema, find the rows that broke a rule."""
     import pandera.errors
@@ -196,4 +240,4 @@ def pandera(path: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(program(main, generate, pipeline, pandera))
+    raise SystemExit(program(main, generate, pipeline, repeated_texts, pandera))

@@ -81,8 +81,11 @@ def slices(
     waiting: list[pl.DataFrame] = []
     size = rows = total = 0
     for batch in _batches(path, text_limits, columns):
-        _check_texts(batch, text_limits)
-        bytes_of_batch = size_of(batch)
+        bytes_of_batch, longest = _measured(batch)
+        for name, length in longest.items():
+            limit = text_limits.get(name, settings().max_text_bytes)
+            if length > limit:
+                raise _too_long(name, f"a text of {length:,} bytes", limit)
         total += bytes_of_batch
         if total > settings().max_input_mb * 1e6:
             raise BadData(
@@ -104,11 +107,12 @@ def slices(
 def pieces(rows: pl.DataFrame, most_rows: int) -> Iterator[pl.DataFrame]:
     """Rows in their order, in pieces of at most `most_rows`, and a row more than `SLICE_BYTES`."""
     for piece in rows.iter_slices(most_rows):
-        if size_of(piece) <= SLICE_BYTES:
+        size = size_of(piece)
+        if size <= SLICE_BYTES:
             yield piece
             continue
-        lengths = [_lengths(piece[name]).fill_null(0) for name in _text_columns(piece)]
-        width = (size_of(piece) - _text_bytes(piece)) / len(piece)
+        lengths = [_lengths(one).fill_null(0) for one in piece if _is_text(one.dtype)]
+        width = (size - sum(int(one.sum()) for one in lengths)) / len(piece)
         sizes = pl.select(pl.sum_horizontal(pl.repeat(width, len(piece)), *lengths)).to_series()
         start = 0
         for length in (sizes.cum_sum() // SLICE_BYTES).rle().struct.field("len"):
@@ -118,17 +122,23 @@ def pieces(rows: pl.DataFrame, most_rows: int) -> Iterator[pl.DataFrame]:
 
 def size_of(rows: pl.DataFrame) -> int:
     """Bytes of rows once each of their texts has a copy of its own."""
-    texts = _text_columns(rows)
-    views = VIEW_BYTES * len(rows) * len(texts)
-    return int(rows.drop(texts).estimated_size()) + views + _text_bytes(rows)
+    return _measured(rows)[0]
 
 
-def _text_columns(rows: pl.DataFrame) -> list[str]:
-    return [name for name, dtype in rows.schema.items() if _is_text(dtype)]
-
-
-def _text_bytes(rows: pl.DataFrame) -> int:
-    return sum(int(_lengths(rows[name]).sum()) for name in _text_columns(rows))
+def _measured(rows: pl.DataFrame) -> tuple[int, dict[str, int]]:
+    """`size_of` rows, and the bytes of the longest text of each column that has any."""
+    size, longest = 0, {}
+    for column in rows:
+        if _is_text(column.dtype):
+            lengths = _lengths(column)
+            size += VIEW_BYTES * len(rows) + int(lengths.sum())
+            longest[column.name] = int(lengths.max() or 0)  # type: ignore[arg-type]
+            continue
+        size += int(column.estimated_size())
+        if _has_texts(column.dtype):
+            length = _text_length(pl.col(column.name), column.dtype).max()
+            longest[column.name] = int(column.to_frame().select(length).item() or 0)
+    return size, longest
 
 
 def _is_text(dtype: pl.DataType) -> bool:
@@ -138,15 +148,6 @@ def _is_text(dtype: pl.DataType) -> bool:
 def _lengths(texts: pl.Series) -> pl.Series:
     """Bytes of each text."""
     return texts.bin.size() if texts.dtype == pl.Binary else texts.str.len_bytes()
-
-
-def _check_texts(rows: pl.DataFrame, limits: Mapping[str, int]) -> None:
-    texts = {name: dtype for name, dtype in rows.schema.items() if _has_texts(dtype)}
-    found = rows.select(_text_length(pl.col(name), dtype).max() for name, dtype in texts.items())
-    for name, longest in zip(texts, found.row(0) if texts else (), strict=True):
-        limit = limits.get(name, settings().max_text_bytes)
-        if longest is not None and longest > limit:
-            raise _too_long(name, f"a text of {longest:,} bytes", limit)
 
 
 def _too_long(name: str, what: str, limit: int) -> BadData:

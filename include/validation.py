@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pandera.errors
@@ -239,27 +239,33 @@ def contract_breaches(table_input: Input, found: pa.Schema) -> list[str]:
             f"columns are in another order: {listed(common, 50)}; must be {listed(in_order, 50)}"
         )
     types = {name: found.field(found.names.index(name)).type for name in in_order}
-    mistyped = [
-        f"column {name!r} is {there}, must be {table_input.schema.columns[name].dtype}"
-        for name, dtype in types.items()
-        if (there := _other_type(table_input.schema.columns[name], dtype)) is not None
-    ]
-    return breaches + mistyped
+    return breaches + _type_breaches(table_input, types)
 
 
-def _other_type(column: Any, found: pa.DataType) -> str | None:
-    """The type that a file has for a column, if it is not the contract's."""
+def _type_breaches(table_input: Input, types: dict[str, pa.DataType]) -> list[str]:
+    """Every column whose type is not the contract's, or is none that can be read."""
+    there, unreadable = {}, {}
+    for name, dtype in types.items():
+        try:
+            with foreign_data(name):
+                there[name] = pl.Series(pa.array([], dtype))
+        except BadData:
+            unreadable[name] = f"{cut(str(dtype))}, which cannot be read here"
+    columns = {name: table_input.schema.columns[name] for name in there}
+    wrong = dict(unreadable)
     try:
-        with foreign_data("its type cannot be read"):
-            empty = pl.DataFrame({"column": pl.Series(pa.array([], found))})
-            there = str(empty.schema["column"])
-            pandera.polars.DataFrameSchema({"column": column}).validate(empty, lazy=True)
-    except BadData:
-        return f"{cut(str(found))}, which cannot be read here"
+        with foreign_data("the columns' types cannot be read"):
+            pandera.polars.DataFrameSchema(columns).validate(pl.DataFrame(there), lazy=True)
     except pandera.errors.SchemaErrors as errors:
-        reasons = {error.reason_code for error in errors.schema_errors}
-        return cut(there, 1000) if SchemaErrorReason.WRONG_DATATYPE in reasons else None
-    return None
+        for error in errors.schema_errors:
+            if error.reason_code == SchemaErrorReason.WRONG_DATATYPE:
+                name = error.schema.name
+                wrong[name] = cut(str(there[name].dtype), 1000)
+    return [
+        f"column {name!r} is {wrong[name]}, must be {table_input.schema.columns[name].dtype}"
+        for name in types
+        if name in wrong
+    ]
 
 
 def check_rows(lake: Lake, input_name: str, version: str, file: str = "") -> RowCheck:

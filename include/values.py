@@ -5,15 +5,15 @@ of others come in: a landed file (`landed`), and what a use case builds (`prepro
 an infinite number is quarantined when it is validated, and rejected when it is a feature.
 """
 
+import math
+
 import polars as pl
 
 
 def without_nan(rows: pl.DataFrame) -> pl.DataFrame:
     """The same rows, null wherever a float is NaN, within lists and structs too."""
     return rows.with_columns(
-        _filled(pl.col(name), dtype).alias(name)
-        for name, dtype in rows.schema.items()
-        if _has_floats(dtype)
+        _filled(pl.col(name), dtype).alias(name) for name, dtype in _not_finite(rows).items()
     )
 
 
@@ -21,10 +21,21 @@ def infinite(rows: pl.DataFrame) -> dict[str, pl.Series]:
     """Which rows hold an infinite number, by column; only columns that have such a row."""
     found = {
         name: rows.select(_is_infinite(pl.col(name), dtype).fill_null(False)).to_series()
-        for name, dtype in rows.schema.items()
-        if _has_floats(dtype)
+        for name, dtype in _not_finite(rows).items()
     }
     return {name: marks for name, marks in found.items() if marks.any()}
+
+
+def _not_finite(rows: pl.DataFrame) -> dict[str, pl.DataType]:
+    """The columns that may hold NaN or infinity: floats whose sum is finite hold neither."""
+    floats = [name for name, dtype in rows.schema.items() if dtype.is_float()]
+    sums = rows.select(pl.col(floats).sum()).row(0) if floats and len(rows) else ()
+    finite = {name for name, total in zip(floats, sums, strict=False) if math.isfinite(total)}
+    return {
+        name: dtype
+        for name, dtype in rows.schema.items()
+        if name not in finite and _has_floats(dtype)
+    }
 
 
 def leaves(dtype: pl.DataType) -> list[pl.DataType]:
