@@ -9,6 +9,8 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from include.wording import listed
+
 if TYPE_CHECKING:
     import polars as pl
     from pandera.polars import DataFrameSchema
@@ -82,11 +84,11 @@ class Input:
     def _check_columns(self) -> None:
         columns = self.schema.columns
         named = {"max_null_rate": self.max_null_rate, "max_text_bytes": self.max_text_bytes}
-        for what, names in {**named, "key": self.key}.items():
+        for what, names in named.items():
             if unknown := [name for name in names if name not in columns]:
                 raise ValueError(
-                    f"input {self.name}: {what} names {', '.join(unknown)}, and its columns are "
-                    f"{', '.join(columns)}"
+                    f"input {self.name}: {what} names {listed(unknown)}, and its columns are "
+                    f"{listed(columns, 100)}"
                 )
         if self.event_time is None:
             return

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from include.errors import BadData
-from include.wording import counted
+from include.wording import counted, listed
 
 
 class FeatureEncoder(TransformerMixin, BaseEstimator):
@@ -71,7 +71,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
         if missing:
             raise BadData(
                 f"The model expects {counted(len(missing), 'feature')} that the table lacks: "
-                f"{', '.join(missing)}. Nothing was scored. Train a model on the features of "
+                f"{listed(missing)}. Nothing was scored. Train a model on the features of "
                 "this code, or run the code the model was trained with."
             )
 

@@ -36,7 +36,7 @@ from include import metrics
 from include.errors import BadData, DependencyDown, MissingData, Overtaken
 from include.metrics import Sample
 from include.settings import settings
-from include.wording import cut
+from include.wording import cut, quoted
 
 if TYPE_CHECKING:
     import polars as pl
@@ -130,14 +130,14 @@ def parse_key(key: str | None) -> date:
         day = None
     if day is None or day.isoformat() != key:
         raise BadData(
-            f"{key!r} is no partition: a partition key is a date such as 2026-03-01. "
+            f"{quoted(key)} is no partition: a partition key is a date such as 2026-03-01. "
             "Nothing was read or written; start the run again with a date."
         )
     first, last = date.min + ROOM, date.max - ROOM
     if not first <= day <= last:
         raise BadData(
-            f"{key!r} is no partition: it must lie between {first} and {last}, so that there are "
-            "days before and after it. Nothing was read or written; start the run again with "
+            f"{quoted(key)} is no partition: it must lie between {first} and {last}, so that there "
+            "are days before and after it. Nothing was read or written; start the run again with "
             "another date."
         )
     return day
@@ -603,8 +603,8 @@ def open_parquet(
         if (fault := fault_of_file(error)) is None:
             raise
         raise BadData(
-            f"{path} cannot be read as Parquet ({first_line(error)}): {fault}. Nothing "
-            "was made of it."
+            f"{path} cannot be read as Parquet ({cut(first_line(error), 400)}): {fault}. "
+            "Nothing was made of it."
         ) from error
 
 
@@ -738,7 +738,7 @@ def to_arrow(frame: "pl.DataFrame") -> "pa.Table":
 
 def first_line(error: BaseException) -> str:
     """An error's message without its details."""
-    return cut((str(error).strip() or repr(error)).splitlines()[0].rstrip("."), 400)
+    return (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
 
 
 def exists(path: "AnyPath") -> bool:

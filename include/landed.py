@@ -25,7 +25,7 @@ from include.errors import BadData
 from include.lake import fault_of_file, first_line, open_parquet
 from include.settings import settings
 from include.values import leaves, without_nan
-from include.wording import quoted
+from include.wording import cut, quoted
 
 if TYPE_CHECKING:
     from include.lake import AnyPath
@@ -61,7 +61,7 @@ def foreign_data(what: str) -> Iterator[None]:
     except BaseException as error:
         if (fault := fault_of_file(error)) is None:
             raise
-        raise BadData(f"{what} ({first_line(error)}): {fault}") from error
+        raise BadData(f"{what} ({cut(first_line(error), 400)}): {fault}") from error
 
 
 def slices(
@@ -324,5 +324,7 @@ def _frame(batch: pa.RecordBatch, codes: tuple[str, ...]) -> pl.DataFrame:
         except BaseException as error:
             if (fault := fault_of_file(error)) is None:
                 raise
-            raise BadData(f"column {quoted(name)}: {first_line(error)}: {fault}") from error
+            raise BadData(
+                f"column {quoted(name)}: {cut(first_line(error), 400)}: {fault}"
+            ) from error
     return pl.DataFrame(found)

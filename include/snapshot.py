@@ -23,7 +23,7 @@ from include.settings import settings
 from include.usecase import features
 from include.usecase.schema import KEY
 from include.values import without_nan
-from include.wording import counted
+from include.wording import counted, listed, quoted
 
 TABLES = ("validated", "actuals")
 LEAST_SHIFTS = 3
@@ -99,7 +99,7 @@ def verify(lake: Lake, reference: str) -> str:
     table, _, rest = reference.partition("/")
     if table != "training" or rest.count("/") != 1 or ".." in rest:
         raise BadData(
-            f"{reference!r} is no snapshot: one is named like training/2026-02-28/… in the "
+            f"{quoted(reference)} is no snapshot: one is named like training/2026-02-28/… in the "
             "parameters of a run in MLflow. Nothing was trained."
         )
     version = lake.version(reference)
@@ -202,10 +202,9 @@ def _resolve(lake: Lake, days: list[date]) -> Sources:
     if len(lacking) > settings().max_missing_share * len(due):
         absent = ((table, key) for key in lacking for table in TABLES)
         missing = [f"{table} {key}" for table, key in absent if key not in published[table]]
-        more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
         raise MissingData(
             f"{counted(len(missing), 'partition')} of the training window {days[0]} to {days[-1]} "
-            f"are not published: {', '.join(missing[:10])}{more}. No model was trained. Backfill "
+            f"are not published: {listed(missing)}. No model was trained. Backfill "
             f"`data_validation` from {days[0]} to the day after {days[-1]}, as a day's truth comes "
             "with the next day's run (or `make seed`), then clear this run's failed tasks; or ask "
             "for a window without them (ML_MAX_MISSING_SHARE says how many may be)."

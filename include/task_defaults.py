@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from include.alerting import report_failure
 from include.errors import BadData, MissingData, Overtaken, ServerDown, kind_of
 from include.settings import settings
+from include.wording import listed, quoted
 
 
 def check_conf(conf: Mapping[str, Any] | None, params: Mapping[str, Any]) -> None:
@@ -30,7 +31,7 @@ def check_conf(conf: Mapping[str, Any] | None, params: Mapping[str, Any]) -> Non
     """
     if unknown := sorted(set(conf or {}) - set(params)):
         raise BadData(
-            f"This run was asked for with {', '.join(map(repr, unknown))}, which its DAG does not "
+            f"This run was asked for with {listed(map(quoted, unknown))}, which its DAG does not "
             f"know: there are {', '.join(params)}. Nothing was done. Start a new run."
         )
 

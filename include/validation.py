@@ -469,7 +469,7 @@ def row_failures(table_input: Input, rows: pl.DataFrame, day: date) -> dict[str,
     except pandera.errors.SchemaErrors as errors:
         for error in errors.schema_errors:
             if error.check_output is None:
-                raise BadData(f"{table_input.name} of {day}: {error}") from error
+                raise BadData(f"{table_input.name} of {day}: {cut(str(error), 1000)}") from error
             passed = error.check_output["check_output"]
             failures[f"{error.schema.name}: {_rule(error)}"] = ~passed.fill_null(True)
     for name, marks in infinite(rows).items():

@@ -17,6 +17,7 @@ from include.errors import BadData, PipelineError
 from include.expected import expected_days
 from include.lake import Lake, default_lake, list_folder, parse_key
 from include.settings import settings
+from include.wording import listed
 
 MONITORING = "model_monitoring"
 PATIENCE_SECONDS = 900
@@ -82,7 +83,7 @@ def wait(keys: list[str], what: str, done: Callable[[str], bool]) -> None:
             since = time.monotonic()
         if missing and time.monotonic() - since > PATIENCE_SECONDS:
             raise TimeoutError(
-                f"Not {what} within {PATIENCE_SECONDS / 60:.0f} minutes: {', '.join(missing)}. "
+                f"Not {what} within {PATIENCE_SECONDS / 60:.0f} minutes: {listed(missing)}. "
                 "Look for red, paused or waiting runs in Airflow, then ask for these days again."
             )
         time.sleep(1)

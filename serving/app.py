@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect
 from include import usecase
 from include.open_inference import BINARY, ProtocolError, Tensors, decode, encode, show
 from include.usecase import features
+from include.wording import listed
 from serving.faults import add_faults
 from serving.models import Loaded, Models
 
@@ -252,9 +253,9 @@ def _parameter(of: dict[str, Any], name: str, default: bool) -> bool:
 def _table(tensors: Tensors) -> pa.Table:
     """The model's features, one column from each tensor."""
     if missing := [name for name in features.FEATURES if name not in tensors]:
-        raise ProtocolError(f"inputs are missing: {', '.join(missing)}")
+        raise ProtocolError(f"inputs are missing: {listed(missing)}")
     if unknown := [name for name in tensors if name not in features.FEATURES]:
-        raise ProtocolError(f"the model knows no inputs {', '.join(unknown)}")
+        raise ProtocolError(f"the model knows no inputs {listed(unknown)}")
     columns = {name: _column(name, tensors[name]) for name in features.FEATURES}
     first, *others = features.FEATURES
     for name in others:
