@@ -1,6 +1,7 @@
 """What every task of every DAG has: an owner, retries that follow the kind of failure, an alert."""
 
 import functools
+import logging
 import random
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -35,6 +36,8 @@ def check_conf(conf: Mapping[str, Any] | None, params: Mapping[str, Any]) -> Non
             f"know: there are {', '.join(params)}. Nothing was done. Start a new run."
         )
 
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -118,6 +121,7 @@ def skips_if_overtaken(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except Overtaken as error:
+            log.warning("%s", error)  # Airflow's own line has the reason in a field of its own
             raise AirflowSkipException(str(error)) from error
 
     return skipping
