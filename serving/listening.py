@@ -1,4 +1,4 @@
-"""How the server listens: callers that are slow, silent or many keep no others out."""
+"""How the server listens: slow, silent or many callers keep no others out."""
 
 from asyncio import Transport
 from typing import Any
@@ -10,9 +10,7 @@ MAX_CONNECTIONS = 200
 """Connections at once. One more ends the one that has kept us waiting for its request longest."""
 
 REQUEST_SECONDS = 20.0
-"""Time in which a request has to be here, body and all, after its connection or the answer before.
-"""
-
+"""Time for a whole request to arrive, counted from the connection or the answer before."""
 
 MAX_HEAD_BYTES = 64 * 2**10
 """Most of a request's line and headers; what arrives in one piece may be longer."""

@@ -141,7 +141,7 @@ def server(expected: np.ndarray, programs: Path, folder: Path) -> Iterator[Endpo
         return False
 
     try:
-        wait_until(is_ready, seconds=60)
+        wait_until(is_ready, seconds=120)
         yield at
     finally:
         process.terminate()
