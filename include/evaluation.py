@@ -147,7 +147,7 @@ def find_rival(lake: Lake, snapshot: str) -> Rival | None:
     model = registry.find_champion()
     if model is None:
         return None
-    rival = Rival(model, registry.param(model.run_id, "last_day"))
+    rival = Rival(model, registry.last_day(model))
     days = unseen(lake, snapshot, rival, ["day"])["day"].unique()
     least = settings().gate_min_days
     if len(days) < least:

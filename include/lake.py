@@ -434,7 +434,16 @@ class Lake:
         return next(self.published_keys(table), key) <= key
 
     def version(self, reference: str) -> Version:
-        """The version a reference (`str(version)`) names."""
+        """The version a reference (`str(version)`) names.
+
+        Raises:
+            BadData: it is no reference.
+        """
+        if reference.count("/") < 2:
+            raise BadData(
+                f"{reference!r} names no version of a table under {self.root}: such a name is "
+                "table/partition/version. Nothing was read. Correct it where it was written down."
+            )
         table, key, name = reference.rsplit("/", 2)
         return Version(self, table, key, name)
 

@@ -6,16 +6,20 @@ MLflow takes seconds to import, so only the functions that need it do. Every err
 leaves here as a `DependencyDown` or a `MissingData` that says which model it was about.
 """
 
+import hashlib
 import json
+import logging
+import math
 import os
 import re
 import subprocess
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +27,7 @@ from urllib.parse import unquote, urlsplit
 
 from include import metrics, usecase
 from include.errors import BadData, DependencyDown, MissingData
-from include.lake import NOT_WRITABLE, first_line
+from include.lake import NOT_WRITABLE, default_lake, first_line, parse_key
 from include.masking import masked
 from include.settings import BUILT_FROM, PROJECT, settings
 
@@ -53,6 +57,10 @@ MEMBERS = "members"
 MODEL_URI = "model_uri"
 """Tag of a run that says where its model is."""
 
+MODEL_FILE = "model.skops"
+MODEL_SHA256 = "model_sha256"
+"""Parameter of a run: hash of its model's file. A parameter is written once and never changed."""
+
 MODEL_PACKAGES = ["numpy", "polars", "pyarrow", "scikit-learn", "skops", "xgboost"]
 """Modules' packages that a model needs where it is loaded."""
 
@@ -64,6 +72,9 @@ PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT
 
 KINDS = {"INVALID_PARAMETER_VALUE": BadData, "RESOURCE_DOES_NOT_EXIST": MissingData}
 """MLflow's codes for what another try, or a registry that is up, would not change at once."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,12 +101,45 @@ def champion(key: str | None = None) -> ModelVersion:
     """
     found = find_champion()
     if found is None:
+        what, action = why_no_champion()
         raise MissingData(
-            f"There is no champion of {usecase.NAME!r} yet in {_shown(settings().registry)}. "
-            f"Nothing was scored{f' for {key}' if key else ''}. Run `model_retraining` once, "
-            "then clear this run's failed tasks."
+            f"{what} Nothing was scored{f' for {key}' if key else ''}. {action}: the next try goes "
+            "on from there, or clear this run's failed tasks."
         )
     return found
+
+
+def why_no_champion() -> tuple[str, str]:
+    """What is known of why no version is champion, and what to do."""
+    what = f"There is no champion of {usecase.NAME!r}"
+    with connection() as client:
+        has_versions = bool(client.search_model_versions(f"name = '{usecase.NAME}'", max_results=1))
+    if has_versions:
+        return (
+            f"{what} in {address()}: none of its versions has the alias {CHAMPION!r}.",
+            f"Give a version the alias {CHAMPION!r} in MLflow, or run `model_retraining`",
+        )
+    if (scored := _last_scored()) is not None:
+        key, number = scored
+        return (
+            f"{what} in {address()}, which has no version at all, but {key} was scored by version "
+            f"{number}: this registry looks new. Was it moved, or is its address another one?",
+            "Bring it back, or put its address into MLFLOW_TRACKING_URI. Run `model_retraining` "
+            "only if it is lost: the new versions begin at 1, and history and predictions know "
+            "others by these numbers",
+        )
+    return f"{what} yet in {address()}.", "Run `model_retraining` once"
+
+
+def _last_scored() -> tuple[str, str] | None:
+    """The newest day with predictions in the lake, and the version that has made them."""
+    with suppress(Exception):  # the registry's trouble is enough for one message
+        lake = default_lake()
+        for key in lake.published_keys("predictions"):
+            found = lake.manifest("predictions", key)
+            if found is not None and "model" in found.metadata:
+                return key, str(found.metadata["model"]["version"])
+    return None
 
 
 def find_champion() -> ModelVersion | None:
@@ -113,7 +157,16 @@ def _find(alias: str) -> ModelVersion | None:
         found = client.search_registered_models(f"name = '{usecase.NAME}'")
         if not found or alias not in found[0].aliases:
             return None
-        return _described(client.get_model_version_by_alias(usecase.NAME, alias))
+        number = str(found[0].aliases[alias])
+        try:
+            return version(number)
+        except MissingData as error:
+            raise MissingData(
+                f"The alias {alias!r} of {usecase.NAME!r} names version {number}, which is gone "
+                f"from {address()}. Nothing was scored, trained or promoted. Give another version "
+                f"the alias {alias!r} in MLflow, or take it away and run `model_retraining`; then "
+                "clear this run's failed tasks."
+            ) from error
 
 
 def version(number: str) -> ModelVersion:
@@ -184,11 +237,11 @@ def overview(versions: int = 50, runs: int = 40) -> Overview:
     with connection() as client:
         found = client.search_model_versions(f"name = '{usecase.NAME}'", max_results=versions)
         tags = {str(model.version): dict(model.tags) for model in found}
-        last_day = ""
+        trained_to = ""
         if current:
             known = client.get_model_version(current.name, current.version)
             tags[current.version] = dict(known.tags)
-            last_day = param(current.run_id, "last_day") or ""
+            trained_to = param(current.run_id, "last_day") or ""
         experiment = client.get_experiment_by_name(usecase.NAME)
         judged = (
             client.search_runs(
@@ -202,7 +255,7 @@ def overview(versions: int = 50, runs: int = 40) -> Overview:
         )
     # The run of a model that was fitted again has its verdict too, and was not chosen from.
     return Overview(
-        current, last_day, tags, [_judged(run) for run in judged if "chosen" in run.data.tags]
+        current, trained_to, tags, [_judged(run) for run in judged if "chosen" in run.data.tags]
     )
 
 
@@ -227,16 +280,30 @@ def count(event: str) -> None:
 
 def load(model: ModelVersion) -> "Pipeline":
     """The pipeline of a version, ready to predict."""
-    return _load(f"models:/{model.name}/{model.version}")
+    try:
+        expected = param(model.run_id, MODEL_SHA256)
+    except (BadData, MissingData):  # its run was deleted, or there never was one
+        expected = None
+    return _load(f"models:/{model.name}/{model.version}", expected)
 
 
 def load_run(run_id: str) -> "Pipeline":
     """The pipeline that a training run kept, registered or not."""
-    with connection() as client:
-        return _load(client.get_run(run_id).data.tags[MODEL_URI])
+    return _load(_model_uri(run_id), param(run_id, MODEL_SHA256))
 
 
-def _load(uri: str) -> "Pipeline":
+def _model_uri(run_id: str) -> str:
+    """Where a run says that its model is."""
+    if not (uri := tag(run_id, MODEL_URI)):
+        raise MissingData(
+            f"Run {run_id} of {usecase.NAME!r} does not say where its model is: it has no tag "
+            f"{MODEL_URI!r}. Nothing was scored or registered. Put the tag back in MLflow, or "
+            "train a new model."
+        )
+    return uri
+
+
+def _load(uri: str, expected: str | None) -> "Pipeline":
     # Not by mlflow.sklearn.load_model: it trusts what the model's own folder says is trusted.
     import mlflow.artifacts
     import skops.io
@@ -246,11 +313,13 @@ def _load(uri: str) -> "Pipeline":
 
     with connection(), tempfile.TemporaryDirectory() as folder:
         files = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+        path = Path(files) / MODEL_FILE
         try:
-            return skops.io.load(Path(files) / "model.skops", trusted=TRUSTED_TYPES)
+            _verify(path, uri, expected)
+            return skops.io.load(path, trusted=TRUSTED_TYPES)
         except FileNotFoundError as error:
             raise MissingData(
-                f"There is no model.skops among the artifacts of {uri}. Nothing was scored. Bring "
+                f"There is no {MODEL_FILE} among the artifacts of {uri}. Nothing was scored. Bring "
                 "it back, train a new model, or make an earlier version champion."
             ) from error
         except (UntrustedTypesFoundException, *DAMAGED) as error:
@@ -260,11 +329,100 @@ def _load(uri: str) -> "Pipeline":
             ) from error
 
 
+def _verify(path: Path, uri: str, expected: str | None) -> None:
+    """Make sure that a model file is the one that its training kept.
+
+    Raises:
+        BadData: it is another one.
+    """
+    if expected is None:
+        _log_unverified(uri)
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise BadData(
+            f"The model file of {uri} is refused: {_place(uri)}/{MODEL_FILE} is not the file that "
+            f"its training kept: its SHA-256 is {found}, not {expected}. Nothing of it was run or "
+            "scored, and what was published before is untouched. Find out who replaced it; put the "
+            "file back, make an earlier version champion (`model_rollback`), or train a new model."
+        )
+
+
+@cache
+def _log_unverified(uri: str) -> None:
+    log.warning(
+        "%s was registered by an older release, without a hash: its file is not verified", uri
+    )
+
+
+def _place(uri: str) -> str:
+    """Where the files are that a URI of the registry leads to."""
+    from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+
+    return _shown(ModelsArtifactRepository.get_underlying_uri(uri))
+
+
 def reference(model: ModelVersion) -> dict[str, Any]:
-    """What the version's scores looked like on its holdout, as `training.refit` wrote it."""
+    """What the version's scores looked like on rows that it was not fitted on.
+
+    `training.refit` has written it. What a newer release adds to it is kept.
+
+    Raises:
+        BadData: it is damaged.
+    """
     with connection() as client, tempfile.TemporaryDirectory() as folder:
         path = client.download_artifacts(model.run_id, REFERENCE, folder)
-        found: dict[str, Any] = json.loads(Path(path).read_text())
+        content = Path(path).read_bytes()
+    return as_reference(content, model)
+
+
+def as_reference(content: bytes, model: ModelVersion) -> dict[str, Any]:
+    """What `scoring.score_reference` gave, from the artifact of a version.
+
+    Raises:
+        BadData: it is damaged.
+    """
+    try:
+        found = json.loads(content)
+        edges, shares = found["edges"], found["shares"]
+        numbers = [*edges, *shares]
+        is_sound = (
+            all(isinstance(one, int | float) and math.isfinite(one) for one in numbers)
+            and len(edges) == len(shares) + 1 >= 2
+            and edges == sorted(edges)
+            and all(0 < share <= 1 for share in shares)
+            and isinstance(found.get("evaluation"), str | None)
+        )
+    except (ValueError, TypeError, LookupError, RecursionError, AttributeError, OverflowError):
+        is_sound = False
+    if not is_sound:
+        raise BadData(
+            f"The artifact {REFERENCE} of {model} (run {model.run_id}) is damaged: it does not "
+            "hold the edges and shares of a distribution of scores. Nothing was published. Put "
+            "the file back, make an earlier version champion (`model_rollback`), or train a new "
+            "model."
+        )
+    return dict(found)
+
+
+def last_day(model: ModelVersion) -> str | None:
+    """The last day that a version was trained on; None if its run does not say.
+
+    Raises:
+        BadData: what it says is no date.
+        MissingData: somebody has deleted the run.
+    """
+    found = param(model.run_id, "last_day")
+    if found is not None:
+        try:
+            parse_key(found)
+        except BadData as error:
+            raise BadData(
+                f"The parameter last_day of run {model.run_id}, of {model}, is {found!r} and no "
+                "date: it cannot be told what the model has seen. The champion is as it was. Make "
+                "another version champion, or train a new model."
+            ) from error
     return found
 
 
@@ -306,7 +464,18 @@ def log_training(
             pip_requirements=_installed(MODEL_PACKAGES),
         )
         mlflow.set_tag(MODEL_URI, logged.model_uri)
+        mlflow.log_param(MODEL_SHA256, _hash(logged.model_uri))
     return str(run.info.run_id)
+
+
+def _hash(uri: str) -> str:
+    """SHA-256 of the file of a model that was just kept."""
+    import mlflow.artifacts
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+        with (Path(files) / MODEL_FILE).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _signature(pipeline: "Pipeline", example: "pa.RecordBatch") -> "ModelSignature":
@@ -332,8 +501,8 @@ def model_bytes(run_id: str) -> int:
     """Size of the files of the model that a training run kept."""
     import mlflow.artifacts
 
-    with connection() as client:
-        uri = client.get_run(run_id).data.tags[MODEL_URI]
+    uri = _model_uri(run_id)
+    with connection():
         files = mlflow.artifacts.list_artifacts(artifact_uri=uri)
     return sum(file.file_size or 0 for file in files)
 
@@ -418,7 +587,7 @@ def _register(client: "MlflowClient", name: str, run_id: str, tags: dict[str, st
     import mlflow
 
     made = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    model_uri = client.get_run(run_id).data.tags[MODEL_URI]
+    model_uri = _model_uri(run_id)
     number = str((made[0] if made else mlflow.register_model(model_uri, name)).version)
     for tag_name, value in tags.items():
         client.set_model_version_tag(name, number, tag_name, value)
@@ -426,11 +595,41 @@ def _register(client: "MlflowClient", name: str, run_id: str, tags: dict[str, st
 
 
 def members(model: ModelVersion) -> dict[str, ModelVersion]:
-    """The members of the ensemble that belongs to a version of the registered model, by name."""
+    """The members of the ensemble that belongs to a version of the registered model, by name.
+
+    Raises:
+        BadData: the tag that names them is damaged.
+    """
     with connection() as client:
         tags = client.get_model_version(model.name, model.version).tags
-    found = json.loads(tags.get(MEMBERS, "{}"))
-    return {name: ModelVersion(**version) for name, version in found.items()}
+    return as_members(tags.get(MEMBERS, "{}"), model)
+
+
+def as_members(text: str, model: ModelVersion) -> dict[str, ModelVersion]:
+    """The members of an ensemble, from the tag of a version.
+
+    Raises:
+        BadData: it is damaged.
+    """
+    fields = ("name", "version", "run_id")
+    try:
+        found = {
+            name: ModelVersion(*(member[field] for field in fields))
+            for name, member in json.loads(text).items()
+        }
+        is_sound = all(
+            isinstance(value, str) for one in found.values() for value in vars(one).values()
+        )
+    except (ValueError, TypeError, LookupError, RecursionError, AttributeError):
+        is_sound = False
+    if not is_sound:
+        raise BadData(
+            f"The tag {MEMBERS!r} of {model} is damaged: it has to be a JSON object that gives "
+            f"each member's name, version and run_id, and begins with {text[:40]!r}. No member "
+            "was asked. Put it back in MLflow; delete it, and the version has no ensemble; or make "
+            "an earlier version champion (`model_rollback`)."
+        )
+    return found
 
 
 def address() -> str:

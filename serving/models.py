@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
 
-from include import registry, usecase
+from include import registry
 from include.registry import ModelVersion
 
 if TYPE_CHECKING:
@@ -86,10 +86,8 @@ class Models:
         try:
             found = registry.find_champion()
             if found is None:
-                self.problem = (
-                    f"There is no champion of {usecase.NAME!r} yet. Run `model_retraining` once; "
-                    "the server finds it by itself."
-                )
+                what, action = registry.why_no_champion()
+                self.problem = f"{what} {action}: the server finds it by itself."
                 return
             served = self.loaded
             if not served or served[0].model != found:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from include import branching, ensemble, evaluation, registry
-from include.errors import MissingData, Overtaken
+from include.errors import BadData, MissingData, Overtaken
 from include.lake import Lake, Manifest, Version, days_before, parse_key, passing_over
 from include.monitoring import history
 from include.monitoring.history import Figure
@@ -158,7 +158,7 @@ def base_rate(lake: Lake, key: str, model: ModelVersion | None) -> float | None:
 
 def training_snapshot(lake: Lake, model: ModelVersion) -> Version | None:
     """The rows that a model was trained on; None if it names none, or they are not in this lake."""
-    with suppress(MissingData):
+    with suppress(BadData, MissingData):
         if reference := registry.param(model.run_id, "snapshot"):
             version = lake.version(reference)
             version.manifest()
@@ -169,8 +169,8 @@ def training_snapshot(lake: Lake, model: ModelVersion) -> Version | None:
 def model_age_days(model: ModelVersion, key: str) -> float | None:
     """Days from the last that a model was trained on to another one; None if it does not say."""
     try:
-        last_day = registry.param(model.run_id, "last_day")
-    except MissingData:  # somebody has deleted the run
+        last_day = registry.last_day(model)
+    except (BadData, MissingData):  # somebody has changed or deleted the run
         return None
     return (parse_key(key) - parse_key(last_day)) / timedelta(days=1) if last_day else None
 

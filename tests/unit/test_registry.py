@@ -1,8 +1,12 @@
 """Which model scores, how it got there, and what is refused; on a real MLflow store."""
 
 import base64
+import hashlib
+import json
+import logging
 import random
 import shutil
+import sqlite3
 import traceback
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,9 +14,13 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import boto3
+import hypothesis
 import mlflow.sklearn
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from sklearn.base import BaseEstimator
@@ -21,6 +29,7 @@ from sklearn.pipeline import Pipeline
 from include import promotion, registry, scoring, usecase
 from include.errors import BadData, DependencyDown, MissingData
 from include.lake import Lake
+from include.monitoring import outcomes
 from include.registry import ModelVersion
 from include.usecase import models
 from include.usecase.models import TRUSTED_TYPES
@@ -53,9 +62,12 @@ def test_a_version_that_is_not_there_is_missing(history: History, own_registry: 
         registry.version("99")
 
 
-@pytest.mark.parametrize("gone", ["alias", "model"])
+@pytest.mark.parametrize(
+    ("gone", "action"),
+    [("alias", "Give a version the alias 'champion' in MLflow, or run"), ("model", "yet in")],
+)
 def test_without_a_champion_nothing_is_scored_and_it_is_said_what_to_do(
-    gone: str, lake: Lake, own_registry: Path
+    gone: str, action: str, lake: Lake, own_registry: Path
 ) -> None:
     client = MlflowClient(f"sqlite:///{own_registry}")
     if gone == "alias":
@@ -63,9 +75,35 @@ def test_without_a_champion_nothing_is_scored_and_it_is_said_what_to_do(
     else:
         client.delete_registered_model(usecase.NAME)
     assert registry.find_champion() is None
-    words = ["no champion of 'flight-delays'", str(own_registry), "`model_retraining`"]
+    words = ["no champion of 'flight-delays'", str(own_registry), "`model_retraining`", action]
     with refused(lake, "predictions", OLD_DAY, *words, kind=MissingData):
         infer(lake, OLD_DAY, registry.champion())
+
+
+def test_an_empty_registry_beside_predictions_looks_new(
+    lake: Lake, history: History, configure: Callable[..., None], tmp_path: Path
+) -> None:
+    infer(lake, OLD_DAY, history.champion)
+    configure(mlflow_tracking_uri=f"sqlite:///{tmp_path / 'moved.db'}", lake_root=lake.root)
+    words = f"moved.db, which has no version at all, but {OLD_DAY} was scored by version 1"
+    with pytest.raises(MissingData, match=words) as failure:
+        registry.champion(OLD_DAY)
+    assert "`model_retraining` once" not in str(failure.value)
+
+
+@pytest.mark.parametrize("alias", ["champion", "challenger"])
+def test_an_alias_on_a_version_that_is_gone_is_named_with_what_to_do(
+    alias: str, history: History, own_registry: Path
+) -> None:
+    client = MlflowClient(f"sqlite:///{own_registry}")
+    client.set_registered_model_alias(usecase.NAME, alias, "1")
+    with sqlite3.connect(own_registry) as store:  # as older MLflow servers leave it
+        query = "update registered_model_aliases set version = 99 where alias = ?"
+        store.execute(query, [alias])
+    find = {"champion": registry.champion, "challenger": registry.find_challenger}[alias]
+    with pytest.raises(MissingData, match=f"'{alias}' of 'flight-delays' names version 99") as said:
+        find()
+    assert f"Give another version the alias '{alias}' in MLflow, or take it" in str(said.value)
 
 
 def test_registering_a_run_again_gives_the_same_version(
@@ -111,7 +149,8 @@ def test_a_model_that_is_loaded_again_gives_the_same_probabilities(
     version = registry.register(run)
     for loaded in (registry.load_run(run), registry.load(version)):
         np.testing.assert_array_equal(loaded.predict_proba(rows), expected)
-    assert MlflowClient().get_run(run).data.params == {"rows": "3000"}
+    sha256 = hashlib.sha256(file_of(version).read_bytes()).hexdigest()
+    assert MlflowClient().get_run(run).data.params == {"rows": "3000", "model_sha256": sha256}
     assert MlflowClient().get_run(run).data.tags["reason"] == "a test"
 
 
@@ -161,23 +200,89 @@ def test_a_model_file_that_is_cut_off_is_refused(
         registry.load(version)
 
 
-def test_a_model_file_with_a_changed_byte_is_refused_or_gives_the_same_model(
+def file_of(version: ModelVersion) -> Path:
+    uri = MlflowClient().get_run(version.run_id).data.tags[registry.MODEL_URI]
+    return Path(mlflow.artifacts.download_artifacts(uri)) / "model.skops"
+
+
+def test_another_models_file_in_place_of_a_versions_is_never_loaded(
     history: History, own_registry: Path
 ) -> None:
-    version, chance = new_version(history), random.Random(7)
-    uri = MlflowClient().get_run(version.run_id).data.tags[registry.MODEL_URI]
-    path = Path(mlflow.artifacts.download_artifacts(uri)) / "model.skops"
-    good, refusals = path.read_bytes(), 0
-    for _ in range(40):
+    version, other = new_version(history), new_version(history)
+    path, good = file_of(version), file_of(version).read_bytes()
+    path.write_bytes(file_of(other).read_bytes())
+    loads = [registry.load, lambda version: registry.load_run(version.run_id)]
+    for load in (*loads, lambda version: promotion.promote(version, history.champion, "a test")):
+        with pytest.raises(BadData, match="is not the file that its training kept") as failure:
+            load(version)
+        assert str(path) in str(failure.value)
+    assert f"models:/{usecase.NAME}/{version.version}" in str(failure.value)
+    assert registry.champion() == history.champion
+    path.write_bytes(good)
+    registry.load(version)
+
+
+def test_a_version_without_a_hash_is_loaded_and_that_is_logged_once(
+    history: History, own_registry: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    champion = registry.load(history.champion)
+    version = registry.register(log_model(champion, skops_trusted_types=TRUSTED_TYPES))
+    with caplog.at_level(logging.WARNING, "include.registry"):
+        for _ in range(2):
+            registry.load(version)
+    [line] = caplog.messages
+    assert line.startswith(f"models:/{usecase.NAME}/{version.version} was registered by an older")
+
+
+def test_on_s3_too_a_model_is_loaded_only_as_it_was_kept(
+    history: History,
+    s3_server: dict[str, str],
+    configure: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {
+        **s3_server,
+        "MLFLOW_S3_ENDPOINT_URL": s3_server["AWS_ENDPOINT_URL"],
+    }.items():
+        monkeypatch.setenv(name, value)
+    configure(mlflow_tracking_uri=history.registry)
+    pipeline = registry.load(history.champion)
+    configure(mlflow_tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    with registry.connection() as client:
+        client.create_experiment(usecase.NAME, "s3://bucket/models")
+    version = registry.register(registry.log_training(pipeline, {}, {}))
+    assert str(registry.load(version)) == str(pipeline)
+    s3 = boto3.client("s3")
+    [key] = [
+        found["Key"]
+        for found in s3.list_objects_v2(Bucket="bucket", Prefix="models")["Contents"]
+        if found["Key"].endswith("model.skops")
+    ]
+    s3.put_object(Bucket="bucket", Key=key, Body=b"another model")
+    with pytest.raises(BadData, match=f"s3://bucket/{key} is not the file that its training kept"):
+        registry.load(version)
+
+
+@pytest.mark.parametrize("has_hash", [True, False])
+def test_a_model_file_with_a_changed_byte_is_refused_or_without_a_hash_gives_the_same_model(
+    has_hash: bool, history: History, own_registry: Path
+) -> None:
+    champion, chance, refusals = registry.load(history.champion), random.Random(7), 0
+    foreign = log_model(champion, skops_trusted_types=TRUSTED_TYPES)
+    version = new_version(history) if has_hash else registry.register(foreign)
+    path = file_of(version)
+    good = path.read_bytes()
+    for _ in range(10 if has_hash else 40):
         content = bytearray(good)
         place = chance.randrange(*chance.choice([(0, len(good)), (len(good) - 200, len(good))]))
         content[place] ^= chance.randrange(1, 256)
         path.write_bytes(content)
         try:
-            assert str(registry.load(version)) == str(registry.load(history.champion))
+            assert str(registry.load(version)) == str(champion)
         except BadData:
             refusals += 1
-    assert refusals > 20
+    assert refusals == 10 if has_hash else refusals > 20
 
 
 def test_a_model_whose_files_are_gone_is_missing(history: History, own_registry: Path) -> None:
@@ -217,6 +322,86 @@ def test_the_size_of_a_model_is_that_of_its_files(history: History, own_registry
     files = Path(mlflow.artifacts.download_artifacts(uri))
     expected = sum(file.stat().st_size for file in files.iterdir())
     assert registry.model_bytes(history.champion.run_id) == expected > 100_000
+
+
+# --- Texts that somebody has damaged --------------------------------------------------------------
+
+MODEL = ModelVersion(usecase.NAME, "7", "a" * 32)
+SOUND = {
+    "reference": json.dumps({**scoring.score_reference(np.linspace(0, 1, 50)), "evaluation": "e"}),
+    "members": json.dumps({"xgboost": {"name": "m", "version": "3", "run_id": "r"}}),
+}
+READERS: dict[str, Callable[[str], Any]] = {
+    "reference": lambda text: registry.as_reference(text.encode(errors="surrogatepass"), MODEL),
+    "members": lambda text: registry.as_members(text, MODEL),
+}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.just("edges"), inner),
+)
+
+
+def damaged(sound: str) -> st.SearchStrategy[str]:
+    """A text that is cut off, has another part in its midst, or is another one altogether."""
+    places = st.integers(0, len(sound))
+    middle = st.text(max_size=5) | JSON.map(json.dumps) | st.sampled_from(['"', "[" * 9999, "NaN"])
+    spliced = st.tuples(places, middle, places).map(lambda t: sound[: t[0]] + t[1] + sound[t[2] :])
+    return places.map(lambda end: sound[:end]) | spliced | JSON.map(json.dumps) | st.text()
+
+
+@pytest.mark.parametrize("what", READERS)
+@hypothesis.settings(max_examples=300)
+@given(data=st.data())
+def test_a_damaged_text_is_refused_by_the_models_name_or_can_be_used(
+    what: str, data: st.DataObject
+) -> None:
+    text, message = data.draw(damaged(SOUND[what])), ""
+    try:
+        found = READERS[what](text)
+    except BadData as error:
+        message = str(error)
+    if message:
+        assert str(MODEL) in message
+        assert "make an earlier version champion" in message
+    elif what == "reference":
+        scores = np.linspace(0, 1, 99, dtype=np.float32)
+        assert np.isfinite(scoring.population_stability(scores, found))
+    else:
+        assert all(isinstance(member, ModelVersion) for member in found.values())
+
+
+def test_what_a_newer_release_adds_to_a_text_is_no_damage() -> None:
+    reference = {**json.loads(SOUND["reference"]), "new": {"x": 1}}
+    assert READERS["reference"](json.dumps(reference)) == reference
+    member = {**json.loads(SOUND["members"])["xgboost"], "new": 1}
+    assert READERS["members"](json.dumps({"xgboost": member})) == {
+        "xgboost": ModelVersion("m", "3", "r")
+    }
+
+
+def test_damaged_texts_of_a_registered_version_are_named(
+    lake: Lake, history: History, own_registry: Path
+) -> None:
+    version, client = new_version(history), MlflowClient()
+    client.log_text(version.run_id, '{"edges": [0.0, 0.1', registry.REFERENCE)
+    client.set_model_version_tag(version.name, version.version, registry.MEMBERS, "null")
+    client.log_param(version.run_id, "last_day", "yesterday")
+    client.log_param(version.run_id, "snapshot", "the one of Monday")
+    for read in (registry.reference, registry.members, registry.last_day):
+        with pytest.raises(BadData, match=str(version)):
+            read(version)
+    assert outcomes.model_age_days(version, OLD_DAY) is None
+    assert outcomes.training_snapshot(lake, version) is None
+
+
+def test_a_run_that_does_not_say_where_its_model_is_is_named(
+    history: History, own_registry: Path
+) -> None:
+    run = registry.log_training(registry.load(history.champion), {}, {})
+    MlflowClient().delete_tag(run, registry.MODEL_URI)
+    for use in (registry.load_run, registry.register, registry.model_bytes):
+        with pytest.raises(MissingData, match=f"Run {run} of 'flight-delays' does not say where"):
+            use(run)
 
 
 USES: list[Callable[[ModelVersion], object]] = [

@@ -50,6 +50,7 @@ def test_a_training_keeps_what_repeats_it(
         "rows": str(len(rows)),
         "rows_used": str(len(rows)),
         "method": "in memory",
+        "model_sha256": run_of(run).params["model_sha256"],
     }
     tags = run_of(run).tags
     assert (tags["reason"], tags["git_commit"]) == ("the drift of May", "abc123+")
