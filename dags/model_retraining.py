@@ -29,21 +29,23 @@ from include.wording import literal
 TRAINING_TIME = timedelta(hours=settings().training_hours)
 
 PARAMS = {
-    "reason": Param("asked for by hand", type="string", minLength=1, description="Why now."),
+    "reason": Param(
+        "asked for by hand", type="string", minLength=1, maxLength=500, description="Why now."
+    ),
     "start": Param(
-        None, type=["null", "string"], format="date",
+        None, type=["null", "string"], format="date", maxLength=10,
         description=f"First day to train on. Empty: {settings().train_start}.",
     ),
     "end": Param(
-        None, type=["null", "string"], format="date",
+        None, type=["null", "string"], format="date", maxLength=10,
         description="Last day of the holdout. Empty: the newest day whose truth is known.",
     ),
     "holdout_days": Param(
-        settings().holdout_days, type="integer", minimum=5,
+        settings().holdout_days, type="integer", minimum=5, maximum=3650,
         description="Days at the end of the window that the models are judged on.",
     ),
     "snapshot": Param(
-        None, type=["null", "string"],
+        None, type=["null", "string"], maxLength=200,
         description="Repeat an earlier training: its snapshot, as its run in MLflow names it. "
         "It is judged against the base rate, and nothing is registered or promoted.",
     ),

@@ -16,11 +16,16 @@ from include.task_defaults import TASK_DEFAULTS, check_conf
 
 PARAMS = {
     "reason": Param(
-        type="string", minLength=1, description="Why: kept with the version that goes."
+        type="string",
+        minLength=1,
+        maxLength=500,
+        description="Why: kept with the version that goes.",
     ),
     "version": Param(
         None,
         type=["null", "string"],
+        maxLength=9,
+        pattern="^[0-9]*$",
         description="The version that has to go: if it is champion no more, nothing is done. "
         "Empty: whichever is champion.",
     ),

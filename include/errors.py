@@ -14,10 +14,14 @@ DOWN_ERRNO = {
 DOWN_NAMES = {
     "ConnectionError", "HTTPClientError", "Timeout",  # botocore and requests
     "ClientConnectionError", "ServiceRequestError", "TransportError",  # aiohttp, Azure, httpx
-    "AirflowRuntimeError",  # Airflow's API server does not answer the task
+    "AirflowRuntimeError",  # Airflow's API server does not answer the task, or see `_is_refusal`
     "AirflowTaskTimeout",  # something hung for the whole of the task's time
 }  # fmt: skip
 """Errors of clients that do not derive theirs from Python's, told by their class."""
+
+
+PASSING = {401, 403, 408, 425, 429}
+"""Refusals of an HTTP server that another try may not meet: it has a new token, and comes later."""
 
 
 class PipelineError(Exception):
@@ -70,8 +74,17 @@ def kind_of(error: BaseException) -> Kind:
     if isinstance(error, PipelineError):
         return error.kind
     names = {cls.__name__ for cls in type(error).__mro__}
+    if _is_refusal(error):
+        return "bug"
     if isinstance(error, TimeoutError) or names & DOWN_NAMES:
         return "dependency down"
     if isinstance(error, OSError) and error.errno in DOWN_ERRNO:
         return "dependency down"
     return "bug"
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether Airflow's API server did answer: that it will not do what the task asks for."""
+    detail = getattr(getattr(error, "error", None), "detail", None)
+    status = detail.get("status_code") if isinstance(detail, dict) else None
+    return isinstance(status, int) and 400 <= status < 500 and status not in PASSING

@@ -5,6 +5,7 @@ named by its input's content and the model's version, so a chunk is scored once,
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -140,16 +141,20 @@ def check_model(model: ModelVersion, columns: list[str], what: str) -> None:
 
 
 def cut_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> list[dict[str, Any]]:
-    """Cut a day's features into chunks of about `chunk_rows` rows, along row groups."""
+    """Cut a day's features into chunks of about `chunk_rows` rows, along row groups.
+
+    Where these would be more than Airflow maps, chunks are larger.
+    """
     version = lake.version(features_reference)
     with version.parquet("features") as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     content = version.manifest().parts["features"].sha256
     chunks: list[dict[str, Any]] = []
+    least_rows = _least_chunk_rows(sum(sizes))
     first_group = first_row = rows = 0
     for group, size in enumerate(sizes):
         rows += size
-        if rows < settings().chunk_rows and group < len(sizes) - 1:
+        if rows < least_rows and group < len(sizes) - 1:
             continue
         chunk = Chunk(
             features=features_reference,
@@ -166,6 +171,29 @@ def cut_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> list
         chunks.append(asdict(chunk))
         first_group, first_row, rows = group + 1, first_row + rows, 0
     return chunks
+
+
+def _least_chunk_rows(rows: int) -> int:
+    """Rows of a chunk, such that all chunks of a day can be mapped.
+
+    Models beside the champion are mapped over the same chunks, all of them in one task.
+    """
+    from airflow.sdk.configuration import conf
+
+    most = conf.getint("core", "max_map_length", fallback=1024)
+    models = settings().group_models * len(features.GROUPS) + (settings().experiment != "off")
+    least_rows = math.ceil(rows / max(1, most // max(1, models)))
+    if least_rows <= settings().chunk_rows:
+        return settings().chunk_rows
+    log.warning(
+        "Chunks have %s rows or more, not ML_CHUNK_ROWS=%s: of %s rows these would be more chunks "
+        "than Airflow maps (core.max_map_length is %s)",
+        least_rows,
+        settings().chunk_rows,
+        rows,
+        most,
+    )
+    return least_rows
 
 
 def score_chunk(lake: Lake, chunk: Chunk, predict: Predict | None = None) -> str:

@@ -5,7 +5,7 @@ can be repeated from it whenever somebody asks how a model came about.
 """
 
 from contextlib import ExitStack, suppress
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -26,6 +26,9 @@ from include.values import without_nan
 from include.wording import counted, listed, quoted
 
 TABLES = ("validated", "actuals")
+
+MOST_DAYS, MOST_HOLDOUT_DAYS = 7_305, 3_650
+"""Bounds of a window, so that a mistyped year does not look for a million days."""
 LEAST_SHIFTS = 3
 PROFILE = "features"
 """Name of the profile of all its rows: what a model that is trained on it takes for normal."""
@@ -46,20 +49,16 @@ def take(lake: Lake, start: str | None, end: str | None, holdout_days: int) -> s
         `label` and `day` of every row, in the order of the days. One day is in memory at a time.
 
     Raises:
-        BadData: the window is empty or no longer than the holdout; a part of it has no labelled row
-            or one class only.
+        BadData: the window is empty, no longer than the holdout, too long or in the future; a part
+            of it has no labelled row or one class only.
         MissingData: naming the days that are not validated, or whose truth is not there, if they
             are more than the setting allows: a day that was refused must not stop the loop. Days
             for which the use case expects nothing do not count.
     """
     first = parse_key(start) if start else settings().train_start
     last = parse_key(end) if end else newest_day(lake)
+    _check_window(first, last, holdout_days, "" if start else " (ML_TRAIN_START)")
     holdout_from = last - timedelta(days=holdout_days - 1)
-    if not first < holdout_from <= last:
-        raise BadData(
-            f"No day is left to train on: the window is {first} to {last} and the last "
-            f"{counted(holdout_days, 'day')} of it are the holdout. Ask for a longer window."
-        )
     days = {
         "training": _days(first, holdout_from - timedelta(days=1)),
         "holdout": _days(holdout_from, last),
@@ -85,6 +84,32 @@ def take(lake: Lake, start: str | None, end: str | None, holdout_days: int) -> s
     with suppress(Overtaken):  # it is read by its reference, whichever is the day's current one
         version.publish(list(PARTS), metadata)
     return str(version)
+
+
+def _check_window(first: date, last: date, holdout_days: int, from_setting: str) -> None:
+    """Refuse a window that can never be trained on, before any of its days is looked for."""
+    window, today = f"The window is {first}{from_setting} to {last}", datetime.now(UTC).date()
+    if last < first:
+        what, wanted = "its end is before its start", "an end that is later"
+    elif last > today:
+        what = f"it ends in the future, as today is {today}, and its truth cannot be known"
+        wanted = "an end that has passed, or with none: then it is the newest day with truth"
+    elif (last - first).days >= MOST_DAYS:
+        what = f"it has {(last - first).days + 1:,} days, more than {MOST_DAYS:,}"
+        wanted = "a start that is later"
+    elif not 1 <= holdout_days <= MOST_HOLDOUT_DAYS:
+        what = f"its holdout cannot have {str(holdout_days)[:20]} days"
+        wanted = f"`holdout_days` up to {MOST_HOLDOUT_DAYS}"
+    elif (last - first).days < holdout_days:
+        held = counted(holdout_days, "day")
+        what = f"the last {held} of it are the holdout, and no day is left to train on"
+        wanted = "a longer window"
+    else:
+        return
+    raise BadData(
+        f"{window}: {what}. No model was trained and the champion is as it was. Start a new run "
+        f"with {wanted}; clearing this one would repeat the same."
+    )
 
 
 def verify(lake: Lake, reference: str) -> str:

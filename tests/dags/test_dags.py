@@ -52,6 +52,7 @@ print(json.dumps({
             "owner": dag.owner,
             "callbacks": [dag.on_failure_callback.__name__, dag.on_success_callback.__name__],
             "tags": sorted(dag.tags),
+            "params": {name: dag.params.get_param(name).schema for name in dag.params},
             "tasks": {task.task_id: describe(task) for task in dag.tasks},
         }
         for dag in bag.dags.values()
@@ -116,6 +117,17 @@ def test_every_dag_says_what_it_does_and_never_catches_up_by_itself(dags: dict[s
         assert len(dag["doc"] or "") > 80, dag_id
         assert dag["tags"], dag_id
         assert not dag["catchup"], dag_id
+
+
+def test_every_parameter_has_bounds(dags: dict[str, Any]) -> None:
+    bounds = {
+        "integer": {"minimum", "maximum"}, "string": {"maxLength"}, "boolean": set(), "null": set()
+    }  # fmt: skip
+    for dag_id, dag in dags.items():
+        for name, schema in dag["params"].items():
+            kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+            missing = set.union(*(bounds[kind] for kind in kinds)) - schema.keys()
+            assert not missing, (dag_id, name, missing)
 
 
 def test_every_dag_tells_the_metrics_how_its_runs_end(dags: dict[str, Any]) -> None:

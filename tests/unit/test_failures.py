@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 import requests
 from airflow.sdk.definitions.retry_policy import RetryAction
-from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
+from airflow.sdk.exceptions import (
+    AirflowRuntimeError,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    ErrorType,
+)
+from airflow.sdk.execution_time.comms import ErrorResponse
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +36,13 @@ from include.errors import (
 from include.settings import settings
 from include.task_defaults import TASK_DEFAULTS, RetryByKind, check_conf, skips_if_overtaken
 
+
+def airflow_says(status: int | None) -> AirflowRuntimeError:
+    """What a task gets if Airflow's own API answers with a status, or not at all."""
+    detail = {"status_code": status, "message": "no", "detail": {"reason": "unknown"}}
+    return AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail=detail))
+
+
 KINDS = [
     (BadData("x"), "bad data"),
     (MissingData("x"), "missing data"),
@@ -46,6 +59,12 @@ KINDS = [
     (OSError(errno.EROFS, "read-only"), "dependency down"),
     (OSError(errno.ESTALE, "stale"), "dependency down"),
     (OSError(errno.EBUSY, "slow down"), "dependency down"),
+    (airflow_says(503), "dependency down"),
+    (airflow_says(None), "dependency down"),
+    (airflow_says(403), "dependency down"),
+    (airflow_says(429), "dependency down"),
+    (airflow_says(400), "bug"),
+    (airflow_says(404), "bug"),
     (OSError("no number"), "bug"),
     (FileNotFoundError("x"), "bug"),
     (requests.HTTPError(), "bug"),

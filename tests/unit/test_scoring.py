@@ -163,6 +163,32 @@ def score_paths(lake: Lake, chunks: list[Chunk]) -> list[Path]:
     return [Path(scoring.score_chunk(lake, chunk)) for chunk in chunks]
 
 
+@pytest.mark.parametrize("most", [1, 2, 7, 12])
+@pytest.mark.parametrize("others", [0, 3])
+def test_chunks_are_larger_where_they_would_be_more_than_airflow_maps(
+    most: int,
+    others: int,
+    lake: Lake,
+    history: History,
+    configure: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", str(most))
+    configure(chunk_rows=10, group_models=others > 0, experiment="shadow" if others else "off")
+    reference = scoring.preprocess(lake, OLD_DAY)
+    chunks = scoring.cut_chunks(lake, reference, history.champion)
+    assert len(chunks) * max(others, 1) <= max(most, others)
+    rows = lake.version(reference).manifest().parts["features"].rows
+    assert [chunk["first_row"] for chunk in chunks[1:]] == [
+        chunk["first_row"] + chunk["rows"] for chunk in chunks[:-1]
+    ]
+    assert sum(chunk["rows"] for chunk in chunks) == rows
+    [line] = caplog.messages
+    assert f"not ML_CHUNK_ROWS=10: of {rows} rows" in line
+    assert f"core.max_map_length is {most}" in line
+
+
 def test_a_chunk_that_is_scored_is_not_scored_again(
     lake: Lake,
     history: History,

@@ -163,6 +163,25 @@ def test_a_window_without_a_day_to_train_on_is_refused(
         snapshot.take(lake, start, end, holdout_days)
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "holdout_days", "words"),
+    [
+        ("2013-02-14", "2013-02-10", 5, "its end is before its start"),
+        (None, "2012-12-31", 5, r"\(ML_TRAIN_START\) to 2012-12-31: its end is before its start"),
+        ("2013-02-01", "9000-01-01", 5, "it ends in the future, as today is 20"),
+        ("1900-01-01", "2013-02-20", 5, "it has 41,324 days, more than 7,305"),
+        ("2013-02-01", "2013-02-20", 10**400, "its holdout cannot have 10000000000000000000 days"),
+        ("2013-02-01", "2013-02-20", -1, "its holdout cannot have -1 days"),
+    ],
+)
+def test_a_window_that_can_never_be_trained_on_is_refused_before_a_day_is_looked_for(
+    start: str | None, end: str, holdout_days: int, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BadData, match=words) as failure:
+        snapshot.take(Lake(str(tmp_path / "no lake")), start, end, holdout_days)
+    assert "Start a new run with" in str(failure.value)
+
+
 @pytest.mark.parametrize("end", ["2013-2-14", "20130214", "../x", "2013-02-30"])
 def test_a_window_that_ends_on_no_date_is_refused(end: str, lake: Lake) -> None:
     for window in (("2013-02-10", end), (end, "2013-02-14")):
