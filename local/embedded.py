@@ -29,7 +29,15 @@ from include import USECASE
 from include.errors import BadData
 from include.settings import settings
 from local.client import Airflow, EmbeddedError, poll
-from local.environment import HOST, REPO, data_folder, environment, of_the_project
+from local.environment import (
+    API_LOCK_SECONDS,
+    HOST,
+    REPO,
+    data_folder,
+    database,
+    environment,
+    of_the_project,
+)
 from local.processes import Leader, send, wait_until_gone
 
 DEFAULT_PORT = 8080
@@ -80,10 +88,13 @@ def start(
         say(f"Airflow is starting at {_url(port)} (logs: {home / 'logs'})")
         began = datetime.now(UTC)
         _migrate(home, env)
+        ports = {"port": port, "server_port": server_port}
+        address = database(home, API_LOCK_SECONDS)
+        own = {"api-server": {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": address}}
         airflow = Airflow(_url(port), data)
         try:
             processes = {
-                name: _launch(home, name, command, env, {"port": port, "server_port": server_port})
+                name: _launch(home, name, command, env | own.get(name, {}), ports)
                 for name, command in COMPONENTS.items()
             }
             start_model_server(data, extra)

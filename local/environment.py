@@ -14,6 +14,19 @@ HOST = "127.0.0.1"
 KEPT = ("ML_DATA_DIR", "ML_USECASE")
 
 
+LOCK_SECONDS = 60
+"""How long a writer waits for another one; SQLite's own five seconds end under load."""
+
+API_LOCK_SECONDS = 5
+"""The same in the API server, where a waiting writer can block the one it waits for: nothing moves
+until it gives up. The request then fails with a 500, which tasks and our client send again."""
+
+
+def database(home: Path, lock_seconds: int) -> str:
+    """Address of Airflow's database."""
+    return f"sqlite:///{home / 'airflow.db'}?timeout={lock_seconds}"
+
+
 def data_folder() -> Path:
     """The folder of everything made locally: `ML_DATA_DIR`, or `data` in the repository."""
     return Path(os.environ.get("ML_DATA_DIR") or REPO / "data").resolve()
@@ -83,9 +96,7 @@ def environment(
             "min_serialized_dag_update_interval": "5",
         },
         "database": {
-            # A writer waits for another one, less long than those who wait for its answer do.
-            # SQLite's five seconds end under load.
-            "sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}?timeout=20",
+            "sql_alchemy_conn": database(home, LOCK_SECONDS),
             "check_migrations": "false",  # `start` has migrated
         },
         "api": {"host": HOST, "port": str(port), "base_url": f"http://{HOST}:{port}"},

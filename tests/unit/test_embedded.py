@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from local import embedded
 from local.client import EmbeddedError
-from local.environment import environment
+from local.environment import API_LOCK_SECONDS, LOCK_SECONDS, database, environment
 
 
 @pytest.fixture
@@ -54,21 +54,28 @@ def test_the_next_start_takes_the_port_of_the_last_one_or_says_why_not(
     assert f"Port {taken} cannot be used (it is taken): using" in said[0]
 
 
-def test_writers_wait_for_each_other_in_both_of_airflows_engines(tmp_path: Path) -> None:
-    (tmp_path / "airflow").mkdir()
-    chosen = environment(tmp_path, 1, 2)
-    assert int(chosen["AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT"]) > 20, "a task hears of it"
-    url = chosen["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
-    question = text("PRAGMA busy_timeout")
+@pytest.mark.parametrize("seconds", [LOCK_SECONDS, API_LOCK_SECONDS])
+def test_writers_wait_for_each_other_in_both_of_airflows_engines(
+    seconds: int, tmp_path: Path
+) -> None:
+    url, question = database(tmp_path, seconds), text("PRAGMA busy_timeout")
     with create_engine(url).connect() as connection:
-        assert connection.execute(question).scalar() == 20_000
+        assert connection.execute(question).scalar() == 1000 * seconds
 
     async def ask() -> int:
         async with create_async_engine(_get_async_conn_uri_from_sync(url)).connect() as connection:
             return int((await connection.execute(question)).scalar_one())
 
-    assert asyncio.run(ask()) == 20_000
-    assert [path.name for path in (tmp_path / "airflow").glob("airflow.db*")] == ["airflow.db"]
+    assert asyncio.run(ask()) == 1000 * seconds
+    assert [path.name for path in tmp_path.glob("airflow.db*")] == ["airflow.db"]
+
+
+def test_the_api_server_gives_up_before_a_task_that_asks_it(tmp_path: Path) -> None:
+    chosen = environment(tmp_path, 1, 2)
+    assert chosen["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == database(
+        tmp_path / "airflow", LOCK_SECONDS
+    )
+    assert API_LOCK_SECONDS < int(chosen["AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT"]) < LOCK_SECONDS
 
 
 TRACEBACK = """Traceback (most recent call last):
