@@ -128,7 +128,7 @@ test-e2e: $(READY) ## Test the DAGs on a real Airflow
 	@$(PY) -m pytest tests/e2e
 
 test-usecase: $(READY) ## Test the use case through every DAG on a real Airflow (USECASE=folder)
-	@ML_USECASE=$(USECASE) $(PY) -m pytest tests/usecase
+	@ML_USECASE=$(USECASE) $(PY) -m pytest --exitfirst --show-capture=no tests/usecase
 
 test-stack: $(READY) ## Test the whole stack in containers, on real runs, with killed and restarted parts
 	@UP_FLAGS="$(UP_FLAGS)" $(PY) -m pytest -rs tests/integration
@@ -172,7 +172,7 @@ USECASE ?= include/usecase
 setup: $(READY) ## Make .venv from requirements.lock; the other targets do it too
 	@true
 
-usecase: $(READY) ## Show whether the use case is whole and its first days come through (USECASE=folder)
+usecase: $(READY) ## Try the use case's first days, from its source to monitoring, in a minute (USECASE=folder)
 	@ML_USECASE=$(USECASE) $(PY) -m local.usecase
 
 reference: $(READY) ## Write docs/settings.md, docs/metrics.md and the StatsD mapping anew from the code

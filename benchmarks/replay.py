@@ -174,14 +174,16 @@ class _Replay:
     def _day(self, day: date, frozen: Any) -> None:
         """The morning after a day: its inputs land, and the truth of the day before it."""
         from include import registry
+        from include.expected import is_expected
         from include.monitoring import daily, stages
         from local.in_process import batch_inference
 
         key, morning = day.isoformat(), datetime.combine(day + timedelta(days=1), time(8), UTC)
         self._land_truth(day - timedelta(days=1))
-        valid = self._validate(day)
-        self._record("data_validation", key, morning, {stages.VALIDATE: valid})
-        if valid:
+        due, valid = is_expected("validated", key), self._validate(day)
+        if due:
+            self._record("data_validation", key, morning, {stages.VALIDATE: valid})
+        if due and valid:
             batch_inference(self.lake, key, registry.champion())
             passed = dict.fromkeys((stages.PREPROCESS, stages.INFER, stages.POSTPROCESS), True)
             self._record("batch_inference", key, morning, passed)

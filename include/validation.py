@@ -662,7 +662,7 @@ def _failure(version: Version, breaches: list[str], page: str) -> str:
     return (
         f"Partition {version.key} of {version.table!r} is not published: "
         f"{counted(len(breaches), 'breach')}.{listed}\n"
-        "What was published before is untouched. Fix or replace the landed file, or delete it: "
-        "it is fetched again. Then clear this run.\n"
+        "What was published before is untouched. Replace the landed file; if `fetch` in source.py "
+        "made it, correct that and delete the file: it is fetched again. Then clear this run.\n"
         f"Report: {page}"
     )

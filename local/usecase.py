@@ -1,31 +1,33 @@
-"""Is the use case whole, and do its first days come through? In seconds, without Airflow.
+"""Is the use case whole, and can its first days go the whole way? In a minute, without Airflow.
 
     make usecase [USECASE=folder]
 
-Its pieces are looked at, then its first days are fetched, validated and turned into features and
-labels in a folder that is thrown away, and every candidate is fitted on them, saved and loaded.
+Its pieces are looked at, then its first days go through validation, training, the gate, the
+registry, scoring, a model server and monitoring, in a folder that is thrown away.
 """
 
+import logging
+import re
 import sys
 import tempfile
+import time
+import traceback
 import warnings
+from collections import Counter
 from collections.abc import Iterable
-from datetime import date, timedelta
+from datetime import date
 from importlib import import_module
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
-import polars as pl
-import skops.io
-from skops.io.exceptions import UntrustedTypesFoundException
-
-from include import USECASE, scoring, validation
-from include.contract import PIECES
+from include import USECASE
+from include.contract import PIECES, UsecaseInvalid, check_columns, check_name
 from include.errors import PipelineError
-from include.lake import Lake
+from include.lake import first_line
 from include.settings import settings
+from include.wording import cut, few
 from local.environment import forget_settings
-
-DAYS = 5
+from local.wrong import Wrong
 
 NEVER_EMPTY = [
     ("__init__", "NAME"),
@@ -100,69 +102,68 @@ def _that_do_not_meet() -> list[str]:
         within(f"the group {group.name} of GROUPS", group.features, "FEATURES", features.FEATURES)
     lacking = [group.path for group in features.GROUPS]
     within("WITHOUT", WITHOUT, "the paths of GROUPS", lacking)
+    names = [one.name for one in (*INPUTS, TRUTH)]
+    found += [f"{n} inputs are called {name}" for name, n in Counter(names).items() if n > 1]
+    for what, columns in (("KEY", KEY), ("FEATURES", features.FEATURES)):
+        twice = [name for name, n in Counter(columns).items() if n > 1]
+        found += [f"{what} names {name} twice" for name in twice]
+    try:
+        check_columns(KEY, features.FEATURES)
+        for name in (*CANDIDATES, *WITHOUT):
+            check_name("candidate", name)
+    except (UsecaseInvalid, ValueError) as error:
+        found.append(str(error))
     within("GROUPS", lacking, "the candidates of WITHOUT", WITHOUT)
     trained = [member.name for member in MEMBERS if member.kind == "registry"]
     within("MEMBERS", trained, "CANDIDATES", CANDIDATES)
-    try:
-        first, last = map(date.fromisoformat, FIRST_WINDOW)
-        shortest = 2 * settings().holdout_days
-        if (last - first).days + 1 < shortest:
-            found.append(f"FIRST_WINDOW has less than {shortest} days, two holdouts")
-    except ValueError:
-        found.append(f"FIRST_WINDOW is {FIRST_WINDOW}, and not two dates like 2026-01-31")
+    first, last = map(date.fromisoformat, FIRST_WINDOW)
+    shortest = 2 * settings().holdout_days
+    if (last - first).days + 1 < shortest:
+        found.append(f"FIRST_WINDOW has less than {shortest} days, two holdouts")
     return found
 
 
-def try_days(lake: Lake) -> list[str]:
-    """Pass the first days through, and say what each came to. Returns what went wrong."""
-    from include.usecase import FIRST_WINDOW, features
-    from include.usecase.schema import KEY, TRUTH
+def explained(error: Exception, lake_root: str) -> list[str]:
+    """What went wrong, in sentences: what it is, where in the use case, and what to do.
 
-    wrong, labelled = [], []
-    for number in range(DAYS):
-        key = (date.fromisoformat(FIRST_WINDOW[0]) + timedelta(days=number)).isoformat()
-        for table in validation.TABLES:
-            validation.validate_day(lake, table, key)
-        scoring.preprocess(lake, key)
-        rows = lake.current("features", key).read("features")
-        labels = features.build_labels(lake.current("actuals", key).read(TRUTH.name))
-        known = rows.join(labels, on=KEY, how="inner")
-        labelled.append(known)
-        rate = round(float(known["label"].sum()) / len(known), 3) if len(known) else "unknown"
-        print(f"{key}: {len(rows)} rows of features, {len(known)} with a label, its mean {rate}")
-        wanted = {
-            **dict.fromkeys(features.NUMERIC, pl.Float32),
-            **dict.fromkeys(features.CATEGORICAL, pl.String),
-        }
-        for name, kind in wanted.items():
-            if rows.schema.get(name) != kind:
-                there = rows.schema.get(name, "missing")
-                wrong.append(f"{name} of build_features is {there}, and has to be {kind}")
-        if labels.schema.get("label") != pl.Int8 or labels["label"].null_count():
-            wrong.append("label of build_labels has to be Int8, and never null")
-        if wrong:
-            return wrong
-    return try_candidates(pl.concat(labelled))
+    Raises:
+        Exception: the error itself, if it comes from nothing of the use case.
+    """
+    if isinstance(error, Wrong):
+        return [*error.sentences]
+    if isinstance(error, PipelineError):
+        return _of_the_pipelines(str(error), lake_root)
+    frames = traceback.extract_tb(error.__traceback__)
+    folder = USECASE.resolve()
+    own = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(folder)]
+    notes = "".join(f", {note}" for note in getattr(error, "__notes__", []))
+    what = f"{type(error).__name__}: {cut(first_line(error), 300)}"
+    if own:
+        where = f"line {own[-1].lineno} of {Path(own[-1].filename).name}"
+        return [f"{where}, in {own[-1].name}{notes}: {what}{_advice(error)}"]
+    raise error
 
 
-def try_candidates(rows: pl.DataFrame) -> list[str]:
-    """Fit each candidate on labelled rows, save it, load it. Returns what went wrong."""
-    from include.usecase.models import CANDIDATES, TRUSTED_TYPES, WITHOUT
+def _of_the_pipelines(message: str, lake_root: str) -> list[str]:
+    """A message of the pipelines, about files that only this program has seen."""
+    landed = re.compile(rf"{re.escape(lake_root)}/landing/(\w+)/([\d-]+)\.parquet")
+    told = landed.sub(r"\1 of \2, as fetch in source.py gives it", message)
+    breaches = [line.removeprefix("  - ") for line in told.splitlines() if line.startswith("  - ")]
+    if breaches:
+        return [*few(breaches), "If these rows are right, change schema.py, else source.py"]
+    return [told.splitlines()[0].replace(lake_root, "the lake of this try")]
 
-    if set(rows["label"]) != {0, 1}:
-        return [
-            f"the labels of the first {DAYS} days are {sorted(set(rows['label']))}, not 0 and 1"
-        ]
-    wrong = []
-    for name, make in (CANDIDATES | WITHOUT).items():
-        pipeline = make(settings().seed).fit(rows.to_arrow(), rows["label"].to_numpy())
-        try:
-            skops.io.loads(skops.io.dumps(pipeline), trusted=TRUSTED_TYPES)
-        except UntrustedTypesFoundException as error:
-            wrong.append(f"TRUSTED_TYPES in models.py lacks a type of {name}: {error}")
-        else:
-            print(f"{name}: fitted on {len(rows)} rows, saved and loaded")
-    return wrong
+
+def _advice(error: Exception) -> str:
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if "AirflowNotFoundException" in names:
+        return (
+            ". Define the connection in Airflow, or for this command as the variable "
+            "AIRFLOW_CONN_… (docs/fork.md, Connections)"
+        )
+    if names & {"ColumnNotFoundError", "SchemaFieldNotFoundError"}:
+        return ". An input has the columns of its schema in schema.py, and no others"
+    return ""
 
 
 def main() -> int:
@@ -173,19 +174,26 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     forget_settings()
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    print(f"The use case in {USECASE}")
+    warnings.filterwarnings("ignore")
+    print(f"The use case in {USECASE}. Its tries are in a temporary folder; nothing else changes")
+    began = time.monotonic()
+    root = ""
     try:
         wrong = wrong_pieces()
         if not wrong:
-            with tempfile.TemporaryDirectory() as folder:
-                wrong = try_days(Lake(folder))
-    except PipelineError as error:
-        wrong = [str(error)]
+            from local.rehearsal import rehearse, scratch
+
+            logging.disable(logging.WARNING)  # Airflow's, MLflow's, ours: what counts is told here
+            with tempfile.TemporaryDirectory() as folder, scratch(folder) as lake:
+                root = str(lake.root)
+                rehearse(lake, lambda line: print(line, flush=True))
+    except Exception as error:
+        wrong = explained(error, root)
     for line in wrong:
         print(f"Not as it should be: {line}.".replace("..", "."), file=sys.stderr)
     if not wrong:
-        print("It has all its pieces, and its first days come through")
+        seconds = time.monotonic() - began
+        print(f"It has all its pieces, and its first days go the whole way ({seconds:.0f} s)")
     return 1 if wrong else 0
 
 

@@ -4,6 +4,7 @@ Whether its models are any good is not what is tested: the gate's bounds are ope
 """
 
 import html
+import json
 import re
 import socket
 from collections import defaultdict
@@ -18,7 +19,7 @@ import pytest
 
 from include import registry
 from include.ensemble import TABLE as ENSEMBLE
-from include.expected import expected_days
+from include.expected import expected_days, is_expected
 from include.lake import Lake, parse_key
 from include.metrics import METRICS, Metric
 from include.monitoring.outcomes import TABLE as OUTCOMES
@@ -149,8 +150,22 @@ def run(airflow: Airflow, dag_id: str, conf: dict | None = None, key: str | None
     """Have a DAG run, and see that it ends well. Returns the run."""
     airflow.unpause(dag_id)
     run_id = airflow.trigger(dag_id, conf, partition_key=key)
-    assert airflow.wait(dag_id, run_id) == "success", (dag_id, key)
+    assert airflow.wait(dag_id, run_id) == "success", why_failed(airflow, dag_id, run_id)
     return run_id
+
+
+def why_failed(airflow: Airflow, dag_id: str, run_id: str) -> str:
+    """The failed tasks of a run, each with its error as the task has reported it."""
+    told = [f"{run_id} of {dag_id} has failed:"]
+    for task in airflow.task_instances(dag_id, run_id):
+        if task["state"] == "failed":
+            about = task["task_id"], task["try_number"], task["map_index"]
+            log = airflow.log(dag_id, run_id, *about).splitlines()
+            records = [line for line in log if line.startswith("task_failed ")]
+            found = json.loads(records[-1].partition(" ")[2]) if records else {}
+            why = [f"{found['error']}: {found['message']}"] if found else log[-3:]
+            told.append("\n    ".join([f"  {task['task_id']}", *why]))
+    return "\n".join(told)
 
 
 def days_after(key: str, last: str) -> list[str]:
@@ -194,7 +209,8 @@ def test_a_day_is_validated_and_scored_by_the_champion_and_by_the_whole_ensemble
     run(airflow, "data_validation", key=DAY)
     rows = len(lake.current("validated", DAY).read(INPUTS[0].name))
     for dag_id, table in (("batch_inference", "predictions"), ("ensemble_inference", ENSEMBLE)):
-        assert airflow.wait_partition(dag_id, DAY)["state"] == "success"
+        scored = airflow.wait_partition(dag_id, DAY)
+        assert scored["state"] == "success", why_failed(airflow, dag_id, scored["dag_run_id"])
         predictions = lake.current(table, DAY).read("predictions")
         assert len(predictions) == rows
         assert predictions["score"].is_between(0, 1).all()
@@ -210,8 +226,16 @@ def test_the_monitor_judges_a_day_by_its_truth_and_its_retraining_can_be_undone(
     airflow.pause("ensemble_inference")
     land_with_a_bad_row(lake, NEXT)
     for key in days_after(DAY, NEXT):  # the first of them brings the truth of the day before
-        run(airflow, "data_validation", key=key)
-    assert airflow.wait_partition("batch_inference", NEXT)["state"] == "success"
+        run_id = run(airflow, "data_validation", key=key)
+        if not is_expected("validated", key):
+            tasks = airflow.task_instances("data_validation", run_id)
+            states = {one["state"] for one in tasks if one["task_id"].startswith("inputs.")}
+            assert states == {"skipped"}
+            assert airflow.runs("batch_inference", partition_key_pattern=key) == []
+    scored = airflow.wait_partition("batch_inference", NEXT)["dag_run_id"]
+    assert airflow.wait("batch_inference", scored) == "success", why_failed(
+        airflow, "batch_inference", scored
+    )
     run_id = run(airflow, "model_monitoring", {"act": True}, NEXT)
     decision = airflow.xcom("model_monitoring", run_id, "decide")
     assert decision["action"] == "retrain", decision
@@ -222,7 +246,8 @@ def test_the_monitor_judges_a_day_by_its_truth_and_its_retraining_can_be_undone(
     report = httpx.get(f"{airflow.url}/reports/{NEXT}", trust_env=False, timeout=60)
     assert decision["why"] in html.unescape(report.text)
 
-    assert airflow.wait("model_retraining", f"monitoring__{NEXT}") == "success"
+    retraining = "model_retraining", f"monitoring__{NEXT}"
+    assert airflow.wait(*retraining) == "success", why_failed(airflow, *retraining)
     assert registry.champion().version == "3"
     health = httpx.get(f"{airflow.url}/model-health/", trust_env=False, timeout=60)
     assert "Version 3" in health.text

@@ -1,0 +1,331 @@
+"""A use case's first days, through all that production does with them, in a folder of its own.
+
+What is tried is the code of the DAGs, on an empty lake and an empty registry. The gate is open: ten
+days say nothing of a model's worth.
+"""
+
+import contextlib
+import io
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import UTC, date, datetime
+from statistics import median
+from threading import Thread
+from typing import Any
+
+import polars as pl
+import uvicorn
+from sklearn.pipeline import Pipeline
+
+from include import (
+    ensemble,
+    evaluation,
+    fallback,
+    gate,
+    promotion,
+    registry,
+    remote,
+    scoring,
+    snapshot,
+    training,
+    usecase,
+    validation,
+)
+from include.encoder import FeatureEncoder
+from include.errors import PipelineError
+from include.expected import expected_days, is_expected
+from include.lake import Lake, first_line
+from include.monitoring import daily
+from include.patient_http import Endpoint
+from include.preprocess import check_keys
+from include.registry import ModelVersion
+from include.settings import settings
+from include.usecase import features, models
+from include.usecase.members import MEMBERS
+from include.usecase.schema import INPUTS, KEY, TRUTH
+from include.wording import cut, listed
+from local.in_process import batch_inference
+from local.wrong import Wrong
+from serving import app
+
+DAYS, HOLDOUT = 8, 3
+"""Days with data that are enough, if both parts have both labels; and those of them to judge on."""
+
+OPEN_GATE = {
+    "ML_GATE_CONFIDENCE": "0",
+    "ML_GATE_MAX_AUC": "1",
+    "ML_GATE_MAX_SLICE_LOSS": "1000",
+    "ML_GATE_MAX_CALIBRATION_ERROR": "1",
+    "ML_GATE_MAX_SHIFT_RATIO": "1000000",
+    "ML_GATE_MAX_SCORING_SECONDS": "1000000",
+    "ML_REFIT": "false",
+    "ML_MAX_SCORE_PSI": "1000000",
+}
+"""What a few days cannot show; size, features and the kinds of values are judged as ever."""
+
+REASON = "rehearsal"
+UNTRUSTED = "Untrusted types found in the file: "
+SERVER_SECONDS = 20
+
+Say = Callable[[str], None]
+
+
+@contextlib.contextmanager
+def scratch(folder: str) -> Iterator[Lake]:
+    """An empty lake and an empty registry, for this process, while the block runs."""
+    os.environ |= OPEN_GATE | {"ML_DATA_DIR": folder, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    settings.cache_clear()
+    with contextlib.redirect_stderr(io.StringIO()):  # MLflow tells of each version
+        yield Lake(settings().lake)
+
+
+def rehearse(lake: Lake, say: Say) -> None:
+    """Validate, train, judge, register, score, serve and monitor.
+
+    Raises:
+        Wrong: what has to be changed.
+    """
+    keys = _validate(lake, say)
+    first, split, last = keys[0], keys[-HOLDOUT], keys[-1]
+    holdout_days = (date.fromisoformat(last) - date.fromisoformat(split)).days + 1
+    os.environ["ML_MAX_MISSING_SHARE"] = "0.99"  # a day that was refused has been told
+    settings.cache_clear()
+    taken = snapshot.take(lake, first, last, holdout_days)
+    registry.create_store()
+    champion = _train(lake, taken, say)
+    _score(lake, last, champion, say)
+    _serve(lake, last, champion, say)
+    daily.observe(lake, last, datetime.now(UTC))
+    decision = daily.decide(lake, last)
+    daily.write_report(lake, last, decision)
+    say(f"Monitoring: measured {last}, decided {decision.action!r}, drew its report")
+
+
+# --- days -----------------------------------------------------------------------------------------
+
+
+def _validate(lake: Lake, say: Say) -> list[str]:
+    """The first days, until both labels are there to train on and to judge on."""
+    first, last = map(date.fromisoformat, usecase.FIRST_WINDOW)
+    keys: list[str] = []
+    labels: list[set[int]] = []
+    rows: list[int] = []
+    for day in expected_days(first, last):
+        keys.append(day.isoformat())
+        found, known = _try_day(lake, keys[-1], say)
+        rows.append(len(found))
+        labels.append(set(known["label"].to_list()) if known is not None else set())
+        parts = labels[:-HOLDOUT], labels[-HOLDOUT:]
+        if len(keys) >= DAYS and all(set().union(*part) == {0, 1} for part in parts):
+            break
+    else:
+        there = sorted(set().union(*labels))
+        raise Wrong(
+            f"the labels of {len(keys)} days from {first} to {last} are {listed(there, 5)}: both 0 "
+            f"and 1 have to be among those of the last {HOLDOUT}, and of those before"
+        )
+    if median(rows) < scoring.LEAST_ROWS:
+        raise Wrong(
+            f"a day has {median(rows):g} rows, and with fewer than {scoring.LEAST_ROWS} neither "
+            "its scores nor its drift can be judged: a partition is a day, so this needs more rows "
+            "in one (several sources or regions together, for instance)"
+        )
+    return keys
+
+
+def _try_day(lake: Lake, key: str, say: Say) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+    """The day's features, and its labels if its truth is expected."""
+    for table, names in validation.TABLES.items():
+        if not is_expected(table, key):
+            continue
+        there = validation.land(lake, table, key)
+        for one in (validation.INPUTS[name] for name in names if name not in there):
+            if one.required and one.expected(date.fromisoformat(key)):
+                raise Wrong(
+                    f"fetch in source.py gives nothing for {one.name} of {key}: FIRST_WINDOW has "
+                    "to be of days for which there are data. If none are due on such a day, say so "
+                    f"in schema.py by `expected` (or `required=False`) of {one.name}"
+                )
+        validation.validate_day(lake, table, key)
+    day = lake.current("validated", key)
+    inputs = {name: day.read(name) for name in day.manifest().parts}
+    found = features.build_features(inputs)
+    _check_features(found, inputs[INPUTS[0].name])
+    if not list(lake.published_keys("features")):
+        _try_less(inputs)
+    scoring.preprocess(lake, key)
+    if lake.manifest("actuals", key) is None:
+        say(f"{key}: {len(found)} rows validated, with features")
+        return found, None
+    labels = features.build_labels(lake.current("actuals", key).read(TRUTH.name))
+    _check_labels(labels)
+    known = found.join(labels, on=KEY, how="inner")
+    rate = f"{known['label'].to_numpy().mean():.3f}" if len(known) else "unknown"
+    say(f"{key}: {len(found)} rows validated, {len(known)} of them with a label, its mean {rate}")
+    return found, known
+
+
+def _check_features(found: pl.DataFrame, main: pl.DataFrame) -> None:
+    wanted = {
+        **dict.fromkeys(features.NUMERIC, pl.Float32),
+        **dict.fromkeys(features.CATEGORICAL, pl.String),
+    }
+    wrong = [
+        f"{name} of build_features is {found.schema.get(name, 'missing')}, and has to be {kind}"
+        for name, kind in wanted.items()
+        if found.schema.get(name) != kind
+    ]
+    known = {*KEY, *features.FEATURES}
+    wrong += [f"{name} of build_features is missing" for name in KEY if name not in found.columns]
+    if more := [name for name in found.columns if name not in known]:
+        wrong.append(f"build_features gives {listed(more)}, and is to give KEY and FEATURES only")
+    if wrong:
+        raise Wrong(*wrong)
+    check_keys(found, main, INPUTS[0].name)
+
+
+def _try_less(inputs: dict[str, pl.DataFrame]) -> None:
+    """Features of a day on which an input that is not required is absent, or an input is empty."""
+    main = INPUTS[0].name
+    for one in INPUTS:
+        days = []
+        if not one.required and one.name != main:
+            days.append({name: rows for name, rows in inputs.items() if name != one.name})
+        if one.may_be_empty and one.name in inputs:
+            gone = [one.name] if one.name != main else list(inputs)
+            days.append(
+                {name: rows.clear() if name in gone else rows for name, rows in inputs.items()}
+            )
+        for day in days:
+            try:
+                _check_features(features.build_features(day), day[main])
+            except Exception as error:
+                error.add_note(f"on a day without {one.name}")
+                raise
+
+
+def _check_labels(labels: pl.DataFrame) -> None:
+    wrong = []
+    if labels.columns != [*KEY, "label"]:
+        wrong.append(f"build_labels gives {listed(labels.columns)}, and is to give KEY and label")
+    elif labels.schema["label"] != pl.Int8 or labels["label"].null_count():
+        found = labels.schema["label"]
+        nulls = (
+            f" with {labels['label'].null_count()} nulls" if labels["label"].null_count() else ""
+        )
+        wrong.append(f"label of build_labels has to be Int8, and never null: it is {found}{nulls}")
+    elif strange := sorted(set(labels["label"].unique()) - {0, 1}):
+        wrong.append(f"label of build_labels has to be 0 or 1: there are {listed(strange, 5)}, too")
+    elif twice := int(labels.select(KEY).is_duplicated().sum()):
+        wrong.append(f"{twice} rows of build_labels share their key with another")
+    if wrong:
+        raise Wrong(*wrong)
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+def _train(lake: Lake, taken: str, say: Say) -> ModelVersion:
+    """Train every candidate, judge all of them, register the best and its ensemble, promote it."""
+    evaluations = []
+    for name, make in (models.CANDIDATES | models.WITHOUT).items():
+        _check_candidate(name, make(settings().seed))
+        began = time.monotonic()
+        try:
+            run = training.train(lake, taken, name, REASON)
+            evaluations.append(evaluation.evaluate_run(lake, taken, run, name))
+        except PipelineError as error:
+            _, found, types = str(error).partition(UNTRUSTED)
+            if not found:
+                raise
+            lacking = listed(re.findall(r"[a-zA-Z_][\w.]*", types), 20)
+            raise Wrong(
+                f"TRUSTED_TYPES in models.py lacks types of {name}: {lacking}. Add those that you "
+                "know: loading a file may run code of theirs"
+            ) from error
+        except (TypeError, ValueError) as error:  # as scikit-learn refuses rows and parameters
+            raise Wrong(
+                f"{name} in models.py cannot be trained: {type(error).__name__}: "
+                f"{cut(first_line(error), 300)}"
+            ) from error
+        say(f"{name}: trained, saved, loaded and judged in {time.monotonic() - began:.0f} s")
+    verdict = gate.judge(lake, taken, None, evaluations)
+    refused = [
+        f"the gate refuses {name}: {rule['name']} is {rule['found']}, must be {rule['bound']}"
+        for name, rules in verdict.rules.items()
+        for rule in rules
+        if not rule["passed"]
+    ]
+    if verdict.challenger is None:
+        raise Wrong(*refused)
+    runs = {
+        one["candidate"]: training.refit(lake, taken, one)
+        for one in [verdict.challenger, *verdict.members]
+    }
+    champion = training.register(lake, verdict, runs, REASON, REASON)
+    promotion.promote(champion, None, REASON)
+    say(f"{verdict.challenger['candidate']}: registered with its pictures, and promoted")
+    return champion
+
+
+def _check_candidate(name: str, pipeline: Any) -> None:
+    if not isinstance(pipeline, Pipeline) or not isinstance(pipeline[0], FeatureEncoder):
+        raise Wrong(
+            f"{name} in models.py gives a {type(pipeline).__name__}, and has to give a Pipeline of "
+            "scikit-learn whose first step is FeatureEncoder(NUMERIC, CATEGORICAL)"
+        )
+    if not hasattr(pipeline, "predict_proba"):
+        raise Wrong(
+            f"{name} in models.py ends with a {type(pipeline[-1]).__name__}, which has no "
+            "predict_proba: a candidate is a classifier that gives probabilities"
+        )
+
+
+def _score(lake: Lake, key: str, champion: ModelVersion, say: Say) -> None:
+    """Score a day by the champion, by the ensemble as far as it is here, and by the base rates."""
+    rows = batch_inference(lake, key, champion)
+    reference = str(lake.current("features", key))
+    answers: dict[str, dict[str, Any] | None] = {}
+    for member in MEMBERS:
+        if member.kind == "remote":
+            say(f"{member.name}: not tried, its server is not known here")
+            continue
+        chunks = ensemble.plan(lake, reference, member, champion)
+        for chunk in chunks:
+            ensemble.score(lake, member, scoring.Chunk(**chunk))
+        answers[member.name] = asdict(ensemble.check(lake, reference, member, chunks))
+    roll = ensemble.call_roll(lake, reference, champion, answers, {})
+    if roll.answers:
+        scored = ensemble.combine_day(lake, reference, roll)
+        check = scoring.check_outputs(lake, scored.predictions, reference, None)
+        ensemble.publish(lake, scored, check, reference, roll, None)
+    if lake.published_keys("actuals"):
+        fallback.base_rates(lake, reference)
+    say(f"{key}: {rows} rows scored by the champion and by {len(answers)} member(s)")
+
+
+def _serve(lake: Lake, key: str, champion: ModelVersion, say: Say) -> None:
+    """Ask a real model server for the scores of a few rows, and compare them with the batch's."""
+    config = uvicorn.Config(app.create_app(), host="127.0.0.1", port=0, log_level="critical")
+    server = uvicorn.Server(config)
+    thread = Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        deadline = time.monotonic() + SERVER_SECONDS
+        while not server.started and time.monotonic() < deadline:
+            time.sleep(0.05)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with lake.current("features", key).parquet("features") as file:
+            rows = next(file.iter_batches(100, columns=features.FEATURES))
+        with remote.connect(Endpoint(f"http://127.0.0.1:{port}"), usecase.NAME) as client:
+            given = client.predict(rows, client.describe())
+        apart = abs(given - scoring.predictor(champion)(rows)).max()
+        if not apart < 1e-4:
+            raise Wrong(f"the model server's scores differ from the batch's by {apart:.2g}")
+    finally:
+        server.should_exit = True
+        thread.join()
+    say(f"Model server: {rows.num_rows} rows answered over HTTP, as by the batch")
