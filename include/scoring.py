@@ -498,7 +498,7 @@ def population_stability(scores: np.ndarray, reference: dict[str, list[float]]) 
 
 
 def _shares(scores: np.ndarray, edges: list[float]) -> np.ndarray:
-    return smoothed(np.histogram(scores, edges)[0])
+    return smoothed(np.histogram(scores.astype(np.float32), edges)[0])
 
 
 def publish(
