@@ -182,7 +182,7 @@ def test_an_empty_day_goes_through_the_whole_loop(
         ensemble.score(lake, member, scoring.Chunk(**chunks[0]))
         answers[member.name] = asdict(ensemble.check(lake, rows, member, chunks))
     roll = ensemble.call_roll(lake, rows, champion, answers, {})
-    for scored in (ensemble.combine_day(lake, rows, roll), fallback.fall_back(lake, rows, roll)):
+    for scored in (fallback.fall_back(lake, rows, roll), ensemble.combine_day(lake, rows, roll)):
         check = scoring.check_outputs(lake, scored.predictions, rows, None)
         assert (check.rows, check.scored, check.mean) == (0, 0, None)
         ensemble.publish(lake, scored, check, rows, roll, None)
