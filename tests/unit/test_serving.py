@@ -309,7 +309,7 @@ def test_without_a_champion_it_is_not_ready_until_there_is_one(
             ask(url, tensors(rows)),
         ):
             assert answer.status_code == 503
-            assert "There is no champion of 'flight-delays' yet" in answer.json()["error"]
+            assert "Give a version the alias 'champion' in MLflow" in answer.json()["error"]
         registry_client.set_registered_model_alias(usecase.NAME, "champion", "1")
         wait_until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200)
         assert ask(url, tensors(rows)).json()["model_version"] == "1"
