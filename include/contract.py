@@ -320,7 +320,7 @@ def _wrong_name(name: Any) -> list[str]:
         return []
     return [
         f"NAME in __init__.py is {name!r}: it names the registered model, folders and metrics, so "
-        "it has to be lower-case letters and digits with hyphens between, such as 'flight-delays'"
+        "it has to be lower-case letters and digits with hyphens between, such as 'late-payments'"
     ]
 
 
