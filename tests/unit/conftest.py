@@ -59,6 +59,14 @@ class History:
         return f"sqlite:///{self.folder / 'mlflow' / 'mlflow.db'}"
 
 
+KEEP_ALIASES = "".join(
+    f"CREATE TRIGGER keep_{verb} BEFORE {verb} ON registered_model_aliases BEGIN "
+    "SELECT RAISE(ABORT, 'the history is read only: use own_registry'); END;"
+    for verb in ("DELETE", "INSERT", "UPDATE")
+)
+"""Has the one test fail that changes the champion of all, rather than those after it."""
+
+
 @pytest.fixture(scope="session")
 def history(tmp_path_factory: pytest.TempPathFactory) -> History:
     """Twenty validated days and a champion; with pytest-xdist one worker makes it for all."""
@@ -96,6 +104,8 @@ def make_history(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
     champion = registry.register(members["xgboost"].run_id, members=members)
     promotion.promote(champion, None, "the tests")
     settings.cache_clear()
+    with sqlite3.connect(folder / "mlflow" / "mlflow.db") as database:
+        database.executescript(KEEP_ALIASES)
     return {"snapshot": taken, "champion": vars(champion)}
 
 
@@ -149,6 +159,9 @@ def own_registry(history: History, configure: Callable[..., None], tmp_path: Pat
         sqlite3.connect(copy) as target,
     ):
         source.backup(target)
+        target.executescript(
+            "".join(f"DROP TRIGGER keep_{verb};" for verb in ("DELETE", "INSERT", "UPDATE"))
+        )
     configure(mlflow_tracking_uri=f"sqlite:///{copy}")
     return copy
 

@@ -261,6 +261,7 @@ ONCE_WRONG = ["window", "proportion", "count", "rate", "value", "feature", "vers
 """Names that the library's frames once had, have, or nearly have."""
 
 
+@pytest.mark.exhaustive
 def test_figures_do_not_depend_on_what_columns_are_called_and_each_of_the_librarys_is_refused(
     loop: Loop,
 ) -> None:

@@ -122,6 +122,7 @@ def test_an_empty_file_is_refused_unless_its_input_may_be_empty(
     assert validation.validate_day(lake, "validated", MONDAY)["flights"] > 500
 
 
+@pytest.mark.exhaustive
 def test_days_that_are_not_expected_are_no_missing_days_of_a_training(
     weekdays: None, configure: Callable[..., None], tmp_path: Any
 ) -> None:

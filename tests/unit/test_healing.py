@@ -89,6 +89,7 @@ def without(roll: RollCall, *names: str) -> RollCall:
     return replace(roll, answers=answers, absent=absent, awaited=sorted(names))
 
 
+@pytest.mark.exhaustive
 def test_a_day_that_is_healed_is_replaced_by_what_more_members_made_and_by_nothing_less(
     lake: Lake, history: History, unused_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -241,6 +241,7 @@ def test_a_version_that_cannot_be_loaded_is_not_rolled_back_to(
         promotion.roll_back(last, model, "it is worse")
 
 
+@pytest.mark.exhaustive
 def test_a_version_that_cannot_be_loaded_any_more_is_in_nobodys_way(
     spoil: Spoil, first: ModelVersion, start: Callable[..., Any]
 ) -> None:

@@ -235,6 +235,7 @@ def test_a_version_without_a_hash_is_loaded_and_that_is_logged_once(
     assert line.startswith(f"models:/{usecase.NAME}/{version.version} was registered by an older")
 
 
+@pytest.mark.exhaustive
 def test_on_s3_too_a_model_is_loaded_only_as_it_was_kept(
     history: History,
     s3_server: dict[str, str],

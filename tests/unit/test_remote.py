@@ -718,7 +718,7 @@ WRONG: dict[str, tuple[Answering, str]] = {
         "its model_version is [[[",
     ),
     "huge sizes": (
-        lambda _: Answer(body={"outputs": [{**TENSOR, "shape": [int("9" * 4000)] * 500}]}),
+        lambda _: Answer(body={"outputs": [{**TENSOR, "shape": [int("9" * 400)] * 500}]}),
         "with 500 dimensions. 8 are allowed",
     ),
     "many values": (

@@ -296,9 +296,9 @@ def test_a_registry_that_hangs_holds_up_nobody(
 
 
 def test_without_a_champion_it_is_not_ready_until_there_is_one(
-    impatient: None, own_registry: Path, rows: pl.DataFrame, history: History
+    impatient: None, rows: pl.DataFrame, own_registry: Path
 ) -> None:
-    registry_client = MlflowClient(settings().registry)
+    registry_client = MlflowClient(f"sqlite:///{own_registry}")
     registry_client.delete_registered_model_alias(usecase.NAME, "champion")
     with running(ready=False) as url:
         assert httpx.get(f"{url}/v2/health/live").status_code == 200
@@ -318,7 +318,9 @@ def test_without_a_champion_it_is_not_ready_until_there_is_one(
 @pytest.fixture
 def known(own_registry: Path, impatient: None) -> Iterator[models.Models]:
     """What a server serves that has started before there was a champion."""
-    MlflowClient(settings().registry).delete_registered_model_alias(usecase.NAME, "champion")
+    MlflowClient(f"sqlite:///{own_registry}").delete_registered_model_alias(
+        usecase.NAME, "champion"
+    )
     found = models.Models()
     with found.kept_up_to_date():
         wait_until(lambda: "no champion" in found.problem)
