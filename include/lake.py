@@ -167,8 +167,12 @@ def key_of(reference: str) -> str:
 
 
 @contextmanager
-def atomic_file(path: "AnyPath") -> Iterator[Path]:
+def atomic_file(path: "AnyPath", replace: bool = True) -> Iterator[Path]:
     """A local file to write that appears at `path` whole, when the block ends without an error.
+
+    Args:
+        path: where it appears.
+        replace: whether it takes the place of what is there by then. If not, what is there stays.
 
     Raises:
         DependencyDown: the lake is full, read-only or away; what was at `path` is untouched.
@@ -190,8 +194,12 @@ def atomic_file(path: "AnyPath") -> Iterator[Path]:
             if isinstance(path, Path):
                 with scratch.open("rb") as written:
                     os.fsync(written.fileno())
-                scratch.replace(path)
-            else:
+                if replace:
+                    scratch.replace(path)
+                else:
+                    with suppress(FileExistsError):
+                        path.hardlink_to(scratch)
+            elif replace or not exists(path):
                 _put(scratch, path)
         finally:
             scratch.unlink(missing_ok=True)
@@ -727,12 +735,20 @@ def _etag(data: Any) -> str:
 
 
 @contextmanager
-def write_parquet(path: "AnyPath", schema: "pa.Schema") -> Iterator["pq.ParquetWriter"]:
-    """Write a Parquet file of the lake; it appears at `path` when the block ends without error."""
+def write_parquet(
+    path: "AnyPath", schema: "pa.Schema", replace: bool = True
+) -> Iterator["pq.ParquetWriter"]:
+    """Write a Parquet file of the lake; it appears at `path` when the block ends without error.
+
+    Args:
+        path: where it appears.
+        schema: its columns.
+        replace: whether it takes the place of a file that is there by then.
+    """
     import pyarrow.parquet as pq
 
     with (
-        atomic_file(path) as scratch,
+        atomic_file(path, replace) as scratch,
         pq.ParquetWriter(scratch, schema, write_page_checksum=True) as writer,
     ):
         yield writer

@@ -152,7 +152,8 @@ def land(lake: Lake, table: str, key: str) -> list[str]:
             if not isinstance(rows, pl.DataFrame):
                 raise BadData(_no_frame(name, key, rows))
             table_rows = to_arrow(rows)
-            with write_parquet(path, table_rows.schema) as writer:
+            # A file that landed during the fetch stays: another run may be checking it by now.
+            with write_parquet(path, table_rows.schema, replace=False) as writer:
                 writer.write_table(table_rows)
     return [name for name in TABLES[table] if exists(lake.landing_path(name, key))]
 

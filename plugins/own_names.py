@@ -13,8 +13,8 @@ from airflow.plugins_manager import AirflowPlugin
 
 def own_names() -> list[str]:
     """The names of this machine, and those by which Airflow's configuration calls it."""
-    addresses = [conf.get("api", "base_url"), conf.get("core", "execution_api_server_url")]
-    configured = [urlsplit(address or "").hostname for address in addresses]
+    options = [("api", "base_url"), ("core", "execution_api_server_url")]  # neither has to be set
+    configured = [urlsplit(conf.get(*option, fallback="")).hostname for option in options]
     return sorted({"127.0.0.1", "localhost", "*.localhost", *filter(None, configured)})
 
 

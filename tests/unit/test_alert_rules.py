@@ -74,7 +74,7 @@ def test_the_runbook_has_a_section_for_every_alert_and_for_nothing_else() -> Non
 @each_alert
 def test_a_section_of_the_runbook_has_its_three_parts(name: str) -> None:
     parts = re.findall(r"^\*\*(.+?)\.\*\*", sections()[name], flags=re.MULTILINE)
-    assert parts == ["What it means", "How to look", "How to mend"]
+    assert parts == ["What it means", "How to look", "How to fix it"]
 
 
 @each_alert

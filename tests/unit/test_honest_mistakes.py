@@ -2,8 +2,8 @@
 
 import re
 import shutil
-from collections.abc import Callable
-from multiprocessing import get_context
+from collections.abc import Callable, Iterator
+from multiprocessing import forkserver, get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ Try = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture(scope="module")
-def processes() -> Any:
+def processes() -> Iterator[Any]:
+    """Starts processes that have imported no use case yet, whatever ran in this one before."""
     context = get_context("forkserver")
+    forkserver._forkserver._stop()  # there is one in a process, and it may be another file's
     context.set_forkserver_preload(PRELOADED)
-    return context
+    yield context
+    forkserver._forkserver._stop()
 
 
 @pytest.fixture
@@ -77,7 +80,7 @@ MISTAKES: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
     ),
     "an empty frame": (
         [source("rows = rows.clear()")],
-        ["enrolments of 2021-03-01, as fetch in source.py gives it: the file has no rows"],
+        ["the file has no rows: enrolments of 2021-03-01, as fetch in source.py gives it"],
     ),
     "a bug": (
         [source("rows = {}[day]")],
@@ -134,7 +137,7 @@ MISTAKES: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
     # Name, window and schema
     "a name that the registry refuses": (
         [("__init__.py", '"doctor-visits"', '"Doctor Visits/EU"')],
-        ["NAME in __init__.py is 'Doctor Visits/EU'", "lower-case letters", "'flight-delays'"],
+        ["NAME in __init__.py is 'Doctor Visits/EU'", "lower-case letters", "'late-payments'"],
     ),
     "a window that is no date": (
         [("__init__.py", '"2021-04-11"', '"11 April"')],
@@ -149,7 +152,7 @@ MISTAKES: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
     ),
     "a key of no column": (
         [(SCHEMA, 'KEY = ["date", "person"]', 'KEY = ["date", "patient"]')],
-        ["schema.py", "input enrolments: key names patient, and its columns are date, person"],
+        ["KEY names patient, and the columns of enrolments are date, person, plan"],
     ),
     "a column that the library adds": (
         [(FEATURES, "FEATURES = [*", "FEATURES = ['score_' + 'band', *")],

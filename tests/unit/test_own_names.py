@@ -31,3 +31,11 @@ def test_the_names_in_its_configuration_are_its_own(monkeypatch: pytest.MonkeyPa
     names = own_names.own_names()
     assert {"airflow.example", "api-server", "localhost", "127.0.0.1"} <= set(names)
     assert "evil.example" not in names
+
+
+def test_an_airflow_that_was_told_no_address_knows_the_names_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("AIRFLOW__API__BASE_URL", "AIRFLOW__CORE__EXECUTION_API_SERVER_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert own_names.own_names() == ["*.localhost", "127.0.0.1", "localhost"]
