@@ -76,8 +76,8 @@ def _refit(lake: Lake, snapshot: str, member: dict[str, str]) -> tuple[str, str]
     judged, candidate = member["run_id"], member["candidate"]
     holdout = lake.version(snapshot).read("holdout")
     withheld = _withheld(len(holdout))
-    tags = {"mlflow.parentRunId": judged}
-    run_id = _train(lake, snapshot, candidate, tags, holdout.filter(~withheld))
+    unseen, holdout = holdout.filter(withheld), holdout.filter(~withheld)
+    run_id = _train(lake, snapshot, candidate, {"mlflow.parentRunId": judged}, holdout)
     pipeline = registry.load_run(run_id)
     judged_on = lake.version(member["evaluation"])
     rows = evaluation.read_rows(lake, judged_on)
@@ -91,7 +91,6 @@ def _refit(lake: Lake, snapshot: str, member: dict[str, str]) -> tuple[str, str]
             "champion is as it was. Look for chance in the recipe, or set ML_REFIT=false."
         )
     facts = {"candidate": candidate, "run_id": run_id, "withheld": True}
-    unseen = holdout.filter(withheld)
     return run_id, evaluation.evaluate_rows(lake, snapshot, None, unseen, pipeline, facts)
 
 

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +340,24 @@ def test_a_file_that_has_landed_is_never_fetched_again(lake: Lake) -> None:
     replace(path, b"dropped by hand")
     assert validation.land(lake, "validated", NEW_DAY) == ["flights", "weather"]
     assert path.read_bytes() == b"dropped by hand"
+
+
+def test_a_file_that_lands_during_a_fetch_stays(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run may be checking it by now."""
+    fetch, path = validation.source.fetch, lake.landing_path("flights", NEW_DAY)
+
+    def slow(name: str, day: date) -> pl.DataFrame | None:
+        if name == "flights":
+            replace(path, b"landed meanwhile")
+        return fetch(name, day)
+
+    monkeypatch.setattr(validation.source, "fetch", slow)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    validation.land(lake, "validated", NEW_DAY)
+    assert path.read_bytes() == b"landed meanwhile"
+    assert sorted(path.parent.glob(".*")) == []
 
 
 def test_truth_lands_apart_from_what_is_scored(tmp_path: Path) -> None:
