@@ -172,7 +172,8 @@ def atomic_file(path: "AnyPath", replace: bool = True) -> Iterator[Path]:
 
     Args:
         path: where it appears.
-        replace: whether it takes the place of what is there by then. If not, what is there stays.
+        replace: whether it takes the place of what is there by then. If not, what is there stays;
+            an object store always replaces it.
 
     Raises:
         DependencyDown: the lake is full, read-only or away; what was at `path` is untouched.
@@ -199,7 +200,7 @@ def atomic_file(path: "AnyPath", replace: bool = True) -> Iterator[Path]:
                 else:
                     with suppress(FileExistsError):
                         path.hardlink_to(scratch)
-            elif replace or not exists(path):
+            else:
                 _put(scratch, path)
         finally:
             scratch.unlink(missing_ok=True)
