@@ -128,9 +128,11 @@ def test_a_second_run_of_a_day_gives_the_same_predictions_without_scoring_again(
 
 @pytest.mark.exhaustive
 def test_a_run_that_was_overtaken_is_skipped_and_starts_nothing(
-    airflow: Airflow, lake: Lake
+    airflow: Airflow, lake: Lake, champion: registry.ModelVersion
 ) -> None:
-    key = "2013-01-22"
+    key = "2013-01-26"
+    validate(airflow, key)
+    airflow.wait_partition("batch_inference", key)
     published = lake.current("validated", key)
     manifest = published.manifest()
     published.publish([*manifest.parts], manifest.metadata, made_from="inputs of the future")
