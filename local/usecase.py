@@ -183,7 +183,7 @@ def main() -> int:
         if not wrong:
             from local.rehearsal import rehearse, scratch
 
-            logging.disable(logging.WARNING)  # Airflow's, MLflow's, ours: what counts is told here
+            logging.disable(logging.WARNING)  # of Airflow and MLflow, too: the checks print
             with tempfile.TemporaryDirectory() as folder, scratch(folder) as lake:
                 root = str(lake.root)
                 rehearse(lake, lambda line: print(line, flush=True))

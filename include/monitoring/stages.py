@@ -79,7 +79,7 @@ def record(
         tasks: of each stage, in their order; a stage of which none has failed or ended well was
             not reached, and is not noted.
         output: table that the run publishes at last. Airflow does not ask again where only failed
-            tasks are cleared: another version that is published since says that the run was mended.
+            tasks are cleared: a version published since then shows that the run was fixed.
         now: when the run has ended; by default it is now.
     """
     ended = (now or datetime.now(UTC)).astimezone(UTC)
@@ -156,7 +156,7 @@ def rates(lake: Lake, now: datetime, hours: float = 24) -> list[Figure]:
                     log.warning("A run's stages are not counted: %s", error)
                     continue
                 if since < found.ended_at <= now:
-                    ended[path.name] = _as_mended(lake, found)
+                    ended[path.name] = _as_fixed(lake, found)
     passed = [one for stages in ended.values() for one in stages]
     figures = []
     for dag_id, stage in sorted({(one.dag_id, one.stage) for one in passed}):
@@ -176,9 +176,9 @@ def _published(lake: Lake, table: str, key: str) -> str | None:
     return f"{manifest.version} at {manifest.published_at}" if manifest else None
 
 
-def _as_mended(lake: Lake, found: Record) -> list[StageRun]:
-    """The stages of a run, passed after all if it was mended since."""
+def _as_fixed(lake: Lake, found: Record) -> list[StageRun]:
+    """The stages of a run, passed after all if it was fixed since."""
     if _published(lake, found.output, found.key) in (None, found.published):
         return found.stages
-    mended = [replace(one, failed_rows=0, failed=False) for one in found.stages if one.failed]
-    return mended + [one for one in found.stages if not one.failed]
+    fixed = [replace(one, failed_rows=0, failed=False) for one in found.stages if one.failed]
+    return fixed + [one for one in found.stages if not one.failed]

@@ -1,4 +1,4 @@
-"""What is secret is told nowhere, and what people and servers say is never a template.
+"""No secret is shown anywhere, and text from people and servers is never a template.
 
 Every DAG runs on a real Airflow, with a password in each place where one can be, and with all that
 it needs away or failing: errors print addresses. Then all that is left behind is searched.

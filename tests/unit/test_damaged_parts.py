@@ -1,4 +1,4 @@
-"""A published part whose bytes are not those of its manifest is never used, by whoever reads it.
+"""A published part whose bytes are not those of its manifest is never used by any reader.
 
 Of 41 changes of one byte, 29 had become features before anybody compared them.
 """
