@@ -131,7 +131,7 @@ def read(lake: Lake, last: str, days: int, unreadable: list[str] | None = None) 
 def current(rows: pl.DataFrame) -> pl.DataFrame:
     """Of the rows with the same identity, the one that was recorded last."""
     return (
-        rows.sort("recorded_at")
+        rows.sort("recorded_at", maintain_order=True)
         .unique(IDENTITY, keep="last", maintain_order=True)
         .sort("time", maintain_order=True)
     )

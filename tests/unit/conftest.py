@@ -66,6 +66,8 @@ KEEP_ALIASES = "".join(
 )
 """Has the one test fail that changes the champion of all, rather than those after it."""
 
+FREE_ALIASES = "".join(f"DROP TRIGGER keep_{verb};" for verb in ("DELETE", "INSERT", "UPDATE"))
+
 
 @pytest.fixture(scope="session")
 def history(tmp_path_factory: pytest.TempPathFactory) -> History:
@@ -159,9 +161,7 @@ def own_registry(history: History, configure: Callable[..., None], tmp_path: Pat
         sqlite3.connect(copy) as target,
     ):
         source.backup(target)
-        target.executescript(
-            "".join(f"DROP TRIGGER keep_{verb};" for verb in ("DELETE", "INSERT", "UPDATE"))
-        )
+        target.executescript(FREE_ALIASES)
     configure(mlflow_tracking_uri=f"sqlite:///{copy}")
     return copy
 

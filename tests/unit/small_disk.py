@@ -18,6 +18,7 @@ from include import promotion, registry, training, validation
 from include.errors import DependencyDown
 from include.lake import Lake, days_before
 from include.settings import settings
+from tests.unit.conftest import FREE_ALIASES
 from tests.unit.helpers import infer, shown
 
 KEY = "2013-02-20"
@@ -67,6 +68,7 @@ def train_on_full_disk(disk: Path, database: Path, history: Path, snapshot: str)
     mount(disk)
     shutil.copy(history / "mlflow" / "mlflow.db", database)
     with sqlite3.connect(database) as connection:
+        connection.executescript(FREE_ALIASES)
         connection.execute("UPDATE experiments SET artifact_location = ?", [disk.as_uri()])
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{database}"
     settings.cache_clear()

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -65,8 +66,16 @@ def rows(back: int, *figures: Figure) -> pl.DataFrame:
 
 
 def known(*frames: pl.DataFrame) -> pl.DataFrame:
-    """What the history says when these have been recorded, one after the other."""
-    return current(pl.concat(frames))
+    """What the history says when these have been recorded, one after the other.
+
+    Their order is that of the arguments, whatever the clock did while they were made.
+    """
+    recorded, last = [], datetime(2013, 7, 1, tzinfo=UTC)
+    for frame in frames:
+        order = pl.duration(seconds=pl.col("recorded_at").rank("dense"))
+        recorded.append(frame.with_columns(recorded_at=last + order))
+        last = recorded[-1]["recorded_at"].max() or last
+    return current(pl.concat(recorded))
 
 
 def worth(
