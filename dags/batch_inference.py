@@ -4,10 +4,10 @@
 - **preprocess** turns the day's rows into features and rejects rows that cannot be scored.
 - **plan_chunks** cuts the features into chunks; **score** runs once for each, wherever there is a
   free worker. A chunk that was scored before with the same rows and version is not scored again.
-- **others**, if the settings ask for any, is a group of models beside the champion: a challenger
+- **others**, if the settings request any, is a group of models beside the champion: a challenger
   (A/B test or shadow), and models for rows that lack a whole group of inputs. **resolve** fixes
   their versions, **score** runs once for each chunk in which they have rows, **gather** finds out
-  who has answered. Whoever has not is no reason to wait: the champion has scored every row.
+  who has answered. One that fails holds nothing back: the champion has scored every row.
 - **assemble** puts the chunks together, **check_outputs** holds back what looks wrong, and
   **publish** replaces the day's predictions in one step. It is skipped if a run with newer rows
   has published before it.
@@ -24,6 +24,7 @@ from include.assets import PREDICTIONS, VALIDATED
 from include.settings import settings
 from include.task_defaults import (
     TASK_DEFAULTS,
+    RetryByKind,
     ending,
     record_stages,
     skips_if_overtaken,
@@ -36,7 +37,7 @@ STAGES = {
     "post-process": ["assemble", "check_outputs", "publish"],
 }
 
-OTHERS_LIMITS = {"retries": 1, "execution_timeout": timedelta(minutes=15)}
+OTHERS_LIMITS = {"retry_policy": RetryByKind(1), "execution_timeout": timedelta(minutes=15)}
 """Of the tasks of other models: the champion's scores are not to wait long for one that hangs."""
 
 
@@ -116,7 +117,7 @@ def batch_inference() -> None:
         @task(
             multiple_outputs=False,
             trigger_rule=TriggerRule.ALL_DONE,
-            retries=TASK_DEFAULTS["retries"],  # the champion's scores go through it
+            retry_policy=TASK_DEFAULTS["retry_policy"],  # the champion's scores go through it
             execution_timeout=TASK_DEFAULTS["execution_timeout"],
         )
         def gather(

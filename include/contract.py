@@ -134,9 +134,9 @@ class Member:
             (Open Inference Protocol v2).
         weight: in the average, relative to the others that answered.
         required: whether there is no ensemble without it.
-        retries: of each of its tasks after a failure of its own that may pass: its server asks for
-            time, its model is not there, it takes too long. An outage of what all members use (the
-            lake, the registry, Airflow) is retried as in every DAG.
+        retries: of each of its tasks after failures of its own that may pass: its server asks for
+            time, its model is not there, it takes too long. Other failures do not count: an outage
+            of what all members use (the lake, the registry, Airflow) is retried as in every DAG.
         minutes: time limit of each of its tasks.
         slots: of its pool: tasks of all days that may score with it at once.
         connection: Airflow connection of the server.

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from include import metrics, registry, remote, scoring
 from include.contract import Member
-from include.errors import BadData, MissingData, Overtaken, ServerDown
+from include.errors import BadData, ModelMissing, Overtaken, ServerDown
 from include.lake import Lake, days_before, exists, passing_over, put_text, read_text
 from include.metrics import Sample
 from include.monitoring.profile import profile_of
@@ -116,7 +116,7 @@ def plan(
     if member.kind == "remote":
         with remote.connect(endpoint(member.connection), member.model, member.output) as server:
             version = server.describe().version or UNVERSIONED
-        # Chunks of this plan only: a server that has answered wrongly is to be asked anew.
+        # Chunks of this plan only: a server that has answered wrongly is asked again.
         model = ModelVersion(member.name, version, run_id=secrets.token_hex(4))
         return scoring.cut_chunks(lake, features_reference, model)
     assert champion is not None
@@ -129,7 +129,7 @@ def plan(
         )
     try:
         return scoring.plan_chunks(lake, features_reference, members[member.name])
-    except MissingData as error:  # it will not come back by itself
+    except ModelMissing as error:  # it will not come back by itself
         raise BadData(f"{members[member.name]} is gone from the registry: {error}") from error
 
 
@@ -332,7 +332,7 @@ def _check_demands(demanded: set[str]) -> None:
         raise BadData(
             f"ML_ENSEMBLE_QUORUM={settings().ensemble_quorum} and ML_ENSEMBLE_REQUIRED="
             f"{settings().ensemble_required!r} can never be met: the members that count are "
-            f"{', '.join(weighted)}. Nothing was published. Mend the settings, then clear this run."
+            f"{', '.join(weighted)}. Nothing was published. Fix the settings, then clear this run."
         )
 
 

@@ -42,6 +42,10 @@ class MissingData(PipelineError):
     kind = "missing data"
 
 
+class ModelMissing(MissingData):
+    """A model, or what was kept with it, is not in the registry: other models can still score."""
+
+
 class DependencyDown(PipelineError):
     """A part this run needs (lake, registry, server) does not answer; it may again soon."""
 

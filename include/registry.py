@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from include import metrics, usecase
-from include.errors import BadData, DependencyDown, MissingData
+from include.errors import BadData, DependencyDown, MissingData, ModelMissing
 from include.lake import NOT_WRITABLE, default_lake, first_line, parse_key
 from include.masking import masked
 from include.settings import BUILT_FROM, PROJECT, settings
@@ -70,7 +70,7 @@ DAMAGED = (zipfile.BadZipFile, EOFError, LookupError, RuntimeError, ValueError)
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 """MLflow's own seven tries take four minutes; tasks have tries of their own."""
 
-KINDS = {"INVALID_PARAMETER_VALUE": BadData, "RESOURCE_DOES_NOT_EXIST": MissingData}
+KINDS = {"INVALID_PARAMETER_VALUE": BadData, "RESOURCE_DOES_NOT_EXIST": ModelMissing}
 """MLflow's codes for what another try, or a registry that is up, would not change at once."""
 
 
@@ -295,7 +295,7 @@ def load_run(run_id: str) -> "Pipeline":
 def _model_uri(run_id: str) -> str:
     """Where a run says that its model is."""
     if not (uri := tag(run_id, MODEL_URI)):
-        raise MissingData(
+        raise ModelMissing(
             f"Run {run_id} of {usecase.NAME!r} does not say where its model is: it has no tag "
             f"{MODEL_URI!r}. Nothing was scored or registered. Put the tag back in MLflow, or "
             "train a new model."
@@ -318,7 +318,7 @@ def _load(uri: str, expected: str | None) -> "Pipeline":
             _verify(path, uri, expected)
             return skops.io.load(path, trusted=TRUSTED_TYPES)
         except FileNotFoundError as error:
-            raise MissingData(
+            raise ModelMissing(
                 f"There is no {MODEL_FILE} among the artifacts of {uri}. Nothing was scored. Bring "
                 "it back, train a new model, or make an earlier version champion."
             ) from error
@@ -657,8 +657,8 @@ def connection() -> Iterator["MlflowClient"]:
 
     Raises:
         DependencyDown: the registry does not answer, or its files cannot be written.
-        MissingData: what was asked for is not there.
-        BadData: the registry cannot do what it was asked for.
+        ModelMissing: there is no such model, version or run.
+        BadData: the registry refuses the request.
     """
     import mlflow
     from mlflow.exceptions import MlflowException

@@ -13,7 +13,7 @@ from airflow.sdk import RetryAction, RetryDecision, RetryPolicy, get_current_con
 from airflow.sdk.exceptions import AirflowSkipException
 
 from include.alerting import report_failure
-from include.errors import BadData, MissingData, Overtaken, ServerDown, kind_of
+from include.errors import BadData, ModelMissing, Overtaken, ServerDown, kind_of
 from include.settings import settings
 from include.wording import listed, quoted
 
@@ -32,7 +32,7 @@ def check_conf(conf: Mapping[str, Any] | None, params: Mapping[str, Any]) -> Non
     """
     if unknown := sorted(set(conf or {}) - set(params)):
         raise BadData(
-            f"This run was asked for with {listed(map(quoted, unknown))}, which its DAG does not "
+            f"This run was started with {listed(map(quoted, unknown))}, which its DAG does not "
             f"know: there are {', '.join(params)}. Nothing was done. Start a new run."
         )
 
@@ -44,6 +44,10 @@ R = TypeVar("R")
 
 WHY = "why"
 """Key of the XCom in which a task that has failed for good says why, to those that go on."""
+
+
+OWN_FAILURES = "own_failures"
+"""Key of a task's state: numbers of the tries that ended by a failure of its model's own."""
 
 
 class RetryByKind(RetryPolicy):
@@ -58,9 +62,10 @@ class RetryByKind(RetryPolicy):
     they would come back together. After a run was cleared, n begins at 1 again.
 
     Args:
-        own_retries: retries after a failure that is the model's own: its server asks for time, its
-            data are missing, it takes too long. None: as many as after any other. An outage of the
-            lake, the registry or Airflow, or a killed process, is nobody's own.
+        own_retries: retries after failures that are the model's own: its server asks for time, the
+            model is missing, it takes too long. None: as many as after any other. Only such
+            failures count: an outage of the lake, the registry or Airflow, a missing input, a
+            killed process or a try that never started is not the model's own.
     """
 
     def __init__(self, own_retries: int | None = None):
@@ -75,8 +80,13 @@ class RetryByKind(RetryPolicy):
         kind = kind_of(exception)
         if kind in ("bad data", "bug"):
             return RetryDecision.fail(reason=f"{kind}: another try would fail the same way")
-        tries = try_number - _tries_before_clear(max_tries, context)
-        if self.own_retries is not None and _is_own(exception) and tries > self.own_retries:
+        before = _tries_before_clear(max_tries, context)
+        tries = try_number - before
+        if (
+            self.own_retries is not None
+            and _is_own(exception)
+            and _own_failures(try_number, before, context) > self.own_retries
+        ):
             return RetryDecision.fail(reason=f"{kind}: the others do not wait longer for it")
         if isinstance(exception, ServerDown) and exception.retry_after is not None:
             wait = exception.retry_after * random.uniform(1, 1.1)
@@ -94,7 +104,27 @@ def _tries_before_clear(max_tries: int, context: Any) -> int:
 def _is_own(error: BaseException) -> bool:
     """Whether a failure that may pass is a model's own, rather than one of what all models use."""
     ran_out_of_time = type(error).__name__ == "AirflowTaskTimeout"
-    return isinstance(error, ServerDown | MissingData) or ran_out_of_time
+    return isinstance(error, ServerDown | ModelMissing) or ran_out_of_time
+
+
+def _own_failures(try_number: int, before: int, context: Any) -> int:
+    """How many tries since the last clear have ended by a failure of the model's own.
+
+    Airflow keeps their numbers with the task (its task state store), wherever the next try runs.
+    If it cannot, the task has its other retries.
+
+    Args:
+        try_number: of this try, which has. It may be judged more than once.
+        before: tries before the last clear.
+    """
+    tries = {try_number}
+    try:
+        store = context["task_state_store"]
+        tries |= set(store.get(OWN_FAILURES, []))
+        store.set(OWN_FAILURES, sorted(tries))
+    except Exception as error:
+        log.warning("This failure may not be counted with earlier ones: %r", error)
+    return sum(number > before for number in tries)
 
 
 TASK_DEFAULTS: dict[str, Any] = {
@@ -212,7 +242,7 @@ def record_stages(stages: dict[str, list[str]], output: str) -> Any:
         output: table that the run publishes at last.
     """
 
-    @teardown  # so that a run that has failed stays failed; made anew, as a DAG changes it
+    @teardown  # so that a run that has failed stays failed; made for each DAG, as that changes it
     def record_stages(
         *, partition_key: str | None = None, run_id: str | None = None, ti: Any = None
     ) -> None:

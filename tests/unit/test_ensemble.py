@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from include import ensemble, fallback, promotion, registry, scoring, usecase
 from include.contract import Member
 from include.ensemble import LEVELS, Answer, RollCall, Scored
-from include.errors import BadData, MissingData, Overtaken, ServerDown
+from include.errors import BadData, MissingData, ModelMissing, Overtaken, ServerDown
 from include.lake import Lake
 from include.registry import ModelVersion
 from include.remote import ORDER_ROWS
@@ -243,6 +243,30 @@ def test_a_member_whose_version_was_deleted_says_so_at_once(
     MlflowClient().delete_model_version(gone.name, gone.version)
     with pytest.raises(BadData, match=f"{gone} is gone from the registry"):
         ask(lake, day, BY_NAME["logistic_regression"], history.champion)
+
+
+def test_a_missing_input_is_not_the_members_own_failure(
+    lake: Lake, day: str, history: History
+) -> None:
+    chunk = Chunk(**ensemble.plan(lake, day, BY_NAME["xgboost"], history.champion)[0])
+    lake.version(day).part_path("features").unlink()
+    for step in (
+        lambda: ensemble.plan(lake, day, BY_NAME["xgboost"], history.champion),
+        lambda: ensemble.score(lake, BY_NAME["xgboost"], chunk),
+    ):
+        with pytest.raises(MissingData, match="There is no file") as failure:
+            step()
+        assert not isinstance(failure.value, ModelMissing)
+
+
+def test_a_model_that_goes_missing_after_its_plan_is_the_members_own_failure(
+    lake: Lake, day: str, history: History, own_registry: Path
+) -> None:
+    member = BY_NAME["logistic_regression"]
+    chunk = Chunk(**ensemble.plan(lake, day, member, history.champion)[0])
+    MlflowClient().delete_model_version(chunk.model, chunk.version)
+    with pytest.raises(ModelMissing, match="not found"):
+        ensemble.score(lake, member, chunk)
 
 
 def test_a_member_that_was_not_trained_with_the_champion_is_missing(

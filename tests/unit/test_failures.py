@@ -3,8 +3,9 @@
 import errno
 import json
 import logging
+import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,7 @@ from include.errors import (
     BadData,
     DependencyDown,
     MissingData,
+    ModelMissing,
     Overtaken,
     PipelineError,
     ServerDown,
@@ -113,18 +115,64 @@ def test_what_may_come_back_is_tried_again_ever_later_up_to_a_bound(
         assert bounds[0] - microsecond <= decision.retry_delay <= bounds[1] + microsecond
 
 
-AWAY = [DependencyDown("the lake"), ConnectionError(), OSError(errno.ENOSPC, "full")]
-OWN = [ServerDown("asks for time", retry_after=5), MissingData("its file"), AirflowTaskTimeout()]
+AWAY = [
+    DependencyDown("the lake"),
+    ConnectionError(),
+    OSError(errno.ENOSPC, "full"),
+    MissingData("the features, which all models read"),
+]
+OWN = [ServerDown("asks for time", retry_after=5), ModelMissing("its file"), AirflowTaskTimeout()]
+
+
+@dataclass
+class StateStore:
+    """Airflow's store of a task's state, which all tries of a run share."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    is_away: bool = False
+
+    def get(self, key: str, default: Any = None) -> Any:
+        if self.is_away:
+            raise airflow_says(None)
+        return json.loads(self.values[key]) if key in self.values else default
+
+    def set(self, key: str, value: Any) -> None:
+        self.values[key] = json.dumps(value)
+
+
+def context_of(store: StateStore | None = None) -> dict[str, Any]:
+    """What Airflow gives a policy to judge by, of a task that has 7 retries."""
+    return {"task": SimpleNamespace(retries=7), "task_state_store": store or StateStore()}
 
 
 @pytest.mark.parametrize("error", [*AWAY, *OWN], ids=repr)
 def test_only_what_is_the_models_own_ends_it_before_the_tasks_retries_do(
     error: BaseException,
 ) -> None:
-    policy = RetryByKind(own_retries=2)
-    actions = [policy.evaluate(error, number, 7).action for number in range(1, 8)]
+    policy, context = RetryByKind(own_retries=2), context_of()
+    actions = [policy.evaluate(error, number, 7, context).action for number in range(1, 8)]
     retry, fail = RetryAction.RETRY, RetryAction.FAIL
     assert actions == ([retry] * 7 if error in AWAY else [retry] * 2 + [fail] * 5)
+
+
+@given(st.lists(st.sampled_from([*AWAY, None, *OWN]), max_size=7), st.integers(1, 3))
+def test_only_failures_of_its_own_count_against_a_model_whatever_came_between(
+    tries: list[BaseException | None], judged: int
+) -> None:
+    """None is a try that left no exception: it was killed, or never started."""
+    policy, context, own = RetryByKind(own_retries=2), context_of(), 0
+    for number, error in enumerate(tries, start=1):
+        own += error in OWN
+        for _ in range(judged if error else 0):  # each worker has its own policy
+            policy = pickle.loads(pickle.dumps(policy))
+            action = policy.evaluate(error, number, 7, context).action
+            assert (action == RetryAction.FAIL) == (error in OWN and own > 2)
+
+
+def test_a_failure_that_airflow_cannot_count_is_retried() -> None:
+    store = StateStore(is_away=True)
+    decision = RetryByKind(own_retries=1).evaluate(OWN[0], 6, 7, context_of(store))
+    assert decision.action == RetryAction.RETRY
 
 
 @pytest.mark.parametrize("error", OWN, ids=repr)
@@ -139,9 +187,10 @@ def test_a_cleared_task_begins_again_with_its_tries_and_its_waits(
 ) -> None:
     """Airflow counts on: after five tries a task with 7 retries has try 6 of 12 + 1."""
     configure(retry_base_seconds=10, retry_max_seconds=600)
-    context = {"task": SimpleNamespace(retries=7)}
-    policy = RetryByKind(own_retries=2)
-    cleared = [policy.evaluate(MissingData("x"), number, 12, context) for number in (6, 7, 8)]
+    policy, context = RetryByKind(own_retries=2), context_of()
+    for number in (1, 2, 3, 4, 5):
+        policy.evaluate(ModelMissing("x"), number, 7, context)
+    cleared = [policy.evaluate(ModelMissing("x"), number, 12, context) for number in (6, 7, 8)]
     assert [one.action for one in cleared] == [
         RetryAction.RETRY,
         RetryAction.RETRY,
@@ -169,8 +218,9 @@ class Running:
         (BadData("x"), 1, {"kind": "bad data", "why": "BadData: x"}),
         (DependencyDown("x"), 7, None),
         (DependencyDown("x"), 8, {"kind": "dependency down", "why": "DependencyDown: x"}),
-        (MissingData("x"), 3, {"kind": "missing data", "why": "MissingData: x"}),
+        (ModelMissing("x"), 3, {"kind": "missing data", "why": "ModelMissing: x"}),
         (AirflowTaskTimeout("x"), 2, None),
+        (MissingData("x"), 3, None),
     ],
 )
 def test_a_task_tells_why_only_if_no_try_follows_that_could_die_of_something_else(
@@ -178,7 +228,8 @@ def test_a_task_tells_why_only_if_no_try_follows_that_could_die_of_something_els
 ) -> None:
     instance = Running(try_number)
     task = SimpleNamespace(retries=7, retry_policy=RetryByKind(own_retries=2))
-    context = {"ti": instance, "task": task}
+    store = StateStore({"own_failures": json.dumps([*range(1, try_number)])})
+    context = {"ti": instance, "task": task, "task_state_store": store}
     monkeypatch.setattr(task_defaults, "get_current_context", lambda: context)
 
     @task_defaults.tells_why
@@ -306,7 +357,7 @@ def test_a_task_that_was_overtaken_is_skipped_and_says_why() -> None:
         publish(0)
 
 
-def test_a_run_asked_for_with_a_mistyped_key_is_refused() -> None:
+def test_a_run_started_with_a_mistyped_key_is_refused() -> None:
     check_conf({"reason": "x"}, {"reason": "", "dry_run": False})
     check_conf(None, {})
     with pytest.raises(BadData, match="'dryrun', which its DAG does not know: there are reason"):
