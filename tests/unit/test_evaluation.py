@@ -356,3 +356,17 @@ def test_scores_that_are_no_probabilities_are_refused(
     with pytest.raises(BadData, match=r"scores are NaN or outside 0 to 1\. Nothing was promoted"):
         evaluation.evaluate_run(lake, history.snapshot, run, "other")
     assert list(lake.published_keys("evaluations")) == before
+
+
+def test_a_few_rows_are_scored_again_until_their_time_says_something() -> None:
+    asked = []
+
+    class Model:
+        def predict_proba(self, rows: pl.DataFrame) -> np.ndarray:
+            asked.append(len(rows))
+            return np.column_stack([1 - rows["a"], rows["a"]])
+
+    given = np.linspace(0, 1, 70)
+    scores, _ = evaluation.score(pl.DataFrame({"a": given}), Model())
+    assert scores.tolist() == given.tolist()
+    assert sum(asked) > evaluation.TIMED_ROWS
