@@ -274,7 +274,8 @@ def score(rows: pl.DataFrame, pipeline: Pipeline) -> tuple[np.ndarray, float]:
         BadData: a score is NaN or outside 0 to 1.
     """
     # A call has a cost of its own, which a few rows alone would seem to have.
-    timed = pl.concat([rows] * math.ceil(TIMED_ROWS / len(rows))) if len(rows) < TIMED_ROWS else rows
+    times = math.ceil(TIMED_ROWS / len(rows))
+    timed = pl.concat([rows] * times) if times > 1 else rows
     batches = list(timed.iter_slices(settings().batch_rows))
     pipeline.predict_proba(batches[0].head(1))  # what is made at the first call is no one's cost
     # One thread: those that wait for each other spin, and count as CPU-seconds.
