@@ -131,7 +131,7 @@ def notify(place: int, title: str, body: str, link: str | None = None) -> None:
 
     Args:
         place: which one, as `page` has returned it.
-        title: one line.
+        title: one line of text.
         body: Markdown, of one line or more.
         link: address of a page with more.
 
@@ -154,7 +154,7 @@ def notify(place: int, title: str, body: str, link: str | None = None) -> None:
     with _kept_from_the_log() as complaints:
         taken = server.notify(
             body=f"{body}\n\n[{link}]({link})" if link else body,
-            title=title,
+            title=literal(title),  # for some services it is the first line of the Markdown
             body_format=NotifyFormat.MARKDOWN,
             notify_type=NotifyType.FAILURE,
         )

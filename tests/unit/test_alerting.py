@@ -13,6 +13,7 @@ from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
+import markdown
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import AsyncMessage
@@ -151,6 +152,19 @@ def test_slack_and_any_other_server_get_the_page(
     assert (post["title"], post["type"]) == (TITLE, "failure")
     assert "skill" in post["message"]
     assert LINK in post["message"]
+
+
+def test_a_title_that_becomes_part_of_a_markdown_message_stays_text(
+    configure: Callable[..., None], web: Web
+) -> None:
+    configure(notify_urls=f"mmost://{web.host}/{'x' * 24}")
+    why = "![x](http://evil.example/x.png) <img src=x onerror=alert(1)>"
+    alerting.notify(0, f"2013-03-01: {why}", BODY)
+    [(_, post)] = web.posts
+    assert why in post["text"]
+    html = markdown.markdown(post["text"])
+    assert "<img" not in html
+    assert "<strong>skill</strong>" in html
 
 
 def test_one_that_is_down_one_that_hangs_and_a_wrong_one_keep_it_from_no_other(
