@@ -55,7 +55,7 @@ def decide(rows: pl.DataFrame, key: str, unreadable: Sequence[str] = ()) -> Deci
     rules = (_outcomes, _scores, _features, _published, _stages, _age, _truth, _experiment)
     reasons = [_held_back(reason, rows, key) for rule in rules for reason in rule(rows, key)]
     if unreadable:
-        found = f"{len(unreadable)} file(s) passed over: {cut(unreadable[0], 400)}"
+        found = f"{counted(len(unreadable), 'file')} passed over: {cut(unreadable[0], 400)}"
         reasons.append(Reason("history", "watch", found, "every file can be read"))
     reasons.sort(key=lambda reason: -ACTIONS.index(reason.action))
     return Decision(key, reasons[0].action, reasons)
@@ -121,8 +121,8 @@ def _outcomes(rows: pl.DataFrame, key: str) -> list[Reason]:
     limits = settings()
     skills, days = skill(rows, key, limits.decay_window_days)
     if days < limits.decay_min_days:
-        found = f"of this champion, outcomes of {counted(days, 'day')} are known"
-        return [Reason(DECAY, "healthy", found, f"{limits.decay_min_days} or more say something")]
+        found = f"the outcomes of {counted(days, 'day')} are known for this champion"
+        return [Reason(DECAY, "healthy", found, f"{limits.decay_min_days} or more are needed")]
     floor = limits.decay_min_skill
     if _last_level(rows, key, DECAY) > 0:
         floor += limits.decay_hysteresis
@@ -168,7 +168,7 @@ def _scores(rows: pl.DataFrame, key: str) -> list[Reason]:
         action = "retrain"
     elif psi > watch and enough:
         action = "watch"
-    text = f"PSI {psi:.2f} of {days} days' scores against the champion's holdout"
+    text = f"PSI {psi:.2f} of the scores of {counted(days, 'day')} against the champion's holdout"
     return [Reason("scores", action, text, f"PSI ≤ {retrain:.3g}, watched from {watch:.3g}")]
 
 

@@ -22,6 +22,7 @@ from include.monitoring import history as records
 from include.monitoring.decision import Decision
 from include.plots import ALARM, CHALLENGER, CHAMPION, GRID, INK, MUTED, OTHERS, calibration
 from include.settings import settings
+from include.wording import counted
 
 DAYS = 90
 """How far back the page looks."""
@@ -107,24 +108,25 @@ def _tiles(history: pl.DataFrame, key: str) -> list[Tile]:
     skills, days = policy.skill(finite, key, settings().decay_window_days)
     if days:
         low, high = np.quantile(skills[1:], [0.05, 0.95])
-        note = f"{low:.1%} to {high:.1%} in 90 %, {days} days"
+        note = f"{low:.1%} to {high:.1%} in 90 %, {counted(days, 'day')}"
         tiles.append(Tile("Skill", f"{skills[0]:.1%}", note))
     if (found := experiment.compare(finite, key)) is not None:
-        note = f"better with a confidence of {found.gain.confidence:.0%}, {found.days} days, "
+        note = f"better with a confidence of {found.gain.confidence:.0%}, "
+        note += f"{counted(found.days, 'day')}, "
         note += f"version {found.challenger} against {found.champion}"
         tiles.append(Tile("Challenger's gain", f"{found.gain.value:+.4f}", note))
     for metric, name, form, labels in (
-        ("roc_auc", "ROC AUC", "{:.3f}", champion),
-        ("calibration_error", "Calibration error", "{:.1%}", champion),
-        ("label_coverage", "Truth known", "{:.1%}", champion),
-        ("model_age_days", "Age of the model", "{:.0f} days", {}),
+        ("roc_auc", "ROC AUC", "{:.3f}".format, champion),
+        ("calibration_error", "Calibration error", "{:.1%}".format, champion),
+        ("label_coverage", "Truth known", "{:.1%}".format, champion),
+        ("model_age_days", "Age of the model", lambda age: counted(round(age), "day"), {}),
     ):
         rows = records.select(finite, metric, **labels)
         if len(rows):
             newest = rows.sort("time", "recorded_at").row(-1, named=True)
             note = f"version {newest['model_version']}" if newest["model_version"] else ""
             note = ", ".join(filter(None, [str(newest["time"]), note]))
-            tiles.append(Tile(name, form.format(newest["value"]), note))
+            tiles.append(Tile(name, form(newest["value"]), note))
     return tiles
 
 
@@ -164,9 +166,10 @@ def _scores_by_outcome(outcomes: pl.DataFrame) -> Figure | str:
         name: known.filter(pl.col("label") == label)["score"].to_numpy()
         for label, name in enumerate(["negatives", "positives"])
     }
+    days = counted(known["day"].n_unique(), "day")
     return plots.distributions(
         "Do scores tell the outcomes apart?",
-        f"The further apart, the better. {known['day'].n_unique()} days whose truth is known.",
+        f"The further apart, the better. The truth of {days} is known.",
         groups,
     )
 

@@ -219,7 +219,7 @@ def test_why_names_what_has_decided_and_nothing_else() -> None:
     decision = today(aged(60), scored(0.9), drifted(0.15))
     assert decision.action == "retrain"
     assert "60 days since" in decision.why
-    assert "PSI 0.90 of 14 days' scores" in decision.why
+    assert "PSI 0.90 of the scores of 14 days" in decision.why
     assert "seats" not in decision.why
 
 
