@@ -113,7 +113,7 @@ def page(title: str, body: str, link: str | None = None) -> list[int]:
 
 
 def check_notifiers() -> None:
-    """Say early which of the notifiers could never be told anything.
+    """Say early which of the notifiers could never take a page.
 
     Raises:
         BadData: naming them.
@@ -145,7 +145,7 @@ def notify(place: int, title: str, body: str, link: str | None = None) -> None:
     if place >= len(urls):
         raise BadData(
             f"There is no notifier {place}: ML_NOTIFY_URLS has been changed since the page was "
-            f"asked for, and names {len(urls)}. Clear the task that lists them, and what follows."
+            f"requested, and names {len(urls)}. Clear the task that lists them, and what follows."
         )
     server = _open(urls[place])
     name = _name(place, server, urls[place])
@@ -162,7 +162,7 @@ def notify(place: int, title: str, body: str, link: str | None = None) -> None:
         said = "; ".join(complaint.getMessage() for complaint in complaints)
         why = _without_secrets(said, urls[place]) or "no reason is known"
         raise DependencyDown(f"Notifier {name} has not taken the page {title!r}: {why}")
-    log.info("Notifier %s has been told", name)
+    log.info("Notifier %s has taken the page", name)
 
 
 def _urls() -> list[str]:
