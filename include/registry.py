@@ -30,6 +30,7 @@ from include.errors import BadData, DependencyDown, MissingData, ModelMissing
 from include.lake import NOT_WRITABLE, default_lake, first_line, parse_key
 from include.masking import masked
 from include.settings import BUILT_FROM, PROJECT, settings
+from include.wording import listed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -305,15 +306,12 @@ def _model_uri(run_id: str) -> str:
 
 def _load(uri: str, expected: str | None) -> "Pipeline":
     # Not by mlflow.sklearn.load_model: it trusts what the model's own folder says is trusted.
-    import mlflow.artifacts
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
     from include.usecase.models import TRUSTED_TYPES
 
-    with connection(), tempfile.TemporaryDirectory() as folder:
-        files = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
-        path = Path(files) / MODEL_FILE
+    with connection(), _model_file(uri) as path:
         try:
             _verify(path, uri, expected)
             return skops.io.load(path, trusted=TRUSTED_TYPES)
@@ -338,8 +336,7 @@ def _verify(path: Path, uri: str, expected: str | None) -> None:
     if expected is None:
         _log_unverified(uri)
         return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = _sha256(path)
     if found != expected:
         raise BadData(
             f"The model file of {uri} is refused: {_place(uri)}/{MODEL_FILE} is not the file that "
@@ -443,6 +440,9 @@ def log_training(
 
     Returns:
         The run's id.
+
+    Raises:
+        BadData: the model holds a type that no model file may hold.
     """
     import mlflow
     import mlflow.sklearn
@@ -456,26 +456,60 @@ def log_training(
         mlflow.start_run(experiment_id=_experiment(), run_name=name, tags=tags) as run,
     ):
         mlflow.log_params(params)
-        logged = mlflow.sklearn.log_model(
-            pipeline,
-            name="model",
-            signature=signature,
-            skops_trusted_types=TRUSTED_TYPES,
-            pip_requirements=_installed(MODEL_PACKAGES),
-        )
+        with _saving(str(params.get("candidate", "the model"))):
+            logged = mlflow.sklearn.log_model(
+                pipeline,
+                name="model",
+                signature=signature,
+                skops_trusted_types=TRUSTED_TYPES,
+                pip_requirements=_installed(MODEL_PACKAGES),
+            )
         mlflow.set_tag(MODEL_URI, logged.model_uri)
-        mlflow.log_param(MODEL_SHA256, _hash(logged.model_uri))
+        with _model_file(logged.model_uri) as path:
+            mlflow.log_param(MODEL_SHA256, _sha256(path))
     return str(run.info.run_id)
 
 
-def _hash(uri: str) -> str:
-    """SHA-256 of the file of a model that was just kept."""
+@contextmanager
+def _saving(candidate: str) -> Iterator[None]:
+    """A model is saved within the block: MLflow blames the store for what is the model's fault."""
+    from mlflow.exceptions import MlflowException
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    try:
+        yield
+    except MlflowException as error:
+        fault = error.__cause__ or error.__context__
+        if not isinstance(fault, TypeError):  # as skops raises for a type
+            raise
+        what = first_line(fault)
+        if not isinstance(fault, UntrustedTypesFoundException):
+            raise BadData(
+                f"{candidate} cannot be saved: {what}. The model was not kept. A model file holds "
+                "no function or class that was defined within another one; change models.py, then "
+                "train again."
+            ) from error
+        lacking = listed(re.findall(r"'([^']+)'", what), 20)
+        raise BadData(
+            f"TRUSTED_TYPES in models.py lacks types of {candidate}: {lacking}. The model was not "
+            "kept. Add those that you know (loading a file may run code of theirs), then train "
+            "again."
+        ) from error
+
+
+@contextmanager
+def _model_file(uri: str) -> Iterator[Path]:
+    """Where the file of a model is within the block, if it has one."""
     import mlflow.artifacts
 
     with tempfile.TemporaryDirectory() as folder:
         files = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
-        with (Path(files) / MODEL_FILE).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        yield Path(files) / MODEL_FILE
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _signature(pipeline: "Pipeline", example: "pa.RecordBatch") -> "ModelSignature":

@@ -7,7 +7,6 @@ days say nothing of a model's worth.
 import contextlib
 import io
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -35,7 +34,6 @@ from include import (
     validation,
 )
 from include.encoder import FeatureEncoder
-from include.errors import PipelineError
 from include.expected import expected_days, is_expected
 from include.lake import Lake, first_line
 from include.monitoring import daily
@@ -67,7 +65,6 @@ OPEN_GATE = {
 """What a few days cannot show; size, features and the kinds of values are judged as ever."""
 
 REASON = "rehearsal"
-UNTRUSTED = "Untrusted types found in the file: "
 SERVER_SECONDS = 20
 
 Say = Callable[[str], None]
@@ -237,15 +234,6 @@ def _train(lake: Lake, taken: str, say: Say) -> ModelVersion:
         try:
             run = training.train(lake, taken, name, REASON)
             evaluations.append(evaluation.evaluate_run(lake, taken, run, name))
-        except PipelineError as error:
-            _, found, types = str(error).partition(UNTRUSTED)
-            if not found:
-                raise
-            lacking = listed(re.findall(r"[a-zA-Z_][\w.]*", types), 20)
-            raise Wrong(
-                f"TRUSTED_TYPES in models.py lacks types of {name}: {lacking}. Add those that you "
-                "know: loading a file may run code of theirs"
-            ) from error
         except (TypeError, ValueError) as error:  # as scikit-learn refuses rows and parameters
             raise Wrong(
                 f"{name} in models.py cannot be trained: {type(error).__name__}: "

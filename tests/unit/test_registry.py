@@ -176,6 +176,29 @@ def test_a_model_file_with_a_type_that_is_not_trusted_is_refused_whatever_it_say
     assert not trace.exists()
 
 
+class Stranger(BaseEstimator):
+    """A step that nobody has declared."""
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (
+            Stranger(),
+            r"TRUSTED_TYPES in models\.py lacks types of trees: tests\.unit\.test_registry",
+        ),
+        (type("Local", (BaseEstimator,), {"__reduce__": lambda _: 5})(), "trees cannot be saved"),
+    ],
+    ids=["a type that is not trusted", "a type that skops cannot write"],
+)
+def test_a_model_that_no_file_may_hold_fails_when_it_is_saved_and_is_not_tried_again(
+    step: BaseEstimator, words: str, history: History, own_registry: Path
+) -> None:
+    pipeline = Pipeline([*registry.load(history.champion).steps, ("stranger", step)])
+    with pytest.raises(BadData, match=words):
+        registry.log_training(pipeline, {"candidate": "trees"}, {})
+
+
 def test_a_pickled_model_is_never_loaded(
     history: History, own_registry: Path, tmp_path: Path
 ) -> None:
