@@ -76,7 +76,7 @@ ROOM = timedelta(days=3653)
 """Kept between every partition and both ends of the calendar: windows of days lie around each."""
 
 READ_AHEAD_BYTES = 8 << 20
-"""Fetched from an object store beyond what is asked for: by default it would be 50 MB a column."""
+"""Fetched from an object store beyond what is read: by default it would be 50 MB a column."""
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -255,7 +255,11 @@ class Version:
             with suppress(MissingData):  # it is not published yet
                 manifest = self.manifest()
                 promised = manifest.parts.get(part) or manifest.profiles.get(part)
-        return open_parquet(self.part_path(part), promised=promised)
+        path = self.part_path(part)
+        try:
+            return open_parquet(path, promised=promised)
+        except MissingData as error:
+            raise self.gone(path) from error
 
     def read(self, part: str, columns: list[str] | None = None) -> "pl.DataFrame":
         """A whole part, or some columns of it, in memory; a published one is verified."""
@@ -277,10 +281,15 @@ class Version:
                     rows, columns = file.metadata.num_rows, file.schema_arrow.names
                 return Part(rows, size, digest, columns, _etag(data))
         except FileNotFoundError as error:
-            raise MissingData(
-                f"There is no file {path}. Nothing was published; bring it back, or clear the "
-                "whole run, so that it is made again."
-            ) from error
+            raise self.gone(path) from error
+
+    def gone(self, path: "AnyPath") -> MissingData:
+        """What to say of a file of this version that is not there."""
+        return MissingData(
+            f"There is no file {path}. This task has published nothing. A version that is not "
+            f"published within {ORPHANED_AFTER.days} days is removed: clear the whole run, so that "
+            "it is made again, not this task alone."
+        )
 
     def publish(
         self, parts: list[str], metadata: dict[str, Any] | None = None, made_from: str | None = None

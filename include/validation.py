@@ -135,7 +135,7 @@ def pass_over(lake: Lake, table: str, key: str) -> None:
 def land(lake: Lake, table: str, key: str) -> list[str]:
     """Fetch what has not landed yet of a day from the source, as far as it is expected.
 
-    A file that is there is never replaced: whoever dropped it, or mends it, has the last word.
+    A file that is there is never replaced: the person who dropped or repaired it has the last word.
 
     Returns:
         Names of the table's inputs that have a file now.
@@ -613,9 +613,14 @@ def publish(lake: Lake, reference: str) -> dict[str, int]:
 
     Raises:
         Overtaken: a later validation of the day is published, and stays.
+        MissingData: the files of this validation are gone.
     """
     version = lake.version(reference)
-    report = read_json(version.path / "report.json", Report)
+    path = version.path / "report.json"
+    try:
+        report = read_json(path, Report)
+    except FileNotFoundError as error:
+        raise version.gone(path) from error
     names = [check.input for check in report.inputs]
     manifest = version.publish(names, metadata={"report": asdict(report)})
     return {name: part.rows for name, part in manifest.parts.items()}

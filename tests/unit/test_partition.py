@@ -1,6 +1,7 @@
 """A day is judged as a whole; whatever the judgement, its quarantine and its report are kept."""
 
 import json
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ import polars as pl
 import pytest
 
 from include import validation
-from include.errors import BadData
+from include.errors import BadData, MissingData
 from include.lake import Lake
 from tests.unit.conftest import NEW_DAY, OLD_DAY
 from tests.unit.helpers import landed, refused, replace, shown
@@ -194,6 +195,17 @@ def test_validating_again_replaces_rows_report_and_quarantine(lake: Lake) -> Non
     validation.validate_day(lake, "validated", NEW_DAY)
     assert len(lake.current("quarantine/validated", NEW_DAY).read("flights")) == 0
     assert lake.current("validated", NEW_DAY).read("flights").equals(good)
+
+
+def test_a_validation_whose_files_are_removed_says_what_to_clear(lake: Lake) -> None:
+    checks = [
+        validation.check_rows(lake, **file)
+        for file in validation.check_contract(lake, "validated", OLD_DAY)
+    ]
+    reference = validation.check_partition(lake, checks)
+    shutil.rmtree(lake.version(reference).path)
+    with pytest.raises(MissingData, match=r"no file .*report\.json.* clear the whole run"):
+        validation.publish(lake, reference)
 
 
 def test_validating_again_publishes_the_same_rows(lake: Lake) -> None:
