@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from include.errors import BadData
 from include.lake import fault_of_file, first_line, open_parquet
 from include.settings import settings
-from include.values import leaves, without_nan
+from include.values import greatest, leaves, without_nan
 from include.wording import cut, quoted
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _measured(rows: pl.DataFrame) -> tuple[int, dict[str, int]]:
             continue
         size += int(column.estimated_size())
         if _has_texts(column.dtype):
-            length = _text_length(pl.col(column.name), column.dtype).max()
+            length = greatest(pl.col(column.name), column.dtype, _text_length, _is_text).max()
             longest[column.name] = int(column.to_frame().select(length).item() or 0)
     return size, longest
 
@@ -161,19 +161,8 @@ def _has_texts(dtype: pl.DataType) -> bool:
     return any(_is_text(leaf) for leaf in leaves(dtype))
 
 
-def _text_length(one: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Bytes of each text, or of the longest in each list or struct."""
-    if isinstance(dtype, pl.List):
-        return one.list.eval(_text_length(pl.element(), dtype.inner)).list.max()  # type: ignore[arg-type]
-    if isinstance(dtype, pl.Array):
-        return one.arr.eval(_text_length(pl.element(), dtype.inner)).arr.max()  # type: ignore[arg-type]
-    if isinstance(dtype, pl.Struct):
-        return pl.max_horizontal(
-            _text_length(one.struct.field(field.name), field.dtype)  # type: ignore[arg-type]
-            for field in dtype.fields
-            if _has_texts(field.dtype)  # type: ignore[arg-type]
-        )
-    return one.bin.size() if dtype == pl.Binary else one.str.len_bytes()
+def _text_length(text: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    return text.bin.size() if dtype == pl.Binary else text.str.len_bytes()
 
 
 # --- how each row group is read -------------------------------------------------------------------

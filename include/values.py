@@ -6,6 +6,8 @@ an infinite number is quarantined when it is validated, and rejected when it is 
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import polars as pl
 
@@ -20,7 +22,9 @@ def without_nan(rows: pl.DataFrame) -> pl.DataFrame:
 def infinite(rows: pl.DataFrame) -> dict[str, pl.Series]:
     """Which rows hold an infinite number, by column; only columns that have such a row."""
     found = {
-        name: rows.select(_is_infinite(pl.col(name), dtype).fill_null(False)).to_series()
+        name: rows.select(
+            greatest(pl.col(name), dtype, _is_infinite, _is_float).fill_null(0) == 1
+        ).to_series()
         for name, dtype in _not_finite(rows).items()
     }
     return {name: marks for name, marks in found.items() if marks.any()}
@@ -48,7 +52,11 @@ def leaves(dtype: pl.DataType) -> list[pl.DataType]:
 
 
 def _has_floats(dtype: pl.DataType) -> bool:
-    return any(one.is_float() for one in leaves(dtype))
+    return any(map(_is_float, leaves(dtype)))
+
+
+def _is_float(dtype: pl.DataType) -> bool:
+    return dtype.is_float()
 
 
 def _filled(one: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -67,17 +75,35 @@ def _filled(one: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return one
 
 
-def _is_infinite(one: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    if dtype.is_float():
-        return one.is_infinite()
-    if isinstance(dtype, pl.List):
-        return one.list.eval(_is_infinite(pl.element(), dtype.inner)).list.any()  # type: ignore[arg-type]
-    if isinstance(dtype, pl.Array):
-        return one.arr.eval(_is_infinite(pl.element(), dtype.inner)).arr.any()  # type: ignore[arg-type]
-    if isinstance(dtype, pl.Struct):
-        return pl.any_horizontal(
-            _is_infinite(one.struct.field(field.name), field.dtype)  # type: ignore[arg-type]
-            for field in dtype.fields
-            if _has_floats(field.dtype)  # type: ignore[arg-type]
-        )
-    raise AssertionError(dtype)
+def _is_infinite(value: pl.Expr, _: pl.DataType) -> pl.Expr:
+    return value.is_infinite().cast(pl.UInt8)  # an array of booleans has no greatest
+
+
+def greatest(
+    one: pl.Expr,
+    dtype: pl.DataType,
+    measure: Callable[[pl.Expr, pl.DataType], pl.Expr],
+    counts: Callable[[pl.DataType], bool],
+) -> pl.Expr:
+    """The greatest measure of the values within each row of a column: of its lists and structs.
+
+    Args:
+        one: the column, of a type that has a leaf that counts.
+        measure: a number for each value, given its type.
+        counts: whether values of a type are measured.
+    """
+
+    def within(one: pl.Expr, dtype: Any) -> pl.Expr:
+        if isinstance(dtype, pl.List):
+            return one.list.eval(within(pl.element(), dtype.inner)).list.max()
+        if isinstance(dtype, pl.Array):
+            return one.arr.eval(within(pl.element(), dtype.inner)).arr.max()
+        if isinstance(dtype, pl.Struct):
+            return pl.max_horizontal(
+                within(one.struct.field(field.name), field.dtype)
+                for field in dtype.fields
+                if any(map(counts, leaves(field.dtype)))  # type: ignore[arg-type]
+            )
+        return measure(one, dtype)
+
+    return within(one, dtype)
