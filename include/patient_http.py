@@ -28,6 +28,7 @@ from include.errors import BadData, ServerDown
 from include.lake import first_line
 from include.masking import masked
 from include.settings import settings
+from include.wording import cut
 
 RETRIED = {408, 425, 429}
 """Statuses of the kind "the request is wrong" that only mean "not now"."""
@@ -38,7 +39,7 @@ MAX_ANSWER_BYTES = 32 * 2**20
 TOO_SLOW = "its answer did not end in time"
 
 LONGEST_WAIT_SECONDS = 1e9
-"""What a server that wants a longer wait is taken to ask for: any such wait is too long."""
+"""The wait of a server that requests a longer one: any such wait is too long."""
 
 
 @dataclass(frozen=True)
@@ -186,9 +187,9 @@ class PatientClient:
                 timeout=settings().remote_timeout_seconds,
             )
         except OSError as error:
-            raise self._refused(f"cannot be asked: {at.verify}: {first_line(error)}") from error
+            raise self._refused(f"cannot be asked: {at.verify}: {self._line(error)}") from error
         except (ValueError, TypeError, httpx.InvalidURL) as error:
-            raise self._refused(f"cannot be asked: {first_line(error)}") from error
+            raise self._refused(f"cannot be asked: {self._line(error)}") from error
 
     def close(self) -> None:
         """Close all connections."""
@@ -279,7 +280,7 @@ class PatientClient:
                     if len(content) > MAX_ANSWER_BYTES:
                         raise self._refused(f"answers with more than {MAX_ANSWER_BYTES:,} bytes")
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise self._refused(f"cannot be asked: {first_line(error)}") from error
+            raise self._refused(f"cannot be asked: {self._line(error)}") from error
         except httpx.LocalProtocolError:  # whose text shows the header, be it a password
             raise self._refused("cannot be asked: one of our headers is not valid HTTP") from None
         except httpx.TransportError as error:
@@ -287,7 +288,7 @@ class PatientClient:
                 raise NotNow(TOO_SLOW) from error
             if (untrusted := _tls_error(error)) is not None:
                 raise self._refused(f"is not trusted: {untrusted}") from error
-            raise NotNow(f"{type(error).__name__} {first_line(error)}") from error
+            raise NotNow(f"{type(error).__name__} {self._line(error)}") from error
         if deadline.passed:
             raise NotNow(TOO_SLOW)
         if answer.is_success:
@@ -332,11 +333,16 @@ class PatientClient:
     def excerpt(self, said: str | bytes | bytearray, length: int = 300) -> str:
         """The beginning of what a server said, without our secrets, which it may repeat."""
         text = said if isinstance(said, str) else said.decode(errors="replace")
+        return cut(self._masked(text), length)
+
+    def _line(self, error: Exception) -> str:
+        """The first line of an error, without our secrets."""
+        return first_line(Exception(self._masked(str(error) or repr(error))))
+
+    def _masked(self, text: str) -> str:
         values = (*self.at.headers.values(), *(self.at.auth or ())[1:])
         secrets = (value.removeprefix("Bearer ").strip() for value in values)
-        text = masked(text, secrets, self.at.auth)
-        # Cut at the end: half a secret would not be found.
-        return text if len(text) <= length else f"{text[:length]}…"
+        return masked(text, secrets, self.at.auth)
 
 
 def _seconds_to_wait(state: RetryCallState) -> float:

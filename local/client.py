@@ -20,6 +20,9 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from include.masking import masked
+from include.wording import cut
+
 FINISHED = {"success", "failed"}
 REPEAT_SECONDS, REPEATS = 30, 3
 """How long the API may have faults before one is an error, and how often, be each a long wait."""
@@ -78,10 +81,17 @@ class Airflow:
         try:
             answer = ask(self._http.request, method, f"/api/v2{path}", **kwargs)
         except httpx.HTTPError as error:
-            raise EmbeddedError(f"Airflow at {self.url} does not answer: {error!r}") from error
+            said = self._masked(repr(error))
+            raise EmbeddedError(f"Airflow at {self.url} does not answer: {said}") from error
         if answer.is_error:
-            raise EmbeddedError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
+            said = cut(self._masked(answer.text), 500)
+            raise EmbeddedError(f"{method} {path}: {answer.status_code} {said}")
         return answer.json() if answer.content else None
+
+    def _masked(self, text: str) -> str:
+        """A text without the password and the token, which a server may repeat."""
+        token = self._http.headers.get("Authorization", "").removeprefix("Bearer ")
+        return masked(text, [token, *(self.login or ())[1:]], self.login)
 
     def page(self, path: str) -> str:
         """A page of the UI that is rendered on the server, as HTML."""

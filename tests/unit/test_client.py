@@ -14,6 +14,7 @@ from local.client import Airflow, EmbeddedError
 
 LOCKED = {"detail": {"reason": "Database error", "statement": "hidden"}}
 RUN = "/dags/d/dagRuns"
+TOKEN, PASSWORD = "tok3n-of-airflow", "s3cr3t-of-ann"
 
 
 class Server:
@@ -65,7 +66,7 @@ def test_a_fault_of_the_server_is_asked_again(
     assert len(found.asked) == 3
 
 
-def test_an_answer_that_takes_too_long_is_asked_for_again(
+def test_an_answer_that_takes_too_long_is_requested_again(
     server: tuple[Server, Airflow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, airflow = server
@@ -102,7 +103,19 @@ def test_a_server_that_stays_broken_is_given_up(
     assert len(found.asked) > 1
 
 
-def test_a_run_is_asked_for_again_only_if_the_database_was_locked(
+@pytest.mark.parametrize("before", [0, 470, 490, 499])
+def test_a_secret_that_airflow_repeats_is_masked_wherever_it_is_cut(
+    before: int, server: tuple[Server, Airflow]
+) -> None:
+    found, open_airflow = server
+    found.answers = [(200, {"access_token": TOKEN}), (400, f"{'z' * before} {TOKEN} {PASSWORD}")]
+    airflow = Airflow(open_airflow.url, Path(), ("ann", PASSWORD))
+    with pytest.raises(EmbeddedError) as failure:
+        airflow.request("GET", "/dags")
+    assert not any(part in str(failure.value) for part in (TOKEN[:3], PASSWORD[:3]))
+
+
+def test_a_run_is_requested_again_only_if_the_database_was_locked(
     server: tuple[Server, Airflow],
 ) -> None:
     found, airflow = server

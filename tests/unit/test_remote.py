@@ -31,6 +31,7 @@ from hypothesis import strategies as st
 from include import patient_http, remote
 from include.errors import BadData, PipelineError, ServerDown
 from include.lake import to_arrow
+from include.masking import MASK
 from include.patient_http import Endpoint, PatientClient, endpoint
 from include.remote import Description, ModelServer
 from include.task_defaults import RetryByKind
@@ -311,7 +312,7 @@ def test_a_server_that_stays_down_is_given_up_soon(
 
 
 @pytest.mark.parametrize("status", [503, 400])
-def test_a_server_that_is_not_ready_is_asked_for_nothing_else(server: Server, status: int) -> None:
+def test_a_server_that_is_not_ready_gets_no_other_request(server: Server, status: int) -> None:
     server.on["/ready"] = lambda _: Answer(status, "loading")
     with asking(server) as asked, fails(ServerDown, f"it answers {status} 'loading'"):
         asked.describe()
@@ -766,7 +767,7 @@ MIXED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "moved by one": lambda scores: np.roll(scores, 1, axis=0),
     "moved by half": lambda scores: np.roll(scores, len(scores) // 2, axis=0),
     "shuffled": lambda scores: np.random.default_rng(1).permutation(scores),
-    "shuffled anew": lambda scores: np.random.default_rng().permutation(scores),
+    "shuffled each time": lambda scores: np.random.default_rng().permutation(scores),
     "two exchanged": lambda scores: np.vstack([scores[1::-1], scores[2:]]),
 }
 
@@ -942,6 +943,12 @@ def test_a_secret_that_a_server_repeats_at_the_end_of_what_is_shown_is_masked(
     ):
         asked.predict(rows(20), asked.describe())
     assert not [part for part in PARTS if part in str(failure.value)]
+
+
+@pytest.mark.parametrize("secret", [f"{TOKEN}.", f"{TOKEN}\nand a second line"])
+def test_the_first_line_of_an_error_shows_no_part_of_a_secret(secret: str) -> None:
+    with closing(PatientClient(Endpoint("http://models", auth=("me", secret)))) as client:
+        assert client._line(ValueError(f"not with {secret}")) == f"not with {MASK}"
 
 
 def test_the_connection_names_a_certificate(
