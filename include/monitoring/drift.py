@@ -111,7 +111,7 @@ def compare(reference: Distribution, current: Distribution) -> Drift:
         BadData: one is of numbers and the other of text.
     """
     if len(reference.values) and len(current.values) and reference.is_number != current.is_number:
-        raise BadData("A column of numbers has no distance to a column of text. Mend its type.")
+        raise BadData("A column of numbers has no distance to a column of text. Fix its type.")
     if reference.is_rounded != current.is_rounded:
         reference, current = _rounded(reference), _rounded(current)
     rows, reference_rows = current.rows, reference.rows

@@ -186,11 +186,22 @@ def test_what_a_window_can_show_is_what_the_module_says(rows: int, smallest: flo
     assert f"{smallest:g} for {rows:,}".lstrip("0") in (drift.__doc__ or "").replace("\n", " ")
 
 
-def test_chance_alone_stays_under_its_limit_in_99_of_100_samples() -> None:
-    reference = distribution(series(REFERENCE))
-    samples = [distribution(series(RANDOM.gamma(2, 20, 900))) for _ in range(200)]
-    found = [compare(reference, sample) for sample in samples]
+@pytest.mark.parametrize(
+    ("reference_rows", "rows"),
+    [(25_000, 900), (70, 900), pytest.param(70, 14 * 900, id="a tenth of a small holdout")],
+)
+@pytest.mark.parametrize("decimals", [9, 1], ids=["all different", "many alike"])
+def test_chance_alone_stays_under_its_limit_in_99_of_100_samples(
+    reference_rows: int, rows: int, decimals: int
+) -> None:
+    random = np.random.default_rng(5)
+
+    def sample(size: int) -> drift.Distribution:
+        return distribution(series(random.beta(2, 5, size).round(decimals)))
+
+    found = [compare(sample(reference_rows), sample(rows)) for _ in range(200)]
     assert 0.97 <= np.mean([one.psi <= one.psi_by_chance for one in found]) <= 1
+    assert max(one.psi / one.psi_by_chance for one in found) > 0.6, "the limit is not much too high"
 
 
 def test_a_shift_of_a_third_shows_in_900_rows() -> None:
