@@ -54,7 +54,7 @@ class Input:
         max_text_bytes: the longest text of a column, where it is not the setting's.
         required: whether a day without this input fails. A file that is there must always be right.
         expected: whether the input comes on a day: false for weekends and holidays, for instance.
-            The source is not asked for a day on which it is not; a file that lands is used.
+            Nothing is fetched for a day on which it does not; a file that lands is used.
         may_be_empty: whether a file without rows is right, and published as such.
     """
 

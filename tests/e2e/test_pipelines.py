@@ -57,7 +57,7 @@ def test_a_validated_day_is_scored_in_chunks_and_published_with_its_lineage(
     assert "rows 0 to 249" in chunks
 
 
-def test_a_broken_file_fails_the_day_at_once_and_a_mended_one_lets_it_go_on(
+def test_a_broken_file_fails_the_day_at_once_and_a_repaired_one_lets_it_go_on(
     airflow: Airflow, lake: Lake, champion: registry.ModelVersion
 ) -> None:
     landed = lake.landing_path("flights", "2013-01-23")

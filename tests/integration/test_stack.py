@@ -215,7 +215,9 @@ def test_model_health_and_the_days_report_are_in_airflow(stack: Stack, days: lis
     assert days[-1] in stack.airflow.page(f"/reports/{days[-1]}")
 
 
-def test_a_day_that_is_mended_as_the_runbook_says_is_scored(stack: Stack, days: list[str]) -> None:
+def test_a_day_that_is_repaired_as_the_runbook_says_is_scored(
+    stack: Stack, days: list[str]
+) -> None:
     file = f"data/lake/landing/{INPUTS[0].name}/{YESTERDAY}.parquet"
     stack.compose("exec", "-T", "airflow-worker", "rm", file)
     *_, run = stack.airflow.runs("data_validation", partition_key_pattern=YESTERDAY)
@@ -285,7 +287,7 @@ def test_a_second_worker_takes_its_share_of_the_chunks(stack: Stack, days: list[
     assert len(hosts) == 2
 
 
-def test_the_page_was_taken_back_when_the_day_was_mended(stack: Stack, days: list[str]) -> None:
+def test_the_page_was_taken_back_when_the_day_was_repaired(stack: Stack, days: list[str]) -> None:
     poll(lambda: told(stack, "resolved"), 600, every=2)
 
 

@@ -324,7 +324,7 @@ def test_a_day_is_validated_on_s3_as_in_a_folder(s3_root: str, lake: Lake) -> No
     assert shown(remote, "validated", NEW_DAY) == shown(lake, "validated", NEW_DAY)
 
 
-def test_a_mended_file_is_published_by_the_next_run(lake: Lake) -> None:
+def test_a_repaired_file_is_published_by_the_next_run(lake: Lake) -> None:
     path = landed(lake, "flights", NEW_DAY)
     good = path.read_bytes()
     replace(path, half(good))

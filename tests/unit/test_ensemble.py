@@ -197,9 +197,9 @@ def test_a_retry_asks_the_server_only_for_the_chunks_that_it_lacks(
     for _ in range(2):
         for chunk in chunks:
             ensemble.score(lake, REMOTE, chunk)
-    asked_for = httpx.get(f"{server}/faults/counts").json()["rows"] - before
+    scored_again = httpx.get(f"{server}/faults/counts").json()["rows"] - before
     rest = chunks[1:]
-    assert asked_for == sum(chunk.rows + ORDER_ROWS for chunk in rest)
+    assert scored_again == sum(chunk.rows + ORDER_ROWS for chunk in rest)
 
 
 def test_one_request_in_five_fails_and_every_row_is_scored_once(

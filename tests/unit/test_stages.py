@@ -269,7 +269,7 @@ def test_shares_are_those_of_the_last_end_of_each_run(
     assert all(0 <= one.value <= 1 for one in rates(lake, NOW))
 
 
-def test_a_run_whose_failed_tasks_were_cleared_and_passed_counts_as_mended(lake: Lake) -> None:
+def test_a_run_whose_failed_tasks_were_cleared_and_passed_counts_as_repaired(lake: Lake) -> None:
     """Airflow does not ask what had ended well, so nobody notes the second end."""
     states = {"inputs.land": "success", "inputs.publish": "failed"}
     before = datetime(2020, 1, 1, 6, tzinfo=UTC)
