@@ -1,33 +1,20 @@
 """The page in Airflow's own UI, in a real browser."""
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from include.lake import Lake
 from include.registry import ModelVersion
 from local.client import Airflow
 from local.in_process import batch_inference
 from local.seed import seed
+from tests.e2e.browser import PATIENCE, needs_browser, new_page
 
 KEY = "2013-01-28"
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE = 60_000
-"""Milliseconds: the first page imports its libraries, on busy cores."""
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium"
-)
+pytestmark = needs_browser
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -42,16 +29,8 @@ def decided(airflow: Airflow, lake: Lake, champion: ModelVersion) -> None:
 
 @pytest.fixture(params=["light", "dark"])
 def browser_page(request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A browser's page that fails its test if a script fails or another site is asked."""
-    failures: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        page = browser.new_page(color_scheme=request.param)
-        page.set_default_timeout(PATIENCE)
-        page.on("pageerror", lambda error: failures.append(str(error)))
+    with new_page(color_scheme=request.param) as page:
         yield page
-        browser.close()
-    assert failures == []
 
 
 def test_it_is_found_in_the_navigation_and_shows_champion_and_decision(

@@ -6,11 +6,9 @@ it needs away or failing: errors print addresses. Then all that is left behind i
 
 import base64
 import json
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 from urllib.parse import quote, urlsplit
 
@@ -18,12 +16,9 @@ import polars as pl
 import pytest
 
 from include.lake import Lake
-from include.settings import settings
-from local import embedded
 from local.client import Airflow
-from local.environment import forget_settings
 from local.seed import seed
-from tests.e2e.conftest import SETTINGS, free_port
+from tests.e2e.own_airflow import keep_page, left_behind, own_airflow, own_data
 from tests.e2e.test_outage import Door
 
 pytestmark = pytest.mark.exhaustive  # an Airflow of its own
@@ -91,54 +86,46 @@ def stack(
     s3_server: dict[str, str], talkative: int, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
     """An Airflow that has been through all of it."""
-    data = tmp_path_factory.mktemp("data-and-passwords")
     port = urlsplit(s3_server["AWS_ENDPOINT_URL"]).port
     assert port
-    connection = {
-        "conn_type": "aws",
-        "login": "testing",
-        "password": SECRETS["lake"],
-    }
-    server = {"conn_type": "http", "host": "127.0.0.1", "port": talkative}
     named = {name: quote(secret, safe="") for name, secret in SECRETS.items()}
     notifiers = [
         f"json://ann:{named['notifier']}@127.0.0.1:{talkative}/hooks/{SECRETS['hook']}",
         f"mailto://ann:{named['mailbox']}@127.0.0.1:9"
         "?smtp=127.0.0.1&mode=insecure&from=a@example.com&to=b@example.com",
     ]
-    with Door(port) as door, pytest.MonkeyPatch.context() as patch:
-        forget_settings()
-        url = f"http://127.0.0.1:{door.server_address[1]}"
-        connection["extra"] = {"endpoint_url": url, "region_name": "us-east-1"}
-        registry = f"http://ann:{named['registry']}@127.0.0.1:{talkative}"
-        environment = {
-            "ML_DATA_DIR": str(data),
-            "ML_LAKE_ROOT": "s3://lake_test@bucket/and/passwords",
-            "AIRFLOW_CONN_LAKE_TEST": json.dumps(connection),
-            "AWS_MAX_ATTEMPTS": "1",
-        }
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        settings.cache_clear()
-        lake = Lake(settings().lake)
+    server = {"conn_type": "http", "host": "127.0.0.1", "port": talkative}
+    told = {
+        "ML_RETRIES": "1",
+        "ML_NOTIFY_URLS": " ".join(notifiers),
+        "MLFLOW_TRACKING_URI": f"http://ann:{named['registry']}@127.0.0.1:{talkative}",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "AIRFLOW_CONN_MODEL_SERVER": json.dumps(server | {"password": SECRETS["model server"]}),
+        "AIRFLOW_VAR_CANARY": RENDERED,
+    }
+    data = tmp_path_factory.mktemp("data-and-passwords")
+    with Door(port) as door, own_data(data, variables(door)) as lake:
         assert seed(lake, "2013-01-01", DAY, say=lambda _: None) == 8
-        told = {
-            "ML_RETRIES": "1",
-            "ML_NOTIFY_URLS": " ".join(notifiers),
-            "MLFLOW_TRACKING_URI": registry,
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-            "AIRFLOW_CONN_MODEL_SERVER": json.dumps(server | {"password": SECRETS["model server"]}),
-            "AIRFLOW_VAR_CANARY": RENDERED,
-        }
-        airflow = embedded.start(data, free_port(), extra=SETTINGS | told)
-        try:
+        with own_airflow(data, told) as airflow:
             found = Stack(airflow, lake, door, [])
             go_through_all(found)
             yield found
-        finally:
-            door.shut = False
-            embedded.stop(data)
-    settings.cache_clear()
+
+
+def variables(door: Door) -> dict[str, str]:
+    """What this process and Airflow know of the lake."""
+    url = f"http://127.0.0.1:{door.server_address[1]}"
+    connection = {
+        "conn_type": "aws",
+        "login": "testing",
+        "password": SECRETS["lake"],
+        "extra": {"endpoint_url": url, "region_name": "us-east-1"},
+    }
+    return {
+        "ML_LAKE_ROOT": "s3://lake_test@bucket/and/passwords",
+        "AIRFLOW_CONN_LAKE_TEST": json.dumps(connection),
+        "AWS_MAX_ATTEMPTS": "1",
+    }
 
 
 def go_through_all(stack: Stack) -> None:
@@ -154,37 +141,12 @@ def go_through_all(stack: Stack) -> None:
     stack.run("model_rollback", conf={"reason": TEMPLATE})
     stack.run("model_monitoring", DAY, {"act": True})
     for page in (f"/reports/{DAY}", "/model-health/"):
-        keep(stack.airflow, page)
+        keep_page(stack.airflow, page)
     stack.door.shut = True
     stack.run("data_validation", AWAY)
     for page in (f"/reports/{DAY}", "/model-health/"):
-        keep(stack.airflow, page)
+        keep_page(stack.airflow, page)
     stack.door.shut = False
-
-
-def keep(airflow: Airflow, page: str) -> None:
-    """Keep what a page shows beside the logs, where it is searched with them."""
-    answer = airflow._http.get(page)
-    folder = airflow.data / "airflow" / "logs" / "pages"
-    folder.mkdir(exist_ok=True)
-    (folder / f"{len(list(folder.iterdir()))}.html").write_text(answer.text)
-
-
-def left_behind(stack: Stack) -> Iterator[tuple[str, str]]:
-    """Everything that a run has written: logs, pages, Airflow's database, the lake's texts."""
-    home = stack.airflow.data / "airflow"
-    for path in sorted((home / "logs").rglob("*")):
-        if path.is_file():
-            yield str(path), path.read_text(errors="replace")
-    with sqlite3.connect(f"file:{home / 'airflow.db'}?mode=ro", uri=True) as database:
-        tables = database.execute("select name from sqlite_master where type = 'table'").fetchall()
-        for (table,) in tables:
-            for row in database.execute(f'select * from "{table}"'):
-                yield f"table {table}", "\n".join(map(str, row))
-    store, root = stack.lake.root.fs, stack.lake.root.path
-    for name in store.find(root):
-        if Path(name).suffix in (".json", ".html", ".txt"):
-            yield name, store.cat_file(name).decode(errors="replace")
 
 
 def written(secret: str) -> set[str]:
@@ -196,7 +158,7 @@ def written(secret: str) -> set[str]:
 def test_no_secret_is_told_anywhere(stack: Stack) -> None:
     found = {
         (name, place)
-        for place, text in left_behind(stack)
+        for place, text in left_behind(stack.airflow, stack.lake)
         for name, secret in SECRETS.items()
         if any(one in text for one in written(secret))
     }
@@ -204,7 +166,7 @@ def test_no_secret_is_told_anywhere(stack: Stack) -> None:
 
 
 def test_no_text_of_people_data_or_servers_is_rendered(stack: Stack) -> None:
-    texts = [(place, text) for place, text in left_behind(stack)]
+    texts = [(place, text) for place, text in left_behind(stack.airflow, stack.lake)]
     assert [place for place, text in texts if RENDERED in text] == []
     shown = [place for place, text in texts if "var.value.canary" in text]
     assert any("table" in place for place in shown), "the texts came that far"

@@ -21,10 +21,10 @@ from include.settings import settings
 from include.usecase.members import MEMBERS
 from local import embedded
 from local.client import Airflow, poll
-from local.environment import forget_settings
 from local.seed import seed
 from tests.conftest import s3_environment
-from tests.e2e.conftest import SETTINGS, free_port, is_ready
+from tests.e2e.conftest import is_ready
+from tests.e2e.own_airflow import own_airflow, own_data
 
 pytestmark = pytest.mark.exhaustive  # an Airflow of its own
 
@@ -71,17 +71,12 @@ def door(s3_server: dict[str, str]) -> Iterator[Door]:
 def airflow(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     """With three weeks of history, and a champion and its ensemble."""
     data = tmp_path_factory.mktemp("data-behind-a-door")
-    with pytest.MonkeyPatch.context() as patch:
-        forget_settings()
-        place = {"ML_DATA_DIR": str(data), "ML_LAKE_ROOT": "s3://lake_test@bucket/behind/a/door"}
-        s3 = s3_environment(f"http://127.0.0.1:{door.server_address[1]}")
-        for name, value in (s3 | place | {"AWS_MAX_ATTEMPTS": "1"}).items():
-            patch.setenv(name, value)
-        settings.cache_clear()
+    s3 = s3_environment(f"http://127.0.0.1:{door.server_address[1]}")
+    s3 |= {"ML_LAKE_ROOT": "s3://lake_test@bucket/behind/a/door", "AWS_MAX_ATTEMPTS": "1"}
+    with own_data(data, s3) as lake:
         registry.create_store()
-        assert seed(Lake(settings().lake), "2013-01-01", NEXT, say=lambda _: None) == 22
-        running = embedded.start(data, free_port(), extra=SETTINGS)
-        try:
+        assert seed(lake, "2013-01-01", NEXT, say=lambda _: None) == 22
+        with own_airflow(data) as running:
             running.unpause("model_retraining")
             window = {"start": "2013-01-01", "end": "2013-01-21", "holdout_days": 5}
             asked = {"reason": "the lake goes away", **window}
@@ -92,10 +87,7 @@ def airflow(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ai
             for dag_id in ("ensemble_inference", "model_monitoring"):
                 running.unpause(dag_id)
             yield running
-        finally:
             door.shut = False
-            embedded.stop(data)
-    settings.cache_clear()
 
 
 def start_server(data: Path) -> None:
