@@ -334,7 +334,8 @@ def _held_back(reason: Reason, rows: pl.DataFrame, key: str) -> Reason:
     new_days = None if age is None else round(age) - 1 - settings().holdout_days
     if since is not None:
         left = settings().retraining_cooldown_days - since
-        why = f"retraining was asked for {counted(since, 'day')} ago, the next in {left}"
+        why = f"a retraining was requested {counted(since, 'day')} ago, "
+        why += f"and the next can follow in {counted(left, 'day')}"
     elif new_days is not None and new_days < settings().retraining_min_new_days:
         why = f"a challenger would have seen {counted(max(new_days, 0), 'new day')}"
     return Reason(reason.rule, "watch", f"{reason.found}; {why}", reason.bound) if why else reason
