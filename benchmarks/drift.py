@@ -154,7 +154,7 @@ def generate(folder: str, rows: int, decimals: int | None) -> dict[str, Any]:
     import numpy as np
     import polars as pl
 
-    from include.lake import to_arrow, write_parquet
+    from include.lake.lake import to_arrow, write_parquet
 
     rng = np.random.default_rng(1)
     for name, size in {"reference": rows // 10, "current": rows}.items():
@@ -175,9 +175,9 @@ def exact(folder: str) -> dict[str, Any]:
     """Profile and every figure of each column, from its values, one column at a time."""
     import polars as pl
 
-    from include.lake import open_parquet
-    from include.monitoring.drift import compare, distribution
-    from include.monitoring.profile import Profiler, profile_of
+    from include.lake.lake import open_parquet
+    from include.statistics.drift import compare, distribution
+    from include.statistics.profile import Profiler, profile_of
 
     def read(name: str, column: str) -> pl.DataFrame:
         with open_parquet(Path(folder) / f"{name}.parquet") as file:
@@ -202,9 +202,9 @@ def profiles(folder: str) -> dict[str, Any]:
     """The same from one-pass profiles, in batches as validation reads them."""
     import polars as pl
 
-    from include.lake import open_parquet
-    from include.monitoring.drift import compare, of_column
-    from include.monitoring.profile import Profile, Profiler
+    from include.lake.lake import open_parquet
+    from include.statistics.drift import compare, of_column
+    from include.statistics.profile import Profile, Profiler
 
     def read(name: str) -> Profile:
         profiler = Profiler()
@@ -249,7 +249,7 @@ def generate_year(folder: str) -> dict[str, Any]:
     import numpy as np
     import polars as pl
 
-    from include.monitoring.profile import profile_of, to_frame
+    from include.statistics.profile import profile_of, to_frame
 
     rng = np.random.default_rng(1)
     for day in range(DAYS):
@@ -263,7 +263,7 @@ def merge_year(folder: str) -> dict[str, Any]:
     """Read them and add them up."""
     import polars as pl
 
-    from include.monitoring.profile import from_frame, merge
+    from include.statistics.profile import from_frame, merge
 
     clock = Clock()
     found = merge(from_frame(pl.read_parquet(path)) for path in Path(folder).glob("day-*.parquet"))

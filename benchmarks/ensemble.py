@@ -63,8 +63,10 @@ def main(size: str) -> list[Claim]:
 
 def prepare() -> dict[str, Any]:
     """A lake with a validated day, a champion, and the members that were trained with it."""
-    from include import evaluation, promotion, registry, scoring, snapshot, training
-    from include.lake import default_lake
+    from include.inference import scoring
+    from include.lake.lake import default_lake
+    from include.registry import promotion, registry
+    from include.training import evaluation, snapshot, training
     from include.usecase import models
     from local.seed import seed
 
@@ -179,7 +181,7 @@ def _failing_server(folder: Any, env: dict[str, str], size: str) -> list[Claim]:
 
 def publish_year() -> dict[str, Any]:
     """Publish the features of all real days as those of one."""
-    from include.lake import default_lake
+    from include.lake.lake import default_lake
     from include.settings import settings
 
     rows = real_days(date(2013, 1, 1), date.fromisoformat(YEAR)).drop("label", "day")
@@ -196,9 +198,10 @@ def ask(url: str, error_rate: float) -> dict[str, Any]:
     import numpy as np
     import polars as pl
 
-    from include import ensemble, registry
-    from include.lake import default_lake
-    from include.scoring import Chunk
+    from include.inference import ensemble
+    from include.inference.scoring import Chunk
+    from include.lake.lake import default_lake
+    from include.registry import registry
     from include.usecase.members import MEMBERS
     from include.usecase.schema import KEY as ROW_KEY
 
@@ -273,9 +276,9 @@ def monthly(months: int) -> dict[str, Any]:
     import numpy as np
     import polars as pl
 
-    from include import ensemble
-    from include.evaluation import log_losses
+    from include.inference import ensemble
     from include.settings import settings
+    from include.training.evaluation import log_losses
     from include.usecase import models
     from include.usecase.members import MEMBERS
 

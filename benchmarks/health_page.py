@@ -47,9 +47,10 @@ def main(size: str) -> list[Claim]:
 
 def make_lake(folder: str) -> dict[str, Any]:
     """A manifest for each table and day, and a history; no rows."""
-    from include import registry
-    from include.lake import Lake, Manifest, Part, put_text
-    from include.monitoring import health, history
+    from include.lake.lake import Lake, Manifest, Part, put_text
+    from include.monitoring import history
+    from include.monitoring.page import health
+    from include.registry import registry
     from include.usecase.schema import INPUTS
 
     registry.create_store()
@@ -88,8 +89,8 @@ def _figures(count: int) -> Any:
 def look() -> dict[str, float]:
     """The time of the first page and of the slowest after it, and the memory of all."""
     clock = Clock()
-    from include.lake import default_lake
-    from include.monitoring import health, health_page
+    from include.lake.lake import default_lake
+    from include.monitoring.page import health, health_page
 
     times = []
     for _ in range(1 + PAGES):

@@ -36,7 +36,7 @@ from local.environment import data_folder, forget_settings
 if TYPE_CHECKING:
     import polars as pl
 
-    from include.lake import Lake
+    from include.lake.lake import Lake
     from include.monitoring.decision import Decision
 
 TUNED_TO = date(2013, 6, 30)
@@ -109,8 +109,8 @@ class _Replay:
     """The project's own loop, day by day, in a lake and a registry of its own."""
 
     def __init__(self, start: date, end: date) -> None:
-        from include import registry
-        from include.lake import default_lake
+        from include.lake.lake import default_lake
+        from include.registry import registry
         from include.settings import settings
 
         self.lake: Lake = default_lake()
@@ -126,7 +126,7 @@ class _Replay:
 
     def run(self, console: Console) -> None:
         """From the first champion to the last day."""
-        from include import registry
+        from include.registry import registry
 
         columns = (
             TextColumn("{task.description}"),
@@ -156,8 +156,8 @@ class _Replay:
                 bar.update(task, advance=1, description=f"Replay {day}: {told}")
 
     def _validate(self, day: date) -> bool:
-        from include import validation
         from include.errors import PipelineError
+        from include.validation import validation
 
         try:
             validation.validate_day(self.lake, "validated", day.isoformat())
@@ -167,15 +167,15 @@ class _Replay:
         return True
 
     def _land_truth(self, day: date) -> None:
-        from include import validation
+        from include.validation import validation
 
         validation.validate_day(self.lake, "actuals", day.isoformat())
 
     def _day(self, day: date, frozen: Any) -> None:
         """The morning after a day: its inputs land, and the truth of the day before it."""
-        from include import registry
         from include.expected import is_expected
         from include.monitoring import daily, stages
+        from include.registry import registry
         from local.in_process import batch_inference
 
         key, morning = day.isoformat(), datetime.combine(day + timedelta(days=1), time(8), UTC)
@@ -352,7 +352,7 @@ def _tell(
 def _row(table: Table, name: str, rows: "pl.DataFrame") -> dict[str, float]:
     from sklearn.metrics import roc_auc_score
 
-    from include.evaluation import log_losses
+    from include.training.evaluation import log_losses
 
     labels = rows["label"].to_numpy()
     losses = {arm: float(log_losses(labels, rows[arm].to_numpy()).mean()) for arm in ARMS}
@@ -370,8 +370,8 @@ def _picture(scores: "pl.DataFrame", replayed: _Replay, path: Path) -> None:
     from matplotlib.dates import date2num
     from matplotlib.figure import Figure
 
-    from include.evaluation import log_losses
-    from include.plots import CHALLENGER, CHAMPION, MUTED
+    from include.training.evaluation import log_losses
+    from include.training.plots import CHALLENGER, CHAMPION, MUTED
 
     labels = scores["label"].to_numpy()
     losses = scores.select(
@@ -441,14 +441,14 @@ def _caught_by(lake: "Lake", day: date, fault: Any) -> str | None:
     """What stops a faulty day, or calls a person about it."""
     import polars as pl
 
-    from include import validation
     from include.errors import PipelineError
-    from include.lake import atomic_file
+    from include.lake.lake import atomic_file
     from include.monitoring import history, measure, policy
     from include.monitoring.decision import DATA_RULES
-    from include.registry import ModelVersion
+    from include.registry.registry import ModelVersion
     from include.usecase import source
     from include.usecase.schema import INPUTS
+    from include.validation import validation
     from local.in_process import batch_inference
 
     key, main_input = day.isoformat(), INPUTS[0].name

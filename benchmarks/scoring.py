@@ -90,7 +90,7 @@ def train(folder: str) -> dict[str, Any]:
     """Train the use case's pipeline on two real months, register it, and keep it for the peer."""
     import polars as pl
 
-    from include import promotion, registry
+    from include.registry import promotion, registry
     from include.usecase import features, models, source
     from include.usecase.schema import KEY
 
@@ -111,8 +111,9 @@ def generate(folder: str, rows: int) -> dict[str, Any]:
     import numpy as np
     import polars as pl
 
-    from include import registry, scoring
-    from include.lake import default_lake, to_arrow
+    from include.inference import scoring
+    from include.lake.lake import default_lake, to_arrow
+    from include.registry import registry
     from include.settings import settings
     from include.usecase.features import NUMERIC
 
@@ -159,7 +160,9 @@ def _real_features(day: date) -> Any:
 
 def pipeline(folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
     """Score by the pipeline's own function, as its mapped task does."""
-    from include import lake, registry, scoring
+    from include.inference import scoring
+    from include.lake import lake
+    from include.registry import registry
 
     registry.load(registry.champion())  # MLflow imports half of itself when it is first used
     clock = Clock()
@@ -178,7 +181,7 @@ def tight(folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
     import pyarrow.parquet as pq
     import xgboost as xgb
 
-    from include.lake import default_lake
+    from include.lake.lake import default_lake
     from include.settings import settings
     from include.usecase.features import FEATURES, NUMERIC
 

@@ -108,8 +108,9 @@ def prepare() -> dict[str, Any]:
     """Register a champion, and publish a validated day that gives so many chunks."""
     import polars as pl
 
-    from include import promotion, registry, scoring
-    from include.lake import default_lake
+    from include.inference import scoring
+    from include.lake.lake import default_lake
+    from include.registry import promotion, registry
     from include.usecase import features, models, source
     from include.usecase.schema import KEY as ROW_KEY
 

@@ -127,7 +127,7 @@ def generate(path: str, rows: int, bad: int) -> dict[str, Any]:
     import numpy as np
     import polars as pl
 
-    from include.lake import to_arrow, write_parquet
+    from include.lake.lake import to_arrow, write_parquet
     from include.usecase import source
 
     days = []
@@ -163,8 +163,8 @@ def generate(path: str, rows: int, bad: int) -> dict[str, Any]:
 
 def pipeline(path: str) -> dict[str, Any]:
     """Contract, rows, key and partition, as the tasks of `data_validation` call them."""
-    from include import validation
-    from include.lake import open_parquet
+    from include.lake.lake import open_parquet
+    from include.validation import validation
 
     table_input = _contract()
     validation.INPUTS[table_input.name] = table_input
@@ -189,8 +189,8 @@ def repeated_texts(path: str) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from include import validation
-    from include.lake import default_lake
+    from include.lake.lake import default_lake
+    from include.validation import validation
 
     lake, key = default_lake(), DAY.isoformat()
     landed = Path(str(lake.landing_path("benchmark", key)))

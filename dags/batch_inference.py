@@ -19,10 +19,9 @@ from typing import Any
 
 from airflow.sdk import PartitionedAssetTimetable, TriggerRule, dag, task, task_group
 
-from include.alerting import run_failed, run_succeeded
-from include.assets import PREDICTIONS, VALIDATED
-from include.settings import settings
-from include.task_defaults import (
+from include.orchestration.alerting import run_failed, run_succeeded
+from include.orchestration.assets import PREDICTIONS, VALIDATED
+from include.orchestration.task_defaults import (
     TASK_DEFAULTS,
     RetryByKind,
     ending,
@@ -30,6 +29,7 @@ from include.task_defaults import (
     skips_if_overtaken,
     tells_why,
 )
+from include.settings import settings
 
 STAGES = {
     "preprocess": ["preprocess"],
@@ -59,21 +59,24 @@ def batch_inference() -> None:
         """The model version that scores this run, whatever is promoted meanwhile."""
         from dataclasses import asdict
 
-        from include import registry
+        from include.registry import registry
 
         return asdict(registry.champion(partition_key))
 
     @task
     def preprocess(*, partition_key: str | None = None) -> str:
         """Build the day's features. Returns a reference to them."""
-        from include import lake, scoring
+        from include.inference import scoring
+        from include.lake import lake
 
         return scoring.preprocess(lake.default_lake(), partition_key)
 
     @task
     def plan_chunks(features: str, model: dict[str, str]) -> list[dict]:
         """Cut the day into chunks of rows."""
-        from include import lake, registry, scoring
+        from include.inference import scoring
+        from include.lake import lake
+        from include.registry import registry
 
         return scoring.plan_chunks(lake.default_lake(), features, registry.ModelVersion(**model))
 
@@ -85,7 +88,8 @@ def batch_inference() -> None:
     def score(chunk: dict) -> str:
         from airflow.sdk import get_current_context
 
-        from include import lake, scoring
+        from include.inference import scoring
+        from include.lake import lake
 
         get_current_context()["chunk_label"] = chunk["label"]
         return scoring.score_chunk(lake.default_lake(), scoring.Chunk(**chunk))
@@ -98,7 +102,8 @@ def batch_inference() -> None:
             """The versions that score beside the champion, and why some do not."""
             from dataclasses import asdict
 
-            from include import branching, registry
+            from include.inference import branching
+            from include.registry import registry
 
             return asdict(branching.resolve(registry.ModelVersion(**model)))
 
@@ -108,7 +113,8 @@ def batch_inference() -> None:
             """The chunks in which others than the champion have rows."""
             from dataclasses import asdict
 
-            from include import branching, lake, scoring
+            from include.inference import branching, scoring
+            from include.lake import lake
 
             planned = [scoring.Chunk(**chunk) for chunk in chunks]
             found = branching.plan(lake.default_lake(), planned, branching.as_branches(branches))
@@ -130,7 +136,8 @@ def batch_inference() -> None:
             """Find out who has answered, and why others have not."""
             from dataclasses import asdict
 
-            from include import branching, lake, scoring
+            from include.inference import branching, scoring
+            from include.lake import lake
 
             planned = [scoring.Chunk(**chunk) for chunk in chunks or []]
             steps = [f"others.{step}" for step in ("resolve", "plan", "score")]
@@ -146,7 +153,8 @@ def batch_inference() -> None:
     @task
     def assemble(features: str, chunks: list[dict], branches: dict[str, Any] | None) -> str:
         """Put the chunks' scores together. Returns a reference to them, not published yet."""
-        from include import branching, lake, scoring
+        from include.inference import branching, scoring
+        from include.lake import lake
 
         planned = [scoring.Chunk(**chunk) for chunk in chunks]
         gathered = branching.as_branches(branches)
@@ -157,7 +165,9 @@ def batch_inference() -> None:
         """Check range, nulls, counts and distribution before anyone sees the predictions."""
         from dataclasses import asdict
 
-        from include import lake, registry, scoring
+        from include.inference import scoring
+        from include.lake import lake
+        from include.registry import registry
 
         champion = registry.ModelVersion(**model)
         return asdict(scoring.check_outputs(lake.default_lake(), predictions, features, champion))
@@ -175,7 +185,8 @@ def batch_inference() -> None:
         outlet_events: Any = None,
     ) -> int:
         """Replace the day's predictions in one step. Returns their number."""
-        from include import branching, lake, scoring
+        from include.inference import branching, scoring
+        from include.lake import lake
 
         found = scoring.OutputCheck(**check)
         outlet_events[PREDICTIONS].extra = {"version": predictions, **check}

@@ -18,9 +18,9 @@ from typing import Any
 
 from airflow.sdk import Asset, CronPartitionTimetable, dag, task, task_group
 
-from include.alerting import run_failed, run_succeeded
-from include.assets import ACTUALS, VALIDATED
-from include.task_defaults import TASK_DEFAULTS, record_stages, skips_if_overtaken
+from include.orchestration.alerting import run_failed, run_succeeded
+from include.orchestration.assets import ACTUALS, VALIDATED
+from include.orchestration.task_defaults import TASK_DEFAULTS, record_stages, skips_if_overtaken
 
 STAGES = {
     "validate": [
@@ -39,7 +39,8 @@ def gates(table: str, days_back: int, outlet: Asset) -> Any:
         """Fetch what has not landed yet. Returns the day, as a partition key."""
         from airflow.sdk.exceptions import AirflowSkipException
 
-        from include import lake, validation
+        from include.lake import lake
+        from include.validation import validation
 
         key, store = lake.days_before(partition_key, days_back), lake.default_lake()
         if not validation.is_due(store, table, key):
@@ -51,7 +52,8 @@ def gates(table: str, days_back: int, outlet: Asset) -> Any:
     @task
     def check_contract(key: str) -> list[dict[str, str]]:
         """Check the columns and types of every landed file. Returns the files."""
-        from include import lake, validation
+        from include.lake import lake
+        from include.validation import validation
 
         return validation.check_contract(lake.default_lake(), table, key)
 
@@ -65,7 +67,8 @@ def gates(table: str, days_back: int, outlet: Asset) -> Any:
 
         from airflow.sdk import get_current_context
 
-        from include import lake, validation
+        from include.lake import lake
+        from include.validation import validation
 
         get_current_context()["input_name"] = file["input_name"]
         return asdict(validation.check_rows(lake.default_lake(), **file))
@@ -73,7 +76,8 @@ def gates(table: str, days_back: int, outlet: Asset) -> Any:
     @task
     def check_partition(checks: list[dict]) -> str:
         """Judge the day as a whole, and write its report. Returns what may be published."""
-        from include import lake, validation
+        from include.lake import lake
+        from include.validation import validation
 
         found = [validation.RowCheck(**check) for check in checks]
         return validation.check_partition(lake.default_lake(), found)
@@ -82,7 +86,8 @@ def gates(table: str, days_back: int, outlet: Asset) -> Any:
     @skips_if_overtaken
     def publish(version: str, *, outlet_events: Any = None) -> dict[str, int]:
         """Publish the day. Returns the rows of each input."""
-        from include import lake, validation
+        from include.lake import lake
+        from include.validation import validation
 
         outlet_events[outlet].add_partitions(lake.key_of(version))
         outlet_events[outlet].extra = {"version": version}

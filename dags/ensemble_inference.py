@@ -21,10 +21,10 @@ from typing import Any
 
 from airflow.sdk import PartitionedAssetTimetable, TriggerRule, dag, task, task_group
 
-from include.alerting import run_failed, run_succeeded
-from include.assets import DEGRADED, ENSEMBLE_PREDICTIONS, VALIDATED
 from include.contract import Member
-from include.task_defaults import (
+from include.orchestration.alerting import run_failed, run_succeeded
+from include.orchestration.assets import DEGRADED, ENSEMBLE_PREDICTIONS, VALIDATED
+from include.orchestration.task_defaults import (
     TASK_DEFAULTS,
     RetryByKind,
     ending,
@@ -61,7 +61,7 @@ def ensemble_inference() -> None:
         """The version whose ensemble scores this run, whatever is promoted meanwhile."""
         from dataclasses import asdict
 
-        from include import registry
+        from include.registry import registry
 
         return asdict(registry.champion(partition_key))
 
@@ -69,7 +69,8 @@ def ensemble_inference() -> None:
     @tells_why
     def preprocess(*, partition_key: str | None = None) -> str:
         """Build the day's features. Returns a reference to them."""
-        from include import lake, scoring
+        from include.inference import scoring
+        from include.lake import lake
 
         return scoring.preprocess(lake.default_lake(), partition_key)
 
@@ -90,7 +91,9 @@ def ensemble_inference() -> None:
             @tells_why
             def plan(features: str, champion: dict[str, str] | None) -> list[dict]:
                 """Fix the member's version, and cut the day into chunks for it."""
-                from include import ensemble, lake, registry
+                from include.inference import ensemble
+                from include.lake import lake
+                from include.registry import registry
 
                 version = registry.ModelVersion(**champion) if champion else None
                 return ensemble.plan(lake.default_lake(), features, member, version)
@@ -103,7 +106,8 @@ def ensemble_inference() -> None:
             def score(chunk: dict) -> str:
                 from airflow.sdk import get_current_context
 
-                from include import ensemble, lake, scoring
+                from include.inference import ensemble, scoring
+                from include.lake import lake
 
                 get_current_context()["chunk_label"] = chunk["label"]
                 return ensemble.score(lake.default_lake(), member, scoring.Chunk(**chunk))
@@ -114,7 +118,8 @@ def ensemble_inference() -> None:
                 """Check that the member's answer can be right. Returns the answer."""
                 from dataclasses import asdict
 
-                from include import ensemble, lake
+                from include.inference import ensemble
+                from include.lake import lake
 
                 return asdict(ensemble.check(lake.default_lake(), features, member, list(chunks)))
 
@@ -137,7 +142,9 @@ def ensemble_inference() -> None:
         """Find out who has answered, and why others have not."""
         from dataclasses import asdict
 
-        from include import ensemble, lake, registry
+        from include.inference import ensemble
+        from include.lake import lake
+        from include.registry import registry
 
         resolved = ending(ti, run_id, "resolve_champion")
         prepared = ending(ti, run_id, "preprocess")
@@ -166,7 +173,8 @@ def ensemble_inference() -> None:
         """Average the members that answered. Nothing is published yet."""
         from dataclasses import asdict
 
-        from include import ensemble, lake
+        from include.inference import ensemble
+        from include.lake import lake
 
         found = ensemble.as_roll_call(roll)
         return asdict(ensemble.combine_day(lake.default_lake(), features, found))
@@ -176,7 +184,8 @@ def ensemble_inference() -> None:
         """Score without an ensemble, by the first step that can. Nothing is published yet."""
         from dataclasses import asdict
 
-        from include import ensemble, fallback, lake
+        from include.inference import ensemble, fallback
+        from include.lake import lake
 
         found = ensemble.as_roll_call(roll)
         return asdict(fallback.fall_back(lake.default_lake(), features, found))
@@ -191,7 +200,8 @@ def ensemble_inference() -> None:
         """Check range, nulls and counts before anyone sees the predictions."""
         from dataclasses import asdict
 
-        from include import lake, scoring
+        from include.inference import scoring
+        from include.lake import lake
 
         # Of the two tasks one is skipped, which may still have a result from before a clear.
         scored = fallen_back if roll["lacking"] else combined
@@ -212,7 +222,8 @@ def ensemble_inference() -> None:
         triggering_asset_events: Any = None,
     ) -> int:
         """Replace the day's predictions in one step. Returns their number."""
-        from include import ensemble, lake, scoring
+        from include.inference import ensemble, scoring
+        from include.lake import lake
 
         healing = DEGRADED in triggering_asset_events and VALIDATED not in triggering_asset_events
 

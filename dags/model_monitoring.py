@@ -23,11 +23,11 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import CronPartitionTimetable, Param, TriggerRule, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from include.alerting import report_and_call, run_failed, run_succeeded
-from include.assets import DEGRADED
-from include.report_link import ReportLink, report_link
+from include.orchestration.alerting import report_and_call, run_failed, run_succeeded
+from include.orchestration.assets import DEGRADED
+from include.orchestration.report_link import ReportLink, report_link
+from include.orchestration.task_defaults import TASK_DEFAULTS, check_conf
 from include.settings import settings
-from include.task_defaults import TASK_DEFAULTS, check_conf
 
 RETRAINING = "model_retraining"
 REQUEST = "monitoring__{key}"
@@ -61,7 +61,7 @@ def model_monitoring() -> None:
     @task(on_failure_callback=report_and_call, max_active_tis_per_dag=1)
     def observe(*, partition_key: str | None = None, dag_run: Any = None) -> int:
         """Add what is found in the day to the history. Returns the figures added."""
-        from include import lake
+        from include.lake import lake
         from include.monitoring import daily
 
         check_conf(dag_run.conf, PARAMS)
@@ -73,7 +73,7 @@ def model_monitoring() -> None:
         """Decide by the history, and keep the decision in it."""
         from dataclasses import asdict
 
-        from include import lake
+        from include.lake import lake
         from include.monitoring import daily, policy
 
         decision = daily.decide(lake.default_lake(), str(partition_key))
@@ -90,7 +90,7 @@ def model_monitoring() -> None:
     @task
     def write_report(decision: dict[str, Any]) -> str:
         """Draw the day's page. Returns its address: *Details* of the task has a button for it."""
-        from include import lake
+        from include.lake import lake
         from include.monitoring import daily
         from include.monitoring.decision import as_decision
 
@@ -101,7 +101,7 @@ def model_monitoring() -> None:
     @task.branch
     def follow_up(decision: dict[str, Any], *, params: Any = None, ti: Any = None) -> list[str]:
         """What is to be done now. A retraining that runs, waits or is recent is not doubled."""
-        from include import lake
+        from include.lake import lake
         from include.monitoring import daily
 
         follows = ["list_notifiers"] if decision["action"] == "page" else []
@@ -129,7 +129,7 @@ def model_monitoring() -> None:
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def note_retraining(*, partition_key: str | None = None, ti: Any = None) -> bool:
         """Keep that this day has asked for a retraining, if it has."""
-        from include import lake
+        from include.lake import lake
         from include.monitoring import daily
 
         run_id = REQUEST.format(key=partition_key)
@@ -141,7 +141,7 @@ def model_monitoring() -> None:
     @task
     def list_notifiers(decision: dict[str, Any]) -> list[dict[str, Any]]:
         """Log what a person has to see. Returns what each notifier is to be told."""
-        from include import alerting
+        from include.orchestration import alerting
 
         told = {
             "title": f"{decision['key']}: {decision['why']}",
@@ -152,7 +152,7 @@ def model_monitoring() -> None:
 
     @task(doc_md="Call a person. If it fails, the decision stands, and the others are told.")
     def notify(page: dict[str, Any]) -> None:
-        from include import alerting
+        from include.orchestration import alerting
 
         alerting.notify(**page)
 
@@ -161,7 +161,7 @@ def model_monitoring() -> None:
         *, partition_key: str | None = None, params: Any = None, outlet_events: Any = None
     ) -> list[str]:
         """Have degraded days of the ensemble scored again. Skipped if there are none."""
-        from include import lake
+        from include.lake import lake
         from include.monitoring import healing
 
         days = healing.days_to_heal(lake.default_lake(), str(partition_key))

@@ -20,10 +20,10 @@ from typing import Any
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param, TriggerRule, dag, task
 
-from include.alerting import run_failed, run_succeeded
-from include.assets import CHAMPION
+from include.orchestration.alerting import run_failed, run_succeeded
+from include.orchestration.assets import CHAMPION
+from include.orchestration.task_defaults import TASK_DEFAULTS, check_conf
 from include.settings import settings
-from include.task_defaults import TASK_DEFAULTS, check_conf
 from include.wording import literal
 
 TRAINING_TIME = timedelta(hours=settings().training_hours)
@@ -77,7 +77,8 @@ def model_retraining() -> None:
     @task
     def take_snapshot(*, params: Any = None, dag_run: Any = None) -> str:
         """Fix the rows of training and holdout. Returns a reference to them."""
-        from include import lake, snapshot
+        from include.lake import lake
+        from include.training import snapshot
 
         check_conf(dag_run.conf, PARAMS)
         if params["snapshot"]:
@@ -91,7 +92,8 @@ def model_retraining() -> None:
         """The champion to beat, whoever is promoted meanwhile; nothing if there is none."""
         from dataclasses import asdict
 
-        from include import evaluation, lake
+        from include.lake import lake
+        from include.training import evaluation
 
         if params["snapshot"]:  # the champion may well have come from this very snapshot
             return None
@@ -101,7 +103,7 @@ def model_retraining() -> None:
     @task
     def list_candidates() -> list[str]:
         """Names of the models to train."""
-        from include import training
+        from include.training import training
 
         return training.candidates()
 
@@ -114,7 +116,8 @@ def model_retraining() -> None:
     def train(snapshot: str, candidate: str, *, params: Any = None) -> dict[str, str]:
         from airflow.sdk import get_current_context
 
-        from include import lake, training
+        from include.lake import lake
+        from include.training import training
 
         get_current_context()["candidate_name"] = candidate
         run_id = training.train(lake.default_lake(), snapshot, candidate, params["reason"])
@@ -127,7 +130,8 @@ def model_retraining() -> None:
     def evaluate(snapshot: str, rival: dict[str, Any] | None, trained: dict[str, str]) -> str:
         from airflow.sdk import get_current_context
 
-        from include import evaluation, lake
+        from include.lake import lake
+        from include.training import evaluation
 
         candidate, run_id = trained["candidate"], trained["run_id"]
         get_current_context()["candidate_name"] = candidate
@@ -138,7 +142,8 @@ def model_retraining() -> None:
     @task
     def evaluate_champion(snapshot: str, rival: dict[str, Any] | None) -> str | None:
         """Score the same rows with the champion, if there is one. Returns its evaluation."""
-        from include import evaluation, lake
+        from include.lake import lake
+        from include.training import evaluation
 
         return evaluation.evaluate_champion(
             lake.default_lake(), snapshot, evaluation.as_rival(rival)
@@ -149,7 +154,8 @@ def model_retraining() -> None:
         """Put every rule of the gate to every candidate. Returns the verdict."""
         from dataclasses import asdict
 
-        from include import gate, lake
+        from include.lake import lake
+        from include.training import gate
 
         verdict = gate.judge(lake.default_lake(), snapshot, champion, list(evaluations))
         print(verdict.markdown)
@@ -170,7 +176,8 @@ def model_retraining() -> None:
     def refit(snapshot: str, member: dict[str, str]) -> dict[str, str]:
         from airflow.sdk import get_current_context
 
-        from include import lake, training
+        from include.lake import lake
+        from include.training import training
 
         get_current_context()["candidate_name"] = member["candidate"]
         run_id = training.refit(lake.default_lake(), snapshot, member)
@@ -188,7 +195,8 @@ def model_retraining() -> None:
         """Register the challenger with its lineage and its verdict. Returns the version."""
         from dataclasses import asdict
 
-        from include import gate, lake, training
+        from include.lake import lake
+        from include.training import gate, training
 
         version = training.register(
             lake.default_lake(),
@@ -224,8 +232,8 @@ def model_retraining() -> None:
         outlet_events: Any = None,
     ) -> str:
         """Make the challenger champion, in one step. Returns the number of its version."""
-        from include import promotion
-        from include.registry import ModelVersion
+        from include.registry import promotion
+        from include.registry.registry import ModelVersion
 
         champion = ModelVersion(**verdict["champion"]) if verdict["champion"] else None
         answer = ti.xcom_pull("approve") or {}

@@ -10,9 +10,9 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task
 
-from include.alerting import run_failed, run_succeeded
-from include.assets import CHAMPION
-from include.task_defaults import TASK_DEFAULTS, check_conf
+from include.orchestration.alerting import run_failed, run_succeeded
+from include.orchestration.assets import CHAMPION
+from include.orchestration.task_defaults import TASK_DEFAULTS, check_conf
 
 PARAMS = {
     "reason": Param(
@@ -50,7 +50,7 @@ def model_rollback() -> None:
         """The champion and the version before it, fixed so that a retry goes back no further."""
         from dataclasses import asdict
 
-        from include import promotion, registry
+        from include.registry import promotion, registry
 
         check_conf(dag_run.conf, PARAMS)
         champion = registry.find_champion()
@@ -62,8 +62,8 @@ def model_rollback() -> None:
         versions: dict[str, dict[str, str]], *, params: Any = None, outlet_events: Any = None
     ) -> str:
         """Put the version before back. Returns its number."""
-        from include import promotion
-        from include.registry import ModelVersion
+        from include.registry import promotion
+        from include.registry.registry import ModelVersion
 
         model, to = ModelVersion(**versions["model"]), ModelVersion(**versions["to"])
         promotion.roll_back(model, to, params["reason"])

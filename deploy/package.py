@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from include.registry import git_commit
+from include.registry.registry import git_commit
 from include.settings import BUILT_FROM
 
 REPO = Path(__file__).resolve().parent.parent

@@ -468,8 +468,8 @@ def main() -> int:
     """Print every setting: its variable, its value now, and what it means."""
     import sys
 
-    from include.alerting import check_notifiers
     from include.errors import PipelineError
+    from include.orchestration.alerting import check_notifiers
 
     try:
         for name, field in Settings.model_fields.items():

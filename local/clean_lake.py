@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from include.errors import PipelineError
-from include.lake import (
+from include.lake.lake import (
     ORPHANED_AFTER,
     Lake,
     default_lake,
@@ -22,7 +22,7 @@ from include.lake import (
 )
 
 if TYPE_CHECKING:
-    from include.lake import AnyPath
+    from include.lake.lake import AnyPath
 
 
 def clean(lake: Lake) -> list[str]:

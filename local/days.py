@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from include import ensemble
 from include.errors import BadData, PipelineError
 from include.expected import expected_days
-from include.lake import Lake, default_lake, list_folder, parse_key
+from include.inference import ensemble
+from include.lake.lake import Lake, default_lake, list_folder, parse_key
 from include.settings import settings
 from include.wording import listed
 

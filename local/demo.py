@@ -27,11 +27,11 @@ from urllib.parse import quote
 import polars as pl
 from rich.console import Console
 
-from include import lake as lakes
-from include import promotion, registry
 from include.errors import PipelineError
-from include.lake import Lake
-from include.registry import ModelVersion
+from include.lake import lake as lakes
+from include.lake.lake import Lake
+from include.registry import promotion, registry
+from include.registry.registry import ModelVersion
 from include.settings import settings
 from include.usecase import FIRST_WINDOW, source
 from include.usecase.schema import INPUTS, KEY

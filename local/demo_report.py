@@ -7,12 +7,13 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from include import registry, validation
-from include.ensemble import TABLE as ENSEMBLE
-from include.lake import Lake
+from include.inference.ensemble import TABLE as ENSEMBLE
+from include.lake.lake import Lake
+from include.registry import registry
 from include.usecase import FIRST_WINDOW, features
 from include.usecase.members import MEMBERS
 from include.usecase.schema import KEY, TRUTH
+from include.validation import validation
 from local.client import Json
 
 DAYS = [date.fromisoformat(FIRST_WINDOW[1]) + timedelta(days=n) for n in range(1, 8)]

@@ -4,12 +4,14 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import chain
 
-from include import branching, evaluation, gate, promotion, scoring, snapshot, training
-from include.branching import Branches
-from include.gate import Verdict
-from include.lake import Lake
-from include.registry import ModelVersion
+from include.inference import branching, scoring
+from include.inference.branching import Branches
+from include.lake.lake import Lake
+from include.registry import promotion
+from include.registry.registry import ModelVersion
 from include.settings import settings
+from include.training import evaluation, gate, snapshot, training
+from include.training.gate import Verdict
 from include.usecase.models import CANDIDATES
 
 

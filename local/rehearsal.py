@@ -19,31 +19,22 @@ import polars as pl
 import uvicorn
 from sklearn.pipeline import Pipeline
 
-from include import (
-    ensemble,
-    evaluation,
-    fallback,
-    gate,
-    promotion,
-    registry,
-    remote,
-    scoring,
-    snapshot,
-    training,
-    usecase,
-    validation,
-)
+from include import usecase
 from include.encoder import FeatureEncoder
 from include.expected import expected_days, is_expected
-from include.lake import Lake, first_line
+from include.inference import ensemble, fallback, remote, scoring
+from include.inference.patient_http import Endpoint
+from include.lake.lake import Lake, first_line
 from include.monitoring import daily
-from include.patient_http import Endpoint
 from include.preprocess import check_keys
-from include.registry import ModelVersion
+from include.registry import promotion, registry
+from include.registry.registry import ModelVersion
 from include.settings import settings
+from include.training import evaluation, gate, snapshot, training
 from include.usecase import features, models
 from include.usecase.members import MEMBERS
 from include.usecase.schema import INPUTS, KEY, TRUTH
+from include.validation import validation
 from include.wording import cut, listed
 from local.in_process import batch_inference
 from local.wrong import Wrong

@@ -6,8 +6,8 @@ python -m local.rollback --reason "scores of version 3 are off since the new fee
 import argparse
 import sys
 
-from include import registry
 from include.errors import PipelineError
+from include.registry import registry
 from include.settings import settings
 from local import embedded
 from local.client import EmbeddedError

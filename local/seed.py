@@ -11,12 +11,12 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from include import validation
 from include.errors import BadData, MissingData, Overtaken, PipelineError
 from include.expected import expected_days
-from include.lake import Lake, default_lake, parse_key
+from include.lake.lake import Lake, default_lake, parse_key
 from include.settings import settings
 from include.usecase import FIRST_WINDOW
+from include.validation import validation
 
 
 def seed(lake: Lake, start: str, end: str, say: Callable[[str], None] = print) -> int:

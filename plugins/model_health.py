@@ -10,7 +10,7 @@ from airflow.plugins_manager import AirflowPlugin
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from include.monitoring.health_page import Approval
+    from include.monitoring.page.health_page import Approval
 
 RETRAINING = "model_retraining"
 """The DAG that asks a person for approval."""
@@ -33,15 +33,15 @@ def _application() -> "FastAPI":
     from airflow.api_fastapi.core_api.security import GetUserDep
     from fastapi.responses import HTMLResponse
 
-    from include.behind_login import application
-    from include.report_link import MONITORING
+    from include.monitoring.page.behind_login import application
+    from include.orchestration.report_link import MONITORING
 
     pages = application(MONITORING)
 
     @pages.get("/")
     def page(user: GetUserDep) -> HTMLResponse:  # no coroutine: the server goes on meanwhile
-        from include.lake import default_lake
-        from include.monitoring import health, health_page
+        from include.lake.lake import default_lake
+        from include.monitoring.page import health, health_page
 
         nonce = token_urlsafe(16)
         found, approvals = health.look(default_lake()), None
@@ -74,7 +74,7 @@ def _approvals(user: Any, root: str) -> "list[Approval] | None":
     from airflow.utils.state import TaskInstanceState
     from sqlalchemy import select
 
-    from include.monitoring.health_page import Approval
+    from include.monitoring.page.health_page import Approval
 
     if not get_auth_manager().is_authorized_dag(
         method="GET",

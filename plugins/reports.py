@@ -31,10 +31,10 @@ def _application() -> "FastAPI":
     from fastapi import HTTPException
     from fastapi.responses import HTMLResponse
 
-    from include import behind_login
     from include.errors import BadData
-    from include.lake import default_lake, parse_key, read_text
-    from include.report_link import MONITORING
+    from include.lake.lake import default_lake, parse_key, read_text
+    from include.monitoring.page import behind_login
+    from include.orchestration.report_link import MONITORING
 
     pages = behind_login.application(MONITORING)
 

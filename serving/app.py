@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import ClientDisconnect
 
 from include import usecase
-from include.open_inference import BINARY, ProtocolError, Tensors, decode, encode, show
+from include.inference.open_inference import BINARY, ProtocolError, Tensors, decode, encode, show
 from include.usecase import features
 from include.wording import listed
 from serving.faults import add_faults

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from include.open_inference import HEADER_LENGTH, decode, encode
+from include.inference.open_inference import HEADER_LENGTH, decode, encode
 
 NONSENSE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "nan": lambda scores: np.full_like(scores, np.nan),

@@ -6,15 +6,16 @@ from datetime import datetime
 
 import polars as pl
 
-from include import metrics, snapshot
+from include import metrics
 from include.errors import MissingData
-from include.lake import Lake, days_before, parse_key, put_text
+from include.lake.lake import Lake, days_before, parse_key, put_text
 from include.metrics import Sample
 from include.monitoring import decision as decisions
 from include.monitoring import experiment, history, measure, outcomes, policy, report, stages
 from include.monitoring.decision import Decision
 from include.monitoring.history import Figure
 from include.settings import settings
+from include.training import snapshot
 
 DRAWN = ["day", "label", "score", "model_version", "ensemble_score"]
 """Columns of the outcomes that the report shows."""

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from include.lake import Lake, put_text, read_json
+from include.lake.lake import Lake, put_text, read_json
 
 Action = Literal["healthy", "watch", "retrain", "page"]
 ACTIONS: list[Action] = ["healthy", "watch", "retrain", "page"]

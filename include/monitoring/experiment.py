@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from scipy.special import stdtr, stdtrit
 
-from include.lake import parse_key
+from include.lake.lake import parse_key
 from include.monitoring import history
 from include.monitoring.history import Figure
 from include.settings import settings

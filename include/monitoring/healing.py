@@ -1,8 +1,8 @@
 """Days of the ensemble that members have missed, and that are scored again once a day."""
 
 from include import metrics
-from include.ensemble import TABLE
-from include.lake import Lake, Manifest, days_before
+from include.inference.ensemble import TABLE
+from include.lake.lake import Lake, Manifest, days_before
 from include.metrics import Sample
 from include.settings import settings
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 import polars as pl
 
 from include.errors import BadData
-from include.lake import (
+from include.lake.lake import (
     VERSION_TIME,
     Lake,
     days_before,
@@ -32,7 +32,7 @@ from include.lake import (
 )
 
 if TYPE_CHECKING:
-    from include.lake import AnyPath
+    from include.lake.lake import AnyPath
 
 log = logging.getLogger(__name__)
 

@@ -5,16 +5,19 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from include import ensemble, expected, registry
+from include import expected
 from include.errors import BadData, MissingData
-from include.lake import Lake, Manifest, Version, days_before, parse_key, passing_over
-from include.monitoring import drift, history, outcomes, policy, profiles
-from include.monitoring.drift import Distribution
+from include.inference import ensemble
+from include.lake.lake import Lake, Manifest, Version, days_before, parse_key, passing_over
+from include.monitoring import history, outcomes, policy
 from include.monitoring.history import Figure
-from include.monitoring.profile import Column, Profile, merge, outliers
-from include.registry import ModelVersion
+from include.registry import registry
+from include.registry.registry import ModelVersion
 from include.settings import settings
-from include.snapshot import PROFILE
+from include.statistics import drift, profiles
+from include.statistics.drift import Distribution
+from include.statistics.profile import Column, Profile, merge, outliers
+from include.training.snapshot import PROFILE
 from include.usecase import features
 
 TRAINING, TRAILING = "training", "trailing"

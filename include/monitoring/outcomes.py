@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from include import branching, ensemble, evaluation, registry
 from include.errors import BadData, MissingData, Overtaken
-from include.lake import Lake, Manifest, Version, days_before, parse_key, passing_over
+from include.inference import branching, ensemble
+from include.inference.scoring import PATH
+from include.lake.lake import Lake, Manifest, Version, days_before, parse_key, passing_over
 from include.monitoring import history
 from include.monitoring.history import Figure
 from include.preprocess import labels_of
-from include.registry import CHALLENGER, ModelVersion
-from include.scoring import PATH
+from include.registry import registry
+from include.registry.registry import CHALLENGER, ModelVersion
 from include.settings import settings
+from include.training import evaluation
 from include.usecase import features
 from include.usecase.schema import KEY
 

@@ -19,7 +19,16 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from include.monitoring import views
-from include.plots import ALARM, CHALLENGER, CHAMPION, INK, MUTED, OTHERS, new_figure, style
+from include.training.plots import (
+    ALARM,
+    CHALLENGER,
+    CHAMPION,
+    INK,
+    MUTED,
+    OTHERS,
+    new_figure,
+    style,
+)
 
 LONGEST = 24
 """Letters of a name that are shown."""

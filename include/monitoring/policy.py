@@ -20,12 +20,14 @@ from datetime import timedelta
 import numpy as np
 import polars as pl
 
-from include import evaluation, expected
-from include.lake import parse_key
-from include.monitoring import drift, experiment, history
+from include import expected
+from include.lake.lake import parse_key
+from include.monitoring import experiment, history
 from include.monitoring.decision import ACTIONS, Action, Decision, Reason
 from include.monitoring.history import Figure
 from include.settings import settings
+from include.statistics import drift
+from include.training import evaluation
 from include.usecase import features
 from include.wording import counted, cut, literal
 

@@ -16,12 +16,21 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from include.lake import parse_key
+from include.lake.lake import parse_key
 from include.monitoring import experiment, plots, policy, views
 from include.monitoring import history as records
 from include.monitoring.decision import Decision
-from include.plots import ALARM, CHALLENGER, CHAMPION, GRID, INK, MUTED, OTHERS, calibration
 from include.settings import settings
+from include.training.plots import (
+    ALARM,
+    CHALLENGER,
+    CHAMPION,
+    GRID,
+    INK,
+    MUTED,
+    OTHERS,
+    calibration,
+)
 from include.wording import counted
 
 DAYS = 90

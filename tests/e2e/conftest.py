@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from include import registry
-from include.lake import Lake
+from include.lake.lake import Lake
+from include.registry import registry
 from include.settings import settings
 from local import embedded
 from local.client import Airflow

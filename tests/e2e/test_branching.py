@@ -9,11 +9,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from include import registry
-from include.branching import draw
-from include.lake import Lake
+from include.inference.branching import draw
+from include.lake.lake import Lake
 from include.monitoring import history
-from include.registry import CHALLENGER, CHAMPION, ModelVersion
+from include.registry import registry
+from include.registry.registry import CHALLENGER, CHAMPION, ModelVersion
 from include.settings import settings
 from include.usecase import features
 from local import embedded

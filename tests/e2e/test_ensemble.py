@@ -8,9 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from include import registry, usecase
-from include.ensemble import TABLE
-from include.lake import Lake
+from include import usecase
+from include.inference.ensemble import TABLE
+from include.lake.lake import Lake
+from include.registry import registry
 from include.usecase.members import MEMBERS
 from include.usecase.schema import KEY
 from local import embedded

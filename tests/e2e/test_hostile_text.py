@@ -24,8 +24,9 @@ import pytest
 from airflow.api_fastapi.auth.tokens import JWTGenerator
 from playwright.sync_api import Page, expect
 
-from include import USECASE, registry
-from include.lake import Lake, parse_key
+from include import USECASE
+from include.lake.lake import Lake, parse_key
+from include.registry import registry
 from include.usecase import source
 from local.client import Airflow, poll
 from tests.e2e.browser import PATIENCE, needs_browser, new_page

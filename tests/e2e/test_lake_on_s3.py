@@ -14,14 +14,16 @@ import httpx
 import polars as pl
 import pytest
 
-from include import registry, snapshot, validation
-from include.ensemble import TABLE as ENSEMBLE
-from include.lake import Lake, Part, days_before, list_folder
+from include.inference.ensemble import TABLE as ENSEMBLE
+from include.lake.lake import Lake, Part, days_before, list_folder
 from include.monitoring import daily, history
-from include.registry import ModelVersion
+from include.registry import registry
+from include.registry.registry import ModelVersion
 from include.settings import settings
+from include.training import snapshot
 from include.usecase.members import MEMBERS
 from include.usecase.schema import KEY
+from include.validation import validation
 from local import embedded
 from local.client import Airflow, poll
 from local.environment import forget_settings

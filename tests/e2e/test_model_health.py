@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from include.lake import Lake
-from include.registry import ModelVersion
+from include.lake.lake import Lake
+from include.registry.registry import ModelVersion
 from local.client import Airflow
 from local.in_process import batch_inference
 from local.seed import seed

@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from include.lake import Lake
+from include.lake.lake import Lake
 from include.monitoring import daily, history
-from include.registry import ModelVersion
+from include.registry.registry import ModelVersion
 from local.client import Airflow
 from local.in_process import batch_inference
 from local.seed import seed

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from include import registry
-from include.ensemble import TABLE
-from include.lake import Lake
+from include.inference.ensemble import TABLE
+from include.lake.lake import Lake
+from include.registry import registry
 from include.settings import settings
 from include.usecase.members import MEMBERS
 from local import embedded

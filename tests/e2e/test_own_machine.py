@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from include.registry import ModelVersion
+from include.registry.registry import ModelVersion
 from local import embedded
 from local.client import Airflow
 from local.processes import alive

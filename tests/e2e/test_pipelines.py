@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
-from include import registry
-from include.lake import Lake
+from include.lake.lake import Lake
+from include.registry import registry
 from include.usecase.schema import KEY
 from local import embedded
 from local.client import Airflow, poll

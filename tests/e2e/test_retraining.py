@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from include import promotion, registry
-from include.lake import Lake
-from include.registry import ModelVersion
+from include.lake.lake import Lake
+from include.registry import promotion, registry
+from include.registry.registry import ModelVersion
 from local import rollback
 from local.client import Airflow, poll
 from local.seed import seed

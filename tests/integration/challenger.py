@@ -2,7 +2,7 @@
 
 import json
 
-from include import registry
+from include.registry import registry
 
 champion = registry.champion()
 others = [one for one in registry.members(champion).values() if one.run_id != champion.run_id]

@@ -3,9 +3,11 @@
 import json
 import sys
 
-from include import ensemble, metrics, registry
-from include.lake import Manifest, default_lake, list_folder, parse_key
+from include import metrics
+from include.inference import ensemble
+from include.lake.lake import Manifest, default_lake, list_folder, parse_key
 from include.monitoring import history
+from include.registry import registry
 from include.usecase.schema import INPUTS, KEY
 
 lake = default_lake()

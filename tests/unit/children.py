@@ -21,12 +21,14 @@ import pytest
 from mlflow import MlflowClient
 from s3fs import S3FileSystem
 
-from include import lake as lake_module
-from include import landed, promotion, registry, validation
+from include import landed
 from include.errors import BadData, Overtaken
-from include.lake import Lake, Manifest
-from include.registry import ModelVersion
+from include.lake import lake as lake_module
+from include.lake.lake import Lake, Manifest
+from include.registry import promotion, registry
+from include.registry.registry import ModelVersion
 from include.settings import settings
+from include.validation import validation
 from tests.unit.helpers import infer
 
 for waited_for in (  # what a child would wait for; skops is the faster the earlier it is

@@ -19,8 +19,8 @@ import hypothesis
 import pytest
 import skops.io  # noqa: F401  it searches what is loaded already: 1 s now, 20 s after Airflow
 
-from include.lake import Lake
-from include.registry import ModelVersion
+from include.lake.lake import Lake
+from include.registry.registry import ModelVersion
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -84,9 +84,12 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> History:
 
 
 def make_history(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
-    from include import evaluation, promotion, registry, scoring, snapshot, training, validation
+    from include.inference import scoring
+    from include.registry import promotion, registry
     from include.settings import settings
+    from include.training import evaluation, snapshot, training
     from include.usecase import models
+    from include.validation import validation
 
     patch.setenv("ML_DATA_DIR", str(folder))
     patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow' / 'mlflow.db'}")

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 import uvicorn
 
-from include import validation
 from include.errors import BadData, PipelineError
-from include.lake import Lake, Part, Version
-from include.registry import ModelVersion
+from include.lake.lake import Lake, Part, Version
+from include.registry.registry import ModelVersion
+from include.validation import validation
 from local.in_process import batch_inference
 from serving import app, listening
 

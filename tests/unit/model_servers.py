@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from include import open_inference
-from include.open_inference import BINARY, Tensors
+from include.inference import open_inference
+from include.inference.open_inference import BINARY, Tensors
 from include.usecase import features
 
 MODEL = "late flights"

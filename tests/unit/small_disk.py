@@ -14,10 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from include import promotion, registry, training, validation
 from include.errors import DependencyDown
-from include.lake import Lake, days_before
+from include.lake.lake import Lake, days_before
+from include.registry import promotion, registry
 from include.settings import settings
+from include.training import training
+from include.validation import validation
 from tests.unit.conftest import FREE_ALIASES
 from tests.unit.helpers import infer, shown
 

@@ -19,8 +19,8 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import AsyncMessage
 from apprise.plugins.slack import NotifySlack
 
-from include import alerting
 from include.errors import BadData, DependencyDown
+from include.orchestration import alerting
 
 TITLE, BODY, LINK = "Page: 2013-03-01", "**skill** is 0.01\n\n- at least 0.03", "http://airflow/x"
 SECRET = "TIiajkdnlazkcOXrIdevi7"
@@ -256,5 +256,5 @@ def test_a_monitor_that_fails_calls_everybody_it_can_reach(
 
 
 def test_parsing_dags_does_not_import_apprise() -> None:
-    script = "import sys, include.alerting; sys.exit('apprise' in sys.modules)"
+    script = "import sys, include.orchestration.alerting; sys.exit('apprise' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include import validation
 from include.contract import Input
 from include.errors import BadData
-from include.lake import Lake
+from include.lake.lake import Lake
 from include.landed import foreign_data
+from include.validation import validation
 
 KEY = "2026-03-01"
 ROWS = 3

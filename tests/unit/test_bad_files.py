@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from include import validation
 from include.contract import Input
 from include.errors import BadData, MissingData
-from include.lake import Lake
+from include.lake.lake import Lake
 from include.usecase.schema import FLIGHTS
+from include.validation import validation
 from tests.unit import children
 from tests.unit.conftest import NEW_DAY, OLD_DAY
 from tests.unit.helpers import landed, refused, replace, shown

@@ -14,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from include import branching, evaluation, promotion, registry, scoring, training
-from include.branching import Branches
-from include.lake import Lake, days_before
+from include.inference import branching, scoring
+from include.inference.branching import Branches
+from include.lake.lake import Lake, days_before
 from include.monitoring import experiment, measure, outcomes, policy
 from include.monitoring import history as records
-from include.registry import CHALLENGER, CHAMPION, ModelVersion
+from include.registry import promotion, registry
+from include.registry.registry import CHALLENGER, CHAMPION, ModelVersion
+from include.training import evaluation, training
 from include.usecase import features, models
 from include.usecase.schema import KEY
 from include.usecase.source import WEATHER

@@ -19,7 +19,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from include import ensemble, fallback, registry, scoring, snapshot, training, usecase
+from include import usecase
 from include.contract import (
     OWN_COLUMNS,
     OWN_PREFIX,
@@ -31,8 +31,11 @@ from include.contract import (
     check_pieces,
 )
 from include.encoder import FeatureEncoder
-from include.lake import Lake
+from include.inference import ensemble, fallback, scoring
+from include.lake.lake import Lake
 from include.monitoring import daily, measure, outcomes
+from include.registry import registry
+from include.training import snapshot, training
 from include.usecase import features, models, schema
 from include.usecase.members import MEMBERS
 from local.in_process import batch_inference, model_retraining

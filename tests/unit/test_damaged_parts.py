@@ -13,14 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include import lake as lake_module
-from include import scoring, snapshot
 from include.errors import BadData
-from include.lake import Lake, Version
-from include.monitoring import daily, outcomes, profiles
+from include.inference import scoring
+from include.inference.scoring import Chunk
+from include.lake import lake as lake_module
+from include.lake.lake import Lake, Version
+from include.monitoring import daily, outcomes
 from include.monitoring import history as history_of
 from include.monitoring.history import Figure
-from include.scoring import Chunk
+from include.statistics import profiles
+from include.training import snapshot
 from tests.unit.conftest import NEW_DAY, OLD_DAY, History
 from tests.unit.helpers import infer, replace
 

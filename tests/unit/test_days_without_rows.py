@@ -8,14 +8,19 @@ from typing import Any
 import polars as pl
 import pytest
 
-from include import ensemble, expected, fallback, registry, scoring, snapshot, validation
+from include import expected
 from include.contract import Input
 from include.errors import MissingData
-from include.lake import Lake
+from include.inference import ensemble, fallback, scoring
+from include.lake.lake import Lake
 from include.metrics import Sample
-from include.monitoring import daily, health, outcomes
+from include.monitoring import daily, outcomes
+from include.monitoring.page import health
+from include.registry import registry
+from include.training import snapshot
 from include.usecase import source
 from include.usecase.schema import INPUTS, TRUTH
+from include.validation import validation
 from local.in_process import batch_inference
 from local.seed import seed
 from tests.unit.helpers import refused, replace

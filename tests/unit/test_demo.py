@@ -13,9 +13,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from include import promotion, registry
-from include.lake import Lake
-from include.registry import ModelVersion
+from include.lake.lake import Lake
+from include.registry import promotion, registry
+from include.registry.registry import ModelVersion
 from include.usecase import features
 from include.usecase.schema import TRUTH
 from local import demo, demo_report, embedded

@@ -18,8 +18,8 @@ from botocore.exceptions import ConnectionClosedError
 from deploy import astro, mwaa, package, upload
 from deploy.package import DeployError
 from deploy.upload import LIVE, STAGED, Bucket
-from include import registry
-from include.registry import git_commit
+from include.registry import registry
+from include.registry.registry import git_commit
 
 OLD = {
     ".airflowignore": "include/\n",
@@ -103,7 +103,7 @@ def test_the_copy_in_plugins_is_only_for_who_has_no_dag_files(
     said = package.run_isolated([sys.executable, "-c", program], built, built, PYTHONPATH=path)
     assert said.split()[-1] == str(built / home)
     copied = sorted(path.name for path in (built / "plugins/include/as_built").iterdir())
-    assert {"COMMIT", "lake.py", "templates", "usecase"} <= set(copied)
+    assert {"COMMIT", "lake", "templates", "usecase"} <= set(copied)
 
 
 def test_the_same_plugins_make_the_same_bytes(built: Path, tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as arrays
 from scipy import special, stats
 from scipy.spatial import distance
 
-from include import scoring
 from include.errors import BadData
-from include.monitoring import drift, profile
-from include.monitoring.drift import Distribution, Drift, compare, distribution, of_column
+from include.inference import scoring
+from include.statistics import drift, profile
+from include.statistics.drift import Distribution, Drift, compare, distribution, of_column
 
 RANDOM = np.random.default_rng(3)
 REFERENCE = RANDOM.gamma(2, 20, 25_000)

@@ -14,14 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
-from include import ensemble, fallback, promotion, registry, scoring, usecase
+from include import usecase
 from include.contract import Member
-from include.ensemble import LEVELS, Answer, RollCall, Scored
 from include.errors import BadData, MissingData, ModelMissing, Overtaken, ServerDown
-from include.lake import Lake
-from include.registry import ModelVersion
-from include.remote import ORDER_ROWS
-from include.scoring import Chunk
+from include.inference import ensemble, fallback, scoring
+from include.inference.ensemble import LEVELS, Answer, RollCall, Scored
+from include.inference.remote import ORDER_ROWS
+from include.inference.scoring import Chunk
+from include.lake.lake import Lake
+from include.registry import promotion, registry
+from include.registry.registry import ModelVersion
 from include.usecase import features
 from include.usecase.members import MEMBERS
 from include.usecase.schema import KEY

@@ -17,12 +17,14 @@ from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from include import evaluation, promotion, registry, usecase
+from include import usecase
 from include.encoder import FeatureEncoder
 from include.errors import BadData
-from include.evaluation import Rival
-from include.lake import Lake
-from include.registry import ModelVersion
+from include.lake.lake import Lake
+from include.registry import promotion, registry
+from include.registry.registry import ModelVersion
+from include.training import evaluation
+from include.training.evaluation import Rival
 from include.usecase import features
 from include.usecase.schema import KEY
 from include.wording import counted

@@ -24,7 +24,6 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include import alerting, task_defaults
 from include.errors import (
     BadData,
     DependencyDown,
@@ -35,8 +34,14 @@ from include.errors import (
     ServerDown,
     kind_of,
 )
+from include.orchestration import alerting, task_defaults
+from include.orchestration.task_defaults import (
+    TASK_DEFAULTS,
+    RetryByKind,
+    check_conf,
+    skips_if_overtaken,
+)
 from include.settings import settings
-from include.task_defaults import TASK_DEFAULTS, RetryByKind, check_conf, skips_if_overtaken
 
 
 def airflow_says(status: int | None) -> AirflowRuntimeError:

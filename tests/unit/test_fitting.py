@@ -18,9 +18,9 @@ from sklearn.metrics import log_loss
 from sklearn.pipeline import Pipeline
 from xgboost.core import XGBoostError
 
-from include import fitting
 from include.errors import BadData
-from include.lake import Lake, to_arrow
+from include.lake.lake import Lake, to_arrow
+from include.training import fitting
 from include.usecase import models
 from include.usecase.features import CATEGORICAL, FEATURES, NUMERIC
 from tests.unit.conftest import History

@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow.parquet import encryption
 
-from include import validation
 from include.contract import Input
 from include.errors import BadData
-from include.lake import Lake
+from include.lake.lake import Lake
+from include.validation import validation
 
 DAY = date(2026, 3, 1)
 ROWS = 3_000

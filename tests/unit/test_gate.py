@@ -12,12 +12,13 @@ import polars as pl
 import pytest
 from mlflow import MlflowClient
 
-from include import evaluation, gate, promotion, registry, training
 from include.errors import BadData
-from include.gate import Evidence, Model, Rule, Verdict
-from include.lake import Lake
-from include.registry import ModelVersion
+from include.lake.lake import Lake
+from include.registry import promotion, registry
+from include.registry.registry import ModelVersion
 from include.settings import settings
+from include.training import evaluation, gate, training
+from include.training.gate import Evidence, Model, Rule, Verdict
 from include.usecase import features, models, source
 from include.usecase.schema import KEY
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from include import ensemble, metrics, scoring
-from include.ensemble import TABLE, RollCall
+from include import metrics
 from include.errors import Overtaken
-from include.lake import Lake, days_before
+from include.inference import ensemble, scoring
+from include.inference.ensemble import TABLE, RollCall
+from include.lake.lake import Lake, days_before
 from include.metrics import Sample
 from include.monitoring import healing
 from tests.unit.conftest import OLD_DAY, History

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from include.errors import BadData
-from include.lake import Lake, days_before
+from include.lake.lake import Lake, days_before
 from include.monitoring.history import (
     IDENTITY,
     SCHEMA,

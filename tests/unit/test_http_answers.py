@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include import remote
 from include.errors import BadData, PipelineError, ServerDown
-from include.patient_http import Endpoint
+from include.inference import remote
+from include.inference.patient_http import Endpoint
 from include.usecase import features
 from tests.unit import model_servers
 from tests.unit.model_servers import MODEL, Answer, Request, Server, scored

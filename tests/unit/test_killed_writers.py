@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from include.lake import Lake, list_folder, put_text, read_text
+from include.lake.lake import Lake, list_folder, put_text, read_text
 from tests.unit import children
 from tests.unit.helpers import watched
 

@@ -18,11 +18,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include import fallback, scoring, snapshot, validation
-from include import lake as lake_module
 from include.errors import BadData, MissingData, Overtaken
-from include.lake import Lake, Manifest, Version
-from include.monitoring import health, history, stages
+from include.inference import fallback, scoring
+from include.lake import lake as lake_module
+from include.lake.lake import Lake, Manifest, Version
+from include.monitoring import history, stages
+from include.monitoring.page import health
+from include.training import snapshot
+from include.validation import validation
 from tests.unit.conftest import NEW_DAY, OLD_DAY
 from tests.unit.helpers import damaged, replace, shown
 

@@ -13,9 +13,10 @@ import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from include import scoring, validation
-from include.lake import Lake
+from include.inference import scoring
+from include.lake.lake import Lake
 from include.usecase import features, source
+from include.validation import validation
 from tests.unit.conftest import History
 from tests.unit.test_source import AFTER_THE_FACT
 

@@ -13,11 +13,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from include import registry, validation
-from include.lake import Lake
-from include.monitoring import health, policy
+from include.lake.lake import Lake
+from include.monitoring import policy
 from include.monitoring.decision import Decision, Reason
-from include.monitoring.health_page import Approval, render
+from include.monitoring.page import health
+from include.monitoring.page.health_page import Approval, render
+from include.registry import registry
+from include.validation import validation
 from include.wording import literal
 
 HOSTILE = [

@@ -8,15 +8,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from include import ensemble, registry, validation
-from include.lake import Lake, days_before
-from include.monitoring import drift, measure
+from include.inference import ensemble
+from include.lake.lake import Lake, days_before
+from include.monitoring import measure
 from include.monitoring.history import Figure, append
-from include.monitoring.profile import profile_of
-from include.monitoring.profiles import keep
-from include.registry import ModelVersion
+from include.registry import registry
+from include.registry.registry import ModelVersion
 from include.settings import settings
+from include.statistics import drift
+from include.statistics.profile import profile_of
+from include.statistics.profiles import keep
 from include.usecase import features
+from include.validation import validation
 from local.in_process import batch_inference
 from tests.unit.conftest import NEW_DAY, OLD_DAY, TRAINED, History, copy_lake
 from tests.unit.helpers import landed, replace

@@ -14,11 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include import alerting, metrics, promotion
-from include.lake import Lake
+from include import metrics
+from include.lake.lake import Lake
 from include.metrics import METRICS, Sample
 from include.monitoring import daily
 from include.monitoring import history as monitoring_history
+from include.orchestration import alerting
+from include.registry import promotion
 from local import reference
 from local.in_process import batch_inference
 from tests.unit.conftest import OLD_DAY, History

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from include import remote
 from include.errors import BadData
-from include.patient_http import Endpoint
+from include.inference import remote
+from include.inference.patient_http import Endpoint
 from include.usecase import features
 from tests.unit.helpers import free_ports, wait_until
 

@@ -12,15 +12,17 @@ import polars as pl
 import pytest
 from mlflow import MlflowClient
 
-from include import registry, usecase
-from include.lake import Lake, put_text
+from include import usecase
+from include.lake.lake import Lake, put_text
 from include.monitoring import decision as decisions
-from include.monitoring import health, health_page, history, policy
+from include.monitoring import history, policy
 from include.monitoring.decision import Decision, Reason
-from include.monitoring.health import Health, look
-from include.monitoring.health_page import Approval, render
 from include.monitoring.history import Figure
-from include.registry import ModelVersion, Overview
+from include.monitoring.page import health, health_page
+from include.monitoring.page.health import Health, look
+from include.monitoring.page.health_page import Approval, render
+from include.registry import registry
+from include.registry.registry import ModelVersion, Overview
 from tests.unit.conftest import NEW_DAY, OLD_DAY, History
 from tests.unit.helpers import infer
 
@@ -321,7 +323,8 @@ def test_of_ten_thousand_partitions_only_the_shown_ones_are_read(
 def test_the_api_server_is_spared_the_libraries_of_training() -> None:
     heavy = {"sklearn", "matplotlib", "xgboost", "scipy.stats"}
     script = (
-        "import sys; from include import registry; from include.monitoring import health_page; "
+        "import sys; from include.registry import registry; "
+        "from include.monitoring.page import health_page; "
         f"registry.preload(); sys.exit(bool({heavy} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

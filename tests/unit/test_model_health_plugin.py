@@ -8,7 +8,7 @@ from airflow import settings as airflow_settings
 from airflow.models.hitl import HITLDetail
 from fastapi.testclient import TestClient
 
-from include.lake import Lake
+from include.lake.lake import Lake
 from plugins.model_health import ModelHealth
 from tests.unit.helpers import log_in
 
@@ -80,6 +80,6 @@ def test_it_has_a_place_in_the_navigation() -> None:
 
 
 def test_a_process_that_serves_no_pages_imports_nothing_for_them() -> None:
-    heavy = {"fastapi", "polars", "mlflow", "include.monitoring.health"}
+    heavy = {"fastapi", "polars", "mlflow", "include.monitoring.page.health"}
     script = f"import sys, plugins.model_health; sys.exit(bool({heavy} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", script], check=True)

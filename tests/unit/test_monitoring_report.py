@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from include.monitoring import report, views
 from include.monitoring.decision import Action, Decision, Reason
 from include.monitoring.history import SCHEMA
-from include.plots import ALARM
+from include.training.plots import ALARM
 from include.usecase import features
 
 LAST = date(2013, 6, 30)

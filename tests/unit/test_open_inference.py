@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from include.open_inference import (
+from include.inference.open_inference import (
     HEADER_LENGTH,
     NUMBERS,
     ProtocolError,

@@ -11,9 +11,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from include import lake as lake_module
 from include.errors import Overtaken
-from include.lake import ORPHANED_AFTER, Lake, Version, list_folder, put_text, version_name
+from include.lake import lake as lake_module
+from include.lake.lake import ORPHANED_AFTER, Lake, Version, list_folder, put_text, version_name
 from local.clean_lake import clean
 from tests.unit import children
 from tests.unit.test_lake import Clock

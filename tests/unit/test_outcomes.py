@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
-from include import ensemble, registry, validation
-from include.lake import Lake, days_before
+from include.inference import ensemble
+from include.lake.lake import Lake, days_before
 from include.monitoring import outcomes
 from include.monitoring.history import read, select
-from include.registry import ModelVersion
+from include.registry import registry
+from include.registry.registry import ModelVersion
 from include.usecase import features
 from include.usecase.schema import KEY
+from include.validation import validation
 from local.in_process import batch_inference
 from tests.unit.conftest import OLD_DAY, TRAINED, History
 from tests.unit.helpers import landed, replace

@@ -9,9 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from include import validation
 from include.errors import BadData, MissingData
-from include.lake import Lake
+from include.lake.lake import Lake
+from include.validation import validation
 from tests.unit.conftest import NEW_DAY, OLD_DAY
 from tests.unit.helpers import landed, refused, replace, shown
 from tests.unit.test_rows import with_value

@@ -16,8 +16,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from include import plots
 from include.encoder import FeatureEncoder
+from include.training import plots
 
 ROWS = 1000
 RANDOM = np.random.default_rng(7)
@@ -143,5 +143,5 @@ def test_the_feature_that_alone_decides_is_worth_the_most() -> None:
 
 
 def test_no_screen_and_no_global_state_is_used() -> None:
-    script = "import sys, include.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    script = "import sys, include.training.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from include.lake import Lake, days_before
+from include.lake.lake import Lake, days_before
 from include.monitoring import policy
 from include.monitoring.decision import ACTIONS, Action, Decision, as_decision
 from include.monitoring.history import SCHEMA, Figure, append, current, read, to_frame

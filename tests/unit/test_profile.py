@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from include.errors import BadData
-from include.monitoring import profile
-from include.monitoring.profile import Column, Profile, Profiler, merge, profile_of
+from include.statistics import profile
+from include.statistics.profile import Column, Profile, Profiler, merge, profile_of
 
 NUMBERS = st.floats(-1e6, 1e6, width=32) | st.sampled_from([0.0, -0.0, 1.0, 512.0, -3.0, 1e-40])
 SAMPLES = arrays.arrays(np.float64, st.integers(1, 60), elements=NUMBERS)

@@ -18,10 +18,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.server.constants import BACKEND_STORE_URI_ENV_VAR
 
-from include import promotion, registry, scoring, usecase
+from include import usecase
 from include.errors import BadData, MissingData
-from include.lake import Lake
-from include.registry import ModelVersion
+from include.inference import scoring
+from include.lake.lake import Lake
+from include.registry import promotion, registry
+from include.registry.registry import ModelVersion
 from include.settings import settings
 from local.in_process import predict
 from tests.unit import children

@@ -26,11 +26,13 @@ from mlflow import MlflowClient
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from include import promotion, registry, scoring, usecase
+from include import usecase
 from include.errors import BadData, DependencyDown, MissingData
-from include.lake import Lake
+from include.inference import scoring
+from include.lake.lake import Lake
 from include.monitoring import outcomes
-from include.registry import ModelVersion
+from include.registry import promotion, registry
+from include.registry.registry import ModelVersion
 from include.usecase import models
 from include.usecase.models import TRUSTED_TYPES
 from tests.unit.conftest import OLD_DAY, History
@@ -251,7 +253,7 @@ def test_a_version_without_a_hash_is_loaded_and_that_is_logged_once(
     champion = registry.load(history.champion)
     version = registry.register(log_model(champion, skops_trusted_types=TRUSTED_TYPES))
     registry._log_unverified.cache_clear()  # another test's version 2 was logged, too
-    with caplog.at_level(logging.WARNING, "include.registry"):
+    with caplog.at_level(logging.WARNING, "include.registry.registry"):
         for _ in range(2):
             registry.load(version)
     [line] = caplog.messages

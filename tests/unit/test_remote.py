@@ -28,13 +28,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include import patient_http, remote
 from include.errors import BadData, PipelineError, ServerDown
-from include.lake import to_arrow
+from include.inference import patient_http, remote
+from include.inference.patient_http import Endpoint, PatientClient, endpoint
+from include.inference.remote import Description, ModelServer
+from include.lake.lake import to_arrow
 from include.masking import MASK
-from include.patient_http import Endpoint, PatientClient, endpoint
-from include.remote import Description, ModelServer
-from include.task_defaults import RetryByKind
+from include.orchestration.task_defaults import RetryByKind
 from include.usecase import features
 from tests.unit import model_servers
 from tests.unit.model_servers import MODEL, Answer, Answering, Request, Server, score, scored

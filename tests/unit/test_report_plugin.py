@@ -8,8 +8,8 @@ from airflow.sdk import DAG, task
 from airflow.serialization.serialized_objects import DagSerialization
 from fastapi.testclient import TestClient
 
-from include.lake import Lake, put_text
-from include.report_link import ReportLink, report_link
+from include.lake.lake import Lake, put_text
+from include.orchestration.report_link import ReportLink, report_link
 from tests.unit.helpers import log_in
 
 KEY = "2013-03-01"
@@ -62,7 +62,7 @@ def test_a_lake_that_hangs_is_not_waited_for(
     ana: TestClient, configure, silent_lake: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(lake_root=silent_lake)
-    monkeypatch.setattr("include.behind_login.LAKE_SECONDS", 0.1)
+    monkeypatch.setattr("include.monitoring.page.behind_login.LAKE_SECONDS", 0.1)
     answer = ana.get(f"/reports/{KEY}")
     assert answer.status_code == 503
     assert answer.text.startswith(f"The lake at {silent_lake} has not answered in 0.1 s")

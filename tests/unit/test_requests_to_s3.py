@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import s3fs
 
-from include import scoring, validation
-from include.lake import Lake
-from include.monitoring import daily, health, profiles, stages
+from include.inference import scoring
+from include.lake.lake import Lake
+from include.monitoring import daily, stages
 from include.monitoring import history as records
+from include.monitoring.page import health
+from include.statistics import profiles
+from include.validation import validation
 from tests.unit.conftest import NEW_DAY, History
 
 LIMITS = {

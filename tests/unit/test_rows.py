@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include import landed as landed_module
-from include import validation
-from include.lake import Lake, Version
+from include.lake.lake import Lake, Version
+from include.validation import validation
 from tests.unit.conftest import NEW_DAY
 from tests.unit.helpers import landed, replace
 

@@ -18,11 +18,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from include import validation
 from include.errors import DependencyDown
-from include.lake import Lake, exists, list_folder, open_parquet, put_text, read_text
-from include.monitoring import health, history, stages
+from include.lake.lake import Lake, exists, list_folder, open_parquet, put_text, read_text
+from include.monitoring import history, stages
 from include.monitoring.history import Figure
+from include.monitoring.page import health
+from include.validation import validation
 from local import seed
 from local.environment import REPO
 from tests.unit.conftest import History

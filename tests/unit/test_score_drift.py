@@ -14,15 +14,18 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 from xgboost import XGBClassifier
 
-from include import evaluation, registry, scoring, training, usecase
+from include import usecase
 from include.encoder import FeatureEncoder
-from include.lake import Lake
+from include.inference import scoring
+from include.lake.lake import Lake
 from include.monitoring import history, measure, policy
 from include.monitoring.decision import Reason
-from include.monitoring.profile import profile_of
-from include.monitoring.profiles import keep
-from include.registry import ModelVersion
+from include.registry import registry
+from include.registry.registry import ModelVersion
 from include.settings import settings
+from include.statistics.profile import profile_of
+from include.statistics.profiles import keep
+from include.training import evaluation, training
 from include.usecase import features, models
 from include.usecase.schema import KEY
 

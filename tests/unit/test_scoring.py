@@ -16,14 +16,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include import preprocess, registry, scoring, validation
+from include import preprocess
 from include.encoder import FeatureEncoder
 from include.errors import BadData, MissingData, Overtaken
-from include.lake import Lake
-from include.registry import ModelVersion
-from include.scoring import Chunk
+from include.inference import scoring
+from include.inference.scoring import Chunk
+from include.lake.lake import Lake
+from include.registry import registry
+from include.registry.registry import ModelVersion
 from include.usecase.features import FEATURES
 from include.usecase.schema import KEY
+from include.validation import validation
 from local.in_process import predict
 from tests.unit import children
 from tests.unit.conftest import OLD_DAY, History, copy_lake

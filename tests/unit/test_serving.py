@@ -20,8 +20,10 @@ from mlflow import MlflowClient
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from include import open_inference, promotion, registry, scoring, usecase
-from include.lake import Lake
+from include import usecase
+from include.inference import open_inference, scoring
+from include.lake.lake import Lake
+from include.registry import promotion, registry
 from include.settings import PROJECT, settings
 from include.usecase import features
 from serving import app, models

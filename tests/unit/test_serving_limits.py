@@ -19,8 +19,9 @@ import numpy as np
 import psutil
 import pytest
 
-from include import open_inference, usecase
-from include.lake import Lake
+from include import usecase
+from include.inference import open_inference
+from include.lake.lake import Lake
 from include.settings import PROJECT, settings
 from include.usecase import features
 from serving import app, listening

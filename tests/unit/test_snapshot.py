@@ -16,14 +16,16 @@ from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 from sklearn.pipeline import Pipeline
 
-from include import registry, snapshot, training, validation
 from include.errors import BadData, MissingData
-from include.lake import Lake
+from include.lake.lake import Lake
 from include.monitoring import daily
+from include.registry import registry
+from include.training import snapshot, training
 from include.usecase import features
 from include.usecase.features import FEATURES
 from include.usecase.models import CANDIDATES
 from include.usecase.schema import KEY
+from include.validation import validation
 from tests.unit.conftest import FIRST_DAY, LAST_DAY, TRAINED, History
 from tests.unit.helpers import landed, refused, replace
 

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include import scoring, validation
 from include.errors import BadData
-from include.lake import Lake
+from include.inference import scoring
+from include.lake.lake import Lake
 from include.monitoring import stages
 from include.monitoring.stages import StageRun, rates, record
+from include.validation import validation
 from tests.unit.conftest import NEW_DAY, OLD_DAY
 from tests.unit.helpers import damaged, landed, replace
 

@@ -13,14 +13,17 @@ from mlflow import MlflowClient
 from mlflow.models import get_model_info
 from sklearn.pipeline import Pipeline
 
-from include import evaluation, gate, registry, scoring, training, usecase
+from include import usecase
 from include.encoder import FeatureEncoder
 from include.errors import BadData, DependencyDown, MissingData
-from include.evaluation import Rival
-from include.gate import Verdict
-from include.lake import Lake
-from include.registry import ModelVersion
-from include.snapshot import fingerprint
+from include.inference import scoring
+from include.lake.lake import Lake
+from include.registry import registry
+from include.registry.registry import ModelVersion
+from include.training import evaluation, gate, training
+from include.training.evaluation import Rival
+from include.training.gate import Verdict
+from include.training.snapshot import fingerprint
 from include.usecase import features, models
 from include.usecase.schema import KEY
 from tests.unit.conftest import TRAINED, History

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include import branching, preprocess, scoring, snapshot
+from include import preprocess
 from include.encoder import FeatureEncoder
-from include.lake import Lake
-from include.monitoring.profile import profile_of
-from include.registry import ModelVersion
+from include.inference import branching, scoring
+from include.lake.lake import Lake
+from include.registry.registry import ModelVersion
+from include.statistics.profile import profile_of
+from include.training import snapshot
 from include.usecase import features
 from include.values import infinite, without_nan
 from tests.unit.conftest import OLD_DAY, History

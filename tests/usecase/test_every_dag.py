@@ -17,12 +17,12 @@ import httpx
 import polars as pl
 import pytest
 
-from include import registry
-from include.ensemble import TABLE as ENSEMBLE
 from include.expected import expected_days, is_expected
-from include.lake import Lake, parse_key
+from include.inference.ensemble import TABLE as ENSEMBLE
+from include.lake.lake import Lake, parse_key
 from include.metrics import METRICS, Metric
 from include.monitoring.outcomes import TABLE as OUTCOMES
+from include.registry import registry
 from include.settings import settings
 from include.usecase import FIRST_WINDOW, features, source
 from include.usecase.members import MEMBERS

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from include import evaluation, registry, snapshot
 from include.errors import BadData
-from include.evaluation import Figures, Rival
-from include.lake import Lake, Version
+from include.lake.lake import Lake, Version
+from include.registry import registry
 from include.settings import settings
+from include.training import evaluation, snapshot
+from include.training.evaluation import Figures, Rival
 from include.usecase import features
 from include.usecase.members import MEMBERS
 from include.wording import literal

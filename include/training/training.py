@@ -9,14 +9,17 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from include import evaluation, gate, metrics, plots, registry, scoring
+from include import metrics
 from include.errors import BadData
-from include.fitting import fit
-from include.gate import Verdict
-from include.lake import Lake, days_before, to_arrow
-from include.registry import ModelVersion
+from include.inference import scoring
+from include.lake.lake import Lake, days_before, to_arrow
+from include.registry import registry
+from include.registry.registry import ModelVersion
 from include.settings import settings
-from include.snapshot import PARTS, fingerprint
+from include.training import evaluation, gate, plots
+from include.training.fitting import fit
+from include.training.gate import Verdict
+from include.training.snapshot import PARTS, fingerprint
 from include.usecase import features, models
 
 if TYPE_CHECKING:

@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include import metrics, open_inference
+from include import metrics
 from include.errors import BadData
-from include.open_inference import BINARY, ProtocolError, Tensors, show
-from include.patient_http import RETRIED, Endpoint, PatientClient
+from include.inference import open_inference
+from include.inference.open_inference import BINARY, ProtocolError, Tensors, show
+from include.inference.patient_http import RETRIED, Endpoint, PatientClient
 from include.settings import settings
 from include.usecase import features
 

@@ -20,7 +20,7 @@ import polars as pl
 from scipy.special import chdtri, rel_entr
 
 from include.errors import BadData
-from include.monitoring.profile import Column, clean, ranks, rounded
+from include.statistics.profile import Column, clean, ranks, rounded
 
 TOP = 12
 """Categories with a bin of their own."""

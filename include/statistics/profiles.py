@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 from include.errors import MissingData
-from include.lake import PROFILE, Lake, Version, passing_over
-from include.monitoring.profile import Profile, from_frame, merge, to_frame
+from include.lake.lake import PROFILE, Lake, Version, passing_over
+from include.statistics.profile import Profile, from_frame, merge, to_frame
 
 
 def keep(version: Version, part: str, profile: Profile) -> None:

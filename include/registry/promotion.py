@@ -16,9 +16,10 @@ promotion and the next one too, moves the alias once more when it wakes.
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from include import metrics, registry, usecase
+from include import metrics, usecase
 from include.errors import BadData, MissingData
-from include.registry import CHAMPION, PREVIOUS, ModelVersion
+from include.registry import registry
+from include.registry.registry import CHAMPION, PREVIOUS, ModelVersion
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

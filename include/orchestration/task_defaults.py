@@ -12,8 +12,8 @@ from typing import Any, ParamSpec, TypeVar
 from airflow.sdk import RetryAction, RetryDecision, RetryPolicy, get_current_context, teardown
 from airflow.sdk.exceptions import AirflowSkipException
 
-from include.alerting import report_failure
 from include.errors import BadData, ModelMissing, Overtaken, ServerDown, kind_of
+from include.orchestration.alerting import report_failure
 from include.settings import settings
 from include.wording import listed, quoted
 
@@ -247,7 +247,7 @@ def record_stages(stages: dict[str, list[str]], output: str) -> Any:
         *, partition_key: str | None = None, run_id: str | None = None, ti: Any = None
     ) -> None:
         """Note how the stages of this run have ended, whatever became of it."""
-        from include import lake
+        from include.lake import lake
         from include.monitoring import stages as passed
 
         states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id])[run_id]

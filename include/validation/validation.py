@@ -31,7 +31,7 @@ from pandera.errors import SchemaErrorReason
 from include import expected, landed, metrics
 from include.contract import REASONS, Input
 from include.errors import BadData, MissingData, Overtaken
-from include.lake import (
+from include.lake.lake import (
     Lake,
     Version,
     days_before,
@@ -47,15 +47,15 @@ from include.lake import (
 )
 from include.landed import foreign_data
 from include.metrics import Sample
-from include.monitoring.profile import Profiler
-from include.monitoring.profiles import keep
 from include.settings import settings
+from include.statistics.profile import Profiler
+from include.statistics.profiles import keep
 from include.usecase import schema, source
 from include.values import infinite
 from include.wording import counted, cut, few, listed, quoted
 
 if TYPE_CHECKING:
-    from include.lake import AnyPath
+    from include.lake.lake import AnyPath
 
 log = logging.getLogger(__name__)
 
@@ -655,7 +655,7 @@ def write_report(
         inputs=checks,
     )
     templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True
+        loader=FileSystemLoader(Path(__file__).parent.parent / "templates"), autoescape=True
     )
     page = templates.get_template("validation_report.html").render(report=report)
     put_text(version.path / "report.json", json.dumps(asdict(report), indent=1))

@@ -17,24 +17,25 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from include import metrics, registry
+from include import metrics
 from include.encoder import FeatureEncoder
 from include.errors import BadData, Overtaken
-from include.lake import Lake, blames, exists, key_of, open_parquet, to_arrow, write_parquet
+from include.lake.lake import Lake, blames, exists, key_of, open_parquet, to_arrow, write_parquet
 from include.landed import pieces
 from include.metrics import Sample
-from include.monitoring.drift import smoothed, stability_of
-from include.monitoring.profile import Profiler, profile_of
-from include.monitoring.profiles import keep
 from include.preprocess import features_of, is_usable
-from include.registry import ModelVersion
+from include.registry import registry
+from include.registry.registry import ModelVersion
 from include.settings import settings
+from include.statistics.drift import smoothed, stability_of
+from include.statistics.profile import Profiler, profile_of
+from include.statistics.profiles import keep
 from include.usecase import features
 from include.usecase.schema import INPUTS, KEY
 from include.wording import counted
 
 if TYPE_CHECKING:
-    from include.lake import AnyPath
+    from include.lake.lake import AnyPath
 
 Predict = Callable[[pa.RecordBatch], np.ndarray]
 """From rows of features to their scores, of shape (rows,)."""

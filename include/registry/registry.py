@@ -27,7 +27,7 @@ from urllib.parse import unquote, urlsplit
 
 from include import metrics, usecase
 from include.errors import BadData, DependencyDown, MissingData, ModelMissing
-from include.lake import NOT_WRITABLE, default_lake, first_line, parse_key
+from include.lake.lake import NOT_WRITABLE, default_lake, first_line, parse_key
 from include.masking import masked
 from include.settings import BUILT_FROM, PROJECT, settings
 from include.wording import listed

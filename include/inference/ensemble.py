@@ -15,17 +15,19 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from include import metrics, registry, remote, scoring
+from include import metrics
 from include.contract import Member
 from include.errors import BadData, ModelMissing, Overtaken, ServerDown
-from include.lake import Lake, days_before, exists, passing_over, put_text, read_text
+from include.inference import remote, scoring
+from include.inference.patient_http import endpoint
+from include.inference.scoring import Chunk, OutputCheck
+from include.lake.lake import Lake, days_before, exists, passing_over, put_text, read_text
 from include.metrics import Sample
-from include.monitoring.profile import profile_of
-from include.monitoring.profiles import keep
-from include.patient_http import endpoint
-from include.registry import ModelVersion
-from include.scoring import Chunk, OutputCheck
+from include.registry import registry
+from include.registry.registry import ModelVersion
 from include.settings import settings
+from include.statistics.profile import profile_of
+from include.statistics.profiles import keep
 from include.usecase.members import MEMBERS
 from include.usecase.schema import KEY
 from include.wording import counted

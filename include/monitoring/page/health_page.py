@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader
 from include.monitoring import history as records
 from include.monitoring import views
 from include.monitoring.decision import ACTIONS
-from include.monitoring.health import DAYS, Health
+from include.monitoring.page.health import DAYS, Health
 from include.settings import settings
 
 WIDTH, LEFT, RIGHT = 760, 46, 8
@@ -125,7 +125,7 @@ def render(
         now: when it is looked at.
     """
     templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
+        loader=FileSystemLoader(Path(__file__).parents[2] / "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

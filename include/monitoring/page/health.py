@@ -15,14 +15,15 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from include import expected, registry
-from include.behind_login import LAKE_READERS, LAKE_SECONDS
-from include.lake import Lake, Manifest, first_line, is_key, list_folder, parse_key
+from include import expected
+from include.lake.lake import Lake, Manifest, first_line, is_key, list_folder, parse_key
 from include.monitoring import decision as decisions
 from include.monitoring import history as records
 from include.monitoring.decision import ACTIONS, Decision, Reason
-from include.promotion import REPLACED
-from include.registry import Judged, Overview
+from include.monitoring.page.behind_login import LAKE_READERS, LAKE_SECONDS
+from include.registry import registry
+from include.registry.promotion import REPLACED
+from include.registry.registry import Judged, Overview
 from include.usecase.schema import INPUTS
 
 DAYS = 90

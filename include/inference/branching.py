@@ -21,12 +21,14 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from include import metrics, promotion, registry, scoring
+from include import metrics
 from include.errors import BadData, MissingData, PipelineError, kind_of
-from include.lake import Lake, Version
+from include.inference import scoring
+from include.inference.scoring import PATH, Chunk, OutputCheck
+from include.lake.lake import Lake, Version
 from include.metrics import Sample
-from include.registry import CHALLENGER, CHAMPION, ModelVersion
-from include.scoring import PATH, Chunk, OutputCheck
+from include.registry import promotion, registry
+from include.registry.registry import CHALLENGER, CHAMPION, ModelVersion
 from include.settings import settings
 from include.usecase import features
 from include.usecase.schema import KEY

@@ -11,13 +11,15 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from include import ensemble, promotion, registry, scoring, snapshot
-from include.ensemble import LEVELS, RollCall, Scored
 from include.errors import BadData, MissingData
-from include.lake import Lake, Version, parse_key, passing_over
-from include.registry import ModelVersion
-from include.scoring import Chunk
+from include.inference import ensemble, scoring
+from include.inference.ensemble import LEVELS, RollCall, Scored
+from include.inference.scoring import Chunk
+from include.lake.lake import Lake, Version, parse_key, passing_over
+from include.registry import promotion, registry
+from include.registry.registry import ModelVersion
 from include.settings import settings
+from include.training import snapshot
 from include.usecase import features
 
 BASE_RATE_DAYS = 28

@@ -15,11 +15,11 @@ from scipy.stats import ks_2samp
 
 from include import expected
 from include.errors import BadData, MissingData, Overtaken
-from include.lake import Lake, Version, parse_key, to_arrow
-from include.monitoring.profile import Profiler
-from include.monitoring.profiles import keep
+from include.lake.lake import Lake, Version, parse_key, to_arrow
 from include.preprocess import features_of, is_usable, labels_of
 from include.settings import settings
+from include.statistics.profile import Profiler
+from include.statistics.profiles import keep
 from include.usecase import features
 from include.usecase.schema import KEY
 from include.values import without_nan

@@ -17,11 +17,11 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
-from include import registry
 from include.encoder import FeatureEncoder
 from include.errors import BadData, Overtaken
-from include.lake import Lake, Version, parse_key
-from include.registry import ModelVersion
+from include.lake.lake import Lake, Version, parse_key
+from include.registry import registry
+from include.registry.registry import ModelVersion
 from include.settings import settings
 from include.usecase import features
 from include.usecase.schema import KEY
