@@ -199,7 +199,6 @@ def ask(url: str, error_rate: float) -> dict[str, Any]:
     import polars as pl
 
     from include.inference import ensemble
-    from include.inference.scoring import Chunk
     from include.lake.lake import default_lake
     from include.registry import registry
     from include.usecase.members import MEMBERS
@@ -210,7 +209,7 @@ def ask(url: str, error_rate: float) -> dict[str, Any]:
     httpx.put(f"{url}/faults", json={"error_rate": error_rate}).raise_for_status()
     before = httpx.get(f"{url}/faults/counts").json()
     [remote] = [member for member in MEMBERS if member.kind == "remote"]
-    planned = [Chunk(**chunk) for chunk in ensemble.plan(lake, features, remote, None)]
+    planned = ensemble.plan(lake, features, remote, None)
     chunks = [replace(chunk, run_id=secrets.token_hex(4)) for chunk in planned]
     clock = Clock()
     paths = [ensemble.score(lake, remote, chunk) for chunk in chunks]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from include.lake.lake import Lake
-    from include.monitoring.decision import Decision
+    from include.messages import Decision
 
 TUNED_TO = date(2013, 6, 30)
 ARMS = ["never", "weekly", "policy"]
@@ -226,8 +226,8 @@ class _Replay:
         last = end.isoformat()
         verdict = model_retraining(self.lake, None, last, reason, run, [KIND])
         if verdict.challenger is None:
-            refused = [rule for rule in verdict.rules[KIND] if not rule["passed"]]
-            self.refused_by[day] = "; ".join(f"{one['name']}: {one['found']}" for one in refused)
+            refused = [rule for rule in verdict.rules[KIND] if not rule.passed]
+            self.refused_by[day] = "; ".join(f"{one.name}: {one.found}" for one in refused)
             return False
         self.promotions.append(day)
         return True
@@ -443,9 +443,8 @@ def _caught_by(lake: "Lake", day: date, fault: Any) -> str | None:
 
     from include.errors import PipelineError
     from include.lake.lake import atomic_file
+    from include.messages import DATA_RULES, ModelVersion
     from include.monitoring import history, measure, policy
-    from include.monitoring.decision import DATA_RULES
-    from include.registry.registry import ModelVersion
     from include.usecase import source
     from include.usecase.schema import INPUTS
     from include.validation import validation

@@ -8,6 +8,7 @@ check of what is already scored, no atomic file. Their scores must be equal.
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from benchmarks.common import (
     say,
     scratch_folder,
 )
+from include.messages import Chunk
 
 ROWS = {"small": (500_000, 2_000_000), "full": (5_000_000, 20_000_000)}
 MIN_RATIO = 0.9
@@ -128,7 +130,7 @@ def generate(folder: str, rows: int) -> dict[str, Any]:
             writer.write_table(to_arrow(batch))
     version.publish(["features"])
     return {
-        "chunk": scoring.plan_chunks(lake, str(version), registry.champion())[0],
+        "chunk": asdict(scoring.plan_chunks(lake, str(version), registry.champion())[0]),
         "bytes_per_row": version.describe("features").bytes / rows,
         "real": sample.describe("features").bytes / len(real),
     }
@@ -166,7 +168,7 @@ def pipeline(folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
 
     registry.load(registry.champion())  # MLflow imports half of itself when it is first used
     clock = Clock()
-    path = scoring.score_chunk(lake.default_lake(), scoring.Chunk(**chunk))
+    path = scoring.score_chunk(lake.default_lake(), Chunk(**chunk))
     spent = clock.read()
     # Next time it must be scored again; the scores stay for the comparison.
     Path(path).replace(Path(folder) / "pipeline.parquet")

@@ -190,6 +190,7 @@ def repeated_texts(path: str) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     from include.lake.lake import default_lake
+    from include.messages import LandedFile
     from include.validation import validation
 
     lake, key = default_lake(), DAY.isoformat()
@@ -206,7 +207,7 @@ def repeated_texts(path: str) -> dict[str, Any]:
     del rows
     validation.INPUTS["benchmark"] = _contract()
     version = str(lake.new_version("validated", key))
-    check = validation.check_rows(lake, "benchmark", version)
+    check = validation.check_rows(lake, LandedFile("benchmark", version))
     assert check.quarantined == 0, check
     return {"peak": peak_gigabytes(), "bytes": landed.stat().st_size}
 

@@ -17,9 +17,9 @@
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import PartitionedAssetTimetable, TriggerRule, dag, task, task_group
+from airflow.sdk import PartitionedAssetTimetable, TriggerRule, task, task_group
 
-from include.orchestration.alerting import run_failed, run_succeeded
+from include.messages import Branches, Chunk, ModelVersion, OutputCheck
 from include.orchestration.assets import PREDICTIONS, VALIDATED
 from include.orchestration.task_defaults import (
     TASK_DEFAULTS,
@@ -29,6 +29,7 @@ from include.orchestration.task_defaults import (
     skips_if_overtaken,
     tells_why,
 )
+from include.orchestration.tasks import pipeline, typed
 from include.settings import settings
 
 STAGES = {
@@ -41,27 +42,22 @@ OTHERS_LIMITS = {"retry_policy": RetryByKind(1), "execution_timeout": timedelta(
 """Of the tasks of other models: the champion's scores are not to wait long for one that hangs."""
 
 
-@dag(
+@pipeline(
     schedule=PartitionedAssetTimetable(assets=VALIDATED),
-    catchup=False,
     max_active_runs=4,
-    default_args=TASK_DEFAULTS,
-    on_failure_callback=run_failed,
-    on_success_callback=run_succeeded,
     doc_md=__doc__,
     tags=["inference"],
 )
 def batch_inference() -> None:
     """Preprocess, infer in chunks, post-process."""
 
-    @task(multiple_outputs=False)
-    def resolve_champion(*, partition_key: str | None = None) -> dict[str, str]:
+    @task
+    @typed
+    def resolve_champion(*, partition_key: str | None = None) -> ModelVersion:
         """The model version that scores this run, whatever is promoted meanwhile."""
-        from dataclasses import asdict
-
         from include.registry import registry
 
-        return asdict(registry.champion(partition_key))
+        return registry.champion(partition_key)
 
     @task
     def preprocess(*, partition_key: str | None = None) -> str:
@@ -72,78 +68,71 @@ def batch_inference() -> None:
         return scoring.preprocess(lake.default_lake(), partition_key)
 
     @task
-    def plan_chunks(features: str, model: dict[str, str]) -> list[dict]:
+    @typed
+    def plan_chunks(features: str, model: ModelVersion) -> list[Chunk]:
         """Cut the day into chunks of rows."""
         from include.inference import scoring
         from include.lake import lake
-        from include.registry import registry
 
-        return scoring.plan_chunks(lake.default_lake(), features, registry.ModelVersion(**model))
+        return scoring.plan_chunks(lake.default_lake(), features, model)
 
     @task(
         map_index_template="{{ chunk_label }}",
         doc_md="Score one chunk. Returns where its scores are.",
     )
     @tells_why
-    def score(chunk: dict) -> str:
+    @typed
+    def score(chunk: Chunk) -> str:
         from airflow.sdk import get_current_context
 
         from include.inference import scoring
         from include.lake import lake
 
-        get_current_context()["chunk_label"] = chunk["label"]
-        return scoring.score_chunk(lake.default_lake(), scoring.Chunk(**chunk))
+        get_current_context()["chunk_label"] = chunk.label
+        return scoring.score_chunk(lake.default_lake(), chunk)
 
     @task_group(tooltip="Other models than the champion", default_args=OTHERS_LIMITS)
     def others(chunks: Any, model: Any) -> Any:
-        @task(multiple_outputs=False)
+        @task
         @tells_why
-        def resolve(model: dict[str, str]) -> dict[str, Any]:
+        @typed
+        def resolve(model: ModelVersion) -> Branches:
             """The versions that score beside the champion, and why some do not."""
-            from dataclasses import asdict
-
             from include.inference import branching
-            from include.registry import registry
 
-            return asdict(branching.resolve(registry.ModelVersion(**model)))
+            return branching.resolve(model)
 
         @task
         @tells_why
-        def plan(chunks: list[dict], branches: dict[str, Any]) -> list[dict]:
+        @typed
+        def plan(chunks: list[Chunk], branches: Branches) -> list[Chunk]:
             """The chunks in which others than the champion have rows."""
-            from dataclasses import asdict
-
-            from include.inference import branching, scoring
+            from include.inference import branching
             from include.lake import lake
 
-            planned = [scoring.Chunk(**chunk) for chunk in chunks]
-            found = branching.plan(lake.default_lake(), planned, branching.as_branches(branches))
-            return [asdict(chunk) for theirs in found.values() for chunk in theirs]
+            found = branching.plan(lake.default_lake(), chunks, branches)
+            return [chunk for theirs in found.values() for chunk in theirs]
 
         @task(
-            multiple_outputs=False,
             trigger_rule=TriggerRule.ALL_DONE,
             retry_policy=TASK_DEFAULTS["retry_policy"],  # the champion's scores go through it
             execution_timeout=TASK_DEFAULTS["execution_timeout"],
         )
+        @typed
         def gather(
-            chunks: list[dict] | None,
-            branches: dict[str, Any] | None,
+            chunks: list[Chunk] | None,
+            branches: Branches | None,
             *,
             ti: Any = None,
             run_id: str | None = None,
-        ) -> dict[str, Any]:
+        ) -> Branches:
             """Find out who has answered, and why others have not."""
-            from dataclasses import asdict
-
-            from include.inference import branching, scoring
+            from include.inference import branching
             from include.lake import lake
 
-            planned = [scoring.Chunk(**chunk) for chunk in chunks or []]
             steps = [f"others.{step}" for step in ("resolve", "plan", "score")]
             told = ending(ti, run_id, *steps).why
-            resolved = branching.as_branches(branches)
-            return asdict(branching.gather(lake.default_lake(), planned, resolved, told))
+            return branching.gather(lake.default_lake(), chunks or [], branches, told)
 
         branches = resolve(model)
         found = gather(chunks, branches)
@@ -151,48 +140,43 @@ def batch_inference() -> None:
         return found
 
     @task
-    def assemble(features: str, chunks: list[dict], branches: dict[str, Any] | None) -> str:
+    @typed
+    def assemble(features: str, chunks: list[Chunk], branches: Branches | None) -> str:
         """Put the chunks' scores together. Returns a reference to them, not published yet."""
-        from include.inference import branching, scoring
+        from include.inference import branching
         from include.lake import lake
 
-        planned = [scoring.Chunk(**chunk) for chunk in chunks]
-        gathered = branching.as_branches(branches)
-        return branching.assemble(lake.default_lake(), features, planned, gathered)
+        return branching.assemble(lake.default_lake(), features, chunks, branches)
 
-    @task(multiple_outputs=False)
-    def check_outputs(predictions: str, features: str, model: dict[str, str]) -> dict:
+    @task
+    @typed
+    def check_outputs(predictions: str, features: str, model: ModelVersion) -> OutputCheck:
         """Check range, nulls, counts and distribution before anyone sees the predictions."""
-        from dataclasses import asdict
-
         from include.inference import scoring
         from include.lake import lake
-        from include.registry import registry
 
-        champion = registry.ModelVersion(**model)
-        return asdict(scoring.check_outputs(lake.default_lake(), predictions, features, champion))
+        return scoring.check_outputs(lake.default_lake(), predictions, features, model)
 
     @task(outlets=[PREDICTIONS])
     @skips_if_overtaken
+    @typed
     def publish(
         predictions: str,
-        check: dict,
+        check: OutputCheck,
         features: str,
-        model: dict[str, str],
-        branches: dict[str, Any] | None,
+        model: ModelVersion,
+        branches: Branches | None,
         *,
         run_id: str | None = None,
         outlet_events: Any = None,
     ) -> int:
         """Replace the day's predictions in one step. Returns their number."""
-        from include.inference import branching, scoring
+        from include.inference import branching
         from include.lake import lake
 
-        found = scoring.OutputCheck(**check)
-        outlet_events[PREDICTIONS].extra = {"version": predictions, **check}
-        lineage = {"features": features, "model": model, "dag_run": run_id}
-        gathered = branching.as_branches(branches)
-        return branching.publish(lake.default_lake(), predictions, found, lineage, gathered)
+        outlet_events[PREDICTIONS].extra = {"version": predictions, **vars(check)}
+        lineage = {"features": features, "model": vars(model), "dag_run": run_id}
+        return branching.publish(lake.default_lake(), predictions, check, lineage, branches)
 
     model = resolve_champion()
     features = preprocess()

@@ -16,11 +16,12 @@ late or broken truth never keeps a day from being scored.
 
 from typing import Any
 
-from airflow.sdk import Asset, CronPartitionTimetable, dag, task, task_group
+from airflow.sdk import Asset, CronPartitionTimetable, task, task_group
 
-from include.orchestration.alerting import run_failed, run_succeeded
+from include.messages import LandedFile, Published, RowCheck
 from include.orchestration.assets import ACTUALS, VALIDATED
-from include.orchestration.task_defaults import TASK_DEFAULTS, record_stages, skips_if_overtaken
+from include.orchestration.task_defaults import record_stages, skips_if_overtaken
+from include.orchestration.tasks import pipeline, typed
 
 STAGES = {
     "validate": [
@@ -50,7 +51,8 @@ def gates(table: str, days_back: int, outlet: Asset) -> Any:
         return key
 
     @task
-    def check_contract(key: str) -> list[dict[str, str]]:
+    @typed
+    def check_contract(key: str) -> list[LandedFile]:
         """Check the columns and types of every landed file. Returns the files."""
         from include.lake import lake
         from include.validation import validation
@@ -58,53 +60,48 @@ def gates(table: str, days_back: int, outlet: Asset) -> Any:
         return validation.check_contract(lake.default_lake(), table, key)
 
     @task(
-        multiple_outputs=False,
         map_index_template="{{ input_name }}",
         doc_md="Split one file into valid rows and quarantined ones. Returns the counts.",
     )
-    def check_rows(file: dict[str, str]) -> dict:
-        from dataclasses import asdict
-
+    @typed
+    def check_rows(file: LandedFile) -> RowCheck:
         from airflow.sdk import get_current_context
 
         from include.lake import lake
         from include.validation import validation
 
-        get_current_context()["input_name"] = file["input_name"]
-        return asdict(validation.check_rows(lake.default_lake(), **file))
+        get_current_context()["input_name"] = file.input_name
+        return validation.check_rows(lake.default_lake(), file)
 
     @task
-    def check_partition(checks: list[dict]) -> str:
+    @typed
+    def check_partition(checks: list[RowCheck]) -> str:
         """Judge the day as a whole, and write its report. Returns what may be published."""
         from include.lake import lake
         from include.validation import validation
 
-        found = [validation.RowCheck(**check) for check in checks]
-        return validation.check_partition(lake.default_lake(), found)
+        return validation.check_partition(lake.default_lake(), checks)
 
-    @task(outlets=[outlet], multiple_outputs=False)
+    @task(outlets=[outlet])
     @skips_if_overtaken
-    def publish(version: str, *, outlet_events: Any = None) -> dict[str, int]:
+    @typed
+    def publish(version: str, *, outlet_events: Any = None) -> Published:
         """Publish the day. Returns the rows of each input."""
         from include.lake import lake
         from include.validation import validation
 
         outlet_events[outlet].add_partitions(lake.key_of(version))
         outlet_events[outlet].extra = {"version": version}
-        return validation.publish(lake.default_lake(), version)
+        return Published(validation.publish(lake.default_lake(), version))
 
     return publish(check_partition(check_rows.expand(file=check_contract(land()))))
 
 
-@dag(
+@pipeline(
     schedule=CronPartitionTimetable(
         "0 6 * * *", timezone="UTC", run_offset=-1, key_format="%Y-%m-%d"
     ),
-    catchup=False,
     max_active_runs=4,
-    default_args=TASK_DEFAULTS,
-    on_failure_callback=run_failed,
-    on_success_callback=run_succeeded,
     doc_md=__doc__,
     tags=["validation"],
 )

@@ -19,19 +19,19 @@ If members missed a day for a reason that may pass, `model_monitoring` has it sc
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import PartitionedAssetTimetable, TriggerRule, dag, task, task_group
+from airflow.sdk import PartitionedAssetTimetable, TriggerRule, task, task_group
 
 from include.contract import Member
-from include.orchestration.alerting import run_failed, run_succeeded
+from include.messages import Answer, Checked, Chunk, ModelVersion, RollCall, Scored
 from include.orchestration.assets import DEGRADED, ENSEMBLE_PREDICTIONS, VALIDATED
 from include.orchestration.task_defaults import (
-    TASK_DEFAULTS,
     RetryByKind,
     ending,
     record_stages,
     skips_if_overtaken,
     tells_why,
 )
+from include.orchestration.tasks import pipeline, typed
 from include.usecase.members import MEMBERS
 
 STAGES = {
@@ -41,29 +41,24 @@ STAGES = {
 }
 
 
-@dag(
+@pipeline(
     schedule=PartitionedAssetTimetable(assets=VALIDATED | DEGRADED),
-    catchup=False,
     max_active_runs=4,
     dagrun_timeout=timedelta(hours=6),  # a task whose pool is gone would wait for ever
-    default_args=TASK_DEFAULTS,
-    on_failure_callback=run_failed,
-    on_success_callback=run_succeeded,
     doc_md=__doc__,
     tags=["inference"],
 )
 def ensemble_inference() -> None:
     """Preprocess, score with each member, combine or fall back, post-process."""
 
-    @task(multiple_outputs=False)
+    @task
     @tells_why
-    def resolve_champion(*, partition_key: str | None = None) -> dict[str, str]:
+    @typed
+    def resolve_champion(*, partition_key: str | None = None) -> ModelVersion:
         """The version whose ensemble scores this run, whatever is promoted meanwhile."""
-        from dataclasses import asdict
-
         from include.registry import registry
 
-        return asdict(registry.champion(partition_key))
+        return registry.champion(partition_key)
 
     @task
     @tells_why
@@ -89,39 +84,38 @@ def ensemble_inference() -> None:
         def group() -> Any:
             @task
             @tells_why
-            def plan(features: str, champion: dict[str, str] | None) -> list[dict]:
+            @typed
+            def plan(features: str, champion: ModelVersion | None) -> list[Chunk]:
                 """Fix the member's version, and cut the day into chunks for it."""
                 from include.inference import ensemble
                 from include.lake import lake
-                from include.registry import registry
 
-                version = registry.ModelVersion(**champion) if champion else None
-                return ensemble.plan(lake.default_lake(), features, member, version)
+                return ensemble.plan(lake.default_lake(), features, member, champion)
 
             @task(
                 map_index_template="{{ chunk_label }}",
                 doc_md="Score one chunk with the member. Returns where its scores are.",
             )
             @tells_why
-            def score(chunk: dict) -> str:
+            @typed
+            def score(chunk: Chunk) -> str:
                 from airflow.sdk import get_current_context
-
-                from include.inference import ensemble, scoring
-                from include.lake import lake
-
-                get_current_context()["chunk_label"] = chunk["label"]
-                return ensemble.score(lake.default_lake(), member, scoring.Chunk(**chunk))
-
-            @task(multiple_outputs=False)
-            @tells_why
-            def check(features: str, chunks: list[dict]) -> dict[str, Any]:
-                """Check that the member's answer can be right. Returns the answer."""
-                from dataclasses import asdict
 
                 from include.inference import ensemble
                 from include.lake import lake
 
-                return asdict(ensemble.check(lake.default_lake(), features, member, list(chunks)))
+                get_current_context()["chunk_label"] = chunk.label
+                return ensemble.score(lake.default_lake(), member, chunk)
+
+            @task
+            @tells_why
+            @typed
+            def check(features: str, chunks: list[Chunk]) -> Answer:
+                """Check that the member's answer can be right. Returns the answer."""
+                from include.inference import ensemble
+                from include.lake import lake
+
+                return ensemble.check(lake.default_lake(), features, member, chunks)
 
             chunks = plan(features, champion if member.kind == "registry" else None)
             answer = check(features, chunks)
@@ -130,21 +124,19 @@ def ensemble_inference() -> None:
 
         return group()
 
-    @task(multiple_outputs=False, trigger_rule=TriggerRule.ALL_DONE)
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @typed
     def call_roll(
         features: str | None,
-        champion: dict[str, str] | None,
-        answers: dict[str, dict[str, Any] | None],
+        champion: ModelVersion | None,
+        answers: dict[str, Answer | None],
         *,
         ti: Any = None,
         run_id: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> RollCall:
         """Find out who has answered, and why others have not."""
-        from dataclasses import asdict
-
         from include.inference import ensemble
         from include.lake import lake
-        from include.registry import registry
 
         resolved = ending(ti, run_id, "resolve_champion")
         prepared = ending(ti, run_id, "preprocess")
@@ -159,82 +151,71 @@ def ensemble_inference() -> None:
                 ended = resolved
             why[member.name] = ended.why
             may_return += [member.name] if ended.may_pass else []
-        version = registry.ModelVersion(**champion) if champion and resolved.succeeded else None
+        version = champion if resolved.succeeded else None
         store = lake.default_lake()
-        return asdict(ensemble.call_roll(store, features, version, given, why, may_return))
+        return ensemble.call_roll(store, features, version, given, why, may_return)
 
     @task.branch
-    def choose(roll: dict[str, Any]) -> str:
+    @typed
+    def choose(roll: RollCall) -> str:
         """Whether there is an ensemble, or something has to stand in for it."""
-        return "fall_back" if roll["lacking"] else "combine"
+        return "fall_back" if roll.lacking else "combine"
 
-    @task(multiple_outputs=False)
-    def combine(features: str, roll: dict[str, Any]) -> dict[str, Any]:
+    @task
+    @typed
+    def combine(features: str, roll: RollCall) -> Scored:
         """Average the members that answered. Nothing is published yet."""
-        from dataclasses import asdict
-
         from include.inference import ensemble
         from include.lake import lake
 
-        found = ensemble.as_roll_call(roll)
-        return asdict(ensemble.combine_day(lake.default_lake(), features, found))
+        return ensemble.combine_day(lake.default_lake(), features, roll)
 
-    @task(multiple_outputs=False)
-    def fall_back(features: str, roll: dict[str, Any]) -> dict[str, Any]:
+    @task
+    @typed
+    def fall_back(features: str, roll: RollCall) -> Scored:
         """Score without an ensemble, by the first step that can. Nothing is published yet."""
-        from dataclasses import asdict
-
-        from include.inference import ensemble, fallback
+        from include.inference import fallback
         from include.lake import lake
 
-        found = ensemble.as_roll_call(roll)
-        return asdict(fallback.fall_back(lake.default_lake(), features, found))
+        return fallback.fall_back(lake.default_lake(), features, roll)
 
-    @task(multiple_outputs=False, trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
+    @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
+    @typed
     def check_outputs(
-        combined: dict[str, Any] | None,
-        fallen_back: dict[str, Any] | None,
-        features: str,
-        roll: dict[str, Any],
-    ) -> dict[str, Any]:
+        combined: Scored | None, fallen_back: Scored | None, features: str, roll: RollCall
+    ) -> Checked:
         """Check range, nulls and counts before anyone sees the predictions."""
-        from dataclasses import asdict
-
         from include.inference import scoring
         from include.lake import lake
 
         # Of the two tasks one is skipped, which may still have a result from before a clear.
-        scored = fallen_back if roll["lacking"] else combined
+        scored = fallen_back if roll.lacking else combined
         assert scored is not None
         store = lake.default_lake()
-        found = scoring.check_outputs(store, scored["predictions"], features, None)
-        return {"scored": scored, "check": asdict(found)}
+        found = scoring.check_outputs(store, scored.predictions, features, None)
+        return Checked(scored, found)
 
     @task(outlets=[ENSEMBLE_PREDICTIONS])
     @skips_if_overtaken
+    @typed
     def publish(
-        checked: dict[str, Any],
+        checked: Checked,
         features: str,
-        roll: dict[str, Any],
+        roll: RollCall,
         *,
         run_id: str | None = None,
         outlet_events: Any = None,
         triggering_asset_events: Any = None,
     ) -> int:
         """Replace the day's predictions in one step. Returns their number."""
-        from include.inference import ensemble, scoring
+        from include.inference import ensemble
         from include.lake import lake
 
         healing = DEGRADED in triggering_asset_events and VALIDATED not in triggering_asset_events
 
+        store = lake.default_lake()
         facts = ensemble.publish(
-            lake.default_lake(),
-            ensemble.Scored(**checked["scored"]),
-            scoring.OutputCheck(**checked["check"]),
-            features,
-            ensemble.as_roll_call(roll),
-            run_id,
-            healing,
+            store, checked.scored, checked.check, features, roll, run_id, healing
         )
         outlet_events[ENSEMBLE_PREDICTIONS].extra = facts
         return facts["scored"]

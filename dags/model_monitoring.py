@@ -20,13 +20,15 @@ long past, say `{"act": false}`: it decides, and does nothing about it. Let it r
 from typing import Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import CronPartitionTimetable, Param, TriggerRule, dag, task
+from airflow.sdk import CronPartitionTimetable, Param, TriggerRule, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from include.orchestration.alerting import report_and_call, run_failed, run_succeeded
+from include.messages import Decided, Page
+from include.orchestration.alerting import report_and_call
 from include.orchestration.assets import DEGRADED
 from include.orchestration.report_link import ReportLink, report_link
-from include.orchestration.task_defaults import TASK_DEFAULTS, check_conf
+from include.orchestration.task_defaults import check_conf
+from include.orchestration.tasks import pipeline, typed
 from include.settings import settings
 
 RETRAINING = "model_retraining"
@@ -42,15 +44,11 @@ PARAMS = {
 }
 
 
-@dag(
+@pipeline(
     schedule=CronPartitionTimetable(
         "0 8 * * *", timezone="UTC", run_offset=-1, key_format="%Y-%m-%d"
     ),
-    catchup=False,
     max_active_runs=1,
-    default_args=TASK_DEFAULTS,
-    on_failure_callback=run_failed,
-    on_success_callback=run_succeeded,
     doc_md=__doc__,
     tags=["monitoring"],
     params=PARAMS,
@@ -68,46 +66,47 @@ def model_monitoring() -> None:
         # When the run was due, not when it began: so runs that are a day apart miss nothing.
         return daily.observe(lake.default_lake(), str(partition_key), dag_run.run_after)
 
-    @task(multiple_outputs=False, on_failure_callback=report_and_call, max_active_tis_per_dag=1)
-    def decide(*, partition_key: str | None = None) -> dict[str, Any]:
+    @task(on_failure_callback=report_and_call, max_active_tis_per_dag=1)
+    @typed
+    def decide(*, partition_key: str | None = None) -> Decided:
         """Decide by the history, and keep the decision in it."""
-        from dataclasses import asdict
-
         from include.lake import lake
         from include.monitoring import daily, policy
 
         decision = daily.decide(lake.default_lake(), str(partition_key))
         table = policy.table(decision)
         print(table)
-        told = {
-            "why": decision.why,
-            "retrain_for": decision.retrain_for,
-            "train_until": daily.train_until(lake.default_lake(), decision.key),
-            "table": table,
-        }
-        return {**asdict(decision), **told}
+        return Decided(
+            decision.key,
+            decision.action,
+            decision.reasons,
+            why=decision.why,
+            retrain_for=decision.retrain_for,
+            train_until=daily.train_until(lake.default_lake(), decision.key),
+            table=table,
+        )
 
     @task
-    def write_report(decision: dict[str, Any]) -> str:
+    @typed
+    def write_report(decided: Decided) -> str:
         """Draw the day's page. Returns its address: *Details* of the task has a button for it."""
         from include.lake import lake
         from include.monitoring import daily
-        from include.monitoring.decision import as_decision
 
-        found = as_decision(decision)
-        daily.write_report(lake.default_lake(), found.key, found)
-        return report_link(found.key)
+        daily.write_report(lake.default_lake(), decided.key, decided.decision)
+        return report_link(decided.key)
 
     @task.branch
-    def follow_up(decision: dict[str, Any], *, params: Any = None, ti: Any = None) -> list[str]:
+    @typed
+    def follow_up(decided: Decided, *, params: Any = None, ti: Any = None) -> list[str]:
         """What is to be done now. A retraining that runs, waits or is recent is not doubled."""
         from include.lake import lake
         from include.monitoring import daily
 
-        follows = ["list_notifiers"] if decision["action"] == "page" else []
-        if decision["retrain_for"]:
+        follows = ["list_notifiers"] if decided.action == "page" else []
+        if decided.retrain_for:
             busy = ti.get_dr_count(dag_id=RETRAINING, states=["queued", "running"])
-            if busy or daily.retraining_is_near(lake.default_lake(), decision["key"]):
+            if busy or daily.retraining_is_near(lake.default_lake(), decided.key):
                 print(f"{RETRAINING} runs, waits or was asked for lately: not again today")
             else:
                 follows.append("request_retraining")
@@ -139,22 +138,21 @@ def model_monitoring() -> None:
         return asked
 
     @task
-    def list_notifiers(decision: dict[str, Any]) -> list[dict[str, Any]]:
+    @typed
+    def list_notifiers(decided: Decided) -> list[Page]:
         """Log what a person has to see. Returns what each notifier is to be told."""
         from include.orchestration import alerting
 
-        told = {
-            "title": f"{decision['key']}: {decision['why']}",
-            "body": decision["table"],
-            "link": report_link(decision["key"]),
-        }
-        return [{"place": place, **told} for place in alerting.page(**told)]
+        title, link = f"{decided.key}: {decided.why}", report_link(decided.key)
+        places = alerting.page(title, decided.table, link)
+        return [Page(place, title, decided.table, link) for place in places]
 
     @task(doc_md="Call a person. If it fails, the decision stands, and the others are told.")
-    def notify(page: dict[str, Any]) -> None:
+    @typed
+    def notify(page: Page) -> None:
         from include.orchestration import alerting
 
-        alerting.notify(**page)
+        alerting.notify(page.place, page.title, page.body, page.link)
 
     @task(outlets=[DEGRADED])
     def heal_ensemble(

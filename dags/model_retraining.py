@@ -18,11 +18,12 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import Param, TriggerRule, dag, task
+from airflow.sdk import Param, TriggerRule, task
 
-from include.orchestration.alerting import run_failed, run_succeeded
+from include.messages import Evaluated, ModelVersion, Rival, Trained, Verdict
 from include.orchestration.assets import CHAMPION
-from include.orchestration.task_defaults import TASK_DEFAULTS, check_conf
+from include.orchestration.task_defaults import check_conf
+from include.orchestration.tasks import pipeline, typed
 from include.settings import settings
 from include.wording import literal
 
@@ -60,12 +61,9 @@ PARAMS = {
 }  # fmt: skip
 
 
-@dag(
+@pipeline(
     schedule=None,
     max_active_runs=1,
-    default_args=TASK_DEFAULTS,
-    on_failure_callback=run_failed,
-    on_success_callback=run_succeeded,
     doc_md=__doc__,
     tags=["training"],
     params=PARAMS,
@@ -87,18 +85,16 @@ def model_retraining() -> None:
             lake.default_lake(), params["start"], params["end"], params["holdout_days"]
         )
 
-    @task(multiple_outputs=False)
-    def find_rival(snapshot: str, *, params: Any = None) -> dict[str, Any] | None:
+    @task
+    @typed
+    def find_rival(snapshot: str, *, params: Any = None) -> Rival | None:
         """The champion to beat, whoever is promoted meanwhile; nothing if there is none."""
-        from dataclasses import asdict
-
         from include.lake import lake
         from include.training import evaluation
 
         if params["snapshot"]:  # the champion may well have come from this very snapshot
             return None
-        rival = evaluation.find_rival(lake.default_lake(), snapshot)
-        return None if rival is None else asdict(rival)
+        return evaluation.find_rival(lake.default_lake(), snapshot)
 
     @task
     def list_candidates() -> list[str]:
@@ -109,11 +105,11 @@ def model_retraining() -> None:
 
     @task(
         map_index_template="{{ candidate_name }}",
-        multiple_outputs=False,
         execution_timeout=TRAINING_TIME,
         doc_md="Fit one candidate on the days before the holdout. Returns its MLflow run.",
     )
-    def train(snapshot: str, candidate: str, *, params: Any = None) -> dict[str, str]:
+    @typed
+    def train(snapshot: str, candidate: str, *, params: Any = None) -> Trained:
         from airflow.sdk import get_current_context
 
         from include.lake import lake
@@ -121,92 +117,84 @@ def model_retraining() -> None:
 
         get_current_context()["candidate_name"] = candidate
         run_id = training.train(lake.default_lake(), snapshot, candidate, params["reason"])
-        return {"candidate": candidate, "run_id": run_id}
+        return Trained(candidate, run_id)
 
     @task(
         map_index_template="{{ candidate_name }}",
         doc_md="Score the holdout with one candidate. Returns a reference to its evaluation.",
     )
-    def evaluate(snapshot: str, rival: dict[str, Any] | None, trained: dict[str, str]) -> str:
+    @typed
+    def evaluate(snapshot: str, rival: Rival | None, trained: Trained) -> str:
         from airflow.sdk import get_current_context
 
         from include.lake import lake
         from include.training import evaluation
 
-        candidate, run_id = trained["candidate"], trained["run_id"]
-        get_current_context()["candidate_name"] = candidate
+        get_current_context()["candidate_name"] = trained.candidate
         return evaluation.evaluate_run(
-            lake.default_lake(), snapshot, run_id, candidate, evaluation.as_rival(rival)
+            lake.default_lake(), snapshot, trained.run_id, trained.candidate, rival
         )
 
     @task
-    def evaluate_champion(snapshot: str, rival: dict[str, Any] | None) -> str | None:
+    @typed
+    def evaluate_champion(snapshot: str, rival: Rival | None) -> str | None:
         """Score the same rows with the champion, if there is one. Returns its evaluation."""
         from include.lake import lake
         from include.training import evaluation
 
-        return evaluation.evaluate_champion(
-            lake.default_lake(), snapshot, evaluation.as_rival(rival)
-        )
+        return evaluation.evaluate_champion(lake.default_lake(), snapshot, rival)
 
-    @task(multiple_outputs=False)
-    def judge(snapshot: str, champion: str | None, evaluations: list[str]) -> dict[str, Any]:
+    @task
+    @typed
+    def judge(snapshot: str, champion: str | None, evaluations: list[str]) -> Verdict:
         """Put every rule of the gate to every candidate. Returns the verdict."""
-        from dataclasses import asdict
-
         from include.lake import lake
         from include.training import gate
 
-        verdict = gate.judge(lake.default_lake(), snapshot, champion, list(evaluations))
+        verdict = gate.judge(lake.default_lake(), snapshot, champion, evaluations)
         print(verdict.markdown)
-        return asdict(verdict)
+        return verdict
 
     @task.short_circuit
-    def passed(verdict: dict[str, Any], *, params: Any = None) -> list[dict[str, str]]:
+    @typed
+    def passed(verdict: Verdict, *, params: Any = None) -> list[Evaluated]:
         """The challenger and its ensemble, to go on with. The run ends here if there is none."""
         only_looking = params["dry_run"] or params["snapshot"]
-        return [] if only_looking or verdict["challenger"] is None else verdict["members"]
+        return [] if only_looking or verdict.challenger is None else verdict.members
 
     @task(
         map_index_template="{{ candidate_name }}",
-        multiple_outputs=False,
         execution_timeout=TRAINING_TIME,
         doc_md="Fit one candidate again, on the holdout too. Returns its MLflow run.",
     )
-    def refit(snapshot: str, member: dict[str, str]) -> dict[str, str]:
+    @typed
+    def refit(snapshot: str, member: Evaluated) -> Trained:
         from airflow.sdk import get_current_context
 
         from include.lake import lake
         from include.training import training
 
-        get_current_context()["candidate_name"] = member["candidate"]
-        run_id = training.refit(lake.default_lake(), snapshot, member)
-        return {"candidate": member["candidate"], "run_id": run_id}
+        get_current_context()["candidate_name"] = member.candidate
+        return Trained(member.candidate, training.refit(lake.default_lake(), snapshot, member))
 
     # A member that cannot be refitted is left out; `register` sees to it that none is stale.
-    @task(multiple_outputs=False, trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    @typed
     def register(
-        verdict: dict[str, Any],
-        runs: list[dict[str, str]],
-        *,
-        params: Any = None,
-        run_id: str | None = None,
-    ) -> dict[str, str]:
+        verdict: Verdict, runs: list[Trained], *, params: Any = None, run_id: str | None = None
+    ) -> ModelVersion:
         """Register the challenger with its lineage and its verdict. Returns the version."""
-        from dataclasses import asdict
-
         from include.lake import lake
-        from include.training import gate, training
+        from include.training import training
 
-        version = training.register(
+        return training.register(
             lake.default_lake(),
-            gate.Verdict(**verdict),
-            {run["candidate"]: run["run_id"] for run in runs},
+            verdict,
+            {run.candidate: run.run_id for run in runs},
             params["reason"],
             str(run_id),
             params["require_approval"],
         )
-        return asdict(version)
 
     @task.branch
     def needs_approval(*, params: Any = None) -> str:
@@ -223,9 +211,10 @@ def model_retraining() -> None:
     )
 
     @task(outlets=[CHAMPION], trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
+    @typed
     def promote(
-        verdict: dict[str, Any],
-        version: dict[str, str],
+        verdict: Verdict,
+        version: ModelVersion,
         *,
         params: Any = None,
         ti: Any = None,
@@ -233,14 +222,12 @@ def model_retraining() -> None:
     ) -> str:
         """Make the challenger champion, in one step. Returns the number of its version."""
         from include.registry import promotion
-        from include.registry.registry import ModelVersion
 
-        champion = ModelVersion(**verdict["champion"]) if verdict["champion"] else None
         answer = ti.xcom_pull("approve") or {}
         approver = (answer.get("responded_by_user") or {}).get("name", "")
-        promotion.promote(ModelVersion(**version), champion, params["reason"], approver)
-        outlet_events[CHAMPION].extra = {**version, "reason": params["reason"]}
-        return version["version"]
+        promotion.promote(version, verdict.champion, params["reason"], approver)
+        outlet_events[CHAMPION].extra = {**vars(version), "reason": params["reason"]}
+        return version.version
 
     snapshot = take_snapshot()
     rival = find_rival(snapshot)

@@ -8,11 +8,12 @@ bad champion has scored stay as they are: run `batch_inference` for them again (
 
 from typing import Any
 
-from airflow.sdk import Param, dag, task
+from airflow.sdk import Param, task
 
-from include.orchestration.alerting import run_failed, run_succeeded
+from include.messages import Rollback
 from include.orchestration.assets import CHAMPION
-from include.orchestration.task_defaults import TASK_DEFAULTS, check_conf
+from include.orchestration.task_defaults import check_conf
+from include.orchestration.tasks import pipeline, typed
 
 PARAMS = {
     "reason": Param(
@@ -32,12 +33,9 @@ PARAMS = {
 }
 
 
-@dag(
+@pipeline(
     schedule=None,
     max_active_runs=1,
-    default_args=TASK_DEFAULTS,
-    on_failure_callback=run_failed,
-    on_success_callback=run_succeeded,
     doc_md=__doc__,
     tags=["training"],
     params=PARAMS,
@@ -45,30 +43,26 @@ PARAMS = {
 def model_rollback() -> None:
     """Find the two versions, then move the alias."""
 
-    @task(multiple_outputs=False)
-    def find_previous(*, params: Any = None, dag_run: Any = None) -> dict[str, dict[str, str]]:
+    @task
+    @typed
+    def find_previous(*, params: Any = None, dag_run: Any = None) -> Rollback:
         """The champion and the version before it, fixed so that a retry goes back no further."""
-        from dataclasses import asdict
-
         from include.registry import promotion, registry
 
         check_conf(dag_run.conf, PARAMS)
         champion = registry.find_champion()
         before = promotion.previous(champion, params["version"])
-        return {"model": asdict(champion), "to": asdict(before)}
+        return Rollback(champion, before)
 
     @task(outlets=[CHAMPION])
-    def roll_back(
-        versions: dict[str, dict[str, str]], *, params: Any = None, outlet_events: Any = None
-    ) -> str:
+    @typed
+    def roll_back(versions: Rollback, *, params: Any = None, outlet_events: Any = None) -> str:
         """Put the version before back. Returns its number."""
         from include.registry import promotion
-        from include.registry.registry import ModelVersion
 
-        model, to = ModelVersion(**versions["model"]), ModelVersion(**versions["to"])
-        promotion.roll_back(model, to, params["reason"])
-        outlet_events[CHAMPION].extra = {**versions["to"], "reason": params["reason"]}
-        return to.version
+        promotion.roll_back(versions.model, versions.to, params["reason"])
+        outlet_events[CHAMPION].extra = {**vars(versions.to), "reason": params["reason"]}
+        return versions.to.version
 
     roll_back(find_previous())
 

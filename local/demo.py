@@ -30,8 +30,8 @@ from rich.console import Console
 from include.errors import PipelineError
 from include.lake import lake as lakes
 from include.lake.lake import Lake
+from include.messages import ModelVersion
 from include.registry import promotion, registry
-from include.registry.registry import ModelVersion
 from include.settings import settings
 from include.usecase import FIRST_WINDOW, source
 from include.usecase.schema import INPUTS, KEY

@@ -9,11 +9,11 @@ from rich.table import Table
 
 from include.inference.ensemble import TABLE as ENSEMBLE
 from include.lake.lake import Lake
+from include.messages import RowCheck
 from include.registry import registry
 from include.usecase import FIRST_WINDOW, features
 from include.usecase.members import MEMBERS
 from include.usecase.schema import KEY, TRUTH
-from include.validation import validation
 from local.client import Json
 
 DAYS = [date.fromisoformat(FIRST_WINDOW[1]) + timedelta(days=n) for n in range(1, 8)]
@@ -57,7 +57,7 @@ def describe(lake: Lake, day: date, runs: dict[str, Json]) -> Day:
         return Day(key, None, None, None, "refused", None)
     manifest = lake.manifest("validated", key)
     assert manifest is not None
-    check = validation.RowCheck(**manifest.metadata["report"]["inputs"][0])
+    check = RowCheck(**manifest.metadata["report"]["inputs"][0])
     if runs["batch_inference"]["state"] == "failed":
         return Day(key, check.rows, check.quarantined, None, "not scored", None)
     predictions = lake.current("predictions", key).read("predictions")

@@ -5,13 +5,11 @@ from dataclasses import asdict
 from itertools import chain
 
 from include.inference import branching, scoring
-from include.inference.branching import Branches
 from include.lake.lake import Lake
+from include.messages import Branches, ModelVersion, Verdict
 from include.registry import promotion
-from include.registry.registry import ModelVersion
 from include.settings import settings
 from include.training import evaluation, gate, snapshot, training
-from include.training.gate import Verdict
 from include.usecase.models import CANDIDATES
 
 
@@ -31,7 +29,7 @@ def batch_inference(lake: Lake, key: str, model: ModelVersion) -> int:
 
 def _predict(lake: Lake, key: str, model: ModelVersion) -> tuple[str, Branches | None]:
     features = scoring.preprocess(lake, key)
-    chunks = [scoring.Chunk(**chunk) for chunk in scoring.plan_chunks(lake, features, model)]
+    chunks = scoring.plan_chunks(lake, features, model)
     branches = branching.resolve(model) if settings().branches else None
     others = branching.plan(lake, chunks, branches).values() if branches else []
     for chunk in chain(chunks, *others):
@@ -63,7 +61,7 @@ def model_retraining(
     champion = evaluation.evaluate_champion(lake, taken, rival)
     verdict = gate.judge(lake, taken, champion, evaluations)
     if verdict.challenger is not None:
-        name = verdict.challenger["candidate"]
+        name = verdict.challenger.candidate
         runs = {name: training.refit(lake, taken, verdict.challenger)}
         version = training.register(lake, verdict, runs, reason, run_id)
         promotion.promote(version, rival.model if rival else None, reason)

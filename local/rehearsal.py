@@ -9,7 +9,6 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from datetime import UTC, date, datetime
 from statistics import median
 from threading import Thread
@@ -25,10 +24,10 @@ from include.expected import expected_days, is_expected
 from include.inference import ensemble, fallback, remote, scoring
 from include.inference.patient_http import Endpoint
 from include.lake.lake import Lake, first_line
+from include.messages import Answer, ModelVersion
 from include.monitoring import daily
 from include.preprocess import check_keys
 from include.registry import promotion, registry
-from include.registry.registry import ModelVersion
 from include.settings import settings
 from include.training import evaluation, gate, snapshot, training
 from include.usecase import features, models
@@ -233,20 +232,20 @@ def _train(lake: Lake, taken: str, say: Say) -> ModelVersion:
         say(f"{name}: trained, saved, loaded and judged in {time.monotonic() - began:.0f} s")
     verdict = gate.judge(lake, taken, None, evaluations)
     refused = [
-        f"the gate refuses {name}: {rule['name']} is {rule['found']}, must be {rule['bound']}"
+        f"the gate refuses {name}: {rule.name} is {rule.found}, must be {rule.bound}"
         for name, rules in verdict.rules.items()
         for rule in rules
-        if not rule["passed"]
+        if not rule.passed
     ]
     if verdict.challenger is None:
         raise Wrong(*refused)
     runs = {
-        one["candidate"]: training.refit(lake, taken, one)
+        one.candidate: training.refit(lake, taken, one)
         for one in [verdict.challenger, *verdict.members]
     }
     champion = training.register(lake, verdict, runs, REASON, REASON)
     promotion.promote(champion, None, REASON)
-    say(f"{verdict.challenger['candidate']}: registered with its pictures, and promoted")
+    say(f"{verdict.challenger.candidate}: registered with its pictures, and promoted")
     return champion
 
 
@@ -267,15 +266,15 @@ def _score(lake: Lake, key: str, champion: ModelVersion, say: Say) -> None:
     """Score a day by the champion, by the ensemble as far as it is here, and by the base rates."""
     rows = batch_inference(lake, key, champion)
     reference = str(lake.current("features", key))
-    answers: dict[str, dict[str, Any] | None] = {}
+    answers: dict[str, Answer | None] = {}
     for member in MEMBERS:
         if member.kind == "remote":
             say(f"{member.name}: not tried, its server is not known here")
             continue
         chunks = ensemble.plan(lake, reference, member, champion)
         for chunk in chunks:
-            ensemble.score(lake, member, scoring.Chunk(**chunk))
-        answers[member.name] = asdict(ensemble.check(lake, reference, member, chunks))
+            ensemble.score(lake, member, chunk)
+        answers[member.name] = ensemble.check(lake, reference, member, chunks)
     roll = ensemble.call_roll(lake, reference, champion, answers, {})
     if roll.answers:
         scored = ensemble.combine_day(lake, reference, roll)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
 
+from include.messages import ModelVersion
 from include.registry import registry
-from include.registry.registry import ModelVersion
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

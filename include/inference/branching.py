@@ -13,9 +13,9 @@ keeps the day back: the champion has scored every row.
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,11 +24,11 @@ import pyarrow as pa
 from include import metrics
 from include.errors import BadData, MissingData, PipelineError, kind_of
 from include.inference import scoring
-from include.inference.scoring import PATH, Chunk, OutputCheck
+from include.inference.scoring import PATH
 from include.lake.lake import Lake, Version
+from include.messages import CHALLENGER, CHAMPION, Branches, Chunk, ModelVersion, OutputCheck
 from include.metrics import Sample
 from include.registry import promotion, registry
-from include.registry.registry import CHALLENGER, CHAMPION, ModelVersion
 from include.settings import settings
 from include.usecase import features
 from include.usecase.schema import KEY
@@ -38,45 +38,6 @@ SHADOW_SCORE = f"score_{CHALLENGER}"
 """Column of the predictions with the scores of a shadow."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Branches:
-    """Who scores beside the champion, fixed for a run.
-
-    Attributes:
-        mode: of the experiment.
-        share: of the rows that are the challenger's, in mode `ab`.
-        models: by path. Their rows are fixed by it, whoever fails later.
-        absent: why a path has no scores, by path. The champion's stand in for them.
-    """
-
-    mode: Literal["off", "shadow", "ab"]
-    share: float
-    models: dict[str, ModelVersion]
-    absent: dict[str, str]
-
-    @property
-    def salt(self) -> str:
-        """What makes two experiments draw other rows: the challenger's version."""
-        return str(self.models[CHALLENGER]) if CHALLENGER in self.models else ""
-
-    def is_shadow(self, path: str) -> bool:
-        """Whether a path's model scores rows that are not its own."""
-        return path == CHALLENGER and self.mode == "shadow"
-
-    @property
-    def answered(self) -> dict[str, ModelVersion]:
-        """The models that have scored their rows, as far as is known."""
-        return {path: model for path, model in self.models.items() if path not in self.absent}
-
-
-def as_branches(found: dict[str, Any] | None) -> Branches | None:
-    """Branches from their `asdict`, as they travel in XComs and manifests."""
-    if found is None:
-        return None
-    models = {path: ModelVersion(**model) for path, model in found["models"].items()}
-    return Branches(found["mode"], found["share"], models, found["absent"])
 
 
 def wanted() -> list[str]:

@@ -8,7 +8,7 @@ import logging
 import math
 import secrets
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,10 @@ from include.contract import Member
 from include.errors import BadData, ModelMissing, Overtaken, ServerDown
 from include.inference import remote, scoring
 from include.inference.patient_http import endpoint
-from include.inference.scoring import Chunk, OutputCheck
 from include.lake.lake import Lake, days_before, exists, passing_over, put_text, read_text
+from include.messages import Answer, Chunk, ModelVersion, OutputCheck, RollCall, Scored
 from include.metrics import Sample
 from include.registry import registry
-from include.registry.registry import ModelVersion
 from include.settings import settings
 from include.statistics.profile import profile_of
 from include.statistics.profiles import keep
@@ -85,30 +84,9 @@ def normalized(weights: Mapping[str, float]) -> dict[str, float]:
 # --- one member -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a member has given for a day, once it was checked.
-
-    Attributes:
-        features: reference to the rows that it has scored.
-        model: the registered model, or its name on the server.
-        chunks: in which it has scored them.
-        psi: population stability index against what its scores usually look like; None if that
-            is not known.
-    """
-
-    features: str
-    model: str
-    version: str
-    chunks: list[dict[str, Any]]
-    rows: int
-    mean: float | None
-    psi: float | None
-
-
 def plan(
     lake: Lake, features_reference: str, member: Member, champion: ModelVersion | None
-) -> list[dict[str, Any]]:
+) -> list[Chunk]:
     """Fix the version that a member scores with, and cut the day into chunks for it.
 
     Raises:
@@ -172,9 +150,7 @@ def _score_remotely(lake: Lake, member: Member, chunk: Chunk) -> str:
         return scoring.score_chunk(lake, chunk, predict)
 
 
-def check(
-    lake: Lake, features_reference: str, member: Member, chunks: list[dict[str, Any]]
-) -> Answer:
+def check(lake: Lake, features_reference: str, member: Member, chunks: list[Chunk]) -> Answer:
     """Check what a member has given: as many scores as rows, and such as it usually gives.
 
     That each is a probability was checked when it was kept.
@@ -187,7 +163,7 @@ def check(
     with source.parquet("features") as file:
         rows = file.metadata.num_rows
     scores = read_scores(lake, chunks)
-    first = Chunk(**chunks[0])
+    first = chunks[0]
     model = ModelVersion(first.model, first.version, first.run_id)
     if len(scores) != rows:
         raise _wrong(source.key, member, model, f"{len(scores)} scores for {rows} rows")
@@ -234,11 +210,11 @@ def _wrong(key: str, member: Member, model: ModelVersion, what: str) -> BadData:
     )
 
 
-def read_scores(lake: Lake, chunks: Iterable[dict[str, Any]]) -> np.ndarray:
+def read_scores(lake: Lake, chunks: Iterable[Chunk]) -> np.ndarray:
     """The scores of chunks one after another: float32 of shape (rows,)."""
     parts = []
     for chunk in chunks:
-        with scoring.open_scores(lake, Chunk(**chunk)) as file:
+        with scoring.open_scores(lake, chunk) as file:
             parts.append(file.read(["score"]).column("score").to_numpy())
     return np.concatenate(parts)
 
@@ -256,38 +232,11 @@ def score_column(member: str) -> str:
 # --- all of them ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class RollCall:
-    """Who has answered.
-
-    Attributes:
-        champion: whose ensemble it is, if the registry said so.
-        answers: by member.
-        absent: why each of the others is missing, by member.
-        lacking: why there can be no ensemble; empty if there can.
-        awaited: those that are missing for a reason that may pass, such as a server that is down:
-            they may answer another run.
-    """
-
-    champion: ModelVersion | None
-    answers: dict[str, Answer]
-    absent: dict[str, str]
-    lacking: str
-    awaited: list[str] = field(default_factory=list)
-
-
-def as_roll_call(found: dict[str, Any]) -> RollCall:
-    """A roll call from its `asdict`, as it travels in XComs."""
-    champion = ModelVersion(**found["champion"]) if found["champion"] else None
-    answers = {name: Answer(**answer) for name, answer in found["answers"].items()}
-    return RollCall(champion, answers, found["absent"], found["lacking"], found["awaited"])
-
-
 def call_roll(
     lake: Lake,
     features_reference: str,
     champion: ModelVersion | None,
-    answers: Mapping[str, dict[str, Any] | None],
+    answers: Mapping[str, Answer | None],
     why: Mapping[str, str],
     may_return: Collection[str] = (),
 ) -> RollCall:
@@ -296,7 +245,7 @@ def call_roll(
     Args:
         features_reference: the rows that had to be scored.
         champion: whose ensemble it is, if the registry said so.
-        answers: `asdict` of each member's answer; None for who gave none.
+        answers: of each member; None for who gave none.
         why: the reasons of those, where they have told one.
         may_return: members that, if they gave none, may well give one in another run.
 
@@ -306,7 +255,7 @@ def call_roll(
     demanded = set(filter(None, settings().ensemble_required.replace(" ", "").split(",")))
     _check_demands(demanded)
     silent = "its last try ended without a word (it was killed, or never started): see its tasks"
-    given = {name: Answer(**answer) for name, answer in answers.items() if answer is not None}
+    given = {name: answer for name, answer in answers.items() if answer is not None}
     absent = {name: why.get(name) or silent for name in answers if name not in given}
     awaited = absent.keys() & set(may_return)
     for name in [name for name, answer in given.items() if answer.features != features_reference]:
@@ -369,21 +318,6 @@ def no_features(why: str) -> BadData:
         f"There are no features of this day, so no member was asked. {why or 'See preprocess.'} "
         "The day's last published predictions, if there are any, are untouched."
     )
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A day's scores that are not published yet.
-
-    Attributes:
-        predictions: reference to the version that holds them.
-        level: position in `LEVELS` of what has made them.
-        failed: why each step before that one failed, by its name in `LEVELS`.
-    """
-
-    predictions: str
-    level: int
-    failed: dict[str, str]
 
 
 def combine_day(lake: Lake, features_reference: str, roll: RollCall) -> Scored:

@@ -13,11 +13,10 @@ import polars as pl
 
 from include.errors import BadData, MissingData
 from include.inference import ensemble, scoring
-from include.inference.ensemble import LEVELS, RollCall, Scored
-from include.inference.scoring import Chunk
+from include.inference.ensemble import LEVELS
 from include.lake.lake import Lake, Version, parse_key, passing_over
+from include.messages import ModelVersion, RollCall, Scored
 from include.registry import promotion, registry
-from include.registry.registry import ModelVersion
 from include.settings import settings
 from include.training import snapshot
 from include.usecase import features
@@ -73,7 +72,7 @@ def _alone(lake: Lake, features_reference: str, model: ModelVersion) -> tuple[np
     """Scores by one version, if they look like what it usually gives, and its name."""
     chunks = scoring.plan_chunks(lake, features_reference, model)
     for chunk in chunks:
-        scoring.score_chunk(lake, Chunk(**chunk))
+        scoring.score_chunk(lake, chunk)
     scores = ensemble.read_scores(lake, chunks)
     reference = registry.reference(model)
     psi = scoring.population_stability(scores, reference) if len(scores) else 0.0

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +22,10 @@ from include.encoder import FeatureEncoder
 from include.errors import BadData, Overtaken
 from include.lake.lake import Lake, blames, exists, key_of, open_parquet, to_arrow, write_parquet
 from include.landed import pieces
+from include.messages import CHAMPION, Chunk, ModelVersion, OutputCheck
 from include.metrics import Sample
 from include.preprocess import features_of, is_usable
 from include.registry import registry
-from include.registry.registry import ModelVersion
 from include.settings import settings
 from include.statistics.drift import smoothed, stability_of
 from include.statistics.profile import Profiler, profile_of
@@ -47,22 +47,6 @@ LEAST_ROWS = 20
 """Rows below which scores may well be all the same, in another order, or unlike a holdout's."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A run of row groups of a day's features, scored by one task."""
-
-    features: str
-    model: str
-    version: str
-    run_id: str
-    first_row: int
-    rows: int
-    first_group: int
-    last_group: int
-    label: str
-    content: str
 
 
 def preprocess(lake: Lake, key: str) -> str:
@@ -102,7 +86,7 @@ def preprocess(lake: Lake, key: str) -> str:
     return str(version)
 
 
-def plan_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> list[dict[str, Any]]:
+def plan_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> list[Chunk]:
     """Cut a day's features into chunks for a model of the registry.
 
     Raises:
@@ -134,7 +118,7 @@ def check_model(model: ModelVersion, columns: list[str], what: str) -> None:
         ) from error
 
 
-def cut_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> list[dict[str, Any]]:
+def cut_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> list[Chunk]:
     """Cut a day's features into chunks of about `chunk_rows` rows, along row groups.
 
     Where these would be more than Airflow maps, chunks are larger.
@@ -143,7 +127,7 @@ def cut_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> list
     with version.parquet("features") as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     content = version.manifest().parts["features"].sha256
-    chunks: list[dict[str, Any]] = []
+    chunks: list[Chunk] = []
     least_rows = _least_chunk_rows(sum(sizes))
     first_group = first_row = rows = 0
     for group, size in enumerate(sizes):
@@ -162,7 +146,7 @@ def cut_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> list
             label=f"rows {first_row:,} to {first_row + rows - 1:,}" if rows else "no rows",
             content=content,
         )
-        chunks.append(asdict(chunk))
+        chunks.append(chunk)
         first_group, first_row, rows = group + 1, first_row + rows, 0
     return chunks
 
@@ -383,22 +367,6 @@ def open_scores(lake: Lake, chunk: Chunk) -> Iterator[pq.ParquetFile]:
             yield scores
 
 
-@dataclass(frozen=True)
-class OutputCheck:
-    """What was found in a day's predictions: `rows == scored + rejected`.
-
-    Attributes:
-        mean: of the scores; None without rows.
-        psi: against the model's holdout; None if they are not those of one model.
-    """
-
-    rows: int
-    scored: int
-    rejected: int
-    mean: float | None
-    psi: float | None
-
-
 def check_outputs(
     lake: Lake, predictions_reference: str, features_reference: str, model: ModelVersion | None
 ) -> OutputCheck:
@@ -455,7 +423,7 @@ def _champions(scored: pl.DataFrame) -> pl.Series:
     """The scores of the champion among a day's predictions: all, where no row took a path."""
     if PATH not in scored.columns:
         return scored["score"]
-    return scored.filter(pl.col(PATH).cast(pl.String) == registry.CHAMPION)["score"]
+    return scored.filter(pl.col(PATH).cast(pl.String) == CHAMPION)["score"]
 
 
 def score_reference(scores: np.ndarray, bins: int = 10) -> dict[str, list[float]]:

@@ -30,9 +30,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from include import metrics
+from include.adapter import adapter
 from include.errors import BadData, DependencyDown, MissingData, Overtaken
 from include.metrics import Sample
 from include.settings import settings
@@ -569,18 +570,13 @@ def read_json(path: "AnyPath", kind: type[T]) -> T:
     """
     content = _read_bytes(path)
     try:
-        found: T = _adapter(kind).validate_json(content, strict=True)  # type: ignore[arg-type]
+        found: T = adapter(kind).validate_json(content, strict=True)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
         fault = f"{place}: {first['msg']}" if place else first["msg"]
         raise BadData(f"{path} is {'damaged' if content else 'empty'} ({fault})") from error
     return found
-
-
-@lru_cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
 
 
 def open_parquet(

@@ -9,10 +9,10 @@ import polars as pl
 from include import metrics
 from include.errors import MissingData
 from include.lake.lake import Lake, days_before, parse_key, put_text
+from include.messages import Decision
 from include.metrics import Sample
 from include.monitoring import decision as decisions
 from include.monitoring import experiment, history, measure, outcomes, policy, report, stages
-from include.monitoring.decision import Decision
 from include.monitoring.history import Figure
 from include.settings import settings
 from include.training import snapshot

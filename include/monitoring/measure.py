@@ -9,10 +9,10 @@ from include import expected
 from include.errors import BadData, MissingData
 from include.inference import ensemble
 from include.lake.lake import Lake, Manifest, Version, days_before, parse_key, passing_over
+from include.messages import ModelVersion
 from include.monitoring import history, outcomes, policy
 from include.monitoring.history import Figure
 from include.registry import registry
-from include.registry.registry import ModelVersion
 from include.settings import settings
 from include.statistics import drift, profiles
 from include.statistics.drift import Distribution

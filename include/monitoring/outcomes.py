@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from include.adapter import adapter
 from include.errors import BadData, MissingData, Overtaken
 from include.inference import branching, ensemble
 from include.inference.scoring import PATH
 from include.lake.lake import Lake, Manifest, Version, days_before, parse_key, passing_over
+from include.messages import CHALLENGER, Branches, ModelVersion
 from include.monitoring import history
 from include.monitoring.history import Figure
 from include.preprocess import labels_of
 from include.registry import registry
-from include.registry.registry import CHALLENGER, ModelVersion
 from include.settings import settings
 from include.training import evaluation
 from include.usecase import features
@@ -78,11 +79,11 @@ def _update_day(lake: Lake, key: str) -> None:
     assert manifests["predictions"] is not None
     rows, unknown = join(lake, key)
     facts = manifests["predictions"].metadata
-    model = ModelVersion(**facts["model"]) if "model" in facts else None
+    model: ModelVersion | None = adapter(ModelVersion | None).validate_python(facts.get("model"))
     base = base_rate(lake, key, model)
     predicted = manifests["predictions"].parts["predictions"].rows
     together = manifests[ensemble.TABLE]
-    branches = branching.as_branches(facts.get("branches"))
+    branches: Branches | None = adapter(Branches | None).validate_python(facts.get("branches"))
     others = branches.answered if branches else {}
     versions = _versions(model, together.metadata if together else {}, others)
     found = figures(rows, predicted, unknown, base, versions)

@@ -22,8 +22,9 @@ import polars as pl
 
 from include import expected
 from include.lake.lake import parse_key
+from include.messages import Action, Decision, Reason
 from include.monitoring import experiment, history
-from include.monitoring.decision import ACTIONS, Action, Decision, Reason
+from include.monitoring.decision import ACTIONS
 from include.monitoring.history import Figure
 from include.settings import settings
 from include.statistics import drift

@@ -17,9 +17,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from include.lake.lake import parse_key
+from include.messages import Decision
 from include.monitoring import experiment, plots, policy, views
 from include.monitoring import history as records
-from include.monitoring.decision import Decision
 from include.settings import settings
 from include.training.plots import (
     ALARM,

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 from include import metrics, usecase
 from include.errors import BadData, MissingData
+from include.messages import CHAMPION, ModelVersion
 from include.registry import registry
-from include.registry.registry import CHAMPION, PREVIOUS, ModelVersion
+from include.registry.registry import PREVIOUS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -29,6 +29,7 @@ from include import metrics, usecase
 from include.errors import BadData, DependencyDown, MissingData, ModelMissing
 from include.lake.lake import NOT_WRITABLE, default_lake, first_line, parse_key
 from include.masking import masked
+from include.messages import CHALLENGER, CHAMPION, ModelVersion
 from include.settings import BUILT_FROM, PROJECT, settings
 from include.wording import listed
 
@@ -39,9 +40,8 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
     from sklearn.pipeline import Pipeline
 
-CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
-"""Aliases of the registered model. Only `champion` decides anything: it is what scores. The
-challenger scores beside it only if the setting `experiment` says so."""
+PREVIOUS = "previous"
+"""Alias of the version that the champion has replaced."""
 
 EVENTS = ("refused", "registered", "promoted", "rolled_back")
 """What becomes of challengers and champions, for the metrics."""
@@ -76,18 +76,6 @@ KINDS = {"INVALID_PARAMETER_VALUE": BadData, "RESOURCE_DOES_NOT_EXIST": ModelMis
 
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ModelVersion:
-    """A registered version of a model."""
-
-    name: str
-    version: str
-    run_id: str
-
-    def __str__(self) -> str:
-        return f"{self.name} version {self.version}"
 
 
 def champion(key: str | None = None) -> ModelVersion:

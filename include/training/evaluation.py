@@ -17,11 +17,12 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
+from include.adapter import adapter
 from include.encoder import FeatureEncoder
 from include.errors import BadData, Overtaken
 from include.lake.lake import Lake, Version, parse_key
+from include.messages import CHAMPION, Rival
 from include.registry import registry
-from include.registry.registry import ModelVersion
 from include.settings import settings
 from include.usecase import features
 from include.usecase.schema import KEY
@@ -129,19 +130,6 @@ def by_slice(rows: pl.DataFrame, labels: np.ndarray, scores: np.ndarray) -> dict
     return found
 
 
-@dataclass(frozen=True)
-class Rival:
-    """The champion that challengers are judged against, and the last day that it was trained on."""
-
-    model: ModelVersion
-    last_day: str | None
-
-
-def as_rival(found: dict[str, Any] | None) -> Rival | None:
-    """A rival from its `asdict`, as it travels in XComs and manifests."""
-    return None if found is None else Rival(ModelVersion(**found["model"]), found["last_day"])
-
-
 def find_rival(lake: Lake, snapshot: str) -> Rival | None:
     """The champion, fixed for all that follows; None if there is none yet.
 
@@ -222,7 +210,7 @@ def evaluate_champion(lake: Lake, snapshot: str, rival: Rival | None) -> str | N
     except BadData as error:
         raise BadData(
             f"The champion, version {model.version}, cannot be compared with a challenger: {error} "
-            f"If it is not worth bringing back, take the alias {registry.CHAMPION!r} from it in "
+            f"If it is not worth bringing back, take the alias {CHAMPION!r} from it in "
             "MLflow: challengers are then judged against the base rate."
         ) from error
 
@@ -294,7 +282,9 @@ def score(rows: pl.DataFrame, pipeline: Pipeline) -> tuple[np.ndarray, float]:
 
 def read_rival(version: Version) -> Rival | None:
     """Whom an evaluation was made against."""
-    return as_rival(version.manifest().metadata["rival"])
+    facts = version.manifest().metadata
+    rival: Rival | None = adapter(Rival | None).validate_python(facts["rival"])
+    return rival
 
 
 def read_rows(lake: Lake, version: Version) -> pl.DataFrame:

@@ -5,7 +5,7 @@ there is no champion, a forecast of the training days' base rate stands in for i
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,11 @@ import polars as pl
 
 from include.errors import BadData
 from include.lake.lake import Lake, Version
+from include.messages import Evaluated, ModelVersion, Rival, Rule, Verdict
 from include.registry import registry
 from include.settings import settings
 from include.training import evaluation, snapshot
-from include.training.evaluation import Figures, Rival
+from include.training.evaluation import Figures
 from include.usecase import features
 from include.usecase.members import MEMBERS
 from include.wording import literal
@@ -56,22 +57,6 @@ class Evidence:
     reference: Model
     has_champion: bool
     shifts: pl.DataFrame
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One rule's answer to one model.
-
-    Attributes:
-        fault: whether breaking it says that something is wrong with the model. A model that is
-            only not good enough to replace the champion may still be a member of an ensemble.
-    """
-
-    name: str
-    found: str
-    bound: str
-    passed: bool
-    fault: bool = True
 
 
 def check(model: Model, evidence: Evidence) -> list[Rule]:
@@ -193,30 +178,6 @@ def _size(model: Model, evidence: Evidence) -> Rule:
     return Rule("small enough", f"{found:.1f} MB", f"≤ {bound:g} MB", found <= bound)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What became of the candidates of one snapshot.
-
-    Attributes:
-        challenger: the best of the candidates that passed every rule: `candidate`, `run_id` and
-            `evaluation`; None if all were refused.
-        members: the same of every candidate without a fault, the challenger first: what an
-            ensemble may be made of, and what scores rows that lack a group of features.
-        champion: the version they were judged against; None for the base rate.
-        champion_evaluation: reference to its evaluation.
-        rules: the rules' answers by candidate.
-        markdown: all of it as tables for a person.
-    """
-
-    snapshot: str
-    challenger: dict[str, str] | None
-    members: list[dict[str, str]]
-    champion: dict[str, str] | None
-    champion_evaluation: str | None
-    rules: dict[str, list[dict[str, Any]]]
-    markdown: str
-
-
 def judge(lake: Lake, reference: str, champion: str | None, candidates: list[str]) -> Verdict:
     """Judge the candidates of a snapshot by their evaluations, and keep the verdict in their runs.
 
@@ -252,17 +213,17 @@ def judge(lake: Lake, reference: str, champion: str | None, candidates: list[str
         or (facts["candidate"] in wanted and all(r.passed for r in rules if r.fault))
     ]
     described = {
-        name: {"candidate": facts["candidate"], "run_id": facts["run_id"], "evaluation": name}
+        name: Evaluated(facts["candidate"], facts["run_id"], name)
         for name, (facts, _) in judged.items()
     }
-    known = asdict(rival.model) if rival else None
+    known = rival.model if rival else None
     verdict = Verdict(
         snapshot=reference,
         challenger=None if best is None else described[best],
         members=[described[name] for name in sorted(sound, key=lambda name: name != best)],
         champion=known,
         champion_evaluation=champion,
-        rules={facts["candidate"]: [asdict(r) for r in rules] for facts, rules in judged.values()},
+        rules={facts["candidate"]: rules for facts, rules in judged.values()},
         markdown=_markdown(lake.version(reference), evidence, judged, best, known),
     )
     for name, (facts, rules) in judged.items():
@@ -337,10 +298,10 @@ def _markdown(
     evidence: Evidence,
     judged: dict[str, tuple[dict[str, Any], list[Rule]]],
     best: str | None,
-    champion: dict[str, str] | None,
+    champion: ModelVersion | None,
 ) -> str:
     facts = version.manifest().metadata
-    rival = f"champion (version {champion['version']})" if champion else "base rate"
+    rival = f"champion (version {champion.version})" if champion else "base rate"
     names = [found["candidate"] for found, _ in judged.values()]
     decision = "All were **refused**"
     if best:

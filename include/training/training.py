@@ -13,12 +13,11 @@ from include import metrics
 from include.errors import BadData
 from include.inference import scoring
 from include.lake.lake import Lake, days_before, to_arrow
+from include.messages import Evaluated, ModelVersion, Verdict
 from include.registry import registry
-from include.registry.registry import ModelVersion
 from include.settings import settings
 from include.training import evaluation, gate, plots
 from include.training.fitting import fit
-from include.training.gate import Verdict
 from include.training.snapshot import PARTS, fingerprint
 from include.usecase import features, models
 
@@ -47,7 +46,7 @@ def train(lake: Lake, snapshot: str, candidate: str, reason: str) -> str:
     return _train(lake, snapshot, candidate, {"reason": reason})
 
 
-def refit(lake: Lake, snapshot: str, member: dict[str, str]) -> str:
+def refit(lake: Lake, snapshot: str, member: Evaluated) -> str:
     """Fit a judged candidate again, on the holdout too, and keep it with how it was judged.
 
     A few rows of the holdout are withheld. What the new model scores on them is the reference for
@@ -66,7 +65,7 @@ def refit(lake: Lake, snapshot: str, member: dict[str, str]) -> str:
     Raises:
         BadData: the refitted model is worse on the rows it was fitted on than the judged one.
     """
-    run_id, unseen = member["run_id"], member["evaluation"]
+    run_id, unseen = member.run_id, member.evaluation
     if settings().refit:
         run_id, unseen = _refit(lake, snapshot, member)
     scores = evaluation.read_scores(lake.version(unseen))
@@ -74,15 +73,15 @@ def refit(lake: Lake, snapshot: str, member: dict[str, str]) -> str:
     return run_id
 
 
-def _refit(lake: Lake, snapshot: str, member: dict[str, str]) -> tuple[str, str]:
+def _refit(lake: Lake, snapshot: str, member: Evaluated) -> tuple[str, str]:
     """The run of the new model, and the reference to its evaluation on the withheld rows."""
-    judged, candidate = member["run_id"], member["candidate"]
+    judged, candidate = member.run_id, member.candidate
     holdout = lake.version(snapshot).read("holdout")
     withheld = _withheld(len(holdout))
     unseen, holdout = holdout.filter(withheld), holdout.filter(~withheld)
     run_id = _train(lake, snapshot, candidate, {"mlflow.parentRunId": judged}, holdout)
     pipeline = registry.load_run(run_id)
-    judged_on = lake.version(member["evaluation"])
+    judged_on = lake.version(member.evaluation)
     rows = evaluation.read_rows(lake, judged_on)
     scores, _ = evaluation.score(rows, pipeline)
     known = evaluation.figures(rows["label"].to_numpy(), scores)
@@ -129,14 +128,14 @@ def register(
     """
     assert verdict.challenger is not None
     runs = {
-        member["candidate"]: runs[member["candidate"]]
+        member.candidate: runs[member.candidate]
         for member in verdict.members
-        if _comes_from(runs.get(member["candidate"]), member["run_id"])
+        if _comes_from(runs.get(member.candidate), member.run_id)
     }
-    run_id = runs.get(verdict.challenger["candidate"])
+    run_id = runs.get(verdict.challenger.candidate)
     if run_id is None:
         raise BadData(
-            f"There is no refitted {verdict.challenger['candidate']} to register: see the log of "
+            f"There is no refitted {verdict.challenger.candidate} to register: see the log of "
             "its `refit`. The champion is as it was."
         )
     others = [found for found in registry.versions_of(dag_run) if found.run_id != run_id]
@@ -147,14 +146,14 @@ def register(
             "the champion is as it was. Start a new run of `model_retraining` instead."
         )
     version = lake.version(verdict.snapshot)
-    judged = lake.version(verdict.challenger["evaluation"]).manifest().metadata
+    judged = lake.version(verdict.challenger.evaluation).manifest().metadata
     figures = {f"holdout_{name}": value for name, value in judged["figures"].items()}
     tags = {
-        "candidate": verdict.challenger["candidate"],
+        "candidate": verdict.challenger.candidate,
         "snapshot": verdict.snapshot,
         "snapshot_sha256": fingerprint(version),
-        "judged_run": verdict.challenger["run_id"],
-        "judged_against": verdict.champion["version"] if verdict.champion else "base rate",
+        "judged_run": verdict.challenger.run_id,
+        "judged_against": verdict.champion.version if verdict.champion else "base rate",
         "git_commit": registry.tag(run_id, "git_commit"),
         "reason": reason,
         "dag_run": dag_run,
@@ -224,7 +223,7 @@ def _as_file(rows: pl.DataFrame) -> pq.ParquetFile:
 def _plots(lake: Lake, verdict: Verdict) -> dict[str, "Figure"]:
     """Pictures of the judged model, on rows that it had not seen, beside its rival's."""
     assert verdict.challenger is not None
-    judged_on = lake.version(verdict.challenger["evaluation"])
+    judged_on = lake.version(verdict.challenger.evaluation)
     rows = evaluation.read_rows(lake, judged_on)
     labels = rows["label"].to_numpy()
     challenger = gate.read_model(judged_on)
@@ -233,7 +232,7 @@ def _plots(lake: Lake, verdict: Verdict) -> dict[str, "Figure"]:
     else:
         name, rival = "base rate", gate.base_rate(lake.version(verdict.snapshot))
     scores = {"challenger": challenger.scores, name: rival.scores}
-    pipeline = registry.load_run(verdict.challenger["run_id"])
+    pipeline = registry.load_run(verdict.challenger.run_id)
     gains = plots.feature_contributions(pipeline, rows, labels, features.FEATURES, settings().seed)
     return {
         "calibration": plots.calibration(labels, scores),

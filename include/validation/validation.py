@@ -46,6 +46,7 @@ from include.lake.lake import (
     write_parquet,
 )
 from include.landed import foreign_data
+from include.messages import LandedFile, RowCheck
 from include.metrics import Sample
 from include.settings import settings
 from include.statistics.profile import Profiler
@@ -69,34 +70,6 @@ TABLES = {
 
 FOLLOWED = ("validated", "predictions", "ensemble_predictions")
 """Tables that get a new day whenever one is due, or somebody is called."""
-
-
-@dataclass(frozen=True)
-class RowCheck:
-    """What the row checks found in one input of one day.
-
-    Attributes:
-        version: reference to the version whose part the valid rows are.
-        rows: rows in the landed file; `valid + quarantined == rows`.
-        duplicates: rows whose key another row has too.
-        failures: reason → rows it applies to (a row may have several reasons).
-        null_rates: column → share of its values that are null.
-        last_event: ISO time of the latest event among the valid rows.
-        file: identity of the landed file that was checked.
-        sha256: of that file; empty in an object store, where `file` has an etag.
-    """
-
-    version: str
-    input: str
-    rows: int
-    valid: int
-    quarantined: int
-    duplicates: int
-    failures: dict[str, int]
-    null_rates: dict[str, float]
-    last_event: str | None
-    file: str = ""
-    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -171,12 +144,11 @@ def _no_frame(name: str, key: str, rows: object) -> str:
     )
 
 
-def check_contract(lake: Lake, table: str, key: str) -> list[dict[str, str]]:
+def check_contract(lake: Lake, table: str, key: str) -> list[LandedFile]:
     """Check that every landed file of a day is readable Parquet with the contract's columns.
 
     Returns:
-        For each file that is there, the arguments of `check_rows`: `input_name`, `version`, a
-        reference to the new version that all of them share, and `file`, the file's identity.
+        Each file that is there, for `check_rows`.
 
     Raises:
         BadData: naming every breach in every file.
@@ -212,10 +184,7 @@ def check_contract(lake: Lake, table: str, key: str) -> list[dict[str, str]]:
         page = write_report(version, breaches + missing, [], [])
         message = _failure(version, breaches + missing, page)
         raise BadData(message) if breaches else MissingData(message)
-    return [
-        {"input_name": name, "version": str(version), "file": looked_at}
-        for name, looked_at in present.items()
-    ]
+    return [LandedFile(name, str(version), looked_at) for name, looked_at in present.items()]
 
 
 def contract_breaches(table_input: Input, found: pa.Schema) -> list[str]:
@@ -269,25 +238,22 @@ def _type_breaches(table_input: Input, types: dict[str, pa.DataType]) -> list[st
     ]
 
 
-def check_rows(lake: Lake, input_name: str, version: str, file: str = "") -> RowCheck:
+def check_rows(lake: Lake, landed_file: LandedFile) -> RowCheck:
     """Split one landed file into valid rows (a part of the version) and quarantined ones.
 
     Rows are read, checked and written a slice at a time; only the key is held for all rows. The
     file is read more than once, so it must be the same one all the time.
 
-    Args:
-        file: the identity of the file whose contract was checked.
-
     Raises:
         BadData: the file's pages cannot be read, though its footer could; or they are too large;
             or it was replaced.
     """
-    target = lake.version(version)
-    path = lake.landing_path(input_name, target.key)
-    tally = RowTally(INPUTS[input_name])
+    target = lake.version(landed_file.version)
+    path = lake.landing_path(landed_file.input_name, target.key)
+    tally = RowTally(INPUTS[landed_file.input_name])
     try:
-        tally.file = _identity_or_none(path) or file
-        _check_unchanged(file, tally.file)
+        tally.file = _identity_or_none(path) or landed_file.file
+        _check_unchanged(landed_file.file, tally.file)
         _split_rows(target, tally)
         tally.sha256 = _hash(path)
         _check_unchanged(tally.file, _identity_or_none(path))
@@ -297,7 +263,7 @@ def check_rows(lake: Lake, input_name: str, version: str, file: str = "") -> Row
         breaches = [f"{path}: {error}"]
         page = write_report(target, breaches, [], [])
         raise BadData(_failure(target, breaches, page)) from error
-    return tally.result(version)
+    return tally.result(landed_file.version)
 
 
 def _identity_or_none(path: "AnyPath") -> str | None:
@@ -631,7 +597,7 @@ def validate_day(lake: Lake, table: str, key: str) -> dict[str, int]:
     if not is_due(lake, table, key):
         return {}
     land(lake, table, key)
-    checks = [check_rows(lake, **file) for file in check_contract(lake, table, key)]
+    checks = [check_rows(lake, file) for file in check_contract(lake, table, key)]
     return publish(lake, check_partition(lake, checks)) if checks else {}
 
 

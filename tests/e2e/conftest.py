@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from include.lake.lake import Lake
+from include.messages import ModelVersion
 from include.registry import registry
 from include.settings import settings
 from local import embedded
@@ -115,7 +116,7 @@ def lake(data: Path) -> Lake:
 
 
 @pytest.fixture(scope="session")
-def champion(airflow: Airflow) -> registry.ModelVersion:
+def champion(airflow: Airflow) -> ModelVersion:
     """A champion, trained by the DAG on what was seeded."""
     window = {"start": "2013-01-01", "end": "2013-01-21", "holdout_days": 5}
     run_id = airflow.trigger("model_retraining", {"reason": "end-to-end test", **window})

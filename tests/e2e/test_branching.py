@@ -11,9 +11,9 @@ import pytest
 
 from include.inference.branching import draw
 from include.lake.lake import Lake
+from include.messages import CHALLENGER, CHAMPION, ModelVersion
 from include.monitoring import history
 from include.registry import registry
-from include.registry.registry import CHALLENGER, CHAMPION, ModelVersion
 from include.settings import settings
 from include.usecase import features
 from local import embedded

@@ -11,6 +11,7 @@ import pytest
 from include import usecase
 from include.inference.ensemble import TABLE
 from include.lake.lake import Lake
+from include.messages import CHAMPION, ModelVersion
 from include.registry import registry
 from include.usecase.members import MEMBERS
 from include.usecase.schema import KEY
@@ -22,7 +23,7 @@ DAY = "2013-01-21"
 
 
 @pytest.fixture(autouse=True)
-def on(airflow: Airflow, champion: registry.ModelVersion) -> Iterator[None]:
+def on(airflow: Airflow, champion: ModelVersion) -> Iterator[None]:
     """The DAG is on for these tests only: in others every validated day would start it."""
     airflow.unpause("ensemble_inference")
     yield
@@ -106,18 +107,18 @@ def test_a_server_that_says_when_to_come_back_is_asked_then_and_holds_no_worker_
 
 
 def test_with_every_model_out_of_reach_each_segment_gets_its_base_rate(
-    airflow: Airflow, lake: Lake, data: Path, champion: registry.ModelVersion, server: str
+    airflow: Airflow, lake: Lake, data: Path, champion: ModelVersion, server: str
 ) -> None:
     run_id = score(airflow, lake)[1]["dag_run"]
     embedded.stop_model_server(data)
     shutil.rmtree(lake.partition_path(TABLE, DAY))  # else the ensemble's day stays
     with registry.connection() as client:
-        client.delete_registered_model_alias(usecase.NAME, registry.CHAMPION)
+        client.delete_registered_model_alias(usecase.NAME, CHAMPION)
     try:
         found, facts = score(airflow, lake, again=run_id)
     finally:
         with registry.connection() as client:
-            client.set_registered_model_alias(usecase.NAME, registry.CHAMPION, champion.version)
+            client.set_registered_model_alias(usecase.NAME, CHAMPION, champion.version)
     assert facts["fallback"] == "base rate"
     assert found["combine"] == "skipped"
     assert "There is no champion" in facts["absent"]["xgboost"]

@@ -16,9 +16,9 @@ import pytest
 
 from include.inference.ensemble import TABLE as ENSEMBLE
 from include.lake.lake import Lake, Part, days_before, list_folder
+from include.messages import ModelVersion
 from include.monitoring import daily, history
 from include.registry import registry
-from include.registry.registry import ModelVersion
 from include.settings import settings
 from include.training import snapshot
 from include.usecase.members import MEMBERS

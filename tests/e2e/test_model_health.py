@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from include.lake.lake import Lake
-from include.registry.registry import ModelVersion
+from include.messages import ModelVersion
 from local.client import Airflow
 from local.in_process import batch_inference
 from local.seed import seed

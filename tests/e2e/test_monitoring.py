@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from include.lake.lake import Lake
+from include.messages import ModelVersion
 from include.monitoring import daily, history
-from include.registry.registry import ModelVersion
 from local.client import Airflow
 from local.in_process import batch_inference
 from local.seed import seed

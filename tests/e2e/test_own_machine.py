@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from include.registry.registry import ModelVersion
+from include.messages import ModelVersion
 from local import embedded
 from local.client import Airflow
 from local.processes import alive

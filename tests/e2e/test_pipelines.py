@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from include.lake.lake import Lake
-from include.registry import registry
+from include.messages import ModelVersion
 from include.usecase.schema import KEY
 from local import embedded
 from local.client import Airflow, poll
@@ -26,7 +26,7 @@ def validate(airflow: Airflow, key: str) -> tuple[str, str]:
     return run_id, airflow.wait("data_validation", run_id)
 
 
-def assert_scored_once(lake: Lake, key: str, model: registry.ModelVersion) -> None:
+def assert_scored_once(lake: Lake, key: str, model: ModelVersion) -> None:
     """Every validated row is scored or rejected, none twice, by the one version."""
     scored = lake.current("predictions", key).read("predictions")
     validated = lake.current("validated", key).read("flights")
@@ -37,7 +37,7 @@ def assert_scored_once(lake: Lake, key: str, model: registry.ModelVersion) -> No
 
 
 def test_a_validated_day_is_scored_in_chunks_and_published_with_its_lineage(
-    airflow: Airflow, lake: Lake, champion: registry.ModelVersion
+    airflow: Airflow, lake: Lake, champion: ModelVersion
 ) -> None:
     _, state = validate(airflow, "2013-01-22")
     assert state == "success"
@@ -58,7 +58,7 @@ def test_a_validated_day_is_scored_in_chunks_and_published_with_its_lineage(
 
 
 def test_a_broken_file_fails_the_day_at_once_and_a_repaired_one_lets_it_go_on(
-    airflow: Airflow, lake: Lake, champion: registry.ModelVersion
+    airflow: Airflow, lake: Lake, champion: ModelVersion
 ) -> None:
     landed = lake.landing_path("flights", "2013-01-23")
     landed.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def test_a_key_that_is_no_date_fails_with_a_message_and_publishes_nothing(
 
 @pytest.mark.exhaustive
 def test_a_power_cut_loses_nothing_and_duplicates_nothing(
-    airflow: Airflow, data: Path, lake: Lake, champion: registry.ModelVersion
+    airflow: Airflow, data: Path, lake: Lake, champion: ModelVersion
 ) -> None:
     airflow.unpause("data_validation")
     keys = ["2013-01-24", "2013-01-25"]
@@ -128,7 +128,7 @@ def test_a_second_run_of_a_day_gives_the_same_predictions_without_scoring_again(
 
 @pytest.mark.exhaustive
 def test_a_run_that_was_overtaken_is_skipped_and_starts_nothing(
-    airflow: Airflow, lake: Lake, champion: registry.ModelVersion
+    airflow: Airflow, lake: Lake, champion: ModelVersion
 ) -> None:
     key = "2013-01-26"
     validate(airflow, key)

@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from include.lake.lake import Lake
+from include.messages import ModelVersion
 from include.registry import promotion, registry
-from include.registry.registry import ModelVersion
 from local import rollback
 from local.client import Airflow, poll
 from local.seed import seed

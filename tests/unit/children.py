@@ -25,8 +25,8 @@ from include import landed
 from include.errors import BadData, Overtaken
 from include.lake import lake as lake_module
 from include.lake.lake import Lake, Manifest
+from include.messages import ModelVersion
 from include.registry import promotion, registry
-from include.registry.registry import ModelVersion
 from include.settings import settings
 from include.validation import validation
 from tests.unit.helpers import infer
@@ -137,7 +137,7 @@ def read_damaged(root: str, key: str, times: int) -> None:
         message = str(path)
         try:
             for file in validation.check_contract(lake, "validated", key):
-                check = validation.check_rows(lake, **file)
+                check = validation.check_rows(lake, file)
                 assert check.rows == check.valid + check.quarantined
         except BadData as error:
             message = str(error)

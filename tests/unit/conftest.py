@@ -20,7 +20,7 @@ import pytest
 import skops.io  # noqa: F401  it searches what is loaded already: 1 s now, 20 s after Airflow
 
 from include.lake.lake import Lake
-from include.registry.registry import ModelVersion
+from include.messages import ModelVersion
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -18,7 +18,7 @@ import uvicorn
 
 from include.errors import BadData, PipelineError
 from include.lake.lake import Lake, Part, Version
-from include.registry.registry import ModelVersion
+from include.messages import ModelVersion
 from include.validation import validation
 from local.in_process import batch_inference
 from serving import app, listening

@@ -388,7 +388,7 @@ def test_a_file_emptied_between_two_gates_fails_the_day(lake: Lake) -> None:
     (checked, *_) = validation.check_contract(lake, "validated", NEW_DAY)
     replace(path, pl.read_parquet(path)[:0])
     with refused(lake, "validated", NEW_DAY, str(path), "replaced or changed"):
-        validation.check_rows(lake, **checked)
+        validation.check_rows(lake, checked)
 
 
 def doubled(content: bytes) -> bytes:

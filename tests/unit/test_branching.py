@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from include.inference import branching, scoring
-from include.inference.branching import Branches
 from include.lake.lake import Lake, days_before
+from include.messages import CHALLENGER, CHAMPION, Branches, ModelVersion
 from include.monitoring import experiment, measure, outcomes, policy
 from include.monitoring import history as records
 from include.registry import promotion, registry
-from include.registry.registry import CHALLENGER, CHAMPION, ModelVersion
 from include.training import evaluation, training
 from include.usecase import features, models
 from include.usecase.schema import KEY
@@ -205,7 +204,7 @@ def gathered(lake: Lake, history: History, spoil: Callable[[Path], object]) -> p
     """A day in an A/B test whose challenger's only file of scores is spoiled."""
     reference = scoring.preprocess(lake, OLD_DAY)
     [planned] = scoring.plan_chunks(lake, reference, history.champion)
-    chunks = [scoring.Chunk(**planned)]
+    chunks = [planned]
     branches = branching.resolve(history.champion)
     [theirs] = branching.plan(lake, chunks, branches)[CHALLENGER]
     scoring.score_chunk(lake, chunks[0])

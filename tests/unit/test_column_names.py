@@ -4,7 +4,6 @@ import ast
 import random
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from include.contract import (
 from include.encoder import FeatureEncoder
 from include.inference import ensemble, fallback, scoring
 from include.lake.lake import Lake
+from include.messages import CHAMPION
 from include.monitoring import daily, measure, outcomes
 from include.registry import registry
 from include.training import snapshot, training
@@ -207,12 +207,12 @@ def whole_loop(lake: Lake, names: list[str]) -> list[Any]:
     verdict = model_retraining(lake, DAYS[0], end, "a test", "run", ["plain"], 5)
     champion = registry.champion()
     assert verdict.challenger is not None
-    judged = lake.version(verdict.challenger["evaluation"]).manifest().metadata
+    judged = lake.version(verdict.challenger.evaluation).manifest().metadata
     registry.register(training.train(lake, verdict.snapshot, "plainer", "a test"))  # a shadow
     batch_inference(lake, day, champion)
     rows = str(lake.current("features", day))
     chunks = scoring.plan_chunks(lake, rows, champion)
-    answers = {one.name: asdict(ensemble.check(lake, rows, one, chunks)) for one in MEMBERS}
+    answers = {one.name: ensemble.check(lake, rows, one, chunks) for one in MEMBERS}
     roll = ensemble.call_roll(lake, rows, champion, answers, {})
     scored = ensemble.combine_day(lake, rows, roll)
     check = scoring.check_outputs(lake, scored.predictions, rows, None)
@@ -250,7 +250,7 @@ def loop(
     client = MlflowClient(f"sqlite:///{own_registry}")
 
     def run(names: list[str]) -> tuple[list[Any], Lake]:
-        client.delete_registered_model_alias(usecase.NAME, registry.CHAMPION)
+        client.delete_registered_model_alias(usecase.NAME, CHAMPION)
         renamed(names)
         lake = Lake(str(tmp_path_factory.mktemp("lake")))
         return whole_loop(lake, names), lake

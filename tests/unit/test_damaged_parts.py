@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from include.errors import BadData
 from include.inference import scoring
-from include.inference.scoring import Chunk
 from include.lake import lake as lake_module
 from include.lake.lake import Lake, Version
+from include.messages import Chunk
 from include.monitoring import daily, outcomes
 from include.monitoring import history as history_of
 from include.monitoring.history import Figure
@@ -120,7 +120,7 @@ def test_one_chunk_of_many_is_read_with_the_checksums_of_its_pages(
     [first, *_] = scoring.plan_chunks(scored, str(features), history.champion)
     change(features, "features", 0.05)
     with pytest.raises(OSError, match="CRC checksum verification failed"):
-        scoring.score_chunk(scored, Chunk(**first))
+        scoring.score_chunk(scored, first)
 
 
 def test_the_parts_of_one_bad_day_stop_no_other_day(

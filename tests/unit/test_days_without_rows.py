@@ -1,7 +1,6 @@
 """A use case says which days have data: a weekend is no fault, and an empty day may be right."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -179,14 +178,14 @@ def test_an_empty_day_goes_through_the_whole_loop(
     assert batch_inference(lake, FRIDAY, champion) == 0
     rows = str(lake.current("features", FRIDAY))
     [chunk] = scoring.plan_chunks(lake, rows, champion)  # no chunk: Airflow would skip the rest
-    assert chunk["label"] == "no rows"
+    assert chunk.label == "no rows"
 
     local = [member for member in ensemble.MEMBERS if member.kind == "registry"]
     answers = {}
     for member in local:
         chunks = ensemble.plan(lake, rows, member, champion)
-        ensemble.score(lake, member, scoring.Chunk(**chunks[0]))
-        answers[member.name] = asdict(ensemble.check(lake, rows, member, chunks))
+        ensemble.score(lake, member, chunks[0])
+        answers[member.name] = ensemble.check(lake, rows, member, chunks)
     roll = ensemble.call_roll(lake, rows, champion, answers, {})
     for scored in (fallback.fall_back(lake, rows, roll), ensemble.combine_day(lake, rows, roll)):
         check = scoring.check_outputs(lake, scored.predictions, rows, None)

@@ -14,8 +14,8 @@ import polars as pl
 import pytest
 
 from include.lake.lake import Lake
+from include.messages import CHAMPION, ModelVersion
 from include.registry import promotion, registry
-from include.registry.registry import ModelVersion
 from include.usecase import features
 from include.usecase.schema import TRUTH
 from local import demo, demo_report, embedded
@@ -124,7 +124,7 @@ def test_an_airflow_with_other_settings_is_left_alone(
 ) -> None:
     monkeypatch.delenv("ML_USECASE", raising=False)
     with registry.connection() as client:
-        client.delete_registered_model_alias(registry.champion().name, registry.CHAMPION)
+        client.delete_registered_model_alias(registry.champion().name, CHAMPION)
     process = subprocess.Popen(["sleep", "60"], env=running | different, start_new_session=True)
     leaders = {name: asdict(Leader.of(process.pid)) for name in embedded.COMPONENTS}
     (tmp_path / "airflow").mkdir()

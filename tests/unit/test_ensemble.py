@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from include import usecase
+from include.adapter import adapter
 from include.contract import Member
 from include.errors import BadData, MissingData, ModelMissing, Overtaken, ServerDown
 from include.inference import ensemble, fallback, scoring
-from include.inference.ensemble import LEVELS, Answer, RollCall, Scored
+from include.inference.ensemble import LEVELS
 from include.inference.remote import ORDER_ROWS
-from include.inference.scoring import Chunk
 from include.lake.lake import Lake
+from include.messages import Answer, Chunk, ModelVersion, RollCall, Scored
 from include.registry import promotion, registry
-from include.registry.registry import ModelVersion
 from include.usecase import features
 from include.usecase.members import MEMBERS
 from include.usecase.schema import KEY
@@ -157,7 +157,7 @@ def ask(lake: Lake, day: str, member: Member, champion: ModelVersion | None) -> 
     """All steps of one member."""
     chunks = ensemble.plan(lake, day, member, champion)
     for chunk in chunks:
-        ensemble.score(lake, member, Chunk(**chunk))
+        ensemble.score(lake, member, chunk)
     return ensemble.check(lake, day, member, chunks)
 
 
@@ -167,7 +167,7 @@ def ask_all(lake: Lake, day: str, champion: ModelVersion | None) -> RollCall:
     why = {}
     for member in MEMBERS:
         try:
-            answers[member.name] = asdict(ask(lake, day, member, champion))
+            answers[member.name] = ask(lake, day, member, champion)
         except Exception as error:
             answers[member.name], why[member.name] = None, f"{type(error).__name__}: {error}"
     return ensemble.call_roll(lake, day, champion, answers, why)
@@ -192,7 +192,7 @@ def test_a_retry_asks_the_server_only_for_the_chunks_that_it_lacks(
 ) -> None:
     configure(chunk_rows=300, batch_rows=300)
     day = scoring.preprocess(lake, OLD_DAY)
-    chunks = [Chunk(**chunk) for chunk in ensemble.plan(lake, day, REMOTE, None)]
+    chunks = ensemble.plan(lake, day, REMOTE, None)
     assert len(chunks) > 2
     ensemble.score(lake, REMOTE, chunks[0])
     before = httpx.get(f"{server}/faults/counts").json()["rows"]
@@ -250,7 +250,7 @@ def test_a_member_whose_version_was_deleted_says_so_at_once(
 def test_a_missing_input_is_not_the_members_own_failure(
     lake: Lake, day: str, history: History
 ) -> None:
-    chunk = Chunk(**ensemble.plan(lake, day, BY_NAME["xgboost"], history.champion)[0])
+    chunk = ensemble.plan(lake, day, BY_NAME["xgboost"], history.champion)[0]
     lake.version(day).part_path("features").unlink()
     for step in (
         lambda: ensemble.plan(lake, day, BY_NAME["xgboost"], history.champion),
@@ -265,7 +265,7 @@ def test_a_model_that_goes_missing_after_its_plan_is_the_members_own_failure(
     lake: Lake, day: str, history: History, own_registry: Path
 ) -> None:
     member = BY_NAME["logistic_regression"]
-    chunk = Chunk(**ensemble.plan(lake, day, member, history.champion)[0])
+    chunk = ensemble.plan(lake, day, member, history.champion)[0]
     MlflowClient().delete_model_version(chunk.model, chunk.version)
     with pytest.raises(ModelMissing, match="not found"):
         ensemble.score(lake, member, chunk)
@@ -285,7 +285,7 @@ def test_a_member_far_from_its_usual_distribution_is_as_good_as_down(
     member = BY_NAME["xgboost"]
     chunks = ensemble.plan(lake, day, member, history.champion)
     for chunk in chunks:
-        score_turned_round(lake, Chunk(**chunk))
+        score_turned_round(lake, chunk)
     with pytest.raises(BadData, match="answers wrongly for") as failure:
         ensemble.check(lake, day, member, chunks)
     assert "PSI against what they usually are" in str(failure.value)
@@ -325,7 +325,7 @@ def test_at_first_a_remote_member_is_held_to_the_champions_predictions(
 def scored_alike(lake: Lake, day: str, *names: str) -> dict[str, dict[str, Any] | None]:
     """The answers of some members, all with the scores of one model."""
     champion = registry.champion()
-    one = asdict(ask(lake, day, BY_NAME["xgboost"], champion))
+    one = ask(lake, day, BY_NAME["xgboost"], champion)
     return {member.name: one if member.name in names else None for member in MEMBERS}
 
 
@@ -336,7 +336,7 @@ def test_two_of_four_are_enough_and_the_others_have_a_reason(lake: Lake, day: st
     assert roll.lacking == ""
     assert roll.absent["logistic_regression"] == "it is gone"
     assert "ended without a word" in roll.absent["hist_gradient_boosting"]
-    assert ensemble.as_roll_call(json.loads(json.dumps(asdict(roll)))) == roll
+    assert adapter(RollCall).validate_json(json.dumps(asdict(roll))) == roll
 
 
 def test_below_the_quorum_there_is_no_ensemble(
@@ -404,7 +404,7 @@ def test_a_server_given_up_for_one_chunk_is_not_asked_for_the_others(
         chunk_rows=300, batch_rows=300, remote_give_up_seconds=0.3, remote_max_wait_seconds=0.1
     )
     day = scoring.preprocess(lake, OLD_DAY)
-    first, second, *_ = (Chunk(**chunk) for chunk in ensemble.plan(lake, day, REMOTE, None))
+    first, second, *_ = ensemble.plan(lake, day, REMOTE, None)
     tell(server, error_rate=1)
     with pytest.raises(ServerDown, match="503"):
         ensemble.score(lake, REMOTE, first)

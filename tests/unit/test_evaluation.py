@@ -18,13 +18,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
 from include import usecase
+from include.adapter import adapter
 from include.encoder import FeatureEncoder
 from include.errors import BadData
 from include.lake.lake import Lake
+from include.messages import CHAMPION, ModelVersion, Rival
 from include.registry import promotion, registry
-from include.registry.registry import ModelVersion
 from include.training import evaluation
-from include.training.evaluation import Rival
 from include.usecase import features
 from include.usecase.schema import KEY
 from include.wording import counted
@@ -257,9 +257,7 @@ def test_the_champion_is_judged_on_the_same_rows(lake: Lake, history: History) -
 def test_without_a_champion_there_is_nothing_to_judge(
     lake: Lake, history: History, own_registry: Path
 ) -> None:
-    MlflowClient(f"sqlite:///{own_registry}").delete_registered_model_alias(
-        usecase.NAME, registry.CHAMPION
-    )
+    MlflowClient(f"sqlite:///{own_registry}").delete_registered_model_alias(usecase.NAME, CHAMPION)
     rival = evaluation.find_rival(lake, history.snapshot)
     assert rival is None
     assert evaluation.evaluate_champion(lake, history.snapshot, rival) is None
@@ -280,7 +278,7 @@ def test_only_days_that_the_champion_has_not_seen_count(
     configure(gate_min_days=3)
     rival = evaluation.find_rival(lake, history.snapshot)
     assert rival == Rival(version, last_day="2013-02-13")
-    assert evaluation.as_rival(json.loads(json.dumps(asdict(rival)))) == rival
+    assert adapter(Rival | None).validate_json(json.dumps(asdict(rival))) == rival
     later = lake.version(history.snapshot).read("holdout").filter(pl.col("day").dt.day() > 13)
     run = history.champion.run_id
     for reference in (

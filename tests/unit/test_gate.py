@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from mlflow import MlflowClient
 
 from include.errors import BadData
 from include.lake.lake import Lake
+from include.messages import ModelVersion, Rule, Verdict
 from include.registry import promotion, registry
-from include.registry.registry import ModelVersion
 from include.settings import settings
 from include.training import evaluation, gate, training
-from include.training.gate import Evidence, Model, Rule, Verdict
+from include.training.gate import Evidence, Model
 from include.usecase import features, models, source
 from include.usecase.schema import KEY
 
@@ -317,8 +317,8 @@ def judge(world: World, snapshot: str, *runs: tuple[str, str], champion: bool = 
 def failed(verdict: Verdict) -> list[str]:
     """The rules that refuse the only candidate."""
     (rules,) = verdict.rules.values()
-    assert (verdict.challenger is None) == any(not rule["passed"] for rule in rules)
-    return [rule["name"] for rule in rules if not rule["passed"]]
+    assert (verdict.challenger is None) == any(not rule.passed for rule in rules)
+    return [rule.name for rule in rules if not rule.passed]
 
 
 @pytest.fixture
@@ -334,7 +334,7 @@ def assert_tells_all(verdict: Verdict) -> None:
     assert cells[0] == ["rule", *candidates, "bound"]
     for place, name in enumerate(candidates, start=1):
         expected = [
-            (rule["name"], f"{'✓' if rule['passed'] else '✗'} {rule['found']}", rule["bound"])
+            (rule.name, f"{'✓' if rule.passed else '✗'} {rule.found}", rule.bound)
             for rule in verdict.rules[name]
         ]
         assert [(row[0], row[place], row[-1]) for row in cells[2:]] == expected
@@ -353,11 +353,11 @@ def test_an_honestly_better_challenger_passes_every_rule_and_is_promoted(world: 
     linear = training.train(world.lake, world.snapshot, "logistic_regression", "a test")
     runs = {"logistic_regression": linear, "xgboost": world.strong.run_id}
     verdict = judge(world, world.snapshot, *runs.items())
-    assert [rule for rules in verdict.rules.values() for rule in rules if not rule["passed"]] == []
+    assert [rule for rules in verdict.rules.values() for rule in rules if not rule.passed] == []
     assert verdict.challenger is not None
-    assert verdict.challenger["candidate"] == "xgboost", "the better of two that passed"
-    assert verdict.challenger["run_id"] == world.strong.run_id
-    assert verdict.champion == asdict(world.weak)
+    assert verdict.challenger.candidate == "xgboost", "the better of two that passed"
+    assert verdict.challenger.run_id == world.strong.run_id
+    assert verdict.champion == world.weak
     promotion.promote(world.strong, ModelVersion(**verdict.champion), "a test")
     assert registry.champion() == world.strong
 
@@ -439,9 +439,9 @@ def test_a_model_for_rows_that_lack_a_group_may_be_a_member_and_is_never_champio
     for several in (runs, runs[:1]):
         verdict = judge(world, world.snapshot, *several)
         rules = verdict.rules["without_weather"]
-        assert [rule["name"] for rule in rules if not rule["passed"] and rule["fault"]] == []
-        assert "without_weather" in [member["candidate"] for member in verdict.members]
-        challenger = verdict.challenger and verdict.challenger["candidate"]
+        assert [rule.name for rule in rules if not rule.passed and rule.fault] == []
+        assert "without_weather" in [member.candidate for member in verdict.members]
+        challenger = verdict.challenger and verdict.challenger.candidate
         assert challenger == ("xgboost" if len(several) > 1 else None)
 
 

@@ -10,8 +10,9 @@ import pytest
 from include import metrics
 from include.errors import Overtaken
 from include.inference import ensemble, scoring
-from include.inference.ensemble import TABLE, RollCall
+from include.inference.ensemble import TABLE
 from include.lake.lake import Lake, days_before
+from include.messages import RollCall
 from include.metrics import Sample
 from include.monitoring import healing
 from tests.unit.conftest import OLD_DAY, History

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from include.lake.lake import Lake
+from include.messages import Decision, Reason, RowCheck
 from include.monitoring import policy
-from include.monitoring.decision import Decision, Reason
 from include.monitoring.page import health
 from include.monitoring.page.health_page import Approval, render
 from include.registry import registry
@@ -130,7 +130,7 @@ def test_the_page_of_models_has_no_other_tag_whatever_is_in_its_texts() -> None:
 
 def test_a_report_of_a_day_has_no_other_tag_whatever_is_in_its_texts(tmp_path: Path) -> None:
     version = Lake(str(tmp_path)).new_version("validated", "2013-03-01")
-    check = validation.RowCheck("v", "flights", 9, 8, 1, 0, {"reason": 1}, {"column": 0.1}, "now")
+    check = RowCheck("v", "flights", 9, 8, 1, 0, {"reason": 1}, {"column": 0.1}, "now")
     pages = [
         Path(
             validation.write_report(version, written(["b"], text), written(["w"], text), checks)

@@ -10,10 +10,10 @@ import pytest
 
 from include.inference import ensemble
 from include.lake.lake import Lake, days_before
+from include.messages import ModelVersion
 from include.monitoring import measure
 from include.monitoring.history import Figure, append
 from include.registry import registry
-from include.registry.registry import ModelVersion
 from include.settings import settings
 from include.statistics import drift
 from include.statistics.profile import profile_of

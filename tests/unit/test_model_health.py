@@ -14,15 +14,15 @@ from mlflow import MlflowClient
 
 from include import usecase
 from include.lake.lake import Lake, put_text
+from include.messages import Decision, ModelVersion, Reason
 from include.monitoring import decision as decisions
 from include.monitoring import history, policy
-from include.monitoring.decision import Decision, Reason
 from include.monitoring.history import Figure
 from include.monitoring.page import health, health_page
 from include.monitoring.page.health import Health, look
 from include.monitoring.page.health_page import Approval, render
 from include.registry import registry
-from include.registry.registry import ModelVersion, Overview
+from include.registry.registry import Overview
 from tests.unit.conftest import NEW_DAY, OLD_DAY, History
 from tests.unit.helpers import infer
 

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
+from include.messages import Action, Decision, Reason
 from include.monitoring import report, views
-from include.monitoring.decision import Action, Decision, Reason
 from include.monitoring.history import SCHEMA
 from include.training.plots import ALARM
 from include.usecase import features

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from sklearn.metrics import average_precision_score, brier_score_loss, log_loss,
 
 from include.inference import ensemble
 from include.lake.lake import Lake, days_before
+from include.messages import ModelVersion
 from include.monitoring import outcomes
 from include.monitoring.history import read, select
 from include.registry import registry
-from include.registry.registry import ModelVersion
 from include.usecase import features
 from include.usecase.schema import KEY
 from include.validation import validation
@@ -340,8 +339,7 @@ def test_the_ensemble_and_its_members_are_judged_beside_the_champion(
     day = str(lake.current("features", OLD_DAY))
     names = [name for name, member in BY_NAME.items() if member.kind == "registry"]
     answers = {name: ask(lake, day, BY_NAME[name], history.champion) for name in names}
-    given = {name: asdict(answer) for name, answer in answers.items()}
-    publish(lake, day, ensemble.call_roll(lake, day, history.champion, given, {}))
+    publish(lake, day, ensemble.call_roll(lake, day, history.champion, answers, {}))
     outcomes.update(lake, OLD_DAY)
     rows = published(lake)
     for model, column in [("ensemble", "ensemble_score"), *((n, f"score_{n}") for n in names)]:

@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from include.adapter import adapter
 from include.lake.lake import Lake, days_before
+from include.messages import Action, Decision
 from include.monitoring import policy
-from include.monitoring.decision import ACTIONS, Action, Decision, as_decision
+from include.monitoring.decision import ACTIONS
 from include.monitoring.history import SCHEMA, Figure, append, current, read, to_frame
 from include.monitoring.policy import decide, skill
 from include.usecase import features
@@ -226,7 +228,7 @@ def test_why_names_what_has_decided_and_nothing_else() -> None:
 @given(problems)
 def test_a_decision_travels_as_json(found: list[Figure]) -> None:
     decision = today(*found)
-    assert as_decision(json.loads(json.dumps(asdict(decision)))) == decision
+    assert adapter(Decision).validate_json(json.dumps(asdict(decision))) == decision
 
 
 def test_the_figures_of_a_decision_are_its_level_and_the_worst_of_each_rule() -> None:

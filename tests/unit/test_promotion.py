@@ -22,8 +22,8 @@ from include import usecase
 from include.errors import BadData, MissingData
 from include.inference import scoring
 from include.lake.lake import Lake
+from include.messages import ModelVersion
 from include.registry import promotion, registry
-from include.registry.registry import ModelVersion
 from include.settings import settings
 from local.in_process import predict
 from tests.unit import children
@@ -276,7 +276,7 @@ def test_predictions_are_made_by_the_champion_they_were_planned_with(
     features = scoring.preprocess(lake, OLD_DAY)
     planned = scoring.plan_chunks(lake, features, registry.champion())
     promotion.promote(second, first, "it is better")
-    chunks = [scoring.Chunk(**chunk) for chunk in planned]
+    chunks = planned
     for chunk in chunks:
         scoring.score_chunk(lake, chunk)
     found = lake.version(scoring.assemble(lake, features, chunks)).read("predictions")

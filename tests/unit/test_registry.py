@@ -30,9 +30,9 @@ from include import usecase
 from include.errors import BadData, DependencyDown, MissingData
 from include.inference import scoring
 from include.lake.lake import Lake
+from include.messages import ModelVersion
 from include.monitoring import outcomes
 from include.registry import promotion, registry
-from include.registry.registry import ModelVersion
 from include.usecase import models
 from include.usecase.models import TRUSTED_TYPES
 from tests.unit.conftest import OLD_DAY, History

@@ -73,7 +73,7 @@ def test_no_task_of_a_day_asks_more_often_than_it_has_to(
     task("publish validated", validation.publish, valid)
     features = task("preprocess", scoring.preprocess, key)
     [chunk] = task("plan_chunks", scoring.plan_chunks, features, model)
-    chunk = scoring.Chunk(**chunk)
+    chunk = chunk
     task("score", scoring.score_chunk, chunk)
     scored = task("assemble", scoring.assemble, features, [chunk])
     check = task("check_outputs", scoring.check_outputs, scored, features, model)

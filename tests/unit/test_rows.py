@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from include import landed as landed_module
 from include.lake.lake import Lake, Version
+from include.messages import RowCheck
 from include.validation import validation
 from tests.unit.conftest import NEW_DAY
 from tests.unit.helpers import landed, replace
@@ -48,14 +49,14 @@ def with_value(rows: pl.DataFrame, place: int, column: str, value: Any) -> pl.Da
     return rows.with_columns(new.alias(column))
 
 
-def check(lake: Lake, input_name: str, table: str = "validated") -> validation.RowCheck:
+def check(lake: Lake, input_name: str, table: str = "validated") -> RowCheck:
     """Check the rows of a landed file, once its contract is checked."""
     files = validation.check_contract(lake, table, NEW_DAY)
-    (file,) = [file for file in files if file["input_name"] == input_name]
-    return validation.check_rows(lake, **file)
+    (file,) = [file for file in files if file.input_name == input_name]
+    return validation.check_rows(lake, file)
 
 
-def split(lake: Lake, found: validation.RowCheck) -> tuple[pl.DataFrame, pl.DataFrame]:
+def split(lake: Lake, found: RowCheck) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The valid rows, and the quarantined ones with their reasons."""
     version = lake.version(found.version)
     return version.read(found.input), validation.quarantine_of(version).read(found.input)

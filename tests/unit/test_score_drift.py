@@ -18,10 +18,9 @@ from include import usecase
 from include.encoder import FeatureEncoder
 from include.inference import scoring
 from include.lake.lake import Lake
+from include.messages import ModelVersion, Reason
 from include.monitoring import history, measure, policy
-from include.monitoring.decision import Reason
 from include.registry import registry
-from include.registry.registry import ModelVersion
 from include.settings import settings
 from include.statistics.profile import profile_of
 from include.statistics.profiles import keep

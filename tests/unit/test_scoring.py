@@ -20,10 +20,9 @@ from include import preprocess
 from include.encoder import FeatureEncoder
 from include.errors import BadData, MissingData, Overtaken
 from include.inference import scoring
-from include.inference.scoring import Chunk
 from include.lake.lake import Lake
+from include.messages import Chunk, ModelVersion
 from include.registry import registry
-from include.registry.registry import ModelVersion
 from include.usecase.features import FEATURES
 from include.usecase.schema import KEY
 from include.validation import validation
@@ -34,7 +33,7 @@ from tests.unit.helpers import infer, refused, replace, shown
 
 
 def plan(lake: Lake, features: str, model: ModelVersion) -> list[Chunk]:
-    return [Chunk(**chunk) for chunk in scoring.plan_chunks(lake, features, model)]
+    return scoring.plan_chunks(lake, features, model)
 
 
 def publish_validated(lake: Lake, key: str, flights: pl.DataFrame) -> None:

@@ -23,6 +23,7 @@ from tritonclient.utils import InferenceServerException
 from include import usecase
 from include.inference import open_inference, scoring
 from include.lake.lake import Lake
+from include.messages import ModelVersion
 from include.registry import promotion, registry
 from include.settings import PROJECT, settings
 from include.usecase import features
@@ -235,7 +236,7 @@ def test_a_busy_server_scores_as_many_at_once_as_it_has_cores_and_says_that_it_l
     assert most == os.cpu_count()
 
 
-def new_champion(history: History) -> registry.ModelVersion:
+def new_champion(history: History) -> ModelVersion:
     """Another run's model of the same files, promoted."""
     run = registry.log_training(registry.load(history.champion), {}, {})
     version = registry.register(run)
@@ -354,7 +355,7 @@ def test_a_look_up_that_hangs_is_left_behind_and_what_it_finds_late_is_too_old(
 ) -> None:
     hangs, answers, find = Event(), Event(), registry.find_champion
 
-    def hang() -> registry.ModelVersion | None:
+    def hang() -> ModelVersion | None:
         before = find()
         hangs.set()
         answers.wait(30)

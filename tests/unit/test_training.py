@@ -18,11 +18,9 @@ from include.encoder import FeatureEncoder
 from include.errors import BadData, DependencyDown, MissingData
 from include.inference import scoring
 from include.lake.lake import Lake
+from include.messages import ModelVersion, Rival, Verdict
 from include.registry import registry
-from include.registry.registry import ModelVersion
 from include.training import evaluation, gate, training
-from include.training.evaluation import Rival
-from include.training.gate import Verdict
 from include.training.snapshot import fingerprint
 from include.usecase import features, models
 from include.usecase.schema import KEY
@@ -218,7 +216,7 @@ def test_without_a_refit_the_judged_model_itself_is_taken(
     assert training.refit(passed.lake, passed.verdict.snapshot, passed.member) == passed.run
     assert all_runs() == runs
     model = ModelVersion(usecase.NAME, "2", passed.run)
-    evaluation = {"evaluation": passed.member["evaluation"]}
+    evaluation = {"evaluation": passed.member.evaluation}
     assert registry.reference(model) == scoring.score_reference(passed.scores) | evaluation
 
 
@@ -252,7 +250,7 @@ def test_a_registered_challenger_tells_where_it_came_from(
     kept = MlflowClient().get_model_version(usecase.NAME, version.version)
     kept.tags.pop(registry.MEMBERS)
     assert verdict.challenger is not None
-    facts = passed.lake.version(verdict.challenger["evaluation"]).manifest().metadata
+    facts = passed.lake.version(verdict.challenger.evaluation).manifest().metadata
     assert kept.description == verdict.markdown
     assert kept.tags == {
         "candidate": "xgboost",

@@ -14,7 +14,7 @@ from include import preprocess
 from include.encoder import FeatureEncoder
 from include.inference import branching, scoring
 from include.lake.lake import Lake
-from include.registry.registry import ModelVersion
+from include.messages import Branches, ModelVersion
 from include.statistics.profile import profile_of
 from include.training import snapshot
 from include.usecase import features
@@ -85,7 +85,7 @@ def test_nan_and_null_are_the_same_to_profile_encoder_and_shift(
 def test_a_row_whose_whole_group_is_nan_takes_the_path_of_rows_that_lack_it(lake: Lake) -> None:
     group = features.GROUPS[0]
     rows = preprocess.features_of(lake.current("validated", OLD_DAY))
-    chosen = branching.Branches("off", 0.1, {group.path: ModelVersion("m", "1", "run")}, {})
+    chosen = Branches("off", 0.1, {group.path: ModelVersion("m", "1", "run")}, {})
     for gap in (None, nan):
         gone = rows.with_columns(pl.lit(gap, pl.Float32).alias(name) for name in group.features)
         assert set(branching.paths(gone, chosen)) == {group.path}

@@ -17,9 +17,10 @@ import polars as pl
 
 from include import expected
 from include.lake.lake import Lake, Manifest, first_line, is_key, list_folder, parse_key
+from include.messages import Decision, Reason
 from include.monitoring import decision as decisions
 from include.monitoring import history as records
-from include.monitoring.decision import ACTIONS, Decision, Reason
+from include.monitoring.decision import ACTIONS
 from include.monitoring.page.behind_login import LAKE_READERS, LAKE_SECONDS
 from include.registry import registry
 from include.registry.promotion import REPLACED

@@ -1,0 +1,100 @@
+"""What passes between tasks: dataclasses in their signatures, plain JSON in the XCom."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, get_type_hints, overload
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include import messages
+from include.messages import Chunk, Evaluated, ModelVersion, RollCall
+from include.orchestration.tasks import typed
+
+KINDS = [kind for kind in vars(messages).values() if hasattr(kind, "__dataclass_fields__")]
+
+
+class Lazy(Sequence[Any]):
+    """The results of a mapped task, as Airflow passes them: no list, and read one by one."""
+
+    def __init__(self, values: list[Any]) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @overload
+    def __getitem__(self, place: int) -> Any: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Any]: ...
+    def __getitem__(self, place: int | slice) -> Any:
+        return self.values[place]
+
+
+@given(st.data())
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_message_comes_out_of_an_xcom_as_it_went_in(kind: Any, data: st.DataObject) -> None:
+    message = data.draw(st.from_type(kind))
+
+    @typed
+    def give() -> kind:
+        return message
+
+    @typed
+    def take(message: kind) -> str:
+        return repr(message)
+
+    assert take(json.loads(json.dumps(give()))) == repr(message)
+
+
+def test_the_results_of_mapped_tasks_are_taken_as_a_list() -> None:
+    @typed
+    def names(models: list[ModelVersion]) -> list[str]:
+        return [model.name for model in models]
+
+    assert names(Lazy([{"name": "a", "version": "1", "run_id": "r"}])) == ["a"]
+
+
+def test_a_message_in_a_message_is_one_too() -> None:
+    @typed
+    def absent(roll: RollCall) -> str | None:
+        return roll.champion.version if roll.champion else None
+
+    told = {"champion": None, "answers": {}, "absent": {}, "lacking": ""}
+    assert absent(told) is None
+    assert absent(told | {"champion": {"name": "a", "version": "7", "run_id": "r"}}) == "7"
+
+
+def test_what_a_newer_release_adds_is_ignored() -> None:
+    @typed
+    def take(member: Evaluated) -> str:
+        return member.candidate
+
+    assert take({"candidate": "a", "run_id": "r", "evaluation": "e", "new": 1}) == "a"
+
+
+def test_what_is_no_message_of_this_kind_names_what_is_missing() -> None:
+    @typed
+    def take(chunk: Chunk) -> None: ...
+
+    with pytest.raises(ValueError, match="content"):
+        take({"features": "f"})
+
+
+def test_what_airflow_gives_is_passed_as_it_is() -> None:
+    context = object()
+
+    @typed
+    def take(model: ModelVersion, *, ti: Any = None, run_id: str | None = None) -> bool:
+        return ti is context and run_id == "r" and isinstance(model, ModelVersion)
+
+    assert take({"name": "a", "version": "1", "run_id": "r"}, ti=context, run_id="r")
+
+
+def test_airflow_makes_no_xcoms_of_the_keys_of_a_result() -> None:
+    @typed
+    def counts() -> dict[str, int]:
+        return {"a": 1}
+
+    assert get_type_hints(counts)["return"] is Any
