@@ -154,7 +154,7 @@ def generate(folder: str, rows: int, decimals: int | None) -> dict[str, Any]:
     import numpy as np
     import polars as pl
 
-    from include.lake.lake import to_arrow, write_parquet
+    from include.lake.files import to_arrow, write_parquet
 
     rng = np.random.default_rng(1)
     for name, size in {"reference": rows // 10, "current": rows}.items():
@@ -175,7 +175,7 @@ def exact(folder: str) -> dict[str, Any]:
     """Profile and every figure of each column, from its values, one column at a time."""
     import polars as pl
 
-    from include.lake.lake import open_parquet
+    from include.lake.files import open_parquet
     from include.statistics.drift import compare, distribution
     from include.statistics.profile import Profiler, profile_of
 
@@ -202,7 +202,7 @@ def profiles(folder: str) -> dict[str, Any]:
     """The same from one-pass profiles, in batches as validation reads them."""
     import polars as pl
 
-    from include.lake.lake import open_parquet
+    from include.lake.files import open_parquet
     from include.statistics.drift import compare, of_column
     from include.statistics.profile import Profile, Profiler
 

@@ -64,7 +64,7 @@ def main(size: str) -> list[Claim]:
 def prepare() -> dict[str, Any]:
     """A lake with a validated day, a champion, and the members that were trained with it."""
     from include.inference import scoring
-    from include.lake.lake import default_lake
+    from include.lake.tables import default_lake
     from include.registry import promotion, registry
     from include.training import evaluation, snapshot, training
     from include.usecase import models
@@ -181,7 +181,7 @@ def _failing_server(folder: Any, env: dict[str, str], size: str) -> list[Claim]:
 
 def publish_year() -> dict[str, Any]:
     """Publish the features of all real days as those of one."""
-    from include.lake.lake import default_lake
+    from include.lake.tables import default_lake
     from include.settings import settings
 
     rows = real_days(date(2013, 1, 1), date.fromisoformat(YEAR)).drop("label", "day")
@@ -199,7 +199,7 @@ def ask(url: str, error_rate: float) -> dict[str, Any]:
     import polars as pl
 
     from include.inference import ensemble
-    from include.lake.lake import default_lake
+    from include.lake.tables import default_lake
     from include.registry import registry
     from include.usecase.members import MEMBERS
     from include.usecase.schema import KEY as ROW_KEY

@@ -47,7 +47,8 @@ def main(size: str) -> list[Claim]:
 
 def make_lake(folder: str) -> dict[str, Any]:
     """A manifest for each table and day, and a history; no rows."""
-    from include.lake.lake import Lake, Manifest, Part, put_text
+    from include.lake.files import Part, put_text
+    from include.lake.tables import Lake, Manifest
     from include.monitoring import history
     from include.monitoring.page import health
     from include.registry import registry
@@ -89,7 +90,7 @@ def _figures(count: int) -> Any:
 def look() -> dict[str, float]:
     """The time of the first page and of the slowest after it, and the memory of all."""
     clock = Clock()
-    from include.lake.lake import default_lake
+    from include.lake.tables import default_lake
     from include.monitoring.page import health, health_page
 
     times = []

@@ -36,7 +36,7 @@ from local.environment import data_folder, forget_settings
 if TYPE_CHECKING:
     import polars as pl
 
-    from include.lake.lake import Lake
+    from include.lake.tables import Lake
     from include.messages import Decision
 
 TUNED_TO = date(2013, 6, 30)
@@ -109,7 +109,7 @@ class _Replay:
     """The project's own loop, day by day, in a lake and a registry of its own."""
 
     def __init__(self, start: date, end: date) -> None:
-        from include.lake.lake import default_lake
+        from include.lake.tables import default_lake
         from include.registry import registry
         from include.settings import settings
 
@@ -442,7 +442,7 @@ def _caught_by(lake: "Lake", day: date, fault: Any) -> str | None:
     import polars as pl
 
     from include.errors import PipelineError
-    from include.lake.lake import atomic_file
+    from include.lake.files import atomic_file
     from include.messages import DATA_RULES, ModelVersion
     from include.monitoring import history, measure, policy
     from include.usecase import source

@@ -114,7 +114,8 @@ def generate(folder: str, rows: int) -> dict[str, Any]:
     import polars as pl
 
     from include.inference import scoring
-    from include.lake.lake import default_lake, to_arrow
+    from include.lake.files import to_arrow
+    from include.lake.tables import default_lake
     from include.registry import registry
     from include.settings import settings
     from include.usecase.features import NUMERIC
@@ -163,12 +164,12 @@ def _real_features(day: date) -> Any:
 def pipeline(folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
     """Score by the pipeline's own function, as its mapped task does."""
     from include.inference import scoring
-    from include.lake import lake
+    from include.lake import tables
     from include.registry import registry
 
     registry.load(registry.champion())  # MLflow imports half of itself when it is first used
     clock = Clock()
-    path = scoring.score_chunk(lake.default_lake(), Chunk(**chunk))
+    path = scoring.score_chunk(tables.default_lake(), Chunk(**chunk))
     spent = clock.read()
     # Next time it must be scored again; the scores stay for the comparison.
     Path(path).replace(Path(folder) / "pipeline.parquet")
@@ -183,7 +184,7 @@ def tight(folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
     import pyarrow.parquet as pq
     import xgboost as xgb
 
-    from include.lake.lake import default_lake
+    from include.lake.tables import default_lake
     from include.settings import settings
     from include.usecase.features import FEATURES, NUMERIC
 

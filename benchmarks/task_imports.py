@@ -109,7 +109,7 @@ def prepare() -> dict[str, Any]:
     import polars as pl
 
     from include.inference import scoring
-    from include.lake.lake import default_lake
+    from include.lake.tables import default_lake
     from include.registry import promotion, registry
     from include.usecase import features, models, source
     from include.usecase.schema import KEY as ROW_KEY

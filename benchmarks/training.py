@@ -82,7 +82,7 @@ def generate(path: str, rows: int, seed: int) -> dict[str, Any]:
     import numpy as np
     import polars as pl
 
-    from include.lake.lake import to_arrow, write_parquet
+    from include.lake.files import to_arrow, write_parquet
     from include.usecase import features, source
     from include.usecase.features import FEATURES, NUMERIC
     from include.usecase.schema import KEY
@@ -124,7 +124,7 @@ def _fit(path: str, holdout: str, trees: int, memory_bytes: int) -> dict[str, An
     import pyarrow.parquet as pq
     from sklearn.metrics import log_loss
 
-    from include.lake.lake import open_parquet
+    from include.lake.files import open_parquet
     from include.training import fitting
     from include.usecase import models
 

@@ -127,7 +127,7 @@ def generate(path: str, rows: int, bad: int) -> dict[str, Any]:
     import numpy as np
     import polars as pl
 
-    from include.lake.lake import to_arrow, write_parquet
+    from include.lake.files import to_arrow, write_parquet
     from include.usecase import source
 
     days = []
@@ -163,7 +163,7 @@ def generate(path: str, rows: int, bad: int) -> dict[str, Any]:
 
 def pipeline(path: str) -> dict[str, Any]:
     """Contract, rows, key and partition, as the tasks of `data_validation` call them."""
-    from include.lake.lake import open_parquet
+    from include.lake.files import open_parquet
     from include.validation import validation
 
     table_input = _contract()
@@ -189,7 +189,7 @@ def repeated_texts(path: str) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from include.lake.lake import default_lake
+    from include.lake.tables import default_lake
     from include.messages import LandedFile
     from include.validation import validation
 

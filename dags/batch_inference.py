@@ -63,18 +63,18 @@ def batch_inference() -> None:
     def preprocess(*, partition_key: str | None = None) -> str:
         """Build the day's features. Returns a reference to them."""
         from include.inference import scoring
-        from include.lake import lake
+        from include.lake import tables
 
-        return scoring.preprocess(lake.default_lake(), partition_key)
+        return scoring.preprocess(tables.default_lake(), partition_key)
 
     @task
     @typed
     def plan_chunks(features: str, model: ModelVersion) -> list[Chunk]:
         """Cut the day into chunks of rows."""
         from include.inference import scoring
-        from include.lake import lake
+        from include.lake import tables
 
-        return scoring.plan_chunks(lake.default_lake(), features, model)
+        return scoring.plan_chunks(tables.default_lake(), features, model)
 
     @task(
         map_index_template="{{ chunk_label }}",
@@ -86,10 +86,10 @@ def batch_inference() -> None:
         from airflow.sdk import get_current_context
 
         from include.inference import scoring
-        from include.lake import lake
+        from include.lake import tables
 
         get_current_context()["chunk_label"] = chunk.label
-        return scoring.score_chunk(lake.default_lake(), chunk)
+        return scoring.score_chunk(tables.default_lake(), chunk)
 
     @task_group(tooltip="Other models than the champion", default_args=OTHERS_LIMITS)
     def others(chunks: Any, model: Any) -> Any:
@@ -108,9 +108,9 @@ def batch_inference() -> None:
         def plan(chunks: list[Chunk], branches: Branches) -> list[Chunk]:
             """The chunks in which others than the champion have rows."""
             from include.inference import branching
-            from include.lake import lake
+            from include.lake import tables
 
-            found = branching.plan(lake.default_lake(), chunks, branches)
+            found = branching.plan(tables.default_lake(), chunks, branches)
             return [chunk for theirs in found.values() for chunk in theirs]
 
         @task(
@@ -128,11 +128,11 @@ def batch_inference() -> None:
         ) -> Branches:
             """Find out who has answered, and why others have not."""
             from include.inference import branching
-            from include.lake import lake
+            from include.lake import tables
 
             steps = [f"others.{step}" for step in ("resolve", "plan", "score")]
             told = ending(ti, run_id, *steps).why
-            return branching.gather(lake.default_lake(), chunks or [], branches, told)
+            return branching.gather(tables.default_lake(), chunks or [], branches, told)
 
         branches = resolve(model)
         found = gather(chunks, branches)
@@ -144,18 +144,18 @@ def batch_inference() -> None:
     def assemble(features: str, chunks: list[Chunk], branches: Branches | None) -> str:
         """Put the chunks' scores together. Returns a reference to them, not published yet."""
         from include.inference import branching
-        from include.lake import lake
+        from include.lake import tables
 
-        return branching.assemble(lake.default_lake(), features, chunks, branches)
+        return branching.assemble(tables.default_lake(), features, chunks, branches)
 
     @task
     @typed
     def check_outputs(predictions: str, features: str, model: ModelVersion) -> OutputCheck:
         """Check range, nulls, counts and distribution before anyone sees the predictions."""
         from include.inference import scoring
-        from include.lake import lake
+        from include.lake import tables
 
-        return scoring.check_outputs(lake.default_lake(), predictions, features, model)
+        return scoring.check_outputs(tables.default_lake(), predictions, features, model)
 
     @task(outlets=[PREDICTIONS])
     @skips_if_overtaken
@@ -172,11 +172,11 @@ def batch_inference() -> None:
     ) -> int:
         """Replace the day's predictions in one step. Returns their number."""
         from include.inference import branching
-        from include.lake import lake
+        from include.lake import tables
 
         outlet_events[PREDICTIONS].extra = {"version": predictions, **vars(check)}
         lineage = {"features": features, "model": vars(model), "dag_run": run_id}
-        return branching.publish(lake.default_lake(), predictions, check, lineage, branches)
+        return branching.publish(tables.default_lake(), predictions, check, lineage, branches)
 
     model = resolve_champion()
     features = preprocess()

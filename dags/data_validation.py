@@ -40,10 +40,11 @@ def gates(table: str, days_back: int, outlet: Asset) -> Any:
         """Fetch what has not landed yet. Returns the day, as a partition key."""
         from airflow.sdk.exceptions import AirflowSkipException
 
-        from include.lake import lake
+        from include import partitions
+        from include.lake import tables
         from include.validation import validation
 
-        key, store = lake.days_before(partition_key, days_back), lake.default_lake()
+        key, store = partitions.days_before(partition_key, days_back), tables.default_lake()
         if not validation.is_due(store, table, key):
             validation.pass_over(store, table, key)
             raise AirflowSkipException(f"The use case expects no {table} for {key}.")
@@ -54,10 +55,10 @@ def gates(table: str, days_back: int, outlet: Asset) -> Any:
     @typed
     def check_contract(key: str) -> list[LandedFile]:
         """Check the columns and types of every landed file. Returns the files."""
-        from include.lake import lake
+        from include.lake import tables
         from include.validation import validation
 
-        return validation.check_contract(lake.default_lake(), table, key)
+        return validation.check_contract(tables.default_lake(), table, key)
 
     @task(
         map_index_template="{{ input_name }}",
@@ -67,32 +68,33 @@ def gates(table: str, days_back: int, outlet: Asset) -> Any:
     def check_rows(file: LandedFile) -> RowCheck:
         from airflow.sdk import get_current_context
 
-        from include.lake import lake
+        from include.lake import tables
         from include.validation import validation
 
         get_current_context()["input_name"] = file.input_name
-        return validation.check_rows(lake.default_lake(), file)
+        return validation.check_rows(tables.default_lake(), file)
 
     @task
     @typed
     def check_partition(checks: list[RowCheck]) -> str:
         """Judge the day as a whole, and write its report. Returns what may be published."""
-        from include.lake import lake
+        from include.lake import tables
         from include.validation import validation
 
-        return validation.check_partition(lake.default_lake(), checks)
+        return validation.check_partition(tables.default_lake(), checks)
 
     @task(outlets=[outlet])
     @skips_if_overtaken
     @typed
     def publish(version: str, *, outlet_events: Any = None) -> Published:
         """Publish the day. Returns the rows of each input."""
-        from include.lake import lake
+        from include import partitions
+        from include.lake import tables
         from include.validation import validation
 
-        outlet_events[outlet].add_partitions(lake.key_of(version))
+        outlet_events[outlet].add_partitions(partitions.key_of(version))
         outlet_events[outlet].extra = {"version": version}
-        return Published(validation.publish(lake.default_lake(), version))
+        return Published(validation.publish(tables.default_lake(), version))
 
     return publish(check_partition(check_rows.expand(file=check_contract(land()))))
 

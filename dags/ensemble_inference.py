@@ -65,9 +65,9 @@ def ensemble_inference() -> None:
     def preprocess(*, partition_key: str | None = None) -> str:
         """Build the day's features. Returns a reference to them."""
         from include.inference import scoring
-        from include.lake import lake
+        from include.lake import tables
 
-        return scoring.preprocess(lake.default_lake(), partition_key)
+        return scoring.preprocess(tables.default_lake(), partition_key)
 
     def ask(member: Member, features: Any, champion: Any) -> Any:
         """The group of one member. Returns its answer."""
@@ -88,9 +88,9 @@ def ensemble_inference() -> None:
             def plan(features: str, champion: ModelVersion | None) -> list[Chunk]:
                 """Fix the member's version, and cut the day into chunks for it."""
                 from include.inference import ensemble
-                from include.lake import lake
+                from include.lake import tables
 
-                return ensemble.plan(lake.default_lake(), features, member, champion)
+                return ensemble.plan(tables.default_lake(), features, member, champion)
 
             @task(
                 map_index_template="{{ chunk_label }}",
@@ -102,10 +102,10 @@ def ensemble_inference() -> None:
                 from airflow.sdk import get_current_context
 
                 from include.inference import ensemble
-                from include.lake import lake
+                from include.lake import tables
 
                 get_current_context()["chunk_label"] = chunk.label
-                return ensemble.score(lake.default_lake(), member, chunk)
+                return ensemble.score(tables.default_lake(), member, chunk)
 
             @task
             @tells_why
@@ -113,9 +113,9 @@ def ensemble_inference() -> None:
             def check(features: str, chunks: list[Chunk]) -> Answer:
                 """Check that the member's answer can be right. Returns the answer."""
                 from include.inference import ensemble
-                from include.lake import lake
+                from include.lake import tables
 
-                return ensemble.check(lake.default_lake(), features, member, chunks)
+                return ensemble.check(tables.default_lake(), features, member, chunks)
 
             chunks = plan(features, champion if member.kind == "registry" else None)
             answer = check(features, chunks)
@@ -136,7 +136,7 @@ def ensemble_inference() -> None:
     ) -> RollCall:
         """Find out who has answered, and why others have not."""
         from include.inference import ensemble
-        from include.lake import lake
+        from include.lake import tables
 
         resolved = ending(ti, run_id, "resolve_champion")
         prepared = ending(ti, run_id, "preprocess")
@@ -152,7 +152,7 @@ def ensemble_inference() -> None:
             why[member.name] = ended.why
             may_return += [member.name] if ended.may_pass else []
         version = champion if resolved.succeeded else None
-        store = lake.default_lake()
+        store = tables.default_lake()
         return ensemble.call_roll(store, features, version, given, why, may_return)
 
     @task.branch
@@ -166,18 +166,18 @@ def ensemble_inference() -> None:
     def combine(features: str, roll: RollCall) -> Scored:
         """Average the members that answered. Nothing is published yet."""
         from include.inference import ensemble
-        from include.lake import lake
+        from include.lake import tables
 
-        return ensemble.combine_day(lake.default_lake(), features, roll)
+        return ensemble.combine_day(tables.default_lake(), features, roll)
 
     @task
     @typed
     def fall_back(features: str, roll: RollCall) -> Scored:
         """Score without an ensemble, by the first step that can. Nothing is published yet."""
         from include.inference import fallback
-        from include.lake import lake
+        from include.lake import tables
 
-        return fallback.fall_back(lake.default_lake(), features, roll)
+        return fallback.fall_back(tables.default_lake(), features, roll)
 
     @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
     @typed
@@ -186,12 +186,12 @@ def ensemble_inference() -> None:
     ) -> Checked:
         """Check range, nulls and counts before anyone sees the predictions."""
         from include.inference import scoring
-        from include.lake import lake
+        from include.lake import tables
 
         # Of the two tasks one is skipped, which may still have a result from before a clear.
         scored = fallen_back if roll.lacking else combined
         assert scored is not None
-        store = lake.default_lake()
+        store = tables.default_lake()
         found = scoring.check_outputs(store, scored.predictions, features, None)
         return Checked(scored, found)
 
@@ -209,11 +209,11 @@ def ensemble_inference() -> None:
     ) -> int:
         """Replace the day's predictions in one step. Returns their number."""
         from include.inference import ensemble
-        from include.lake import lake
+        from include.lake import tables
 
         healing = DEGRADED in triggering_asset_events and VALIDATED not in triggering_asset_events
 
-        store = lake.default_lake()
+        store = tables.default_lake()
         facts = ensemble.publish(
             store, checked.scored, checked.check, features, roll, run_id, healing
         )

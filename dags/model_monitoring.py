@@ -59,21 +59,21 @@ def model_monitoring() -> None:
     @task(on_failure_callback=report_and_call, max_active_tis_per_dag=1)
     def observe(*, partition_key: str | None = None, dag_run: Any = None) -> int:
         """Add what is found in the day to the history. Returns the figures added."""
-        from include.lake import lake
+        from include.lake import tables
         from include.monitoring import daily
 
         check_conf(dag_run.conf, PARAMS)
         # When the run was due, not when it began: so runs that are a day apart miss nothing.
-        return daily.observe(lake.default_lake(), str(partition_key), dag_run.run_after)
+        return daily.observe(tables.default_lake(), str(partition_key), dag_run.run_after)
 
     @task(on_failure_callback=report_and_call, max_active_tis_per_dag=1)
     @typed
     def decide(*, partition_key: str | None = None) -> Decided:
         """Decide by the history, and keep the decision in it."""
-        from include.lake import lake
+        from include.lake import tables
         from include.monitoring import daily, policy
 
-        decision = daily.decide(lake.default_lake(), str(partition_key))
+        decision = daily.decide(tables.default_lake(), str(partition_key))
         table = policy.table(decision)
         print(table)
         return Decided(
@@ -82,7 +82,7 @@ def model_monitoring() -> None:
             decision.reasons,
             why=decision.why,
             retrain_for=decision.retrain_for,
-            train_until=daily.train_until(lake.default_lake(), decision.key),
+            train_until=daily.train_until(tables.default_lake(), decision.key),
             table=table,
         )
 
@@ -90,23 +90,23 @@ def model_monitoring() -> None:
     @typed
     def write_report(decided: Decided) -> str:
         """Draw the day's page. Returns its address: *Details* of the task has a button for it."""
-        from include.lake import lake
+        from include.lake import tables
         from include.monitoring import daily
 
-        daily.write_report(lake.default_lake(), decided.key, decided.decision)
+        daily.write_report(tables.default_lake(), decided.key, decided.decision)
         return report_link(decided.key)
 
     @task.branch
     @typed
     def follow_up(decided: Decided, *, params: Any = None, ti: Any = None) -> list[str]:
         """What is to be done now. A retraining that runs, waits or is recent is not doubled."""
-        from include.lake import lake
+        from include.lake import tables
         from include.monitoring import daily
 
         follows = ["list_notifiers"] if decided.action == "page" else []
         if decided.retrain_for:
             busy = ti.get_dr_count(dag_id=RETRAINING, states=["queued", "running"])
-            if busy or daily.retraining_is_near(lake.default_lake(), decided.key):
+            if busy or daily.retraining_is_near(tables.default_lake(), decided.key):
                 print(f"{RETRAINING} runs, waits or was asked for lately: not again today")
             else:
                 follows.append("request_retraining")
@@ -128,13 +128,13 @@ def model_monitoring() -> None:
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def note_retraining(*, partition_key: str | None = None, ti: Any = None) -> bool:
         """Keep that this day has asked for a retraining, if it has."""
-        from include.lake import lake
+        from include.lake import tables
         from include.monitoring import daily
 
         run_id = REQUEST.format(key=partition_key)
         asked = bool(ti.get_dr_count(dag_id=RETRAINING, run_ids=[run_id]))
         if asked:
-            daily.note_retraining(lake.default_lake(), str(partition_key))
+            daily.note_retraining(tables.default_lake(), str(partition_key))
         return asked
 
     @task
@@ -159,10 +159,10 @@ def model_monitoring() -> None:
         *, partition_key: str | None = None, params: Any = None, outlet_events: Any = None
     ) -> list[str]:
         """Have degraded days of the ensemble scored again. Skipped if there are none."""
-        from include.lake import lake
+        from include.lake import tables
         from include.monitoring import healing
 
-        days = healing.days_to_heal(lake.default_lake(), str(partition_key))
+        days = healing.days_to_heal(tables.default_lake(), str(partition_key))
         if not days or not params["act"]:
             raise AirflowSkipException(f"Nothing is started; degraded days: {days or 'none'}")
         outlet_events[DEGRADED].add_partitions(days)

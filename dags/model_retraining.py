@@ -75,26 +75,26 @@ def model_retraining() -> None:
     @task
     def take_snapshot(*, params: Any = None, dag_run: Any = None) -> str:
         """Fix the rows of training and holdout. Returns a reference to them."""
-        from include.lake import lake
+        from include.lake import tables
         from include.training import snapshot
 
         check_conf(dag_run.conf, PARAMS)
         if params["snapshot"]:
-            return snapshot.verify(lake.default_lake(), params["snapshot"])
+            return snapshot.verify(tables.default_lake(), params["snapshot"])
         return snapshot.take(
-            lake.default_lake(), params["start"], params["end"], params["holdout_days"]
+            tables.default_lake(), params["start"], params["end"], params["holdout_days"]
         )
 
     @task
     @typed
     def find_rival(snapshot: str, *, params: Any = None) -> Rival | None:
         """The champion to beat, whoever is promoted meanwhile; nothing if there is none."""
-        from include.lake import lake
+        from include.lake import tables
         from include.training import evaluation
 
         if params["snapshot"]:  # the champion may well have come from this very snapshot
             return None
-        return evaluation.find_rival(lake.default_lake(), snapshot)
+        return evaluation.find_rival(tables.default_lake(), snapshot)
 
     @task
     def list_candidates() -> list[str]:
@@ -112,11 +112,11 @@ def model_retraining() -> None:
     def train(snapshot: str, candidate: str, *, params: Any = None) -> Trained:
         from airflow.sdk import get_current_context
 
-        from include.lake import lake
+        from include.lake import tables
         from include.training import training
 
         get_current_context()["candidate_name"] = candidate
-        run_id = training.train(lake.default_lake(), snapshot, candidate, params["reason"])
+        run_id = training.train(tables.default_lake(), snapshot, candidate, params["reason"])
         return Trained(candidate, run_id)
 
     @task(
@@ -127,31 +127,31 @@ def model_retraining() -> None:
     def evaluate(snapshot: str, rival: Rival | None, trained: Trained) -> str:
         from airflow.sdk import get_current_context
 
-        from include.lake import lake
+        from include.lake import tables
         from include.training import evaluation
 
         get_current_context()["candidate_name"] = trained.candidate
         return evaluation.evaluate_run(
-            lake.default_lake(), snapshot, trained.run_id, trained.candidate, rival
+            tables.default_lake(), snapshot, trained.run_id, trained.candidate, rival
         )
 
     @task
     @typed
     def evaluate_champion(snapshot: str, rival: Rival | None) -> str | None:
         """Score the same rows with the champion, if there is one. Returns its evaluation."""
-        from include.lake import lake
+        from include.lake import tables
         from include.training import evaluation
 
-        return evaluation.evaluate_champion(lake.default_lake(), snapshot, rival)
+        return evaluation.evaluate_champion(tables.default_lake(), snapshot, rival)
 
     @task
     @typed
     def judge(snapshot: str, champion: str | None, evaluations: list[str]) -> Verdict:
         """Put every rule of the gate to every candidate. Returns the verdict."""
-        from include.lake import lake
+        from include.lake import tables
         from include.training import gate
 
-        verdict = gate.judge(lake.default_lake(), snapshot, champion, evaluations)
+        verdict = gate.judge(tables.default_lake(), snapshot, champion, evaluations)
         print(verdict.markdown)
         return verdict
 
@@ -171,11 +171,11 @@ def model_retraining() -> None:
     def refit(snapshot: str, member: Evaluated) -> Trained:
         from airflow.sdk import get_current_context
 
-        from include.lake import lake
+        from include.lake import tables
         from include.training import training
 
         get_current_context()["candidate_name"] = member.candidate
-        return Trained(member.candidate, training.refit(lake.default_lake(), snapshot, member))
+        return Trained(member.candidate, training.refit(tables.default_lake(), snapshot, member))
 
     # A member that cannot be refitted is left out; `register` sees to it that none is stale.
     @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
@@ -184,11 +184,11 @@ def model_retraining() -> None:
         verdict: Verdict, runs: list[Trained], *, params: Any = None, run_id: str | None = None
     ) -> ModelVersion:
         """Register the challenger with its lineage and its verdict. Returns the version."""
-        from include.lake import lake
+        from include.lake import tables
         from include.training import training
 
         return training.register(
-            lake.default_lake(),
+            tables.default_lake(),
             verdict,
             {run.candidate: run.run_id for run in runs},
             params["reason"],

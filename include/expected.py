@@ -2,7 +2,7 @@
 
 from datetime import date, timedelta
 
-from include.lake.lake import days_before, parse_key
+from include.partitions import days_before, parse_key
 from include.usecase.schema import INPUTS, TRUTH
 
 LONGEST_PAUSE_DAYS = 31

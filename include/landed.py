@@ -22,13 +22,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from include.errors import BadData
-from include.lake.lake import fault_of_file, first_line, open_parquet
+from include.lake.files import fault_of_file, first_line, open_parquet
 from include.settings import settings
 from include.values import greatest, leaves, without_nan
 from include.wording import cut, quoted
 
 if TYPE_CHECKING:
-    from include.lake.lake import AnyPath
+    from include.lake.files import AnyPath
 
 SLICE_ROWS = 262_144
 """Most rows of a slice: where rows are narrow they bound it, not bytes."""

@@ -26,7 +26,7 @@ from include.settings import settings
 if TYPE_CHECKING:
     from statsd import StatsClient
 
-    from include.lake.lake import Lake
+    from include.lake.tables import Lake
 
 PREFIX = "ml"
 FIND_SECONDS = 1.0

@@ -7,7 +7,7 @@ import polars as pl
 
 from include.contract import check_columns
 from include.errors import BadData
-from include.lake.lake import Version
+from include.lake.tables import Version
 from include.usecase import features
 from include.usecase.schema import INPUTS, KEY, TRUTH
 from include.values import without_nan

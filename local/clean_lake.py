@@ -12,17 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from include.errors import PipelineError
-from include.lake.lake import (
-    ORPHANED_AFTER,
-    Lake,
-    default_lake,
-    list_folder,
-    remove_old_scratch,
-    remove_orphans,
-)
+from include.lake.files import ORPHANED_AFTER, list_folder, remove_old_scratch
+from include.lake.tables import Lake, default_lake, remove_orphans
 
 if TYPE_CHECKING:
-    from include.lake.lake import AnyPath
+    from include.lake.files import AnyPath
 
 
 def clean(lake: Lake) -> list[str]:

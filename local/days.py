@@ -15,7 +15,9 @@ from datetime import UTC, datetime, timedelta
 from include.errors import BadData, PipelineError
 from include.expected import expected_days
 from include.inference import ensemble
-from include.lake.lake import Lake, default_lake, list_folder, parse_key
+from include.lake.files import list_folder
+from include.lake.tables import Lake, default_lake
+from include.partitions import parse_key
 from include.settings import settings
 from include.wording import listed
 

@@ -28,8 +28,8 @@ import polars as pl
 from rich.console import Console
 
 from include.errors import PipelineError
-from include.lake import lake as lakes
-from include.lake.lake import Lake
+from include.lake import files, tables
+from include.lake.tables import Lake
 from include.messages import ModelVersion
 from include.registry import promotion, registry
 from include.settings import settings
@@ -90,7 +90,7 @@ class Progress:
 
 def run(data: Path, port: int, say: Progress) -> tuple[Airflow, list[Day]]:
     """The first half: start, seed, train, run the week. Returns Airflow and the table's lines."""
-    lake = lakes.default_lake()
+    lake = tables.default_lake()
     with ThreadPoolExecutor(1) as other:
         starting = other.submit(embedded.start, data, port, extra=SETTINGS, say=say)
         registry.create_store()
@@ -217,7 +217,7 @@ def drop_faulty_files(lake: Lake, say: Progress) -> None:
     faulty = source.fetch(MAIN, BAD_ROWS_DAY)
     assert whole is not None
     assert faulty is not None
-    with lakes.atomic_file(lake.landing_path(MAIN, BROKEN_DAY.isoformat())) as path:
+    with files.atomic_file(lake.landing_path(MAIN, BROKEN_DAY.isoformat())) as path:
         whole.write_parquet(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     bad, number = bad_rows(len(faulty)), pl.int_range(pl.len())
@@ -228,7 +228,7 @@ def drop_faulty_files(lake: Lake, say: Progress) -> None:
         pl.when(number >= half).then(one).alias(one),
         pl.when(~number.is_between(half, bad - 1)).then(another).alias(another),
     )
-    with lakes.atomic_file(lake.landing_path(MAIN, BAD_ROWS_DAY.isoformat())) as path:
+    with files.atomic_file(lake.landing_path(MAIN, BAD_ROWS_DAY.isoformat())) as path:
         faulty.write_parquet(path)
     say(f"Dropped on purpose: half a file for {BROKEN_DAY}, {bad} bad rows for {BAD_ROWS_DAY}")
 
@@ -387,7 +387,7 @@ def main(arguments: list[str] | None = None) -> int:
         with champion_kept():
             airflow, days = run(data, port, say)
             demo_report.show(days, say.console)
-            lake = lakes.default_lake()
+            lake = tables.default_lake()
             ensemble(airflow, say)
             demo_report.show_ensemble(lake, say.console)
             decision, verdict = close_the_loop(lake, airflow, say)

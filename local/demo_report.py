@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from include.inference.ensemble import TABLE as ENSEMBLE
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import RowCheck
 from include.registry import registry
 from include.usecase import FIRST_WINDOW, features

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from itertools import chain
 
 from include.inference import branching, scoring
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import Branches, ModelVersion, Verdict
 from include.registry import promotion
 from include.settings import settings

@@ -23,7 +23,8 @@ from include.encoder import FeatureEncoder
 from include.expected import expected_days, is_expected
 from include.inference import ensemble, fallback, remote, scoring
 from include.inference.patient_http import Endpoint
-from include.lake.lake import Lake, first_line
+from include.lake.files import first_line
+from include.lake.tables import Lake
 from include.messages import Answer, ModelVersion
 from include.monitoring import daily
 from include.preprocess import check_keys

@@ -13,7 +13,8 @@ from contextlib import suppress
 
 from include.errors import BadData, MissingData, Overtaken, PipelineError
 from include.expected import expected_days
-from include.lake.lake import Lake, default_lake, parse_key
+from include.lake.tables import Lake, default_lake
+from include.partitions import parse_key
 from include.settings import settings
 from include.usecase import FIRST_WINDOW
 from include.validation import validation

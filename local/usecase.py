@@ -23,7 +23,7 @@ from typing import Any, get_args, get_origin
 from include import USECASE
 from include.contract import PIECES, UsecaseInvalid, check_columns, check_name
 from include.errors import PipelineError
-from include.lake.lake import first_line
+from include.lake.files import first_line
 from include.settings import settings
 from include.wording import cut, few
 from local.environment import forget_settings

@@ -40,7 +40,7 @@ def _application() -> "FastAPI":
 
     @pages.get("/")
     def page(user: GetUserDep) -> HTMLResponse:  # no coroutine: the server goes on meanwhile
-        from include.lake.lake import default_lake
+        from include.lake.tables import default_lake
         from include.monitoring.page import health, health_page
 
         nonce = token_urlsafe(16)

@@ -32,9 +32,11 @@ def _application() -> "FastAPI":
     from fastapi.responses import HTMLResponse
 
     from include.errors import BadData
-    from include.lake.lake import default_lake, parse_key, read_text
+    from include.lake.files import read_text
+    from include.lake.tables import default_lake
     from include.monitoring.page import behind_login
     from include.orchestration.report_link import MONITORING
+    from include.partitions import parse_key
 
     pages = behind_login.application(MONITORING)
 

@@ -25,7 +25,7 @@ from include import metrics
 from include.errors import BadData, MissingData, PipelineError, kind_of
 from include.inference import scoring
 from include.inference.scoring import PATH
-from include.lake.lake import Lake, Version
+from include.lake.tables import Lake, Version
 from include.messages import CHALLENGER, CHAMPION, Branches, Chunk, ModelVersion, OutputCheck
 from include.metrics import Sample
 from include.registry import promotion, registry

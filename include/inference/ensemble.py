@@ -20,9 +20,11 @@ from include.contract import Member
 from include.errors import BadData, ModelMissing, Overtaken, ServerDown
 from include.inference import remote, scoring
 from include.inference.patient_http import endpoint
-from include.lake.lake import Lake, days_before, exists, passing_over, put_text, read_text
+from include.lake.files import exists, passing_over, put_text, read_text
+from include.lake.tables import Lake
 from include.messages import Answer, Chunk, ModelVersion, OutputCheck, RollCall, Scored
 from include.metrics import Sample
+from include.partitions import days_before
 from include.registry import registry
 from include.settings import settings
 from include.statistics.profile import profile_of

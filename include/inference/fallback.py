@@ -14,8 +14,10 @@ import polars as pl
 from include.errors import BadData, MissingData
 from include.inference import ensemble, scoring
 from include.inference.ensemble import LEVELS
-from include.lake.lake import Lake, Version, parse_key, passing_over
+from include.lake.files import passing_over
+from include.lake.tables import Lake, Version
 from include.messages import ModelVersion, RollCall, Scored
+from include.partitions import parse_key
 from include.registry import promotion, registry
 from include.settings import settings
 from include.training import snapshot

@@ -25,7 +25,7 @@ from tenacity import (
 )
 
 from include.errors import BadData, ServerDown
-from include.lake.lake import first_line
+from include.lake.files import first_line
 from include.masking import masked
 from include.settings import settings
 from include.wording import cut

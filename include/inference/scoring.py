@@ -20,10 +20,12 @@ import pyarrow.parquet as pq
 from include import metrics
 from include.encoder import FeatureEncoder
 from include.errors import BadData, Overtaken
-from include.lake.lake import Lake, blames, exists, key_of, open_parquet, to_arrow, write_parquet
+from include.lake.files import blames, exists, open_parquet, to_arrow, write_parquet
+from include.lake.tables import Lake
 from include.landed import pieces
 from include.messages import CHAMPION, Chunk, ModelVersion, OutputCheck
 from include.metrics import Sample
+from include.partitions import key_of
 from include.preprocess import features_of, is_usable
 from include.registry import registry
 from include.settings import settings
@@ -35,7 +37,7 @@ from include.usecase.schema import INPUTS, KEY
 from include.wording import counted
 
 if TYPE_CHECKING:
-    from include.lake.lake import AnyPath
+    from include.lake.files import AnyPath
 
 Predict = Callable[[pa.RecordBatch], np.ndarray]
 """From rows of features to their scores, of shape (rows,)."""

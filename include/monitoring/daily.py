@@ -8,12 +8,14 @@ import polars as pl
 
 from include import metrics
 from include.errors import MissingData
-from include.lake.lake import Lake, days_before, parse_key, put_text
+from include.lake.files import put_text
+from include.lake.tables import Lake
 from include.messages import Decision
 from include.metrics import Sample
 from include.monitoring import decision as decisions
 from include.monitoring import experiment, history, measure, outcomes, policy, report, stages
 from include.monitoring.history import Figure
+from include.partitions import days_before, parse_key
 from include.settings import settings
 from include.training import snapshot
 

@@ -3,7 +3,8 @@
 import json
 from dataclasses import asdict
 
-from include.lake.lake import Lake, put_text, read_json
+from include.lake.files import put_text, read_json
+from include.lake.tables import Lake
 from include.messages import Action, Decision
 
 ACTIONS: list[Action] = ["healthy", "watch", "retrain", "page"]

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 from scipy.special import stdtr, stdtrit
 
-from include.lake.lake import parse_key
 from include.monitoring import history
 from include.monitoring.history import Figure
+from include.partitions import parse_key
 from include.settings import settings
 from include.wording import counted
 

@@ -2,8 +2,9 @@
 
 from include import metrics
 from include.inference.ensemble import TABLE
-from include.lake.lake import Lake, Manifest, days_before
+from include.lake.tables import Lake, Manifest
 from include.metrics import Sample
+from include.partitions import days_before
 from include.settings import settings
 
 REMEMBERED_DAYS = 7

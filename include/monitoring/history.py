@@ -18,21 +18,19 @@ from typing import TYPE_CHECKING, cast
 import polars as pl
 
 from include.errors import BadData
-from include.lake.lake import (
-    VERSION_TIME,
-    Lake,
-    days_before,
+from include.lake.files import (
     fault_of_file,
     first_line,
     list_folder,
     open_parquet,
-    parse_key,
     to_arrow,
     write_parquet,
 )
+from include.lake.tables import VERSION_TIME, Lake
+from include.partitions import days_before, parse_key
 
 if TYPE_CHECKING:
-    from include.lake.lake import AnyPath
+    from include.lake.files import AnyPath
 
 log = logging.getLogger(__name__)
 

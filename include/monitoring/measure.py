@@ -8,10 +8,12 @@ import polars as pl
 from include import expected
 from include.errors import BadData, MissingData
 from include.inference import ensemble
-from include.lake.lake import Lake, Manifest, Version, days_before, parse_key, passing_over
+from include.lake.files import passing_over
+from include.lake.tables import Lake, Manifest, Version
 from include.messages import ModelVersion
 from include.monitoring import history, outcomes, policy
 from include.monitoring.history import Figure
+from include.partitions import days_before, parse_key
 from include.registry import registry
 from include.settings import settings
 from include.statistics import drift, profiles

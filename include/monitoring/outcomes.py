@@ -17,10 +17,12 @@ from include.adapter import adapter
 from include.errors import BadData, MissingData, Overtaken
 from include.inference import branching, ensemble
 from include.inference.scoring import PATH
-from include.lake.lake import Lake, Manifest, Version, days_before, parse_key, passing_over
+from include.lake.files import passing_over
+from include.lake.tables import Lake, Manifest, Version
 from include.messages import CHALLENGER, Branches, ModelVersion
 from include.monitoring import history
 from include.monitoring.history import Figure
+from include.partitions import days_before, parse_key
 from include.preprocess import labels_of
 from include.registry import registry
 from include.settings import settings

@@ -21,11 +21,11 @@ import numpy as np
 import polars as pl
 
 from include import expected
-from include.lake.lake import parse_key
 from include.messages import Action, Decision, Reason
 from include.monitoring import experiment, history
 from include.monitoring.decision import ACTIONS
 from include.monitoring.history import Figure
+from include.partitions import parse_key
 from include.settings import settings
 from include.statistics import drift
 from include.training import evaluation

@@ -16,10 +16,10 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from include.lake.lake import parse_key
 from include.messages import Decision
 from include.monitoring import experiment, plots, policy, views
 from include.monitoring import history as records
+from include.partitions import parse_key
 from include.settings import settings
 from include.training.plots import (
     ALARM,

@@ -15,7 +15,8 @@ from pydantic import AwareDatetime
 
 from include import metrics
 from include.errors import BadData, MissingData
-from include.lake.lake import Lake, list_folder, open_parquet, put_text, read_json
+from include.lake.files import list_folder, open_parquet, put_text, read_json
+from include.lake.tables import Lake
 from include.monitoring.history import Figure
 from include.usecase.schema import INPUTS
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from include import metrics
 from include.errors import BadData, DependencyDown, Kind, PipelineError, kind_of
-from include.lake.lake import midnight
+from include.partitions import midnight
 from include.settings import settings
 from include.wording import literal
 

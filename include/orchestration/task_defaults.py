@@ -247,11 +247,11 @@ def record_stages(stages: dict[str, list[str]], output: str) -> Any:
         *, partition_key: str | None = None, run_id: str | None = None, ti: Any = None
     ) -> None:
         """Note how the stages of this run have ended, whatever became of it."""
-        from include.lake import lake
+        from include.lake import tables
         from include.monitoring import stages as passed
 
         states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id])[run_id]
-        store = lake.default_lake()
+        store = tables.default_lake()
         passed.record(store, ti.dag_id, str(run_id), str(partition_key), states, stages, output)
 
     return record_stages()

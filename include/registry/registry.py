@@ -27,9 +27,11 @@ from urllib.parse import unquote, urlsplit
 
 from include import metrics, usecase
 from include.errors import BadData, DependencyDown, MissingData, ModelMissing
-from include.lake.lake import NOT_WRITABLE, default_lake, first_line, parse_key
+from include.lake.files import NOT_WRITABLE, first_line
+from include.lake.tables import default_lake
 from include.masking import masked
 from include.messages import CHALLENGER, CHAMPION, ModelVersion
+from include.partitions import parse_key
 from include.settings import BUILT_FROM, PROJECT, settings
 from include.wording import listed
 

@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 from include.errors import MissingData
-from include.lake.lake import PROFILE, Lake, Version, passing_over
+from include.lake.files import passing_over
+from include.lake.tables import PROFILE, Lake, Version
 from include.statistics.profile import Profile, from_frame, merge, to_frame
 
 

@@ -20,8 +20,9 @@ from threadpoolctl import threadpool_limits
 from include.adapter import adapter
 from include.encoder import FeatureEncoder
 from include.errors import BadData, Overtaken
-from include.lake.lake import Lake, Version, parse_key
+from include.lake.tables import Lake, Version
 from include.messages import CHAMPION, Rival
+from include.partitions import parse_key
 from include.registry import registry
 from include.settings import settings
 from include.usecase import features

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from include.errors import BadData
-from include.lake.lake import Lake, Version
+from include.lake.tables import Lake, Version
 from include.messages import Evaluated, ModelVersion, Rival, Rule, Verdict
 from include.registry import registry
 from include.settings import settings

@@ -15,7 +15,9 @@ from scipy.stats import ks_2samp
 
 from include import expected
 from include.errors import BadData, MissingData, Overtaken
-from include.lake.lake import Lake, Version, parse_key, to_arrow
+from include.lake.files import to_arrow
+from include.lake.tables import Lake, Version
+from include.partitions import parse_key
 from include.preprocess import features_of, is_usable, labels_of
 from include.settings import settings
 from include.statistics.profile import Profiler

@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 from include import metrics
 from include.errors import BadData
 from include.inference import scoring
-from include.lake.lake import Lake, days_before, to_arrow
+from include.lake.files import to_arrow
+from include.lake.tables import Lake
 from include.messages import Evaluated, ModelVersion, Verdict
+from include.partitions import days_before
 from include.registry import registry
 from include.settings import settings
 from include.training import evaluation, gate, plots

@@ -31,23 +31,21 @@ from pandera.errors import SchemaErrorReason
 from include import expected, landed, metrics
 from include.contract import REASONS, Input
 from include.errors import BadData, MissingData, Overtaken
-from include.lake.lake import (
-    Lake,
-    Version,
-    days_before,
+from include.lake.files import (
     exists,
     hashed,
     identity,
     open_parquet,
-    parse_key,
     put_text,
     read_json,
     to_arrow,
     write_parquet,
 )
+from include.lake.tables import Lake, Version
 from include.landed import foreign_data
 from include.messages import LandedFile, RowCheck
 from include.metrics import Sample
+from include.partitions import days_before, parse_key
 from include.settings import settings
 from include.statistics.profile import Profiler
 from include.statistics.profiles import keep
@@ -56,7 +54,7 @@ from include.values import infinite
 from include.wording import counted, cut, few, listed, quoted
 
 if TYPE_CHECKING:
-    from include.lake.lake import AnyPath
+    from include.lake.files import AnyPath
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import ModelVersion
 from include.registry import registry
 from include.settings import settings

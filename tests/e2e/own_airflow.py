@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.settings import settings
 from local import embedded
 from local.client import Airflow

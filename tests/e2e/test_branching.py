@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from include.inference.branching import draw
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import CHALLENGER, CHAMPION, ModelVersion
 from include.monitoring import history
 from include.registry import registry

@@ -10,7 +10,7 @@ import pytest
 
 from include import usecase
 from include.inference.ensemble import TABLE
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import CHAMPION, ModelVersion
 from include.registry import registry
 from include.usecase.members import MEMBERS

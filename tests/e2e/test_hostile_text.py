@@ -25,7 +25,8 @@ from airflow.api_fastapi.auth.tokens import JWTGenerator
 from playwright.sync_api import Page, expect
 
 from include import USECASE
-from include.lake.lake import Lake, parse_key
+from include.lake.tables import Lake
+from include.partitions import parse_key
 from include.registry import registry
 from include.usecase import source
 from local.client import Airflow, poll

@@ -15,9 +15,11 @@ import polars as pl
 import pytest
 
 from include.inference.ensemble import TABLE as ENSEMBLE
-from include.lake.lake import Lake, Part, days_before, list_folder
+from include.lake.files import Part, list_folder
+from include.lake.tables import Lake
 from include.messages import ModelVersion
 from include.monitoring import daily, history
+from include.partitions import days_before
 from include.registry import registry
 from include.settings import settings
 from include.training import snapshot

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import ModelVersion
 from local.client import Airflow
 from local.in_process import batch_inference

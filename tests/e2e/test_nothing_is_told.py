@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 import polars as pl
 import pytest
 
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from local.client import Airflow
 from local.seed import seed
 from tests.e2e.own_airflow import keep_page, left_behind, own_airflow, own_data

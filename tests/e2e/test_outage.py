@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from include.inference.ensemble import TABLE
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.registry import registry
 from include.settings import settings
 from include.usecase.members import MEMBERS

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import ModelVersion
 from include.usecase.schema import KEY
 from local import embedded

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import ModelVersion
 from include.registry import promotion, registry
 from local import rollback

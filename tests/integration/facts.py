@@ -5,8 +5,10 @@ import sys
 
 from include import metrics
 from include.inference import ensemble
-from include.lake.lake import Manifest, default_lake, list_folder, parse_key
+from include.lake.files import list_folder
+from include.lake.tables import Manifest, default_lake
 from include.monitoring import history
+from include.partitions import parse_key
 from include.registry import registry
 from include.usecase.schema import INPUTS, KEY
 

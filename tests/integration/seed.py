@@ -3,7 +3,7 @@
 import json
 import sys
 
-from include.lake.lake import default_lake
+from include.lake.tables import default_lake
 from include.usecase.schema import INPUTS
 from local.seed import seed
 

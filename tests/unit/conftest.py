@@ -19,7 +19,7 @@ import hypothesis
 import pytest
 import skops.io  # noqa: F401  it searches what is loaded already: 1 s now, 20 s after Airflow
 
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import ModelVersion
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ import pytest
 import uvicorn
 
 from include.errors import BadData, PipelineError
-from include.lake.lake import Lake, Part, Version
+from include.lake.files import Part
+from include.lake.tables import Lake, Version
 from include.messages import ModelVersion
 from include.validation import validation
 from local.in_process import batch_inference

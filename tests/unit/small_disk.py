@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from include.errors import DependencyDown
-from include.lake.lake import Lake, days_before
+from include.lake.tables import Lake
+from include.partitions import days_before
 from include.registry import promotion, registry
 from include.settings import settings
 from include.training import training

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from include.contract import Input
 from include.errors import BadData
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.landed import foreign_data
 from include.validation import validation
 

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from tests.unit import children
 from tests.unit.conftest import NEW_DAY, OLD_DAY, History, copy_lake
 from tests.unit.helpers import infer, landed, shown, watched

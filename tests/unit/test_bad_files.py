@@ -20,7 +20,7 @@ import pytest
 
 from include.contract import Input
 from include.errors import BadData, MissingData
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.usecase.schema import FLIGHTS
 from include.validation import validation
 from tests.unit import children

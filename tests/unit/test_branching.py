@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from include.inference import branching, scoring
-from include.lake.lake import Lake, days_before
+from include.lake.tables import Lake
 from include.messages import CHALLENGER, CHAMPION, Branches, ModelVersion
 from include.monitoring import experiment, measure, outcomes, policy
 from include.monitoring import history as records
+from include.partitions import days_before
 from include.registry import promotion, registry
 from include.training import evaluation, training
 from include.usecase import features, models

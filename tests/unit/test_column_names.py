@@ -31,7 +31,7 @@ from include.contract import (
 )
 from include.encoder import FeatureEncoder
 from include.inference import ensemble, fallback, scoring
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import CHAMPION
 from include.monitoring import daily, measure, outcomes
 from include.registry import registry

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from include import partitions
 from include.errors import BadData
 from include.inference import scoring
-from include.lake import lake as lake_module
-from include.lake.lake import Lake, Version
+from include.lake import files
+from include.lake.tables import Lake, Version
 from include.messages import Chunk
 from include.monitoring import daily, outcomes
 from include.monitoring import history as history_of
@@ -43,7 +44,7 @@ def change(version: Version, part: str, place: float, by: int = 1) -> Path:
     content = bytearray(path.read_bytes())
     content[round(place * (len(content) - 1))] ^= by
     replace(path, bytes(content))
-    lake_module._hash_of.cache_clear()  # another task would begin without it
+    files._hash_of.cache_clear()  # another task would begin without it
     profiles._read.cache_clear()
     return path
 
@@ -92,7 +93,7 @@ READERS: dict[str, tuple[str, str, Callable[[Lake, History], object]]] = {
         lake, str(lake.current("predictions", OLD_DAY)),
         str(lake.current("features", OLD_DAY)), history.champion)),
     "training": ("actuals", "actuals", lambda lake, _: snapshot.labelled(
-        lake_module.parse_key(OLD_DAY), lake.current("validated", OLD_DAY),
+        partitions.parse_key(OLD_DAY), lake.current("validated", OLD_DAY),
         lake.current("actuals", OLD_DAY))),
     "outcomes": ("predictions", "predictions", lambda lake, _: outcomes.join(lake, OLD_DAY)),
     "profiles": ("predictions", "predictions.profile", lambda lake, _: profiles.read(
@@ -162,8 +163,8 @@ def test_an_object_that_was_replaced_is_refused_and_a_copied_lake_is_not(s3_root
     assert part.etag
     assert len(lake.current("table", NEW_DAY).read("a")) == 9
     path = lake.partition_path("table", NEW_DAY) / "current.json"
-    moved = lake_module.read_text(path).replace(part.etag.strip('"'), "of another bucket")
-    lake_module.put_text(path, moved)
+    moved = files.read_text(path).replace(part.etag.strip('"'), "of another bucket")
+    files.put_text(path, moved)
     assert len(lake.current("table", NEW_DAY).read("a")) == 9
     version.write_frame("a", pl.DataFrame({"x": range(1, 10)}))
     with pytest.raises(BadData, match="is not what was published"):
@@ -172,10 +173,10 @@ def test_an_object_that_was_replaced_is_refused_and_a_copied_lake_is_not(s3_root
 
 def test_a_manifest_of_an_older_release_lacks_profiles_and_tags(lake: Lake) -> None:
     path = lake.partition_path("validated", OLD_DAY) / "current.json"
-    found = lake_module.read_json(path, dict)
+    found = files.read_json(path, dict)
     del found["profiles"]
     for part in found["parts"].values():
         del part["etag"]
-    lake_module.put_text(path, json.dumps(found))
+    files.put_text(path, json.dumps(found))
     assert profiles.read(lake.current("validated", OLD_DAY), "flights")
     assert len(lake.current("validated", OLD_DAY).read("flights")) > 900

@@ -11,7 +11,7 @@ from include import expected
 from include.contract import Input
 from include.errors import MissingData
 from include.inference import ensemble, fallback, scoring
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.metrics import Sample
 from include.monitoring import daily, outcomes
 from include.monitoring.page import health

@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import CHAMPION, ModelVersion
 from include.registry import promotion, registry
 from include.usecase import features

@@ -117,7 +117,7 @@ def test_what_is_there_is_no_fault(tmp_path: Path) -> None:
         "[1](other.md), [2](other.md#a-heading), [3](other.md#whats-this), [4](#title),\n"
         "[5](other.md#whats-this-1), [6](https://example.com), `[7](gone)`, `http://mlflow:5000`,\n"
         "https://example.com, <http://127.0.0.1:9090/targets>\n"
-        "`ML_CHUNK_ROWS`, `ML_GATE_…`, `include/lake/lake.py`, `lake.py`, `dags/`, `dist/mwaa`\n"
+        "`ML_CHUNK_ROWS`, `ML_GATE_…`, `include/settings.py`, `settings.py`, `dags/`, `dist/mwaa`\n"
         "`make logs SERVICE=x`, `python -m include.settings`; to make nothing of it\n"
     )
     assert faults(page) == []

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from include.encoder import FeatureEncoder
 from include.errors import BadData
-from include.lake.lake import to_arrow
+from include.lake.files import to_arrow
 
 TEXTS = st.one_of(st.none(), st.sampled_from(["UA", "B6", "ÑÜ", "日本", "", " UA"]))
 NUMBERS = st.one_of(st.none(), st.floats(width=32))

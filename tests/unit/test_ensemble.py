@@ -21,7 +21,7 @@ from include.errors import BadData, MissingData, ModelMissing, Overtaken, Server
 from include.inference import ensemble, fallback, scoring
 from include.inference.ensemble import LEVELS
 from include.inference.remote import ORDER_ROWS
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import Answer, Chunk, ModelVersion, RollCall, Scored
 from include.registry import promotion, registry
 from include.usecase import features

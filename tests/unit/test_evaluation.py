@@ -21,7 +21,7 @@ from include import usecase
 from include.adapter import adapter
 from include.encoder import FeatureEncoder
 from include.errors import BadData
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import CHAMPION, ModelVersion, Rival
 from include.registry import promotion, registry
 from include.training import evaluation

@@ -5,7 +5,7 @@ from datetime import date
 import polars as pl
 import pytest
 
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.usecase import features, source
 from include.usecase.schema import KEY, ORIGINS
 

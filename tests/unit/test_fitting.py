@@ -19,7 +19,8 @@ from sklearn.pipeline import Pipeline
 from xgboost.core import XGBoostError
 
 from include.errors import BadData
-from include.lake.lake import Lake, to_arrow
+from include.lake.files import to_arrow
+from include.lake.tables import Lake
 from include.training import fitting
 from include.usecase import models
 from include.usecase.features import CATEGORICAL, FEATURES, NUMERIC

@@ -22,7 +22,7 @@ from pyarrow.parquet import encryption
 
 from include.contract import Input
 from include.errors import BadData
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.validation import validation
 
 DAY = date(2026, 3, 1)

@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from include.errors import BadData
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import ModelVersion, Rule, Verdict
 from include.registry import promotion, registry
 from include.settings import settings

@@ -11,10 +11,11 @@ from include import metrics
 from include.errors import Overtaken
 from include.inference import ensemble, scoring
 from include.inference.ensemble import TABLE
-from include.lake.lake import Lake, days_before
+from include.lake.tables import Lake
 from include.messages import RollCall
 from include.metrics import Sample
 from include.monitoring import healing
+from include.partitions import days_before
 from tests.unit.conftest import OLD_DAY, History
 from tests.unit.test_ensemble import ask_all, connect_to
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from include.errors import BadData
-from include.lake.lake import Lake, days_before
+from include.lake.tables import Lake
 from include.monitoring.history import (
     IDENTITY,
     SCHEMA,
@@ -24,6 +24,7 @@ from include.monitoring.history import (
     select,
     to_frame,
 )
+from include.partitions import days_before
 
 KEY = "2013-06-30"
 SKILL = Figure("outcomes", "skill", 0.1, 900, "1", {"model": "champion", "slice": "all"})

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from include.lake.lake import Lake, list_folder, put_text, read_text
+from include.lake.files import list_folder, put_text, read_text
+from include.lake.tables import Lake
 from tests.unit import children
 from tests.unit.helpers import watched
 

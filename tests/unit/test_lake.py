@@ -18,10 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from include import partitions
 from include.errors import BadData, MissingData, Overtaken
 from include.inference import fallback, scoring
-from include.lake import lake as lake_module
-from include.lake.lake import Lake, Manifest, Version
+from include.lake import files, tables
+from include.lake.tables import Lake, Manifest, Version
 from include.monitoring import history, stages
 from include.monitoring.page import health
 from include.training import snapshot
@@ -38,7 +39,7 @@ NO_DATES = [
 ENDS = ["0001-01-01", "0010-12-31", "9990-01-01", "9999-12-31"]
 """Dates without room for the days before and after them."""
 
-SOME_DAYS = st.dates(date.min + lake_module.ROOM, date.max - lake_module.ROOM)
+SOME_DAYS = st.dates(date.min + partitions.ROOM, date.max - partitions.ROOM)
 
 
 def publish(lake: Lake, content: int, key: str = DAY, rows: int = 10) -> Version:
@@ -57,7 +58,7 @@ def contents(lake: Lake, key: str = DAY) -> set[int]:
 @pytest.mark.parametrize("key", [*NO_DATES, *ENDS])
 def test_a_key_that_is_no_partition_is_refused_by_name(key: str, tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
-    for use in (lake_module.parse_key, lambda key: lake.manifest("table", key)):
+    for use in (partitions.parse_key, lambda key: lake.manifest("table", key)):
         with pytest.raises(BadData) as failure:
             use(key)
         assert repr(key) in str(failure.value)
@@ -68,12 +69,12 @@ def test_a_key_that_is_no_partition_is_refused_by_name(key: str, tmp_path: Path)
 
 @given(SOME_DAYS)
 def test_a_key_is_the_day_it_names(day: date) -> None:
-    assert lake_module.parse_key(day.isoformat()) == day
+    assert partitions.parse_key(day.isoformat()) == day
 
 
 @given(SOME_DAYS, st.integers(0, 3000))
 def test_days_before_a_key_are_counted_back(day: date, days: int) -> None:
-    assert lake_module.days_before(day.isoformat(), days) == (day - timedelta(days)).isoformat()
+    assert partitions.days_before(day.isoformat(), days) == (day - timedelta(days)).isoformat()
 
 
 def test_nobody_sees_a_version_before_it_is_published(root: str) -> None:
@@ -110,7 +111,7 @@ def test_a_reference_leads_back_to_its_version(root: str) -> None:
     version = publish(lake, 1)
     again = lake.version(str(version))
     assert (again.table, again.key, again.path) == (version.table, version.key, version.path)
-    assert lake_module.key_of(str(version)) == DAY
+    assert partitions.key_of(str(version)) == DAY
     nested = Version(lake, "quarantine/table", DAY, version.name)
     assert lake.version(str(nested)).table == "quarantine/table"
 
@@ -154,15 +155,15 @@ def test_a_part_whose_writing_fails_never_appears(root: str) -> None:
     with pytest.raises(ZeroDivisionError), version.write("a", pa.schema([("x", pa.int8())])):
         _ = 1 / 0
     assert version.describe("a") == before
-    assert [path.name for path in lake_module.list_folder(version.path)] == ["a.parquet"]
+    assert [path.name for path in files.list_folder(version.path)] == ["a.parquet"]
 
 
 def test_a_text_is_written_and_replaced_whole(root: str) -> None:
     path = Lake(root).root / "folder" / "note.txt"
     for text in ("first", "zweite Ausgabe: größer"):
-        lake_module.put_text(path, text)
-        assert lake_module.read_text(path) == text
-    assert [found.name for found in lake_module.list_folder(path.parent)] == ["note.txt"]
+        files.put_text(path, text)
+        assert files.read_text(path) == text
+    assert [found.name for found in files.list_folder(path.parent)] == ["note.txt"]
 
 
 def test_scratch_files_of_killed_writers_do_no_harm(tmp_path: Path) -> None:
@@ -230,7 +231,7 @@ class Clock(datetime):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
-    monkeypatch.setattr(lake_module, "datetime", Clock)
+    monkeypatch.setattr(tables, "datetime", Clock)
     return Clock
 
 
@@ -297,13 +298,13 @@ def test_a_manifest_of_any_content_is_read_or_refused_and_never_a_bug(
     lake = Lake(str(tmp_path_factory.mktemp("lake")))
     publish(lake, 1, rows=1)
     path = lake.partition_path("table", DAY) / "current.json"
-    found = json.loads(lake_module.read_text(path))
+    found = json.loads(files.read_text(path))
     place = data.draw(st.sampled_from([(found, name) for name in found] + [
         (part, name) for part in found["parts"].values() for name in part
     ]))  # fmt: skip
     leaf = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
     place[0][place[1]] = data.draw(st.recursive(leaf, st.lists, max_leaves=3))
-    lake_module.put_text(path, json.dumps(found))
+    files.put_text(path, json.dumps(found))
     with suppress(BadData):
         assert isinstance(lake.manifest("table", DAY), Manifest)
 
@@ -333,7 +334,7 @@ def test_one_day_whose_manifest_is_damaged_stops_no_other_day(
 ) -> None:
     """A whole day's validation and scoring look at many days before it."""
     path = lake.partition_path("validated", "2013-02-10") / "current.json"
-    lake_module.put_text(path, "{")
+    files.put_text(path, "{")
     assert validation.validate_day(lake, "validated", NEW_DAY)["flights"] > 900
     features = scoring.preprocess(lake, NEW_DAY)
     assert len(fallback.base_rates(lake, features)) > 900
@@ -392,10 +393,10 @@ def test_what_is_no_parquet_is_bad_data_by_path_and_reason(
     content: bytes, reason: str, root: str
 ) -> None:
     path = Lake(root).root / "landing" / "flights" / f"{DAY}.parquet"
-    with lake_module.atomic_file(path) as scratch:
+    with files.atomic_file(path) as scratch:
         scratch.write_bytes(content)
     with pytest.raises(BadData) as failure:
-        lake_module.open_parquet(path)
+        files.open_parquet(path)
     assert str(path) in str(failure.value)
     assert reason in str(failure.value)
 
@@ -415,7 +416,7 @@ def test_what_is_no_regular_file_is_refused_at_once_by_name(
     monkeypatch.chdir(tmp_path)  # the address of a socket is at most a hundred bytes long
     NO_FILES[kind](Path("x.parquet"))
     path = tmp_path / "x.parquet"
-    for read in (lake_module.open_parquet, lake_module.read_text):
+    for read in (files.open_parquet, files.read_text):
         with pytest.raises(BadData, match=f"{path} is {kind}, not a file"):
             read(path)
 
@@ -423,7 +424,7 @@ def test_what_is_no_regular_file_is_refused_at_once_by_name(
 def test_a_link_to_a_file_is_read_as_the_file(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("content")
     (tmp_path / "link").symlink_to("text")
-    assert lake_module.read_text(tmp_path / "link") == "content"
+    assert files.read_text(tmp_path / "link") == "content"
 
 
 def test_a_manifest_is_what_was_published(tmp_path: Path) -> None:
@@ -442,8 +443,8 @@ def test_a_manifest_is_what_was_published(tmp_path: Path) -> None:
 def test_a_file_of_another_lake_is_not_changed_by_replacing_it(tmp_path: Path) -> None:
     """The tests copy lakes by hard links: this is why they may."""
     first, second = tmp_path / "first.txt", tmp_path / "second.txt"
-    lake_module.put_text(first, "old")
+    files.put_text(first, "old")
     second.hardlink_to(first)
-    lake_module.put_text(first, "new")
+    files.put_text(first, "new")
     replace(second, b"other")
     assert (first.read_text(), second.read_text()) == ("new", "other")

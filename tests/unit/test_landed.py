@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from include import landed
 from include.errors import BadData
-from include.lake.lake import to_arrow
+from include.lake.files import to_arrow
 from tests.unit import children
 
 TEXTS = st.lists(

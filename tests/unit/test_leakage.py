@@ -14,7 +14,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from include.inference import scoring
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.usecase import features, source
 from include.validation import validation
 from tests.unit.conftest import History

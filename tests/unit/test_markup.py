@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import Decision, Reason, RowCheck
 from include.monitoring import policy
 from include.monitoring.page import health

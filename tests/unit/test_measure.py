@@ -9,10 +9,11 @@ import polars as pl
 import pytest
 
 from include.inference import ensemble
-from include.lake.lake import Lake, days_before
+from include.lake.tables import Lake
 from include.messages import ModelVersion
 from include.monitoring import measure
 from include.monitoring.history import Figure, append
+from include.partitions import days_before
 from include.registry import registry
 from include.settings import settings
 from include.statistics import drift

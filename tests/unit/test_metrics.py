@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include import metrics
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.metrics import METRICS, Sample
 from include.monitoring import daily
 from include.monitoring import history as monitoring_history

@@ -13,7 +13,8 @@ import pytest
 from mlflow import MlflowClient
 
 from include import usecase
-from include.lake.lake import Lake, put_text
+from include.lake.files import put_text
+from include.lake.tables import Lake
 from include.messages import Decision, ModelVersion, Reason
 from include.monitoring import decision as decisions
 from include.monitoring import history, policy

@@ -8,7 +8,7 @@ from airflow import settings as airflow_settings
 from airflow.models.hitl import HITLDetail
 from fastapi.testclient import TestClient
 
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from plugins.model_health import ModelHealth
 from tests.unit.helpers import log_in
 

@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 
 from include.errors import Overtaken
-from include.lake import lake as lake_module
-from include.lake.lake import ORPHANED_AFTER, Lake, Version, list_folder, put_text, version_name
+from include.lake import tables
+from include.lake.files import ORPHANED_AFTER, list_folder, put_text
+from include.lake.tables import Lake, Version, version_name
 from local.clean_lake import clean
 from tests.unit import children
 from tests.unit.test_lake import Clock
@@ -42,9 +43,9 @@ def age_folder(folder: object, age: timedelta) -> None:
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is more than a week later."""
     monkeypatch.setattr(Clock, "ahead", OLD.total_seconds())
-    monkeypatch.setattr(lake_module, "datetime", Clock)
-    real = lake_module.time.time
-    monkeypatch.setattr(lake_module.time, "time", lambda: real() + OLD.total_seconds())
+    monkeypatch.setattr(tables, "datetime", Clock)
+    real = tables.time.time
+    monkeypatch.setattr(tables.time, "time", lambda: real() + OLD.total_seconds())
 
 
 def test_the_next_writer_of_a_day_removes_an_old_version_that_was_never_published(
@@ -136,7 +137,7 @@ def test_what_cannot_be_removed_stops_nobody(
 ) -> None:
     lake = Lake(str(tmp_path))
     old = begin(lake, OLD)
-    monkeypatch.setattr(lake_module.shutil, "rmtree", lambda _: 1 / 0)
+    monkeypatch.setattr(tables.shutil, "rmtree", lambda _: 1 / 0)
     lake.new_version("table", DAY)
     assert f"{old.path} was begun" in caplog.text
 

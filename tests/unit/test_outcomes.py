@@ -14,10 +14,11 @@ from polars.testing import assert_frame_equal
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from include.inference import ensemble
-from include.lake.lake import Lake, days_before
+from include.lake.tables import Lake
 from include.messages import ModelVersion
 from include.monitoring import outcomes
 from include.monitoring.history import read, select
+from include.partitions import days_before
 from include.registry import registry
 from include.usecase import features
 from include.usecase.schema import KEY

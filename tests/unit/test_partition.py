@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from include.errors import BadData, MissingData
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.validation import validation
 from tests.unit.conftest import NEW_DAY, OLD_DAY
 from tests.unit.helpers import landed, refused, replace, shown

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from include.adapter import adapter
-from include.lake.lake import Lake, days_before
+from include.lake.tables import Lake
 from include.messages import Action, Decision
 from include.monitoring import policy
 from include.monitoring.decision import ACTIONS
 from include.monitoring.history import SCHEMA, Figure, append, current, read, to_frame
 from include.monitoring.policy import decide, skill
+from include.partitions import days_before
 from include.usecase import features
 from include.wording import counted
 

@@ -21,7 +21,7 @@ from mlflow.server.constants import BACKEND_STORE_URI_ENV_VAR
 from include import usecase
 from include.errors import BadData, MissingData
 from include.inference import scoring
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import ModelVersion
 from include.registry import promotion, registry
 from include.settings import settings

@@ -29,7 +29,7 @@ from sklearn.pipeline import Pipeline
 from include import usecase
 from include.errors import BadData, DependencyDown, MissingData
 from include.inference import scoring
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import ModelVersion
 from include.monitoring import outcomes
 from include.registry import promotion, registry

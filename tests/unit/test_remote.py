@@ -32,7 +32,7 @@ from include.errors import BadData, PipelineError, ServerDown
 from include.inference import patient_http, remote
 from include.inference.patient_http import Endpoint, PatientClient, endpoint
 from include.inference.remote import Description, ModelServer
-from include.lake.lake import to_arrow
+from include.lake.files import to_arrow
 from include.masking import MASK
 from include.orchestration.task_defaults import RetryByKind
 from include.usecase import features

@@ -8,7 +8,8 @@ from airflow.sdk import DAG, task
 from airflow.serialization.serialized_objects import DagSerialization
 from fastapi.testclient import TestClient
 
-from include.lake.lake import Lake, put_text
+from include.lake.files import put_text
+from include.lake.tables import Lake
 from include.orchestration.report_link import ReportLink, report_link
 from tests.unit.helpers import log_in
 

@@ -9,7 +9,7 @@ import pytest
 import s3fs
 
 from include.inference import scoring
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.monitoring import daily, stages
 from include.monitoring import history as records
 from include.monitoring.page import health

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include import landed as landed_module
-from include.lake.lake import Lake, Version
+from include.lake.tables import Lake, Version
 from include.messages import RowCheck
 from include.validation import validation
 from tests.unit.conftest import NEW_DAY

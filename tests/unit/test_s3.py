@@ -19,7 +19,8 @@ import polars as pl
 import pytest
 
 from include.errors import DependencyDown
-from include.lake.lake import Lake, exists, list_folder, open_parquet, put_text, read_text
+from include.lake.files import exists, list_folder, open_parquet, put_text, read_text
+from include.lake.tables import Lake
 from include.monitoring import history, stages
 from include.monitoring.history import Figure
 from include.monitoring.page import health

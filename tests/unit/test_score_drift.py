@@ -17,7 +17,7 @@ from xgboost import XGBClassifier
 from include import usecase
 from include.encoder import FeatureEncoder
 from include.inference import scoring
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import ModelVersion, Reason
 from include.monitoring import history, measure, policy
 from include.registry import registry

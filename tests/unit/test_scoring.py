@@ -20,7 +20,7 @@ from include import preprocess
 from include.encoder import FeatureEncoder
 from include.errors import BadData, MissingData, Overtaken
 from include.inference import scoring
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import Chunk, ModelVersion
 from include.registry import registry
 from include.usecase.features import FEATURES

@@ -22,7 +22,7 @@ from tritonclient.utils import InferenceServerException
 
 from include import usecase
 from include.inference import open_inference, scoring
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import ModelVersion
 from include.registry import promotion, registry
 from include.settings import PROJECT, settings

@@ -21,7 +21,7 @@ import pytest
 
 from include import usecase
 from include.inference import open_inference
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.settings import PROJECT, settings
 from include.usecase import features
 from serving import app, listening

@@ -17,7 +17,7 @@ from scipy.stats import ks_2samp
 from sklearn.pipeline import Pipeline
 
 from include.errors import BadData, MissingData
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.monitoring import daily
 from include.registry import registry
 from include.training import snapshot, training

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.usecase import features, source
 from include.usecase.schema import ACTUALS, FLIGHTS, INPUTS
 from include.validation import validation

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from include.errors import BadData
 from include.inference import scoring
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.monitoring import stages
 from include.monitoring.stages import StageRun, rates, record
 from include.validation import validation

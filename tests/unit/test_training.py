@@ -17,7 +17,7 @@ from include import usecase
 from include.encoder import FeatureEncoder
 from include.errors import BadData, DependencyDown, MissingData
 from include.inference import scoring
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import ModelVersion, Rival, Verdict
 from include.registry import registry
 from include.training import evaluation, gate, training

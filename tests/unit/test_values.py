@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from include import preprocess
 from include.encoder import FeatureEncoder
 from include.inference import branching, scoring
-from include.lake.lake import Lake
+from include.lake.tables import Lake
 from include.messages import Branches, ModelVersion
 from include.statistics.profile import profile_of
 from include.training import snapshot

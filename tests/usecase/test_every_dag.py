@@ -19,9 +19,10 @@ import pytest
 
 from include.expected import expected_days, is_expected
 from include.inference.ensemble import TABLE as ENSEMBLE
-from include.lake.lake import Lake, parse_key
+from include.lake.tables import Lake
 from include.metrics import METRICS, Metric
 from include.monitoring.outcomes import TABLE as OUTCOMES
+from include.partitions import parse_key
 from include.registry import registry
 from include.settings import settings
 from include.usecase import FIRST_WINDOW, features, source

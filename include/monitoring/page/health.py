@@ -16,12 +16,14 @@ from typing import Any, TypeVar
 import polars as pl
 
 from include import expected
-from include.lake.lake import Lake, Manifest, first_line, is_key, list_folder, parse_key
+from include.lake.files import first_line, list_folder
+from include.lake.tables import Lake, Manifest
 from include.messages import Decision, Reason
 from include.monitoring import decision as decisions
 from include.monitoring import history as records
 from include.monitoring.decision import ACTIONS
 from include.monitoring.page.behind_login import LAKE_READERS, LAKE_SECONDS
+from include.partitions import is_key, parse_key
 from include.registry import registry
 from include.registry.promotion import REPLACED
 from include.registry.registry import Judged, Overview

@@ -1,0 +1,474 @@
+"""Files of the lake, in a folder or an object store: whole or not there, and what they hold.
+
+A file appears in one step: by a rename in a folder, by one PUT in a store.
+"""
+
+import errno
+import hashlib
+import io
+import logging
+import os
+import re
+import secrets
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import ValidationError
+
+from include.adapter import adapter
+from include.errors import BadData, DependencyDown, MissingData
+from include.wording import cut
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from airflow.sdk import ObjectStoragePath
+
+    AnyPath = Path | ObjectStoragePath
+
+
+NOT_WRITABLE = {
+    errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EPERM, errno.EROFS
+}  # fmt: skip
+
+NO_FILES = {
+    stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device", stat.S_IFBLK: "a block device",
+}  # fmt: skip
+
+ORPHANED_AFTER = timedelta(days=7)
+"""After so long without a change nobody writes any more what is not published. A run whose every
+task needs all of its tries, at its time limit, lasts four days; the rest is for a person who clears
+a failed task after a long weekend."""
+
+SCRATCH = re.compile(r"\..+\.\d+\.[0-9a-f]{8}")
+"""Names of the files that become another one when they are whole."""
+
+READ_AHEAD_BYTES = 8 << 20
+"""Fetched from an object store beyond what is read: by default it would be 50 MB a column."""
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Parquet file of a version.
+
+    Attributes:
+        etag: what an object store calls this content; empty in a folder.
+    """
+
+    rows: int
+    bytes: int
+    sha256: str
+    columns: list[str]
+    etag: str = field(default="", compare=False)
+
+
+@contextmanager
+def atomic_file(path: "AnyPath", replace: bool = True) -> Iterator[Path]:
+    """A local file to write that appears at `path` whole, when the block ends without an error.
+
+    Args:
+        path: where it appears.
+        replace: whether it takes the place of what is there by then. If not, what is there stays;
+            an object store always replaces it.
+
+    Raises:
+        DependencyDown: the lake is full, read-only or away; what was at `path` is untouched.
+    """
+    scratch: Path
+    try:
+        ending = f".{os.getpid()}.{secrets.token_hex(4)}"
+        if isinstance(path, Path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove_old_scratch(path.parent)
+            scratch = path.parent / f".{path.name}{ending}"
+        else:
+            remove_old_scratch(Path(tempfile.gettempdir()), ".lake-")
+            handle, name = tempfile.mkstemp(prefix=".lake-", suffix=ending)
+            os.close(handle)
+            scratch = Path(name)
+        try:
+            yield scratch
+            if isinstance(path, Path):
+                with scratch.open("rb") as written:
+                    os.fsync(written.fileno())
+                if replace:
+                    scratch.replace(path)
+                else:
+                    with suppress(FileExistsError):
+                        path.hardlink_to(scratch)
+            else:
+                _put(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+        raise DependencyDown(
+            f"The lake cannot be written: {error.strerror or error} at {path}. What was published "
+            "before is untouched. Free space or give write access; the retry continues from here."
+        ) from error
+
+
+def put_text(path: "AnyPath", text: str) -> None:
+    """Write a small text file in one step: readers see the old one or the new one."""
+    with atomic_file(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+def read_text(path: "AnyPath") -> str:
+    """A small text file's content."""
+    return _read_bytes(path).decode()
+
+
+def read_json(path: "AnyPath", kind: type[T]) -> T:
+    """A JSON file of the lake as what it was written from: a dataclass, for example.
+
+    Fields that only a newer release knows are ignored.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        BadData: it is empty, cut off, or something else.
+    """
+    content = _read_bytes(path)
+    try:
+        found: T = adapter(kind).validate_json(content, strict=True)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        fault = f"{place}: {first['msg']}" if place else first["msg"]
+        raise BadData(f"{path} is {'damaged' if content else 'empty'} ({fault})") from error
+    return found
+
+
+def open_parquet(
+    path: "AnyPath",
+    read_dictionary: list[str] | None = None,
+    whole: bool = False,
+    promised: Part | None = None,
+) -> "pq.ParquetFile":
+    """Open a Parquet file of the lake, local or remote.
+
+    Args:
+        path: where it is.
+        read_dictionary: text columns to read as codes and their distinct values.
+        whole: fetch all of a remote one at once: one request for a small file, not three.
+        promised: what its manifest says of it, to be compared with it.
+
+    Raises:
+        MissingData: there is no file.
+        BadData: the file is empty, cut off, or no Parquet. Reading raises Arrow's own errors, also
+            for a page whose checksum is wrong.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        if isinstance(path, Path):
+            source: Any = _regular(path)
+            if promised is not None:
+                _compare(path, _hash_of(path, identity(path)), promised)
+        else:
+            source = io.BytesIO(_read_bytes(path)) if whole else open_file(path)
+            # A store gives another content another tag; a copied lake has other tags.
+            if promised is not None and not (promised.etag and promised.etag == etag_of(source)):
+                _compare(path, hashed(source), promised)
+                source.seek(0)
+        # Else reading batch by batch keeps all that was read: the whole file, compressed.
+        return pq.ParquetFile(
+            source,
+            pre_buffer=False,
+            read_dictionary=read_dictionary,
+            page_checksum_verification=True,
+        )
+    except FileNotFoundError as error:
+        raise MissingData(
+            f"There is no file {path}. Nothing was published; once it is there, run this again."
+        ) from error
+    except Exception as error:
+        if (fault := fault_of_file(error)) is None:
+            raise
+        raise BadData(
+            f"{path} cannot be read as Parquet ({cut(first_line(error), 400)}): {fault}. "
+            "Nothing was made of it."
+        ) from error
+
+
+def fault_of_file(error: BaseException) -> str | None:
+    """What is wrong with a file, given the error that reading its Parquet has raised.
+
+    Arrow blames the file by errors of its own, or by a plain `OSError` that no system call has
+    numbered. Polars blames it by its errors, or by a Rust panic, which is no `Exception`.
+
+    Returns:
+        The fault in words; None if the disk, the network or a bug raised the error.
+    """
+    import polars as pl
+    import pyarrow as pa
+
+    from_arrow = pa.ArrowInvalid | pa.ArrowNotImplementedError | pa.ArrowTypeError
+    if isinstance(error, pl.exceptions.PolarsError | pl.exceptions.PanicException):
+        return "it has types or values that cannot be read here"
+    if not isinstance(error, from_arrow | UnicodeDecodeError) and not (
+        type(error) is OSError and error.errno is None
+    ):
+        return None
+    said = str(error).lower()
+    if "crypt" in said:
+        return "it is encrypted, and there is no key for it here; land it without encryption"
+    if "support" in said and ("codec" in said or "compression" in said):
+        return "its compression cannot be read here; write it with zstd, snappy or gzip"
+    if isinstance(error, pa.ArrowNotImplementedError) or "not yet implemented" in said:
+        return "it uses a part of the Parquet format that cannot be read here"
+    return "it is damaged, cut off or of another format"
+
+
+@contextmanager
+def passing_over(what: str) -> Iterator[None]:
+    """Go on without one day of many if its files are damaged; the log names it, and the file."""
+    try:
+        yield
+    except BadData as error:
+        log.warning("%s is passed over: %s", what, error)
+
+
+@contextmanager
+def blames(path: "AnyPath") -> Iterator[None]:
+    """Rows are read from a Parquet file within the block.
+
+    Raises:
+        BadData: naming the file, if what goes wrong is its fault.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (fault := fault_of_file(error)) is None:
+            raise
+        raise BadData(
+            f"{path} cannot be read to its end ({first_line(error)}): {fault}. Nothing was made of "
+            "it. Bring the file back from a copy, or run the pipeline that writes it again."
+        ) from error
+
+
+def identity(path: "AnyPath") -> str:
+    """What tells a file from another one that takes its place, and from itself once it changes.
+
+    Raises:
+        FileNotFoundError: there is no file.
+        BadData: what is there is no file.
+    """
+    if isinstance(path, Path):
+        found = _regular(path).stat()
+        return f"inode {found.st_ino}, {found.st_size} bytes, modified {found.st_mtime_ns} ns"
+    with asking(path):
+        info = store_of(path).info(path.path)
+    etag = info.get("ETag") or info.get("etag") or info.get("LastModified")
+    return f"etag {etag}, {info['size']} bytes"
+
+
+def hashed(data: Any) -> tuple[str, int]:
+    """SHA-256 and length of what is left in an open file."""
+    digest, size = hashlib.sha256(), 0
+    while block := data.read(1 << 20):
+        digest.update(block)
+        size += len(block)
+    return digest.hexdigest(), size
+
+
+@lru_cache(maxsize=1024)
+def _hash_of(path: Path, _: str) -> tuple[str, int]:
+    """As `hashed`; once for each identity of a file, as a task may open it often."""
+    with path.open("rb") as data:
+        return hashed(data)
+
+
+def _compare(path: "AnyPath", found: tuple[str, int], promised: Part) -> None:
+    """Make sure that a part is what was published.
+
+    Raises:
+        BadData: it is not.
+    """
+    if found != (promised.sha256, promised.bytes):
+        what = "another length" if found[1] != promised.bytes else "another hash"
+        raise BadData(
+            f"{path} is not what was published: its content has {what} than its manifest says. "
+            "Nothing was made of it. Bring the file back from a copy, or run the pipeline that "
+            "publishes this day again."
+        )
+
+
+def etag_of(data: Any) -> str:
+    """What an object store calls the content of an open file; empty for any other file."""
+    details = getattr(data, "details", None) or {}
+    return str(details.get("ETag") or details.get("etag") or "")
+
+
+@contextmanager
+def write_parquet(
+    path: "AnyPath", schema: "pa.Schema", replace: bool = True
+) -> Iterator["pq.ParquetWriter"]:
+    """Write a Parquet file of the lake; it appears at `path` when the block ends without error.
+
+    Args:
+        path: where it appears.
+        schema: its columns.
+        replace: whether it takes the place of a file that is there by then.
+    """
+    import pyarrow.parquet as pq
+
+    with (
+        atomic_file(path, replace) as scratch,
+        pq.ParquetWriter(scratch, schema, write_page_checksum=True) as writer,
+    ):
+        yield writer
+
+
+def to_arrow(frame: "pl.DataFrame") -> "pa.Table":
+    """A frame as an Arrow table with plain (not view) strings, which every reader knows."""
+    import polars as pl
+
+    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def first_line(error: BaseException) -> str:
+    """An error's message without its details."""
+    return (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
+
+
+def exists(path: "AnyPath") -> bool:
+    """Whether there is a file."""
+    if isinstance(path, Path):
+        return path.exists()
+    with suppress(FileNotFoundError), asking(path):
+        store_of(path).info(path.path)
+        return True
+    return False
+
+
+def list_folder(folder: "AnyPath") -> list["AnyPath"]:
+    """What is directly in a folder; nothing if there is no such folder."""
+    if isinstance(folder, Path):
+        return list(folder.iterdir()) if folder.is_dir() else []
+    with suppress(FileNotFoundError), asking(folder):
+        names = store_of(folder).ls(folder.path, detail=False)
+        return [folder / name.rstrip("/").rsplit("/", 1)[-1] for name in names]
+    return []
+
+
+def remove_old_scratch(folder: Path, prefix: str = ".") -> list[str]:
+    """Remove what killed writers have left half done in a folder. Returns what was removed."""
+    removed = []
+    before = time.time() - ORPHANED_AFTER.total_seconds()
+    with suppress(OSError):  # another writer removes it, or nobody may
+        for file in os.scandir(folder):
+            if not (file.name.startswith(prefix) and SCRATCH.fullmatch(file.name)):
+                continue
+            if file.is_file(follow_symlinks=False) and file.stat().st_mtime < before:
+                Path(file.path).unlink()
+                removed.append(file.path)
+    return removed
+
+
+def _regular(path: Path) -> Path:
+    """The path, if a file is there: to open a named pipe or a device could take for ever.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        BadData: there is something else.
+    """
+    if kind := NO_FILES.get(stat.S_IFMT(path.stat().st_mode)):
+        raise BadData(
+            f"{path} is {kind}, not a file. Nothing was read or published; put a regular file in "
+            "its place and run this again."
+        )
+    return path
+
+
+def _read_bytes(path: "AnyPath") -> bytes:
+    if isinstance(path, Path):
+        return _regular(path).read_bytes()
+    with asking(path):  # one request: by default it asks for the size first, to read in parts
+        content: bytes = store_of(path).cat_file(path.path, max_concurrency=1)
+    return content
+
+
+def open_file(path: "AnyPath") -> Any:
+    """Open a file for reading bytes; a remote one is read ahead in large pieces."""
+    if isinstance(path, Path):
+        return _regular(path).open("rb")
+    with asking(path):
+        return _RemoteFile(path)
+
+
+def _put(scratch: Path, path: "ObjectStoragePath") -> None:
+    try:
+        store_of(path).put_file(str(scratch), path.path)
+    except Exception as error:
+        raise _away(path, error) from error
+
+
+class _RemoteFile:
+    """An open file of an object store, which may be away by the time that it is read."""
+
+    def __init__(self, path: "ObjectStoragePath"):
+        self._path, self._file = path, store_of(path).open(path.path, "rb", READ_AHEAD_BYTES)
+
+    def read(self, size: int = -1) -> bytes:
+        with asking(self._path):
+            content: bytes = self._file.read(size)
+        return content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> "_RemoteFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def store_of(path: "ObjectStoragePath") -> Any:
+    """The client of a path's store. It never answers from memory: other processes write, too."""
+    store = path.fs
+    store.dircache.use_listings_cache = False
+    return store
+
+
+@contextmanager
+def asking(path: "ObjectStoragePath") -> Iterator[None]:
+    """Tell a store that does not serve from one that has no such file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DependencyDown: nobody knows: the store is away, lacks the bucket, or refuses.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        answer = getattr(error.__cause__, "response", {})
+        if answer.get("Error", {}).get("Code") == "NoSuchBucket":
+            raise _away(path, error) from error
+        raise
+    except Exception as error:
+        raise _away(path, error) from error
+
+
+def _away(path: "ObjectStoragePath", error: Exception) -> DependencyDown:
+    return DependencyDown(
+        f"The lake cannot be used: {first_line(error)}, at {path}. What was published before is "
+        "untouched. See that the bucket is there, that its server answers and that this user may "
+        "read, write and list it; the retry continues from here."
+    )

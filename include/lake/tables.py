@@ -1,0 +1,472 @@
+"""Where every table lives, and the one way to publish a partition: all of it or nothing.
+
+    <root>/landing/<input>/<key>.parquet          raw files; one that is there is never replaced
+    <root>/<table>/date=<key>/<version>/*.parquet a version's parts, invisible until published
+    <root>/<table>/date=<key>/current.json        names the published version: its manifest
+
+A writer fills a version of its own and publishes it by replacing `current.json`, which a file
+system (rename) and an object store (one PUT) each do in one step. Readers start from
+`current.json`, so they see the whole old version or the whole new one, whenever the writer dies.
+"""
+
+import json
+import logging
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from include import metrics
+from include.errors import BadData, MissingData, Overtaken
+from include.lake.files import (
+    ORPHANED_AFTER,
+    Part,
+    asking,
+    blames,
+    etag_of,
+    exists,
+    hashed,
+    list_folder,
+    open_file,
+    open_parquet,
+    passing_over,
+    put_text,
+    read_json,
+    store_of,
+    to_arrow,
+    write_parquet,
+)
+from include.metrics import Sample
+from include.partitions import is_key, midnight, parse_key
+from include.settings import settings
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from include.lake.files import AnyPath
+
+log = logging.getLogger(__name__)
+
+VERSION_TIME = "%Y%m%dT%H%M%S.%f"
+"""How a version's name begins, so that names are in the order in which versions were begun."""
+
+PROFILE = ".profile"
+"""How the name of a part ends that describes another one."""
+
+TICK = timedelta(microseconds=1)
+"""The least time between two versions, as their names tell it."""
+
+VERSION_NAME = re.compile(r"(\d{8}T\d{6}\.\d{6})-[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `current.json` says of a published partition.
+
+    Attributes:
+        made_from: the version of the partition's inputs: what is made from an older one never
+            replaces what is made from a newer one.
+        parts: the Parquet files that belong to it, by name.
+        profiles: the profiles that are kept beside them, likewise.
+    """
+
+    table: str
+    key: str
+    version: str
+    published_at: str
+    made_from: str
+    parts: dict[str, Part]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    profiles: dict[str, Part] = field(default_factory=dict)
+
+
+class Version:
+    """A folder of Parquet parts that belongs to one writer, named by its URI."""
+
+    def __init__(
+        self, lake: "Lake", table: str, key: str, name: str, manifest: Manifest | None = None
+    ):
+        self.lake, self.table, self.key, self.name = lake, table, key, name
+        self.path = lake.partition_path(table, key) / name
+        self._manifest = manifest
+
+    def part_path(self, part: str) -> "AnyPath":
+        """Where a part's file is."""
+        return self.path / f"{part}.parquet"
+
+    @contextmanager
+    def write(self, part: str, schema: "pa.Schema") -> Iterator["pq.ParquetWriter"]:
+        """Write one part, each batch a row group. It appears, or is replaced, when complete."""
+        with write_parquet(self.part_path(part), schema) as writer:
+            yield writer
+
+    def write_frame(self, part: str, frame: "pl.DataFrame", row_group_rows: int = 0) -> None:
+        """Write one part from a frame, in row groups of `row_group_rows` (default: a batch)."""
+        table = to_arrow(frame)
+        with self.write(part, table.schema) as writer:
+            writer.write_table(table, row_group_rows or settings().batch_rows)
+
+    def parquet(self, part: str, verify: bool = True) -> "pq.ParquetFile":
+        """Open a part for reading; only what is asked of it is read.
+
+        Args:
+            verify: compare the content of a published part with its manifest. In a folder that
+                reads the whole file once; pages have checksums of their own besides.
+
+        Raises:
+            MissingData: there is no such part.
+            BadData: it is not what was published.
+        """
+        promised = None
+        if verify:
+            with suppress(MissingData):  # it is not published yet
+                manifest = self.manifest()
+                promised = manifest.parts.get(part) or manifest.profiles.get(part)
+        path = self.part_path(part)
+        try:
+            return open_parquet(path, promised=promised)
+        except MissingData as error:
+            raise self.gone(path) from error
+
+    def read(self, part: str, columns: list[str] | None = None) -> "pl.DataFrame":
+        """A whole part, or some columns of it, in memory; a published one is verified."""
+        import polars as pl
+
+        with self.parquet(part) as file, blames(self.part_path(part)):
+            return pl.DataFrame(pl.from_arrow(file.read(columns=columns)))
+
+    def describe(self, part: str) -> Part:
+        """Rows, size, content hash and columns of a part, as they are now."""
+        import pyarrow.parquet as pq
+
+        path = self.part_path(part)
+        try:
+            with open_file(path) as data, blames(path):
+                digest, size = hashed(data)
+                data.seek(0)
+                with pq.ParquetFile(data, pre_buffer=False) as file:
+                    rows, columns = file.metadata.num_rows, file.schema_arrow.names
+                return Part(rows, size, digest, columns, etag_of(data))
+        except FileNotFoundError as error:
+            raise self.gone(path) from error
+
+    def gone(self, path: "AnyPath") -> MissingData:
+        """What to say of a file of this version that is not there."""
+        return MissingData(
+            f"There is no file {path}. This task has published nothing. A version that is not "
+            f"published within {ORPHANED_AFTER.days} days is removed: clear the whole run, so that "
+            "it is made again, not this task alone."
+        )
+
+    def publish(
+        self, parts: list[str], metadata: dict[str, Any] | None = None, made_from: str | None = None
+    ) -> Manifest:
+        """Make this version the partition's current one, in one step.
+
+        Two that publish in the same moment may each miss the other: then the last is the current
+        one. Replaced versions are kept: what was published can always be looked at again. A
+        damaged `current.json` is replaced.
+
+        Args:
+            parts: the parts that belong to it.
+            metadata: what else its manifest says.
+            made_from: the version of its inputs, by default its own: what begins later is newer.
+
+        Returns:
+            What it was published with.
+
+        Raises:
+            Overtaken: what is published began later or has newer inputs, and stays. This version
+                is whole, and may be read by its reference.
+        """
+        manifest = Manifest(
+            table=self.table,
+            key=self.key,
+            version=self.name,
+            published_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            made_from=made_from or self.name,
+            parts={part: self.describe(part) for part in parts},
+            metadata=metadata or {},
+            profiles={part: self.describe(part) for part in self._profiles()},
+        )
+        text = json.dumps(asdict(manifest), indent=1)
+        put_text(self.path / "manifest.json", text)
+        self._manifest = manifest
+        current = self.check_is_newest(made_from)
+        put_text(self.path.parent / "current.json", text)
+        rows = max((part.rows for part in manifest.parts.values()), default=0)
+        metrics.send("published_rows_total", rows, table=self.table)
+        about = {"table": self.table}
+        day = midnight(self.key).timestamp()
+        samples = [Sample("newest_day_timestamp_seconds", day, about)]
+        if current is None:  # a day that is published again is no sign that days still come
+            samples.append(Sample("last_published_timestamp_seconds", time.time(), about))
+        metrics.send_of_day(self.lake, self.table, self.key, samples)
+        return manifest
+
+    def check_is_newest(self, made_from: str | None = None) -> Manifest | None:
+        """Make sure that what is published has no newer inputs.
+
+        Returns:
+            The manifest of what is published now, if anything is.
+
+        Raises:
+            Overtaken: it has.
+        """
+        current = self._standing()
+        if current is not None and current.made_from > (made_from or self.name):
+            raise Overtaken(
+                f"{self} is not published: {current.version} is, and was made from newer inputs. "
+                "The run that made it has done the day; there is nothing to do."
+            )
+        return current
+
+    def _standing(self) -> Manifest | None:
+        """What is published now; if `current.json` is damaged, the newest that ever was."""
+        try:
+            return self.lake.manifest(self.table, self.key)
+        except BadData as error:
+            log.warning("%s", error)
+        found = []
+        for folder in list_folder(self.path.parent):
+            with suppress(BadData):
+                found.append(_manifest(folder / "manifest.json"))
+        others = [one for one in found if one is not None and one.version != self.name]
+        return max(others, key=lambda one: one.made_from, default=None)
+
+    def manifest(self) -> Manifest:
+        """What this version was published with, current or not.
+
+        Raises:
+            MissingData: it was never published.
+            BadData: its manifest is damaged.
+        """
+        if self._manifest is None:
+            self._manifest = _manifest(self.path / "manifest.json")
+        if self._manifest is None:
+            raise MissingData(f"Version {self} was never published. Run what publishes it again.")
+        return self._manifest
+
+    def _profiles(self) -> list[str]:
+        names = [path.name for path in list_folder(self.path)]
+        return sorted(
+            name.removesuffix(".parquet")
+            for name in names
+            if name.endswith(f"{PROFILE}.parquet") and name[0] != "."
+        )
+
+    def __str__(self) -> str:
+        return f"{self.table}/{self.key}/{self.name}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Version) and self.path == other.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+
+class Lake:
+    """All tables under one root.
+
+    Args:
+        root: a folder, or a URI that Airflow's `ObjectStoragePath` opens (`s3://conn@bucket/x`).
+    """
+
+    def __init__(self, root: str):
+        self.root: AnyPath
+        if "://" in root and not root.startswith("file://"):
+            from airflow.sdk import ObjectStoragePath
+
+            self.root = ObjectStoragePath(root)
+        else:
+            self.root = Path(root.removeprefix("file://")).absolute()
+
+    def landing_path(self, input_name: str, key: str) -> "AnyPath":
+        """Where a raw file of one input and partition lands."""
+        return self.root / "landing" / input_name / f"{key}.parquet"
+
+    def partition_path(self, table: str, key: str) -> "AnyPath":
+        """The folder of one partition of one table."""
+        return self.root / table / f"date={key}"
+
+    def new_version(self, table: str, key: str) -> Version:
+        """A version no one else has; nothing is written yet.
+
+        Its name is after those of all versions of the partition that are there, whatever the clock
+        says: it may have been ahead, here or on another machine. Old ones that were never
+        published are removed.
+        """
+        parse_key(key)
+        folders = list_folder(self.partition_path(table, key))
+        names = [folder.name for folder in folders]
+        remove_orphans(folders)
+        times = [datetime.now(UTC), *(time + TICK for name in names if (time := begun(name)))]
+        return Version(self, table, key, version_name(max(times)))
+
+    def published_keys(self, table: str) -> Iterator[str]:
+        """Keys of the published partitions of a table, newest first, each looked up when asked.
+
+        Folders whose name is no partition's are skipped, as are days whose manifest is damaged:
+        the log names these.
+        """
+        names = (path.name for path in list_folder(self.root / table))
+        keys = {name.removeprefix("date=") for name in names if name.startswith("date=")}
+        found = sorted(filter(is_key, keys), reverse=True)
+        return (key for key in found if self.readable_manifest(table, key) is not None)
+
+    def is_newest(self, table: str, key: str) -> bool:
+        """Whether no later day of a table is published."""
+        return next(self.published_keys(table), key) <= key
+
+    def version(self, reference: str) -> Version:
+        """The version a reference (`str(version)`) names.
+
+        Raises:
+            BadData: it is no reference.
+        """
+        if reference.count("/") < 2:
+            raise BadData(
+                f"{reference!r} names no version of a table under {self.root}: such a name is "
+                "table/partition/version. Nothing was read. Correct it where it was written down."
+            )
+        table, key, name = reference.rsplit("/", 2)
+        return Version(self, table, key, name)
+
+    def manifest(self, table: str, key: str) -> Manifest | None:
+        """The manifest of a published partition, None if nothing was published.
+
+        Raises:
+            BadData: it is damaged.
+        """
+        parse_key(key)
+        path = self.partition_path(table, key) / "current.json"
+        try:
+            found = _manifest(path)
+            if found is not None and (found.table, found.key) != (table, key):
+                raise BadData(f"{path} is the manifest of {found.table} {found.key}")
+        except BadData as error:
+            raise BadData(
+                f"{error}. So it is not known what is published of {table} {key}. Its versions are "
+                "untouched, and each keeps its own manifest.json. Run the pipeline that publishes "
+                "this day again, or copy the newest version's manifest.json over that file."
+            ) from error
+        return found
+
+    def readable_manifest(self, table: str, key: str) -> Manifest | None:
+        """As `manifest`, but None if it is damaged: for those who look at many days.
+
+        The log names the day that is passed over.
+        """
+        found = None
+        with passing_over(f"{table} {key}"):
+            found = self.manifest(table, key)
+        return found
+
+    def manifests(self, table: str, keys: Iterable[str]) -> dict[str, Manifest]:
+        """The manifests of those of several partitions that are published, by key.
+
+        A day whose manifest is damaged is passed over: the log names it.
+        """
+        with ThreadPoolExecutor(8) as readers:  # on an object store it is the waiting that counts
+            found = readers.map(lambda key: (key, self.readable_manifest(table, key)), keys)
+            return {key: manifest for key, manifest in found if manifest is not None}
+
+    def current(self, table: str, key: str) -> Version:
+        """The published version of a partition.
+
+        Raises:
+            MissingData: nothing has been published for this key.
+        """
+        manifest = self.manifest(table, key)
+        if manifest is None:
+            raise MissingData(
+                f"Table {table!r} has no published partition {key} under {self.root}. "
+                "Run the pipeline that publishes it for this date, then this one again."
+            )
+        return Version(self, table, key, manifest.version, manifest)
+
+
+def _manifest(path: "AnyPath") -> Manifest | None:
+    try:
+        return read_json(path, Manifest)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def version_name(time: datetime) -> str:
+    """A name that no other version has, of one that is begun at a time."""
+    return f"{time.strftime(VERSION_TIME)}-{secrets.token_hex(4)}"
+
+
+def begun(name: str) -> datetime | None:
+    """When a version was begun, by its name; None for what is no version."""
+    if not (found := VERSION_NAME.fullmatch(name)):
+        return None
+    try:
+        time = datetime.strptime(found[1], VERSION_TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return time if time.year < datetime.max.year else None  # another one has to fit after it
+
+
+def default_lake() -> Lake:
+    """The lake that the settings name."""
+    return Lake(settings().lake)
+
+
+def remove_orphans(folders: list["AnyPath"]) -> list[str]:
+    """Remove the versions of a partition that nobody publishes any more.
+
+    What cannot be removed stays, and the log says why: the writer that finds it has other work.
+
+    Args:
+        folders: all that is in the partition's folder.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    before = datetime.now(UTC) - ORPHANED_AFTER
+    for folder in folders:
+        time = begun(folder.name)
+        if time is None or time > before:
+            continue
+        try:
+            if _is_orphan(folder, before):
+                _remove_folder(folder)
+                removed.append(str(folder))
+        except Exception as error:
+            log.warning("%s was begun %s and never published. It stays: %r", folder, time, error)
+    return removed
+
+
+def _is_orphan(folder: "AnyPath", before: datetime) -> bool:
+    """Whether a version was never published, is not the current one, and did not change since."""
+    if exists(folder / "manifest.json"):
+        return False
+    current = _manifest(folder.parent / "current.json")
+    if current is not None and current.version == folder.name:
+        return False
+    if isinstance(folder, Path):
+        times = [path.stat().st_mtime for path in (folder, *folder.iterdir())]
+        return max(times) < before.timestamp() and not folder.is_symlink()
+    with asking(folder):
+        files = store_of(folder).ls(folder.path, detail=True)
+    return all(file.get("LastModified", before) <= before for file in files)
+
+
+def _remove_folder(folder: "AnyPath") -> None:
+    if isinstance(folder, Path):
+        shutil.rmtree(folder)
+        return
+    with asking(folder):
+        store_of(folder).rm(folder.path, recursive=True)
