@@ -199,7 +199,7 @@ def test_validating_again_replaces_rows_report_and_quarantine(lake: Lake) -> Non
 
 def test_a_validation_whose_files_are_removed_says_what_to_clear(lake: Lake) -> None:
     checks = [
-        validation.check_rows(lake, **file)
+        validation.check_rows(lake, file)
         for file in validation.check_contract(lake, "validated", OLD_DAY)
     ]
     reference = validation.check_partition(lake, checks)
