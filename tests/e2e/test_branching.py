@@ -16,11 +16,9 @@ from include.monitoring import history
 from include.registry import registry
 from include.settings import settings
 from include.usecase import features
-from local import embedded
 from local.client import Airflow
-from local.environment import forget_settings
 from local.seed import seed
-from tests.e2e.conftest import SETTINGS, free_port
+from tests.e2e.own_airflow import own_airflow, own_data
 
 pytestmark = pytest.mark.exhaustive  # an Airflow of its own: a minute and a half
 
@@ -32,28 +30,22 @@ SHARE = 0.3
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     """Three weeks of history in a data folder of its own, and a day that lacks some weather."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ML_DATA_DIR", str(tmp_path_factory.mktemp("branching")))
-        forget_settings()
+    with own_data(tmp_path_factory.mktemp("branching")) as lake:
         registry.create_store()
-        lake = Lake(settings().lake)
         seed(lake, FIRST, LAST, say=lambda _: None)
         yield lake
-    settings.cache_clear()
 
 
 @pytest.fixture(scope="module")
 def airflow(lake: Lake) -> Iterator[Airflow]:
     """An Airflow whose DAGs branch."""
-    data = Path(settings().data_dir)
     branching = {
         "ML_GROUP_MODELS": "true", "ML_EXPERIMENT": "ab", "ML_AB_SHARE": str(SHARE)
     }  # fmt: skip
-    running = embedded.start(data, free_port(), extra=SETTINGS | branching)
-    for dag_id in ("model_retraining", "data_validation", "batch_inference", "model_monitoring"):
-        running.unpause(dag_id)
-    yield running
-    embedded.stop(data)
+    with own_airflow(settings().data_dir, branching) as running:
+        for name in ("model_retraining", "data_validation", "batch_inference", "model_monitoring"):
+            running.unpause(name)
+        yield running
 
 
 @pytest.fixture(scope="module")

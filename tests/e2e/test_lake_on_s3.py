@@ -21,18 +21,16 @@ from include.messages import ModelVersion
 from include.monitoring import daily, history
 from include.partitions import days_before
 from include.registry import registry
-from include.settings import settings
 from include.training import snapshot
 from include.usecase.members import MEMBERS
 from include.usecase.schema import KEY
 from include.validation import validation
 from local import embedded
 from local.client import Airflow, poll
-from local.environment import forget_settings
 from local.in_process import batch_inference
 from local.seed import seed
-from tests.e2e.conftest import SETTINGS, free_port
-from tests.e2e.test_ensemble import is_ready
+from tests.e2e.conftest import SETTINGS, is_ready
+from tests.e2e.own_airflow import own_airflow, own_data
 
 pytestmark = pytest.mark.exhaustive  # an Airflow of its own
 
@@ -62,22 +60,13 @@ class Stack:
 def stack(s3_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """An Airflow that is told of S3 by environment variables only, as README.md says."""
     data = tmp_path_factory.mktemp("data-beside-s3")
-    with pytest.MonkeyPatch.context() as patch:
-        forget_settings()
-        place = {"ML_DATA_DIR": str(data), "ML_LAKE_ROOT": "s3://lake_test@bucket/every/pipeline"}
-        for name, value in (
-            s3_server | place | {"ML_CHUNK_ROWS": SETTINGS["ML_CHUNK_ROWS"]}
-        ).items():
-            patch.setenv(name, value)
-        settings.cache_clear()
+    place = {"ML_LAKE_ROOT": "s3://lake_test@bucket/every/pipeline"}
+    chunks = {"ML_CHUNK_ROWS": SETTINGS["ML_CHUNK_ROWS"]}
+    with own_data(data, s3_server | place | chunks) as lake:
         registry.create_store()
-        lake = Lake(settings().lake)
         assert seed(lake, *SEEDED, say=lambda _: None) == 21
-        try:
-            yield Stack(embedded.start(data, free_port(), extra=SETTINGS | PATIENT), lake, data)
-        finally:
-            embedded.stop(data)
-    settings.cache_clear()
+        with own_airflow(data, PATIENT) as airflow:
+            yield Stack(airflow, lake, data)
 
 
 @pytest.fixture(scope="module")
