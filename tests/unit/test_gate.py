@@ -358,7 +358,7 @@ def test_an_honestly_better_challenger_passes_every_rule_and_is_promoted(world: 
     assert verdict.challenger.candidate == "xgboost", "the better of two that passed"
     assert verdict.challenger.run_id == world.strong.run_id
     assert verdict.champion == world.weak
-    promotion.promote(world.strong, ModelVersion(**verdict.champion), "a test")
+    promotion.promote(world.strong, verdict.champion, "a test")
     assert registry.champion() == world.strong
 
     assert verdict.markdown.startswith("**xgboost** passed: trained on 2013-03-23 and later")

@@ -68,7 +68,7 @@ def test_no_task_of_a_day_asks_more_often_than_it_has_to(
 
     task("land", validation.land, "validated", key)
     files = task("check_contract", validation.check_contract, "validated", key)
-    checks = [task("check_rows", validation.check_rows, *file.values()) for file in files]
+    checks = [task("check_rows", validation.check_rows, file) for file in files]
     valid = task("check_partition", validation.check_partition, checks)
     task("publish validated", validation.publish, valid)
     features = task("preprocess", scoring.preprocess, key)

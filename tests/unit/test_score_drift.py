@@ -18,7 +18,7 @@ from include import usecase
 from include.encoder import FeatureEncoder
 from include.inference import scoring
 from include.lake.tables import Lake
-from include.messages import ModelVersion, Reason
+from include.messages import Evaluated, ModelVersion, Reason
 from include.monitoring import history, measure, policy
 from include.registry import registry
 from include.settings import settings
@@ -75,7 +75,7 @@ def refitted(lake: Lake, shape: str, auc: float, patch: pytest.MonkeyPatch) -> M
     judged = evaluation.evaluate_run(lake, str(snapshot), run, shape)
     found = lake.version(judged).manifest().metadata["figures"]["roc_auc"]
     assert found == pytest.approx(auc, abs=0.04)
-    member = {"candidate": shape, "run_id": run, "evaluation": judged}
+    member = Evaluated(shape, run, judged)
     return ModelVersion(usecase.NAME, "1", training.refit(lake, str(snapshot), member))
 
 

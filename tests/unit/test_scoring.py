@@ -182,10 +182,9 @@ def test_chunks_are_larger_where_they_would_be_more_than_airflow_maps(
     chunks = scoring.cut_chunks(lake, reference, history.champion)
     assert len(chunks) * max(others, 1) <= max(most, others)
     rows = lake.version(reference).manifest().parts["features"].rows
-    assert [chunk["first_row"] for chunk in chunks[1:]] == [
-        chunk["first_row"] + chunk["rows"] for chunk in chunks[:-1]
-    ]
-    assert sum(chunk["rows"] for chunk in chunks) == rows
+    ends = [chunk.first_row + chunk.rows for chunk in chunks]
+    assert [chunk.first_row for chunk in chunks] == [0, *ends[:-1]]
+    assert ends[-1] == rows
     [line] = caplog.messages
     assert f"not ML_CHUNK_ROWS=10: of {rows} rows" in line
     assert f"core.max_map_length is {most}" in line

@@ -18,7 +18,7 @@ from include.encoder import FeatureEncoder
 from include.errors import BadData, DependencyDown, MissingData
 from include.inference import scoring
 from include.lake.tables import Lake
-from include.messages import ModelVersion, Rival, Verdict
+from include.messages import Evaluated, ModelVersion, Rival, Verdict
 from include.registry import registry
 from include.training import evaluation, gate, training
 from include.training.snapshot import fingerprint
@@ -131,7 +131,7 @@ class Passed:
     scores: np.ndarray
 
     @property
-    def member(self) -> dict[str, str]:
+    def member(self) -> Evaluated:
         """The challenger, as a member of its ensemble."""
         assert self.verdict.challenger is not None
         return self.verdict.challenger
@@ -148,7 +148,7 @@ def judged_on(lake: Lake, history: History, rival: Rival | None) -> Passed:
     judged = evaluation.evaluate_run(lake, history.snapshot, run, "xgboost", rival)
     champion = evaluation.evaluate_champion(lake, history.snapshot, rival)
     verdict = gate.judge(lake, history.snapshot, champion, [judged])
-    challenger = {"candidate": "xgboost", "run_id": run, "evaluation": judged}
+    challenger = Evaluated("xgboost", run, judged)
     scores = evaluation.read_scores(lake.version(judged))
     verdict = replace(verdict, challenger=challenger, members=[challenger])
     return Passed(lake, run, verdict, scores)
@@ -199,7 +199,7 @@ def test_later_scores_of_a_refitted_model_are_compared_with_its_own_on_the_withh
 
 
 def test_all_candidates_withhold_the_same_rows(passed: Passed, own_registry: Path) -> None:
-    again = {**passed.member, "candidate": "logistic_regression"}
+    again = replace(passed.member, candidate="logistic_regression")
     runs = [
         training.refit(passed.lake, passed.verdict.snapshot, one) for one in (passed.member, again)
     ]
@@ -276,7 +276,7 @@ def test_a_registered_challenger_tells_where_it_came_from(
 def test_a_member_that_could_not_be_refitted_is_left_out_and_a_stale_one_too(
     passed: Passed,
 ) -> None:
-    other = {**passed.member, "candidate": "logistic_regression", "run_id": "another run"}
+    other = replace(passed.member, candidate="logistic_regression", run_id="another run")
     verdict = replace(passed.verdict, members=[passed.member, other])
     stale = registry.log_training(
         registry.load_run(passed.run), {}, {"mlflow.parentRunId": "an earlier run"}
