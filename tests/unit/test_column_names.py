@@ -42,9 +42,11 @@ from local.in_process import batch_inference, model_retraining
 
 REPO = Path(__file__).resolve().parents[2]
 WITH_ROWS = [
-    "branching", "encoder", "ensemble", "evaluation", "fallback", "fitting", "gate", "plots",
-    "scoring", "snapshot", "training", "validation", "monitoring/drift", "monitoring/measure",
-    "monitoring/outcomes", "monitoring/profile", "monitoring/profiles",
+    "encoder", "inference/branching", "inference/ensemble", "inference/fallback",
+    "inference/scoring", "monitoring/measure", "monitoring/outcomes", "statistics/drift",
+    "statistics/profile", "statistics/profiles", "training/evaluation", "training/fitting",
+    "training/gate", "training/plots", "training/snapshot", "training/training",
+    "validation/validation",
 ]  # fmt: skip
 """Modules of the library that handle rows of the use case."""
 
