@@ -131,9 +131,9 @@ def child(
 def real_days(first: date, last: date) -> "pl.DataFrame":
     """The features of real days, with `label` (null where the truth is not known) and `day`."""
     import polars as pl
+    from include.usecase.schema import INPUTS, KEY, TRUTH
 
     from include.usecase import features, source
-    from include.usecase.schema import INPUTS, KEY, TRUTH
 
     days = []
     for number in range((last - first).days + 1):

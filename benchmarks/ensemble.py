@@ -197,12 +197,12 @@ def ask(url: str, error_rate: float) -> dict[str, Any]:
 
     import numpy as np
     import polars as pl
+    from include.usecase.members import MEMBERS
+    from include.usecase.schema import KEY as ROW_KEY
 
     from include.inference import ensemble
     from include.lake.tables import default_lake
     from include.registry import registry
-    from include.usecase.members import MEMBERS
-    from include.usecase.schema import KEY as ROW_KEY
 
     lake = default_lake()
     features = str(lake.current("features", YEAR))
@@ -274,12 +274,12 @@ def monthly(months: int) -> dict[str, Any]:
     """Log-losses of members and ensemble, each month scored by what was trained on all before."""
     import numpy as np
     import polars as pl
+    from include.usecase.members import MEMBERS
 
     from include.inference import ensemble
     from include.settings import settings
     from include.training.evaluation import log_losses
     from include.usecase import models
-    from include.usecase.members import MEMBERS
 
     edges = [date(2013, month, 1) for month in range(3, 13)] + [date(2014, 1, 1)]
     last = edges[months] - timedelta(days=1)

@@ -47,12 +47,13 @@ def main(size: str) -> list[Claim]:
 
 def make_lake(folder: str) -> dict[str, Any]:
     """A manifest for each table and day, and a history; no rows."""
+    from include.usecase.schema import INPUTS
+
     from include.lake.files import Part, put_text
     from include.lake.tables import Lake, Manifest
     from include.monitoring import history
     from include.monitoring.page import health
     from include.registry import registry
-    from include.usecase.schema import INPUTS
 
     registry.create_store()
     lake = Lake(folder)

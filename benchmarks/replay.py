@@ -210,7 +210,6 @@ class _Replay:
     def _score(self, key: str, pipeline: Any) -> "pl.DataFrame":
         import numpy as np
         import polars as pl
-
         from include.usecase.schema import KEY
 
         rows = self.lake.current("features", key).read("features")
@@ -238,9 +237,9 @@ class _Replay:
         The truth of the last day lands with a day that is not replayed.
         """
         import polars as pl
+        from include.usecase.schema import KEY
 
         from include.monitoring import outcomes
-        from include.usecase.schema import KEY
 
         key = self.end.isoformat()
         self._land_truth(self.end)
@@ -271,12 +270,12 @@ def weekly(start: str, end: str, path: str) -> dict[str, Any]:
     """
     import numpy as np
     import polars as pl
+    from include.usecase.schema import KEY
 
     from benchmarks.common import real_days
     from include.preprocess import is_usable
     from include.settings import settings
     from include.usecase import models
-    from include.usecase.schema import KEY
 
     first, last = date.fromisoformat(start), date.fromisoformat(end)
     rows = real_days(settings().train_start, last).filter(is_usable())
@@ -440,13 +439,13 @@ def _inject(console: Console, replayed: _Replay) -> dict[str, Any]:
 def _caught_by(lake: "Lake", day: date, fault: Any) -> str | None:
     """What stops a faulty day, or calls a person about it."""
     import polars as pl
+    from include.usecase.schema import INPUTS
 
     from include.errors import PipelineError
     from include.lake.files import atomic_file
     from include.messages import DATA_RULES, ModelVersion
     from include.monitoring import history, measure, policy
     from include.usecase import source
-    from include.usecase.schema import INPUTS
     from include.validation import validation
     from local.in_process import batch_inference
 

@@ -91,10 +91,10 @@ def main(size: str) -> list[Claim]:
 def train(folder: str) -> dict[str, Any]:
     """Train the use case's pipeline on two real months, register it, and keep it for the peer."""
     import polars as pl
+    from include.usecase.schema import KEY
 
     from include.registry import promotion, registry
     from include.usecase import features, models, source
-    from include.usecase.schema import KEY
 
     days = [date(2013, 1, 1) + timedelta(days=number) for number in range(59)]
     truth = [rows for day in days if (rows := source.fetch("actuals", day)) is not None]
@@ -112,13 +112,13 @@ def generate(folder: str, rows: int) -> dict[str, Any]:
     """Publish features of so many rows, a batch at a time; returns how they are to be scored."""
     import numpy as np
     import polars as pl
+    from include.usecase.features import NUMERIC
 
     from include.inference import scoring
     from include.lake.files import to_arrow
     from include.lake.tables import default_lake
     from include.registry import registry
     from include.settings import settings
-    from include.usecase.features import NUMERIC
 
     days = [_real_features(date(2013, 1, 1) + timedelta(days=number)) for number in range(365)]
     real, lake = pl.concat(days), default_lake()
@@ -183,10 +183,10 @@ def tight(folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
     import xgboost as xgb
+    from include.usecase.features import FEATURES, NUMERIC
 
     from include.lake.tables import default_lake
     from include.settings import settings
-    from include.usecase.features import FEATURES, NUMERIC
 
     source = default_lake().version(chunk["features"]).part_path("features")
     batch_rows = settings().batch_rows

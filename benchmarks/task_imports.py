@@ -107,12 +107,12 @@ def _span(airflow: Airflow, dag_id: str, partition_key: str | None) -> float:
 def prepare() -> dict[str, Any]:
     """Register a champion, and publish a validated day that gives so many chunks."""
     import polars as pl
+    from include.usecase.schema import KEY as ROW_KEY
 
     from include.inference import scoring
     from include.lake.tables import default_lake
     from include.registry import promotion, registry
     from include.usecase import features, models, source
-    from include.usecase.schema import KEY as ROW_KEY
 
     days = [date(2013, 1, 1) + timedelta(days=number) for number in range(14)]
     flights = [rows for day in days if (rows := source.fetch("flights", day)) is not None]

@@ -81,11 +81,11 @@ def generate(path: str, rows: int, seed: int) -> dict[str, Any]:
     """Write real rows drawn at random, each number up to 1 % away from a real one."""
     import numpy as np
     import polars as pl
+    from include.usecase.features import FEATURES, NUMERIC
+    from include.usecase.schema import KEY
 
     from include.lake.files import to_arrow, write_parquet
     from include.usecase import features, source
-    from include.usecase.features import FEATURES, NUMERIC
-    from include.usecase.schema import KEY
 
     days = []
     for number in range(0, 360, 3):

@@ -104,7 +104,6 @@ def _contract() -> "Input":
 
     import pandera.polars as pa
     import polars as pl
-
     from include.usecase.schema import FLIGHTS
     from include.usecase.schema import WEATHER as WEATHER_INPUT
 

@@ -20,8 +20,9 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import PartitionedAssetTimetable, TriggerRule, task, task_group
-
 from include.contract import Member
+from include.usecase.members import MEMBERS
+
 from include.messages import Answer, Checked, Chunk, ModelVersion, RollCall, Scored
 from include.orchestration.assets import DEGRADED, ENSEMBLE_PREDICTIONS, VALIDATED
 from include.orchestration.task_defaults import (
@@ -32,7 +33,6 @@ from include.orchestration.task_defaults import (
     tells_why,
 )
 from include.orchestration.tasks import pipeline, typed
-from include.usecase.members import MEMBERS
 
 STAGES = {
     "preprocess": ["preprocess"],

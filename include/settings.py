@@ -7,17 +7,16 @@ comment above a setting becomes the heading of its group.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from include.errors import BadData
-from include.usecase import FIRST_WINDOW
 
 PROJECT = Path(__file__).resolve().parent.parent
 BUILT_FROM = Path(__file__).parent / "COMMIT"
@@ -25,7 +24,10 @@ BUILT_FROM = Path(__file__).parent / "COMMIT"
 
 
 class Settings(BaseSettings):
-    """All settings. Instances are frozen; use `settings()` for the one of this process."""
+    """All settings. Instances are frozen; `settings()` gives the installation's.
+
+    Those of a use case are its `case.settings`.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="ML_", frozen=True, populate_by_name=True, allow_inf_nan=False
@@ -36,11 +38,13 @@ class Settings(BaseSettings):
         PROJECT / "data", description="Folder of everything made locally. "
         "On MWAA and Astro there is none unless it is set, as tasks share no disk there."
     )  # fmt: skip
-    usecase: str = Field(
-        "", description="Folder of the use case, from the project's own. Empty: include/usecase."
-    )
+    usecases: str = Field(
+        "", description="The use cases that are enabled, with commas between: names of folders in "
+        "`include/usecases`, or paths of others from the project's folder. Empty: all of the former."
+    )  # fmt: skip
     lake_root: str = Field(
         "", description="Root of all tables: a folder or a URI such as `s3://conn@bucket/lake`. "
+        "Each use case has a folder of its name there. Given for one use case, it is that folder. "
         "Empty: `lake` in the data folder."
     )  # fmt: skip
     mlflow_tracking_uri: str = Field(
@@ -158,9 +162,9 @@ class Settings(BaseSettings):
     )  # fmt: skip
 
     # Training
-    train_start: date = Field(
-        date.fromisoformat(FIRST_WINDOW[0]), description="First day of a training window, if the "
-        "run names none. Its last day is then the newest whose truth is known."
+    train_start: date | None = Field(
+        None, description="First day of a training window, if the run names none. Its last day is "
+        "then the newest whose truth is known. Empty: the first day of the use case's history."
     )  # fmt: skip
     max_missing_share: float = Field(
         0.05, ge=0, lt=1, description="Share of a training window's days that may be missing, of "
@@ -336,6 +340,9 @@ class Settings(BaseSettings):
         600, gt=0, le=86_400, description="Longest wait before any retry."
     )
 
+    _own: frozenset[str] = PrivateAttr(frozenset())
+    """Settings that were given for the use case that these are of."""
+
     @field_validator("lake_root", "mlflow_tracking_uri")
     @classmethod
     def _is_a_place(cls, value: str) -> str:
@@ -358,8 +365,14 @@ class Settings(BaseSettings):
 
     @property
     def lake(self) -> str:
-        """Root URI or folder of the lake."""
+        """Root URI or folder of all lakes."""
         return self.lake_root or str(self._folder_instead_of("lake_root") / "lake")
+
+    def lake_of(self, usecase: str) -> str:
+        """Root URI or folder of the lake of one use case, whose settings these are."""
+        if "lake_root" in self._own:
+            return self.lake_root
+        return f"{self.lake.rstrip('/')}/{usecase}"
 
     @property
     def registry(self) -> str:
@@ -384,55 +397,104 @@ class Settings(BaseSettings):
         return self.data_dir.resolve()
 
 
-def variable(name: str) -> str:
-    """The environment variable that changes a setting."""
+INSTALLATION = {
+    "data_dir", "usecases", "mlflow_tracking_uri", "git_commit", "statsd_host", "statsd_port",
+    "owner", "retries", "retry_base_seconds", "retry_max_seconds",
+}  # fmt: skip
+"""Settings of what all use cases share."""
+
+PER_USECASE = [name for name in Settings.model_fields if name not in INSTALLATION]
+"""Settings that a use case may have its own value of."""
+
+
+def variable(name: str, usecase: str = "") -> str:
+    """The environment variable that changes a setting, for all use cases or for one."""
+    if usecase:
+        return f"{Settings.model_config['env_prefix']}{usecase}__{name}".upper()
     alias = Settings.model_fields[name].validation_alias
     return str(alias or f"{Settings.model_config['env_prefix']}{name.upper()}")
 
 
 @lru_cache
-def settings() -> Settings:
-    """The settings of this process, read from its environment once.
+def settings(usecase: str = "", own: tuple[tuple[str, Any], ...] = ()) -> Settings:
+    """The settings of this installation, or as they are for one use case, read once a process.
+
+    For a use case a value comes from the first of these that has one: the variable
+    `ML_<USE CASE>__<SETTING>`, the use case's folder, the variable `ML_<SETTING>`, the default.
+
+    Args:
+        usecase: name of the use case; empty for the installation.
+        own: names and values of the settings that its folder changes.
 
     Raises:
-        BadData: with a line for each variable that is wrong, or that is nearly one of these.
+        BadData: with a line for each value that is wrong, or whose name is nearly a setting's.
     """
-    wrong = list(_misspelt())
+    wrong = list(_misspelt(usecase))
+    given: dict[str, Any] = {}
+    written: dict[str, str] = {}
+    for name, value in own:
+        if name in PER_USECASE:
+            given[name], written[name] = value, f"{name} in own_settings of {usecase}"
+        else:
+            wrong.append(f"own_settings of {usecase} has {name!r}, {_no_setting(name)}")
+    for name in PER_USECASE if usecase else ():
+        if (value := os.environ.get(variable(name, usecase))) is not None:
+            given[name], written[name] = value, variable(name, usecase)
     try:
-        found = Settings()
+        found = Settings(**given)
     except ValidationError as error:
         wrong += [
-            _explained(str(one["loc"][0]), one["input"], one["msg"]) for one in error.errors()
+            _explained(str(one["loc"][0]), one["input"], one["msg"], written)
+            for one in error.errors()
         ]
     if wrong:
         raise BadData("\n".join(wrong)) from None
+    found._own = frozenset(given)
     return found
 
 
-def _misspelt() -> Iterator[str]:
+def _no_setting(name: str) -> str:
+    if name in Settings.model_fields:
+        return "which is the same for all use cases"
+    return "which is not a setting"
+
+
+def _misspelt(usecase: str) -> Iterator[str]:
     """A line for each variable that is none of ours and looks like one of ours.
 
     Its value is not shown, as it may be a secret. Others that begin with ML_ may be anybody's.
     """
     prefix = str(Settings.model_config["env_prefix"])
-    known = {variable(name) for name in Settings.model_fields}
+    own = f"{prefix}{usecase.upper()}__"
+    if usecase:
+        known, start = {variable(name, usecase) for name in PER_USECASE}, own
+    else:
+        known, start = {variable(name) for name in Settings.model_fields}, prefix
     unknown = [
-        name for name in os.environ if name.upper().startswith(prefix) and name.upper() not in known
+        name
+        for name in os.environ
+        if name.upper().startswith(start)
+        and name.upper() not in known
+        and (usecase or "__" not in name)
     ]
     if unknown:
         from difflib import get_close_matches
 
-        meant = {name.removeprefix(prefix): name for name in known}
+        meant = {name.removeprefix(start): name for name in known}
         for name in sorted(unknown):
-            if near := get_close_matches(name.upper().removeprefix(prefix), meant, 1, 0.75):
+            setting = name.upper().removeprefix(start)
+            if near := get_close_matches(setting, meant, 1, 0.75):
                 yield f"{name} is not a setting: did you mean {meant[near[0]]}?"
+            elif usecase:
+                yield f"{name}: {setting.lower()!r} is not a setting, {_no_setting(setting.lower())}"
 
 
-def _explained(name: str, value: Any, found: str) -> str:
+def _explained(name: str, value: Any, found: str, written: Mapping[str, str]) -> str:
     if name not in Settings.model_fields:  # one with a name of its own
         name = next(each for each in Settings.model_fields if variable(each) == name)
     allowed = found.removeprefix("Value error, ") if found.startswith("Value error") else ""
-    return f"{variable(name)}={shown(value)} is wrong: it must be {allowed or _allowed(name)}"
+    place = written.get(name, variable(name))
+    return f"{place}={shown(value)} is wrong: it must be {allowed or _allowed(name)}"
 
 
 def _allowed(name: str) -> str:

@@ -1,4 +1,9 @@
-"""What a use case has to declare, so that the same code runs any: read before anything else."""
+"""What a folder of `include/usecases/` declares, so that the same code runs any of them.
+
+Its `__init__.py` holds a `UseCase`: what a DAG file needs. The modules beside it are imported when
+they are first used, as they import pandera and scikit-learn: `schema`, `features`, `models` and
+`source`, with the names that the protocols of these names list.
+"""
 
 import ast
 import re
@@ -6,14 +11,20 @@ import symtable
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
+from include.settings import Settings, settings
 from include.wording import listed
 
 if TYPE_CHECKING:
     import polars as pl
     from pandera.polars import DataFrameSchema
+    from sklearn.pipeline import Pipeline
+
+    from include.lake.tables import Lake
 
 
 OWN_COLUMNS = (
@@ -162,7 +173,7 @@ class Member:
         if self.name in OWN_MODELS or self.name.startswith("without_"):
             raise ValueError(
                 f"no member can be called {self.name}: figures and columns of the library are "
-                "called so; rename it in members.py (and its candidate in models.py)"
+                "called so; rename it in __init__.py (and its candidate in models.py)"
             )
         if not 0 <= self.weight < float("inf"):
             raise ValueError(f"member {self.name}: its weight is {self.weight}, not 0 or more")
@@ -184,44 +195,163 @@ def check_name(what: str, name: str) -> None:
         )
 
 
-class Piece(NamedTuple):
-    """A name that a module of every use case has.
+class Source(Protocol):
+    """`source.py`: where the raw data comes from."""
+
+    fetch: "Callable[[str, date], pl.DataFrame | None]"
+
+
+class Schema(Protocol):
+    """`schema.py`: what the inputs of a day must look like."""
+
+    KEY: list[str]
+    INPUTS: list[Input]
+    TRUTH: Input
+
+
+class Features(Protocol):
+    """`features.py`: from validated rows to features, and from truth to labels."""
+
+    NUMERIC: list[str]
+    CATEGORICAL: list[str]
+    FEATURES: list[str]
+    REQUIRED: list[str]
+    SLICES: list[str]
+    SEGMENT: list[str]
+    SEASONAL: list[str]
+    OFTEN_MISSING: list[str]
+    DRIFT_BOUNDS: dict[str, float]
+    GROUPS: list[Group]
+    build_features: "Callable[[dict[str, pl.DataFrame]], pl.DataFrame]"
+    build_labels: "Callable[[pl.DataFrame], pl.DataFrame]"
+
+
+class Models(Protocol):
+    """`models.py`: what is trained."""
+
+    CANDIDATES: "dict[str, Callable[[int], Pipeline]]"
+    WITHOUT: "dict[str, Callable[[int], Pipeline]]"
+    TRUSTED_TYPES: list[str]
+
+
+MODULES: dict[str, type] = {
+    "source": Source,
+    "schema": Schema,
+    "features": Features,
+    "models": Models,
+}
+"""The modules of every use case, by name; `docs/fork.md` says what each of their names is."""
+
+USECASES = "include.usecases"
+"""Package that every use case is imported from, wherever its folder is."""
+
+
+@dataclass(frozen=True, eq=False)
+class UseCase:
+    """One thing that is predicted: its data, its models, and the settings in which it differs.
 
     Attributes:
-        module: file of the use case's folder, without `.py`.
-        kind: type of what it names.
+        name: that of its folder. It names the DAGs, the registered model and the folder in the
+            lake, and labels the metrics.
+        first_window: first and last day of the history that the first champion is trained on.
+        members: the models of its ensemble.
+        own_settings: values of settings for this use case alone, by name. A variable of the
+            environment such as `ML_FLIGHT_DELAYS__GATE_MAX_AUC` comes before them.
     """
 
-    module: str
     name: str
-    kind: Any
+    first_window: tuple[str, str]
+    members: Sequence[Member]
+    own_settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what could never work."""
+        if not isinstance(self.name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
+            raise ValueError(
+                f"a use case cannot be called {self.name!r}: its name becomes part of DAGs, paths, "
+                "metrics and variables, and has to be lower-case letters, digits and underscores, "
+                "such as late_payments"
+            )
+        if not self.members:
+            raise ValueError(f"{self.name} has no members: an ensemble needs at least one")
+        _check_window(self.first_window)
+
+    @property
+    def package(self) -> str:
+        """Dotted name of its folder."""
+        return f"{USECASES}.{self.name}"
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as they are for this use case."""
+        return settings(self.name, tuple(sorted(self.own_settings.items())))
+
+    @property
+    def lake(self) -> "Lake":
+        """Its tables: a folder of its name in the lake, or the place that is set for it alone."""
+        from include.lake.tables import Lake
+
+        return Lake(self.settings.lake_of(self.name))
+
+    @cached_property
+    def source(self) -> Source:
+        """Its module `source`."""
+        return cast(Source, import_module(f"{self.package}.source"))
+
+    @cached_property
+    def schema(self) -> Schema:
+        """Its module `schema`."""
+        return cast(Schema, import_module(f"{self.package}.schema"))
+
+    @cached_property
+    def features(self) -> Features:
+        """Its module `features`.
+
+        Raises:
+            UsecaseInvalid: a column has a name that the library gives to its own.
+        """
+        found = cast(Features, import_module(f"{self.package}.features"))
+        check_columns(self.key, found.FEATURES)
+        return found
+
+    @cached_property
+    def models(self) -> Models:
+        """Its module `models`."""
+        return cast(Models, import_module(f"{self.package}.models"))
+
+    @property
+    def key(self) -> list[str]:
+        """Columns that together name a row."""
+        return self.schema.KEY
+
+    @property
+    def inputs(self) -> list[Input]:
+        """What a day is scored from; the rows of the first are those that are scored."""
+        return self.schema.INPUTS
+
+    @property
+    def truth(self) -> Input:
+        """What becomes known later, and is the labels' source."""
+        return self.schema.TRUTH
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Modules that are loaded already are not pickled with it."""
+        return UseCase, (self.name, self.first_window, self.members, dict(self.own_settings))
+
+    def __str__(self) -> str:
+        return self.name
 
 
-PIECES = [
-    Piece("__init__", "NAME", str),
-    Piece("__init__", "FIRST_WINDOW", tuple[str, ...]),
-    Piece("source", "fetch", Callable),
-    Piece("schema", "KEY", list[str]),
-    Piece("schema", "INPUTS", list[Input]),
-    Piece("schema", "TRUTH", Input),
-    Piece("features", "NUMERIC", list[str]),
-    Piece("features", "CATEGORICAL", list[str]),
-    Piece("features", "FEATURES", list[str]),
-    Piece("features", "REQUIRED", list[str]),
-    Piece("features", "SLICES", list[str]),
-    Piece("features", "SEGMENT", list[str]),
-    Piece("features", "SEASONAL", list[str]),
-    Piece("features", "OFTEN_MISSING", list[str]),
-    Piece("features", "DRIFT_BOUNDS", dict[str, float]),
-    Piece("features", "GROUPS", list[Group]),
-    Piece("features", "build_features", Callable),
-    Piece("features", "build_labels", Callable),
-    Piece("models", "CANDIDATES", dict[str, Callable]),
-    Piece("models", "WITHOUT", dict[str, Callable]),
-    Piece("models", "TRUSTED_TYPES", list[str]),
-    Piece("members", "MEMBERS", list[Member]),
-]
-"""All that the library asks a use case for; `docs/fork.md` says what each is."""
+def _check_window(window: Any) -> None:
+    try:
+        first, last = map(date.fromisoformat, window)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"first_window is {window!r}, and has to be two dates, such as "
+            '("2026-01-01", "2026-02-28")'
+        ) from None
+    if not first < last:
+        raise ValueError(f"first_window ends on {last}, before it begins")
 
 
 class UsecaseInvalid(ImportError):
@@ -231,7 +361,7 @@ class UsecaseInvalid(ImportError):
 def check_pieces(folder: Path) -> None:
     """See that a use case has all pieces, by reading its files: none of them is run.
 
-    What is written as a literal is looked at, too: `NAME`, `FIRST_WINDOW`, names of columns.
+    Names of columns that are written as literals are looked at, too.
 
     Args:
         folder: of the use case.
@@ -240,7 +370,7 @@ def check_pieces(folder: Path) -> None:
         UsecaseInvalid: naming every file and every name that is missing, or that cannot work.
     """
     missing, wrong = [], []
-    for module in dict.fromkeys(piece.module for piece in PIECES):
+    for module, names in {"__init__": ["USECASE"], **_names()}.items():
         file = folder / f"{module}.py"
         try:
             text = file.read_text(encoding="utf-8")
@@ -257,20 +387,23 @@ def check_pieces(folder: Path) -> None:
             for symbol in table.get_symbols()
             if symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace()
         }
-        names = [piece.name for piece in PIECES if piece.module == module]
         missing += [f"{name} in {file.name}" for name in names if name not in there]
         wrong += _wrong_literals(module, tree)
     if missing:
         raise UsecaseInvalid(
-            f"The use case in {folder} lacks {', '.join(missing)}. Nothing was run. Add what is "
-            "missing (docs/fork.md says what each piece is), then run `make usecase`. If you meant "
-            "another folder: the variable ML_USECASE names it."
+            f"The use case in {folder} lacks {', '.join(missing)}. None of its DAGs is there. Add "
+            "what is missing (docs/fork.md says what each piece is), then run `make usecase`. If "
+            "you meant another folder: the variable ML_USECASES names it."
         )
     if wrong:
         raise UsecaseInvalid(
-            f"The use case in {folder} cannot work: {'; '.join(wrong)}. Nothing was run. Change "
-            "it, then run `make usecase`."
+            f"The use case in {folder} cannot work: {'; '.join(wrong)}. None of its DAGs is there. "
+            "Change it, then run `make usecase`."
         )
+
+
+def _names() -> dict[str, list[str]]:
+    return {module: list(protocol.__annotations__) for module, protocol in MODULES.items()}
 
 
 def check_columns(key: Iterable[str], features: Iterable[str]) -> None:
@@ -302,38 +435,10 @@ def _wrong_literals(module: str, tree: ast.Module) -> list[str]:
             name, value = node.target.id, node.value
         else:
             continue
-        if (module, name) == ("__init__", "NAME") and isinstance(value, ast.Constant):
-            found += _wrong_name(value.value)
-        elif (module, name) == ("__init__", "FIRST_WINDOW"):
-            found += _wrong_window(value)
-        elif (module, name) in COLUMN_LISTS and isinstance(value, ast.List):
+        if (module, name) in COLUMN_LISTS and isinstance(value, ast.List):
             texts = [one.value for one in value.elts if isinstance(one, ast.Constant)]
             found += _taken(name, module, [text for text in texts if isinstance(text, str)])
     return found
 
 
 COLUMN_LISTS = {("schema", "KEY"), ("features", "NUMERIC"), ("features", "CATEGORICAL")}
-
-
-def _wrong_name(name: Any) -> list[str]:
-    if isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
-        return []
-    return [
-        f"NAME in __init__.py is {name!r}: it names the registered model, folders and metrics, so "
-        "it has to be lower-case letters and digits with hyphens between, such as 'late-payments'"
-    ]
-
-
-def _wrong_window(value: ast.expr) -> list[str]:
-    try:
-        window = ast.literal_eval(value)
-    except ValueError:  # it is calculated
-        return []
-    try:
-        first, last = map(date.fromisoformat, window)
-    except (TypeError, ValueError):
-        return [
-            f"FIRST_WINDOW in __init__.py is {window!r}, and has to be two dates, such as "
-            '("2026-01-01", "2026-02-28")'
-        ]
-    return [] if first < last else [f"FIRST_WINDOW in __init__.py ends on {last}, before it begins"]

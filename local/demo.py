@@ -25,6 +25,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import polars as pl
+from include.usecase.schema import INPUTS, KEY
 from rich.console import Console
 
 from include.errors import PipelineError
@@ -34,7 +35,6 @@ from include.messages import ModelVersion
 from include.registry import promotion, registry
 from include.settings import settings
 from include.usecase import FIRST_WINDOW, source
-from include.usecase.schema import INPUTS, KEY
 from local import demo_report, embedded
 from local.client import Airflow, EmbeddedError, Json, poll
 from local.demo_report import (

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 import polars as pl
+from include.usecase.members import MEMBERS
+from include.usecase.schema import KEY, TRUTH
 from rich.console import Console
 from rich.table import Table
 
@@ -12,8 +14,6 @@ from include.lake.tables import Lake
 from include.messages import RowCheck
 from include.registry import registry
 from include.usecase import FIRST_WINDOW, features
-from include.usecase.members import MEMBERS
-from include.usecase.schema import KEY, TRUTH
 from local.client import Json
 
 DAYS = [date.fromisoformat(FIRST_WINDOW[1]) + timedelta(days=n) for n in range(1, 8)]

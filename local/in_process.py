@@ -4,13 +4,14 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import chain
 
+from include.usecase.models import CANDIDATES
+
 from include.inference import branching, scoring
 from include.lake.tables import Lake
 from include.messages import Branches, ModelVersion, Verdict
 from include.registry import promotion
 from include.settings import settings
 from include.training import evaluation, gate, snapshot, training
-from include.usecase.models import CANDIDATES
 
 
 def predict(lake: Lake, key: str, model: ModelVersion) -> str:

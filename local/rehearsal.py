@@ -16,6 +16,8 @@ from typing import Any
 
 import polars as pl
 import uvicorn
+from include.usecase.members import MEMBERS
+from include.usecase.schema import INPUTS, KEY, TRUTH
 from sklearn.pipeline import Pipeline
 
 from include import usecase
@@ -32,8 +34,6 @@ from include.registry import promotion, registry
 from include.settings import settings
 from include.training import evaluation, gate, snapshot, training
 from include.usecase import features, models
-from include.usecase.members import MEMBERS
-from include.usecase.schema import INPUTS, KEY, TRUTH
 from include.validation import validation
 from include.wording import cut, listed
 from local.in_process import batch_inference

@@ -20,8 +20,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from include import USECASE
 from include.contract import PIECES, UsecaseInvalid, check_columns, check_name
+
+from include import USECASE
 from include.errors import PipelineError
 from include.lake.files import first_line
 from include.settings import settings
@@ -70,10 +71,11 @@ def _is(value: Any, kind: Any) -> bool:
 
 
 def _that_do_not_meet() -> list[str]:
-    from include.usecase import FIRST_WINDOW, features
     from include.usecase.members import MEMBERS
     from include.usecase.models import CANDIDATES, WITHOUT
     from include.usecase.schema import INPUTS, KEY, TRUTH
+
+    from include.usecase import FIRST_WINDOW, features
 
     found = []
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from include.contract import Member
 from include.usecase.members import MEMBERS
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import httpx
 import pytest
+from include.usecase.members import MEMBERS
+from include.usecase.schema import KEY
 
 from include import usecase
 from include.inference.ensemble import TABLE
 from include.lake.tables import Lake
 from include.messages import CHAMPION, ModelVersion
 from include.registry import registry
-from include.usecase.members import MEMBERS
-from include.usecase.schema import KEY
 from local import embedded
 from local.client import Airflow, poll
 from tests.e2e.conftest import is_ready

@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import polars as pl
 import pytest
+from include.usecase.members import MEMBERS
+from include.usecase.schema import KEY
 
 from include.inference.ensemble import TABLE as ENSEMBLE
 from include.lake.files import Part, list_folder
@@ -22,8 +24,6 @@ from include.monitoring import daily, history
 from include.partitions import days_before
 from include.registry import registry
 from include.training import snapshot
-from include.usecase.members import MEMBERS
-from include.usecase.schema import KEY
 from include.validation import validation
 from local import embedded
 from local.client import Airflow, poll

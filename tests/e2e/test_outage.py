@@ -13,12 +13,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from include.usecase.members import MEMBERS
 
 from include.inference.ensemble import TABLE
 from include.lake.tables import Lake
 from include.registry import registry
 from include.settings import settings
-from include.usecase.members import MEMBERS
 from local import embedded
 from local.client import Airflow, poll
 from local.seed import seed

@@ -3,6 +3,8 @@
 import json
 import sys
 
+from include.usecase.schema import INPUTS, KEY
+
 from include import metrics
 from include.inference import ensemble
 from include.lake.files import list_folder
@@ -10,7 +12,6 @@ from include.lake.tables import Manifest, default_lake
 from include.monitoring import history
 from include.partitions import parse_key
 from include.registry import registry
-from include.usecase.schema import INPUTS, KEY
 
 lake = default_lake()
 

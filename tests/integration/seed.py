@@ -3,8 +3,9 @@
 import json
 import sys
 
-from include.lake.tables import default_lake
 from include.usecase.schema import INPUTS
+
+from include.lake.tables import default_lake
 from local.seed import seed
 
 first, last, *broken = sys.argv[1:]

@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-
 from include.usecase.schema import INPUTS
+
 from local.client import poll
 from tests.integration.conftest import YESTERDAY, Stack
 from tests.integration.panels import panel_queries, without_fallback

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from include.contract import Input
+
 from include.errors import BadData
 from include.lake.tables import Lake
 from include.landed import foreign_data

@@ -17,11 +17,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
 from include.contract import Input
+from include.usecase.schema import FLIGHTS
+
 from include.errors import BadData, MissingData
 from include.lake.tables import Lake
-from include.usecase.schema import FLIGHTS
 from include.validation import validation
 from tests.unit import children
 from tests.unit.conftest import NEW_DAY, OLD_DAY

@@ -12,6 +12,8 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from include.usecase.schema import KEY
+from include.usecase.source import WEATHER
 from polars.testing import assert_frame_equal
 
 from include.inference import branching, scoring
@@ -23,8 +25,6 @@ from include.partitions import days_before
 from include.registry import promotion, registry
 from include.training import evaluation, training
 from include.usecase import features, models
-from include.usecase.schema import KEY
-from include.usecase.source import WEATHER
 from tests.unit.conftest import OLD_DAY, History
 from tests.unit.helpers import infer
 from tests.unit.test_promotion import challengers, client

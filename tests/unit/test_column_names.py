@@ -13,12 +13,6 @@ import pandera.polars as pa
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from mlflow import MlflowClient
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline
-
-from include import usecase
 from include.contract import (
     OWN_COLUMNS,
     OWN_PREFIX,
@@ -29,6 +23,13 @@ from include.contract import (
     check_columns,
     check_pieces,
 )
+from include.usecase.members import MEMBERS
+from mlflow import MlflowClient
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+
+from include import usecase
 from include.encoder import FeatureEncoder
 from include.inference import ensemble, fallback, scoring
 from include.lake.tables import Lake
@@ -37,7 +38,6 @@ from include.monitoring import daily, measure, outcomes
 from include.registry import registry
 from include.training import snapshot, training
 from include.usecase import features, models, schema
-from include.usecase.members import MEMBERS
 from local.in_process import batch_inference, model_retraining
 
 REPO = Path(__file__).resolve().parents[2]

@@ -6,9 +6,10 @@ from typing import Any
 
 import polars as pl
 import pytest
+from include.contract import Input
+from include.usecase.schema import INPUTS, TRUTH
 
 from include import expected
-from include.contract import Input
 from include.errors import MissingData
 from include.inference import ensemble, fallback, scoring
 from include.lake.tables import Lake
@@ -18,7 +19,6 @@ from include.monitoring.page import health
 from include.registry import registry
 from include.training import snapshot
 from include.usecase import source
-from include.usecase.schema import INPUTS, TRUTH
 from include.validation import validation
 from local.in_process import batch_inference
 from local.seed import seed

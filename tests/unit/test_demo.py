@@ -12,12 +12,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from include.usecase.schema import TRUTH
 
 from include.lake.tables import Lake
 from include.messages import CHAMPION, ModelVersion
 from include.registry import promotion, registry
 from include.usecase import features
-from include.usecase.schema import TRUTH
 from local import demo, demo_report, embedded
 from local.client import Airflow, EmbeddedError
 from local.demo_report import BAD_ROWS_DAY, BROKEN_DAY, DAYS, Day

@@ -12,11 +12,13 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from include.contract import Member
+from include.usecase.members import MEMBERS
+from include.usecase.schema import KEY
 from mlflow import MlflowClient
 
 from include import usecase
 from include.adapter import adapter
-from include.contract import Member
 from include.errors import BadData, MissingData, ModelMissing, Overtaken, ServerDown
 from include.inference import ensemble, fallback, scoring
 from include.inference.ensemble import LEVELS
@@ -25,8 +27,6 @@ from include.lake.tables import Lake
 from include.messages import Answer, Chunk, ModelVersion, RollCall, Scored
 from include.registry import promotion, registry
 from include.usecase import features
-from include.usecase.members import MEMBERS
-from include.usecase.schema import KEY
 from tests.unit.conftest import OLD_DAY, History
 from tests.unit.helpers import infer, running
 

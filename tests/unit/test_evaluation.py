@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from include.usecase.schema import KEY
 from mlflow import MlflowClient
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
@@ -26,7 +27,6 @@ from include.messages import CHAMPION, ModelVersion, Rival
 from include.registry import promotion, registry
 from include.training import evaluation
 from include.usecase import features
-from include.usecase.schema import KEY
 from include.wording import counted
 from tests.unit.conftest import History
 

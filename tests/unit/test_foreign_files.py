@@ -18,9 +18,9 @@ import pandera.polars as pa_polars
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from include.contract import Input
 from pyarrow.parquet import encryption
 
-from include.contract import Input
 from include.errors import BadData
 from include.lake.tables import Lake
 from include.validation import validation

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from include.usecase.schema import KEY
 from mlflow import MlflowClient
 
 from include.errors import BadData
@@ -20,7 +21,6 @@ from include.settings import settings
 from include.training import evaluation, gate, training
 from include.training.gate import Evidence, Model
 from include.usecase import features, models, source
-from include.usecase.schema import KEY
 
 RULES = [
     "better than the champion", "no worse on any slice", "calibrated", "not too good to be true",

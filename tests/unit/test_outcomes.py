@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from include.usecase.schema import KEY
 from polars.testing import assert_frame_equal
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
@@ -21,7 +22,6 @@ from include.monitoring.history import read, select
 from include.partitions import days_before
 from include.registry import registry
 from include.usecase import features
-from include.usecase.schema import KEY
 from include.validation import validation
 from local.in_process import batch_inference
 from tests.unit.conftest import OLD_DAY, TRAINED, History

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from include.usecase.models import TRUSTED_TYPES
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from sklearn.base import BaseEstimator
@@ -34,7 +35,6 @@ from include.messages import ModelVersion
 from include.monitoring import outcomes
 from include.registry import promotion, registry
 from include.usecase import models
-from include.usecase.models import TRUSTED_TYPES
 from tests.unit.conftest import OLD_DAY, History
 from tests.unit.helpers import infer, refused
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from include.usecase.schema import KEY
 from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -26,7 +27,6 @@ from include.statistics.profile import profile_of
 from include.statistics.profiles import keep
 from include.training import evaluation, training
 from include.usecase import features, models
-from include.usecase.schema import KEY
 
 FIRST = date(2013, 2, 1)
 TRAINING_DAYS, HOLDOUT_DAYS, DAY_ROWS = 28, 14, 300

@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from include.usecase.features import FEATURES
+from include.usecase.schema import KEY
 
 from include import preprocess
 from include.encoder import FeatureEncoder
@@ -23,8 +25,6 @@ from include.inference import scoring
 from include.lake.tables import Lake
 from include.messages import Chunk, ModelVersion
 from include.registry import registry
-from include.usecase.features import FEATURES
-from include.usecase.schema import KEY
 from include.validation import validation
 from local.in_process import predict
 from tests.unit import children

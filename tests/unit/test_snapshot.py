@@ -13,6 +13,9 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from include.usecase.features import FEATURES
+from include.usecase.models import CANDIDATES
+from include.usecase.schema import KEY
 from scipy.stats import ks_2samp
 from sklearn.pipeline import Pipeline
 
@@ -22,9 +25,6 @@ from include.monitoring import daily
 from include.registry import registry
 from include.training import snapshot, training
 from include.usecase import features
-from include.usecase.features import FEATURES
-from include.usecase.models import CANDIDATES
-from include.usecase.schema import KEY
 from include.validation import validation
 from tests.unit.conftest import FIRST_DAY, LAST_DAY, TRAINED, History
 from tests.unit.helpers import landed, refused, replace

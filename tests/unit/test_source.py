@@ -6,10 +6,10 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from include.usecase.schema import ACTUALS, FLIGHTS, INPUTS
 
 from include.lake.tables import Lake
 from include.usecase import features, source
-from include.usecase.schema import ACTUALS, FLIGHTS, INPUTS
 from include.validation import validation
 
 AFTER_THE_FACT = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from include.usecase.schema import KEY
 from mlflow import MlflowClient
 from mlflow.models import get_model_info
 from sklearn.pipeline import Pipeline
@@ -23,7 +24,6 @@ from include.registry import registry
 from include.training import evaluation, gate, training
 from include.training.snapshot import fingerprint
 from include.usecase import features, models
-from include.usecase.schema import KEY
 from tests.unit.conftest import TRAINED, History
 
 

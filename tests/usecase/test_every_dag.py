@@ -16,6 +16,9 @@ from threading import Thread
 import httpx
 import polars as pl
 import pytest
+from include.usecase.members import MEMBERS
+from include.usecase.models import CANDIDATES
+from include.usecase.schema import INPUTS, KEY, TRUTH
 
 from include.expected import expected_days, is_expected
 from include.inference.ensemble import TABLE as ENSEMBLE
@@ -26,9 +29,6 @@ from include.partitions import parse_key
 from include.registry import registry
 from include.settings import settings
 from include.usecase import FIRST_WINDOW, features, source
-from include.usecase.members import MEMBERS
-from include.usecase.models import CANDIDATES
-from include.usecase.schema import INPUTS, KEY, TRUTH
 from local import embedded
 from local.client import Airflow, poll
 from local.environment import forget_settings

@@ -8,9 +8,10 @@ a thing, as a cancelled flight has no label.
 
 import polars as pl
 
-from include.contract import Group
-from include.usecase.schema import KEY
-from include.usecase.source import WEATHER, WEATHER_AGE
+from include.usecase import Group
+
+from .schema import KEY
+from .source import WEATHER, WEATHER_AGE
 
 NUMERIC = [
     "dep_minute", "arr_minute", "block_minutes", "distance", "day_of_week", "origin_hour_flights",

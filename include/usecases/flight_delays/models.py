@@ -13,7 +13,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from xgboost import XGBClassifier
 
 from include.encoder import FeatureEncoder
-from include.usecase.features import CATEGORICAL, GROUPS, NUMERIC
+
+from .features import CATEGORICAL, GROUPS, NUMERIC
 
 TRUSTED_TYPES = [
     "functools.partial",  # only of functions that are trusted themselves

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 import pandera.polars as pa
 import polars as pl
 
-from include.contract import Input
+from include.usecase import Input
 
 KEY = ["date", "carrier", "flight", "origin"]
 """A flight. Without the origin there are duplicates: some numbers leave from two airports."""

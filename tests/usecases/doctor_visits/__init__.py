@@ -4,6 +4,16 @@
 statsmodels ships them. They have no dates: 160 of them are dealt to each day.
 """
 
-NAME = "doctor-visits"
+from include.usecase import Member, UseCase
 
-FIRST_WINDOW = ("2021-03-01", "2021-04-11")
+USECASE = UseCase(
+    name="doctor_visits",
+    first_window=("2021-03-01", "2021-04-11"),
+    members=[
+        Member("shallow_trees", "registry"),
+        Member("straight_line", "registry"),
+        Member(
+            "champion_by_http", "remote", slots=2, connection="model_server", model="doctor_visits"
+        ),
+    ],
+)

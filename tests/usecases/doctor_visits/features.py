@@ -2,8 +2,9 @@
 
 import polars as pl
 
-from include.contract import Group
-from include.usecase.schema import KEY
+from include.usecase import Group
+
+from .schema import KEY
 
 NUMERIC = ["coinsurance", "incentive", "limitation", "diseases"]
 CATEGORICAL = ["plan", "health"]

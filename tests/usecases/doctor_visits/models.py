@@ -9,7 +9,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from include.encoder import FeatureEncoder
-from include.usecase.features import CATEGORICAL, NUMERIC
+
+from .features import CATEGORICAL, NUMERIC
 
 TRUSTED_TYPES = [
     "functools.partial",

@@ -3,7 +3,7 @@
 import pandera.polars as pa
 import polars as pl
 
-from include.contract import Input
+from include.usecase import Input
 
 KEY = ["date", "person"]
 """A person's year."""
