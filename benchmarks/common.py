@@ -21,6 +21,8 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from include.usecase import UseCase
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -128,21 +130,18 @@ def child(
     return answer
 
 
-def real_days(first: date, last: date) -> "pl.DataFrame":
+def real_days(case: UseCase, first: date, last: date) -> "pl.DataFrame":
     """The features of real days, with `label` (null where the truth is not known) and `day`."""
     import polars as pl
-    from include.usecase.schema import INPUTS, KEY, TRUTH
-
-    from include.usecase import features, source
 
     days = []
     for number in range((last - first).days + 1):
         day = first + timedelta(days=number)
-        found = {one.name: source.fetch(one.name, day) for one in [*INPUTS, TRUTH]}
+        found = {one.name: case.source.fetch(one.name, day) for one in [*case.inputs, case.truth]}
         known = {name: rows for name, rows in found.items() if rows is not None}
-        labels = features.build_labels(known.pop(TRUTH.name))
-        rows = features.build_features(known).join(
-            labels, on=KEY, how="left", maintain_order="left"
+        labels = case.features.build_labels(known.pop(case.truth.name))
+        rows = case.features.build_features(known).join(
+            labels, on=case.key, how="left", maintain_order="left"
         )
         days.append(rows.with_columns(day=pl.lit(day)))
     return pl.concat(days)

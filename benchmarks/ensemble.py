@@ -10,6 +10,7 @@
   members that had not seen these). No Airflow is needed.
 """
 
+from include.usecase import UseCase
 import json
 import os
 import subprocess
@@ -50,38 +51,36 @@ WINDOW = ("2013-01-01", "2013-01-31")
 KEY, YEAR = "2013-02-01", "2013-12-31"
 
 
-def main(size: str) -> list[Claim]:
+def main(case: UseCase, size: str) -> list[Claim]:
     """Measure all three."""
     with scratch_folder() as folder:
         env = {"ML_DATA_DIR": str(folder), "MLFLOW_LOGGING_LEVEL": "WARNING"}
         say("Training a champion and its ensemble on January; validating a day")
         child(prepare, env)
-        claims = [_dead_member(folder, size), *_failing_server(folder, env, size)]
+        claims = [_dead_member(folder, size), *_failing_server(case, folder, env, size)]
     say(f"Training anew each month, for {MONTHS[size]} months")
     return [*claims, *_worth(child(monthly, {}, months=MONTHS[size]))]
 
 
-def prepare() -> dict[str, Any]:
+def prepare(case: UseCase) -> dict[str, Any]:
     """A lake with a validated day, a champion, and the members that were trained with it."""
     from include.inference import scoring
-    from include.lake.tables import default_lake
     from include.registry import promotion, registry
     from include.training import evaluation, snapshot, training
-    from include.usecase import models
     from local.seed import seed
 
-    lake = default_lake()
-    seed(lake, WINDOW[0], KEY, lambda line: None)
-    registry.create_store()
-    taken = snapshot.take(lake, *WINDOW, holdout_days=5)
+    lake = case.lake
+    seed(case, WINDOW[0], KEY, lambda line: None)
+    registry.create_store(case)
+    taken = snapshot.take(case, *WINDOW, holdout_days=5)
     members = {}
-    for name in models.CANDIDATES:
-        run = training.train(lake, taken, name, "benchmark")
-        judged = lake.version(evaluation.evaluate_run(lake, taken, run, name))
-        registry.log_reference(run, scoring.score_reference(evaluation.read_scores(judged)))
-        members[name] = registry.register_member(name, run, {})
-    champion = registry.register(members["xgboost"].run_id, members=members)
-    promotion.promote(champion, None, "benchmark")
+    for name in case.models.CANDIDATES:
+        run = training.train(case, taken, name, "benchmark")
+        judged = lake.version(evaluation.evaluate_run(case, taken, run, name))
+        registry.log_reference(case, run, scoring.score_reference(evaluation.read_scores(judged)))
+        members[name] = registry.register_member(case, name, run, {})
+    champion = registry.register(case, members["xgboost"].run_id, members=members)
+    promotion.promote(case, champion, None, "benchmark")
     return {}
 
 
@@ -141,7 +140,7 @@ def _wait_until_ready(url: str) -> None:
 # --- a server that fails --------------------------------------------------------------------------
 
 
-def _failing_server(folder: Any, env: dict[str, str], size: str) -> list[Claim]:
+def _failing_server(case: UseCase, folder: Any, env: dict[str, str], size: str) -> list[Claim]:
     url = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "serving", "--faults", "--port", url.rpartition(":")[2]]
     server = subprocess.Popen(command, cwd=REPO, env={**os.environ, **env})
@@ -179,47 +178,43 @@ def _failing_server(folder: Any, env: dict[str, str], size: str) -> list[Claim]:
     ]  # fmt: skip
 
 
-def publish_year() -> dict[str, Any]:
+def publish_year(case: UseCase) -> dict[str, Any]:
     """Publish the features of all real days as those of one."""
-    from include.lake.tables import default_lake
     from include.settings import settings
 
-    rows = real_days(date(2013, 1, 1), date.fromisoformat(YEAR)).drop("label", "day")
-    version = default_lake().new_version("features", YEAR)
+    rows = real_days(case, date(2013, 1, 1), date.fromisoformat(YEAR)).drop("label", "day")
+    version = case.lake.new_version("features", YEAR)
     version.write_frame("features", rows, settings().batch_rows)
     version.publish(["features"])
     return {}
 
 
-def ask(url: str, error_rate: float) -> dict[str, Any]:
+def ask(case: UseCase, url: str, error_rate: float) -> dict[str, Any]:
     """Have the remote member score the year; compare with what its model gives without a server."""
     import secrets
 
     import numpy as np
     import polars as pl
-    from include.usecase.members import MEMBERS
-    from include.usecase.schema import KEY as ROW_KEY
 
     from include.inference import ensemble
-    from include.lake.tables import default_lake
     from include.registry import registry
 
-    lake = default_lake()
+    lake = case.lake
     features = str(lake.current("features", YEAR))
     httpx.put(f"{url}/faults", json={"error_rate": error_rate}).raise_for_status()
     before = httpx.get(f"{url}/faults/counts").json()
-    [remote] = [member for member in MEMBERS if member.kind == "remote"]
-    planned = ensemble.plan(lake, features, remote, None)
+    [remote] = [member for member in case.members if member.kind == "remote"]
+    planned = ensemble.plan(case, features, remote, None)
     chunks = [replace(chunk, run_id=secrets.token_hex(4)) for chunk in planned]
     clock = Clock()
-    paths = [ensemble.score(lake, remote, chunk) for chunk in chunks]
+    paths = [ensemble.score(case, remote, chunk) for chunk in chunks]
     spent = clock.read()
     counts = httpx.get(f"{url}/faults/counts").json()
     rows = lake.version(features).read("features")
     with_keys = pl.concat(pl.read_parquet(path) for path in paths)
-    expected = registry.load(registry.champion()).predict_proba(rows)[:, 1]
+    expected = registry.load(case, registry.champion(case)).predict_proba(rows)[:, 1]
     right = np.isclose(with_keys["score"].to_numpy(), expected, atol=1e-6)
-    same_keys = with_keys.select(ROW_KEY).equals(rows.select(ROW_KEY))
+    same_keys = with_keys.select(case.key).equals(rows.select(case.key))
     return {
         "rows": len(rows),
         "rows_once": int(right.sum()) if same_keys and len(with_keys) == len(rows) else 0,
@@ -270,25 +265,23 @@ def isotonic(scores: Any, labels: Any, unknown: Any) -> Any:
 CALIBRATIONS = {"Platt's method": platt, "isotonic regression": isotonic}
 
 
-def monthly(months: int) -> dict[str, Any]:
+def monthly(case: UseCase, months: int) -> dict[str, Any]:
     """Log-losses of members and ensemble, each month scored by what was trained on all before."""
     import numpy as np
     import polars as pl
-    from include.usecase.members import MEMBERS
 
     from include.inference import ensemble
     from include.settings import settings
     from include.training.evaluation import log_losses
-    from include.usecase import models
 
     edges = [date(2013, month, 1) for month in range(3, 13)] + [date(2014, 1, 1)]
     last = edges[months] - timedelta(days=1)
-    rows = real_days(date(2013, 1, 1), last).filter(pl.col("label").is_not_null())
-    weights = {member.name: member.weight for member in MEMBERS}
+    rows = real_days(case, date(2013, 1, 1), last).filter(pl.col("label").is_not_null())
+    weights = {member.name: member.weight for member in case.members}
 
     def score(known: pl.DataFrame, unknown: pl.DataFrame) -> dict[str, np.ndarray]:
         scores = {}
-        for name, make in models.CANDIDATES.items():
+        for name, make in case.models.CANDIDATES.items():
             model = make(settings().seed).fit(known, known["label"].to_numpy())
             scores[name] = model.predict_proba(unknown)[:, 1].astype(np.float32)
         return scores | {

@@ -4,6 +4,7 @@ The first page is the one after the start of Airflow's API server: it imports li
 promised is said of the pages after it, whose files are in the system's cache and in no other.
 """
 
+from include.usecase import UseCase
 import json
 from dataclasses import asdict
 from datetime import date, timedelta
@@ -30,7 +31,7 @@ MAX_SECONDS = 2.0
 LAST = date(2040, 5, 18)
 
 
-def main(size: str) -> list[Claim]:
+def main(case: UseCase, size: str) -> list[Claim]:
     """Make the lake, as large whatever the size, and look at it in a fresh process."""
     with scratch_folder() as folder:
         env = {"ML_DATA_DIR": str(folder), "AIRFLOW_HOME": str(folder / "airflow")}
@@ -45,9 +46,8 @@ def main(size: str) -> list[Claim]:
     ]
 
 
-def make_lake(folder: str) -> dict[str, Any]:
+def make_lake(case: UseCase, folder: str) -> dict[str, Any]:
     """A manifest for each table and day, and a history; no rows."""
-    from include.usecase.schema import INPUTS
 
     from include.lake.files import Part, put_text
     from include.lake.tables import Lake, Manifest
@@ -55,11 +55,11 @@ def make_lake(folder: str) -> dict[str, Any]:
     from include.monitoring.page import health
     from include.registry import registry
 
-    registry.create_store()
+    registry.create_store(case)
     lake = Lake(folder)
     keys = [str(LAST - timedelta(back)) for back in reversed(range(DAYS))]
-    parts = dict.fromkeys([INPUTS[0].name, *health.TABLES, "rejected"], Part(900, 1, "", []))
-    landing = Path(str(lake.landing_path(INPUTS[0].name, keys[0]))).parent
+    parts = dict.fromkeys([case.inputs[0].name, *health.TABLES, "rejected"], Part(900, 1, "", []))
+    landing = Path(str(lake.landing_path(case.inputs[0].name, keys[0]))).parent
     landing.mkdir(parents=True)
     for key in keys:
         (landing / f"{key}.parquet").touch()
@@ -68,7 +68,7 @@ def make_lake(folder: str) -> dict[str, Any]:
         for table in health.TABLES:
             text = json.dumps(asdict(Manifest(table, key, "v", "", "v", parts)))
             put_text(lake.partition_path(table, key) / "current.json", text)
-        history.append(lake, key, list(_figures(FIGURES)))
+        history.append(case, key, list(_figures(FIGURES)))
     for table in [*health.TABLES, history.TABLE]:  # folders of their own take ten times as long
         for key in keys[: -health.DAYS]:
             Path(str(lake.partition_path(table, key))).symlink_to(f"date={shown[0]}")
@@ -88,16 +88,15 @@ def _figures(count: int) -> Any:
         yield Figure("drift", "psi", 0.01, 900, "", labels)
 
 
-def look() -> dict[str, float]:
+def look(case: UseCase) -> dict[str, float]:
     """The time of the first page and of the slowest after it, and the memory of all."""
     clock = Clock()
-    from include.lake.tables import default_lake
     from include.monitoring.page import health, health_page
 
     times = []
     for _ in range(1 + PAGES):
-        found = health.look(default_lake())
-        page = health_page.render(found, [])
+        found = health.look(case)
+        page = health_page.render(case, found, [])
         times.append(clock.read()["seconds"])
         clock = Clock()
         assert not found.problems, found.problems

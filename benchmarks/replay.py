@@ -12,6 +12,7 @@ Policy and gate have got their thresholds from the days to `TUNED_TO`; what came
 apart. The last line is one of JSON. Tables and a picture stay in `data/replay/<label>/`.
 """
 
+from include.usecase import UseCase
 import argparse
 import json
 import os
@@ -47,11 +48,11 @@ KIND = "xgboost"
 FAULTY_DAYS = 3
 
 
-def main() -> int:
+def main(case: UseCase) -> int:
     """Replay, and print what it came to."""
-    options = _options()
+    options = _options(case)
     if options.step:
-        print(json.dumps(weekly(**json.loads(options.arguments))), flush=True)
+        print(json.dumps(weekly(case, **json.loads(options.arguments))), flush=True)
         return 0
     folder = Path(tempfile.mkdtemp(prefix="replay-"))
     target = data_folder() / "replay" / options.label
@@ -74,9 +75,9 @@ def main() -> int:
             replayed.run(console)
             coming.result()
         scores = replayed.scores(folder / "weekly.parquet")
-        summary = _tell(console, scores, replayed, target)
+        summary = _tell(case, console, scores, replayed, target)
         (target / "summary.json").write_text(json.dumps(summary, indent=1))
-        summary |= _inject(console, replayed)
+        summary |= _inject(case, console, replayed)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     summary |= {
@@ -90,7 +91,7 @@ def main() -> int:
     return 0
 
 
-def _options() -> argparse.Namespace:
+def _options(case: UseCase) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.replay", description=main.__doc__)
     parser.add_argument("--start", default="2013-03-01", help="first day that is scored")
     parser.add_argument("--end", default="2013-12-31", help="last day")
@@ -109,11 +110,10 @@ class _Replay:
     """The project's own loop, day by day, in a lake and a registry of its own."""
 
     def __init__(self, start: date, end: date) -> None:
-        from include.lake.tables import default_lake
         from include.registry import registry
         from include.settings import settings
 
-        self.lake: Lake = default_lake()
+        self.lake: Lake = case.lake
         self.start, self.end = start, end
         self.train_start = settings().train_start
         self.decisions: list[Decision] = []
@@ -122,7 +122,7 @@ class _Replay:
         self.refused_by: dict[date, str] = {}
         self.refused_days: list[str] = []
         self.never: list[pl.DataFrame] = []
-        registry.create_store()
+        registry.create_store(self.case)
 
     def run(self, console: Console) -> None:
         """From the first champion to the last day."""
@@ -147,7 +147,7 @@ class _Replay:
                     "The gate has refused the first champion: there is nothing to replay"
                 )
             self.trainings, self.promotions = [], []
-            frozen = registry.load(registry.champion())
+            frozen = registry.load(self.case, registry.champion(self.case))
             days = _days(self.start, self.end)
             task = bar.add_task("Replay", total=len(days))
             for day in days:
@@ -160,7 +160,7 @@ class _Replay:
         from include.validation import validation
 
         try:
-            validation.validate_day(self.lake, "validated", day.isoformat())
+            validation.validate_day(self.case, "validated", day.isoformat())
         except PipelineError as error:
             self.refused_days.append(f"{day}: {_breach(error)}")
             return False
@@ -169,7 +169,7 @@ class _Replay:
     def _land_truth(self, day: date) -> None:
         from include.validation import validation
 
-        validation.validate_day(self.lake, "actuals", day.isoformat())
+        validation.validate_day(self.case, "actuals", day.isoformat())
 
     def _day(self, day: date, frozen: Any) -> None:
         """The morning after a day: its inputs land, and the truth of the day before it."""
@@ -180,20 +180,20 @@ class _Replay:
 
         key, morning = day.isoformat(), datetime.combine(day + timedelta(days=1), time(8), UTC)
         self._land_truth(day - timedelta(days=1))
-        due, valid = is_expected("validated", key), self._validate(day)
+        due, valid = is_expected(self.case, "validated", key), self._validate(day)
         if due:
             self._record("data_validation", key, morning, {stages.VALIDATE: valid})
         if due and valid:
-            batch_inference(self.lake, key, registry.champion())
+            batch_inference(self.case, key, registry.champion(self.case))
             passed = dict.fromkeys((stages.PREPROCESS, stages.INFER, stages.POSTPROCESS), True)
             self._record("batch_inference", key, morning, passed)
             self.never.append(self._score(key, frozen))
-        daily.observe(self.lake, key, morning)
-        decision = daily.decide(self.lake, key)
+        daily.observe(self.case, key, morning)
+        decision = daily.decide(self.case, key)
         self.decisions.append(decision)
         if decision.retrain_for:
             self._train(day, day - timedelta(days=1), decision.retrain_for)
-            daily.note_retraining(self.lake, key)
+            daily.note_retraining(self.case, key)
 
     def was_scored(self, day: date) -> bool:
         """Whether a day has predictions."""
@@ -205,16 +205,15 @@ class _Replay:
         states = {stage: "success" if well else "failed" for stage, well in passed.items()}
         tasks = {stage: [stage] for stage in passed}
         output = "validated" if dag == "data_validation" else "predictions"
-        stages.record(self.lake, dag, key, key, states, tasks, output, now)
+        stages.record(self.case, dag, key, key, states, tasks, output, now)
 
     def _score(self, key: str, pipeline: Any) -> "pl.DataFrame":
         import numpy as np
         import polars as pl
-        from include.usecase.schema import KEY
 
         rows = self.lake.current("features", key).read("features")
         scores = pipeline.predict_proba(rows)[:, 1].astype(np.float32)
-        return rows.select(KEY).with_columns(never=pl.Series(scores))
+        return rows.select(self.case.key).with_columns(never=pl.Series(scores))
 
     def _train(self, day: date, end: date, reason: str) -> bool:
         """Ask for a challenger. Returns whether it was promoted."""
@@ -223,7 +222,7 @@ class _Replay:
         self.trainings.append(day)
         run = f"replay {day}"
         last = end.isoformat()
-        verdict = model_retraining(self.lake, None, last, reason, run, [KIND])
+        verdict = model_retraining(self.case, None, last, reason, run, [KIND])
         if verdict.challenger is None:
             refused = [rule for rule in verdict.rules[KIND] if not rule.passed]
             self.refused_by[day] = "; ".join(f"{one.name}: {one.found}" for one in refused)
@@ -237,17 +236,16 @@ class _Replay:
         The truth of the last day lands with a day that is not replayed.
         """
         import polars as pl
-        from include.usecase.schema import KEY
 
         from include.monitoring import outcomes
 
         key = self.end.isoformat()
         self._land_truth(self.end)
-        outcomes.update(self.lake, key)
-        rows = outcomes.read(self.lake, key, (self.end - self.start).days + 1)
+        outcomes.update(self.case, key)
+        rows = outcomes.read(self.case, key, (self.end - self.start).days + 1)
         others = [pl.concat(self.never), pl.read_parquet(weekly_path)]
         for frame in others:
-            rows = rows.join(frame, on=KEY, how="inner", validate="1:1")
+            rows = rows.join(frame, on=self.case.key, how="inner", validate="1:1")
         return rows.select("day", "label", "never", "weekly", policy="score")
 
 
@@ -263,30 +261,28 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def weekly(start: str, end: str, path: str) -> dict[str, Any]:
+def weekly(case: UseCase, start: str, end: str, path: str) -> dict[str, Any]:
     """The scores of a model that is trained anew each week, without a gate, on all that is known.
 
     What is known on a day is the truth of the days before it.
     """
     import numpy as np
     import polars as pl
-    from include.usecase.schema import KEY
 
     from benchmarks.common import real_days
     from include.preprocess import is_usable
     from include.settings import settings
-    from include.usecase import models
 
     first, last = date.fromisoformat(start), date.fromisoformat(end)
-    rows = real_days(settings().train_start, last).filter(is_usable())
+    rows = real_days(case, settings().train_start, last).filter(is_usable(case))
     found = []
     for number, day in enumerate(_days(first, last)):
         if number % 7 == 0:
             known = rows.filter(pl.col("day") < day, pl.col("label").is_not_null())
-            model = models.CANDIDATES[KIND](settings().seed).fit(known, known["label"].to_numpy())
+            model = case.models.CANDIDATES[KIND](settings().seed).fit(known, known["label"].to_numpy())
         today = rows.filter(pl.col("day") == day)
         scores = model.predict_proba(today)[:, 1].astype(np.float32)
-        found.append(today.select(KEY).with_columns(weekly=pl.Series(scores)))
+        found.append(today.select(case.key).with_columns(weekly=pl.Series(scores)))
     pl.concat(found).write_parquet(path)
     return {}
 
@@ -295,7 +291,7 @@ def weekly(start: str, end: str, path: str) -> dict[str, Any]:
 
 
 def _tell(
-    console: Console, scores: "pl.DataFrame", replayed: _Replay, target: Path
+    case: UseCase, console: Console, scores: "pl.DataFrame", replayed: _Replay, target: Path
 ) -> dict[str, Any]:
     import polars as pl
 
@@ -343,7 +339,7 @@ def _tell(
     for line in replayed.refused_days:
         console.print(f"Refused by validation: {line}")
     _picture(scores, replayed, target / "replay.png")
-    report = daily.write_report(replayed.lake, replayed.decisions[-1].key, replayed.decisions[-1])
+    report = daily.write_report(case, replayed.decisions[-1].key, replayed.decisions[-1])
     shutil.copy(report, target / "report.html")
     return summary
 
@@ -414,7 +410,7 @@ def _picture(scores: "pl.DataFrame", replayed: _Replay, path: Path) -> None:
 # --- faults of the data ---------------------------------------------------------------------------
 
 
-def _inject(console: Console, replayed: _Replay) -> dict[str, Any]:
+def _inject(case: UseCase, console: Console, replayed: _Replay) -> dict[str, Any]:
     """Put each fault into single days, and see what says so on that day."""
     from include.usecase.faults import FAULTS
 
@@ -425,47 +421,45 @@ def _inject(console: Console, replayed: _Replay) -> dict[str, Any]:
     table = Table("Fault", *(str(day) for day in chosen), title="Caught on the day, and by what")
     missed = 0
     with _quiet():
-        for name, fault in FAULTS.items():
-            found = [_caught_by(replayed.lake, day, fault) for day in chosen]
+        for name, fault in case.faults.FAULTS.items():
+            found = [_caught_by(case, day, fault) for day in chosen]
             missed += sum(text is None for text in found)
             table.add_row(name, *(text or "[red]missed[/]" for text in found))
     console.print(table)
     pages = Counter(one.key[:7] for one in replayed.decisions if one.action == "page")
     most = max(pages.values(), default=0)
     console.print(f"Pages on clean days: {pages.total()}, at most {most} in a month")
-    return {"faults": len(FAULTS) * len(chosen), "missed": missed, "most_pages_a_month": most}
+    return {"faults": len(case.faults.FAULTS) * len(chosen), "missed": missed, "most_pages_a_month": most}
 
 
-def _caught_by(lake: "Lake", day: date, fault: Any) -> str | None:
+def _caught_by(case: UseCase, day: date, fault: Any) -> str | None:
     """What stops a faulty day, or calls a person about it."""
     import polars as pl
-    from include.usecase.schema import INPUTS
 
     from include.errors import PipelineError
     from include.lake.files import atomic_file
     from include.messages import DATA_RULES, ModelVersion
     from include.monitoring import history, measure, policy
-    from include.usecase import source
     from include.validation import validation
     from local.in_process import batch_inference
 
-    key, main_input = day.isoformat(), INPUTS[0].name
-    rows = source.fetch(main_input, day)
+    key, main_input = day.isoformat(), case.inputs[0].name
+    rows = case.source.fetch(main_input, day)
     assert rows is not None
-    before = lake.current("predictions", key).manifest().metadata["model"]
-    with atomic_file(lake.landing_path(main_input, key)) as path:
+    before = case.lake.current("predictions", key).manifest().metadata["model"]
+    with atomic_file(case.lake.landing_path(main_input, key)) as path:
         fault(rows).write_parquet(path)
     try:
-        validation.validate_day(lake, "validated", key)
+        validation.validate_day(case, "validated", key)
     except PipelineError as error:
         return f"validation: {_breach(error)}"
     try:
-        batch_inference(lake, key, ModelVersion(**before))
+        batch_inference(case, key, ModelVersion(**before))
     except PipelineError as error:
         return f"output check: {_breach(error)}"
-    known = history.read(lake, key, policy.DAYS).filter(pl.col("time") < day)
-    found = history.to_frame(key, measure.figures(lake, key))
-    decision = policy.decide(pl.concat([known, found]), key)
+    known = history.read(case, key, policy.DAYS).filter(pl.col("time") < day)
+    found = history.to_frame(key, measure.figures(case, key))
+    decision = policy.decide(case, pl.concat([known, found]), key)
     faults = [
         reason.found
         for reason in decision.reasons
@@ -480,4 +474,4 @@ def _breach(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(case))

@@ -28,6 +28,7 @@ from benchmarks.common import (
     say,
     scratch_folder,
 )
+from include.usecase import UseCase
 from include.messages import Chunk
 
 ROWS = {"small": (500_000, 2_000_000), "full": (5_000_000, 20_000_000)}
@@ -37,7 +38,7 @@ MAX_GROWTH = 1.1
 KEY = "2013-03-01"
 
 
-def main(size: str) -> list[Claim]:
+def main(case: UseCase, size: str) -> list[Claim]:
     """Make the data, run both sides in turns, then the pipeline on four times the rows."""
     rows, more_rows = ROWS[size]
     with scratch_folder() as folder:
@@ -88,57 +89,53 @@ def main(size: str) -> list[Claim]:
     ]  # fmt: skip
 
 
-def train(folder: str) -> dict[str, Any]:
+def train(case: UseCase, folder: str) -> dict[str, Any]:
     """Train the use case's pipeline on two real months, register it, and keep it for the peer."""
     import polars as pl
-    from include.usecase.schema import KEY
 
     from include.registry import promotion, registry
-    from include.usecase import features, models, source
 
     days = [date(2013, 1, 1) + timedelta(days=number) for number in range(59)]
-    truth = [rows for day in days if (rows := source.fetch("actuals", day)) is not None]
-    labels = features.build_labels(pl.concat(truth))
-    rows = pl.concat([_real_features(day) for day in days]).join(labels, on=KEY)
-    pipeline = models.xgboost(seed=7).fit(rows, rows["label"].to_numpy())
-    model = registry.register(registry.log_training(pipeline, {}, {"reason": "benchmark"}))
-    promotion.promote(model, None, "benchmark")
+    truth = [rows for day in days if (rows := case.source.fetch("actuals", day)) is not None]
+    labels = case.features.build_labels(pl.concat(truth))
+    rows = pl.concat([_real_features(case, day) for day in days]).join(labels, on=case.key)
+    pipeline = case.models.xgboost(seed=7).fit(rows, rows["label"].to_numpy())
+    model = registry.register(case, registry.log_training(case, pipeline, {}, {"reason": "benchmark"}))
+    promotion.promote(case, model, None, "benchmark")
     pipeline[1].get_booster().save_model(Path(folder) / "model.ubj")
     (Path(folder) / "categories.json").write_text(json.dumps(pipeline[0].categories_))
     return {}
 
 
-def generate(folder: str, rows: int) -> dict[str, Any]:
+def generate(case: UseCase, folder: str, rows: int) -> dict[str, Any]:
     """Publish features of so many rows, a batch at a time; returns how they are to be scored."""
     import numpy as np
     import polars as pl
-    from include.usecase.features import NUMERIC
 
     from include.inference import scoring
     from include.lake.files import to_arrow
-    from include.lake.tables import default_lake
     from include.registry import registry
     from include.settings import settings
 
-    days = [_real_features(date(2013, 1, 1) + timedelta(days=number)) for number in range(365)]
-    real, lake = pl.concat(days), default_lake()
+    days = [_real_features(case, date(2013, 1, 1) + timedelta(days=number)) for number in range(365)]
+    real, lake = pl.concat(days), case.lake
     sample = lake.new_version("features", "2012-12-31")
     sample.write_frame("features", real)
-    version = lake.new_version("features", KEY)
+    version = lake.new_version("features", case.key)
     with version.write("features", to_arrow(real).schema) as writer:
         rng = np.random.default_rng(1)
-        for batch in _resampled(real, NUMERIC, rows, settings().batch_rows, rng):
+        for batch in _resampled(case, real, case.features.NUMERIC, rows, settings().batch_rows, rng):
             writer.write_table(to_arrow(batch))
     version.publish(["features"])
     return {
-        "chunk": asdict(scoring.plan_chunks(lake, str(version), registry.champion())[0]),
+        "chunk": asdict(scoring.plan_chunks(case, str(version), registry.champion(case))[0]),
         "bytes_per_row": version.describe("features").bytes / rows,
         "real": sample.describe("features").bytes / len(real),
     }
 
 
 def _resampled(
-    real: Any, numeric: list[str], rows: int, batch_rows: int, rng: Any
+    case: UseCase, real: Any, numeric: list[str], rows: int, batch_rows: int, rng: Any
 ) -> Iterator[Any]:
     """Real rows drawn at random, all of one date, each number up to 1 % away from a real one."""
     import polars as pl
@@ -149,46 +146,43 @@ def _resampled(
             pl.Series(name, 1 + rng.uniform(-0.01, 0.01, len(drawn)).round(3)) for name in numeric
         ]
         yield drawn.with_columns(
-            pl.lit(date.fromisoformat(KEY)).alias("date"),
+            pl.lit(date.fromisoformat(case.key)).alias("date"),
             *((pl.col(factor.name) * factor).round(2).cast(pl.Float32) for factor in noise),
         )
 
 
-def _real_features(day: date) -> Any:
-    from include.usecase import features, source
+def _real_features(case: UseCase, day: date) -> Any:
 
-    found = {name: source.fetch(name, day) for name in ("flights", "weather")}
-    return features.build_features({name: rows for name, rows in found.items() if rows is not None})
+    found = {name: case.source.fetch(name, day) for name in ("flights", "weather")}
+    return case.features.build_features({name: rows for name, rows in found.items() if rows is not None})
 
 
-def pipeline(folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
+def pipeline(case: UseCase, folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
     """Score by the pipeline's own function, as its mapped task does."""
     from include.inference import scoring
     from include.lake import tables
     from include.registry import registry
 
-    registry.load(registry.champion())  # MLflow imports half of itself when it is first used
+    registry.load(case, registry.champion(case))  # MLflow imports half of itself when it is first used
     clock = Clock()
-    path = scoring.score_chunk(tables.default_lake(), Chunk(**chunk))
+    path = scoring.score_chunk(case, Chunk(**chunk))
     spent = clock.read()
     # Next time it must be scored again; the scores stay for the comparison.
     Path(path).replace(Path(folder) / "pipeline.parquet")
     return {"rows": chunk["rows"], **spent, "peak": peak_gigabytes()}
 
 
-def tight(folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
+def tight(case: UseCase, folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
     """Read, predict, write: what one would write for this file and this model only."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
     import xgboost as xgb
-    from include.usecase.features import FEATURES, NUMERIC
 
-    from include.lake.tables import default_lake
     from include.settings import settings
 
-    source = default_lake().version(chunk["features"]).part_path("features")
+    source = case.lake.version(chunk["features"]).part_path("features")
     batch_rows = settings().batch_rows
     known = json.loads((Path(folder) / "categories.json").read_text())
     values = {name: pa.array(categories) for name, categories in known.items()}
@@ -196,15 +190,15 @@ def tight(folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
 
     clock = Clock()
     booster = xgb.Booster(model_file=Path(folder) / "model.ubj")
-    matrix = np.empty((batch_rows, len(FEATURES)), np.float32)
+    matrix = np.empty((batch_rows, len(case.features.FEATURES)), np.float32)
     with (
-        pq.ParquetFile(source) as file,
+        pq.ParquetFile(case.source) as file,
         pq.ParquetWriter(Path(folder) / "tight.parquet", schema) as writer,
     ):
-        for batch in file.iter_batches(batch_rows, columns=FEATURES):
-            for position, name in enumerate(FEATURES):
+        for batch in file.iter_batches(batch_rows, columns=case.features.FEATURES):
+            for position, name in enumerate(case.features.FEATURES):
                 column = batch.column(name)
-                if name not in NUMERIC:
+                if name not in case.features.NUMERIC:
                     column = pc.index_in(column, value_set=values[name])
                 matrix[: batch.num_rows, position] = column.to_numpy(zero_copy_only=False)
             scores = booster.inplace_predict(matrix[: batch.num_rows])

@@ -6,6 +6,7 @@ a process of its own. The figure is the time from the first mapped task's start 
 end; each DAG runs once before anything is counted. The chunks are scored anew in every run.
 """
 
+from include.usecase import UseCase
 import shutil
 from datetime import date, datetime, timedelta
 from functools import partial
@@ -56,7 +57,7 @@ nothing()
 '''
 
 
-def main(size: str) -> list[Claim]:
+def main(case: UseCase, size: str) -> list[Claim]:
     """Start an Airflow on a folder of its own, run both DAGs in turns, stop it."""
     repeats = RUNS[size]
     with scratch_folder() as folder:
@@ -104,28 +105,25 @@ def _span(airflow: Airflow, dag_id: str, partition_key: str | None) -> float:
     return seconds
 
 
-def prepare() -> dict[str, Any]:
+def prepare(case: UseCase) -> dict[str, Any]:
     """Register a champion, and publish a validated day that gives so many chunks."""
     import polars as pl
-    from include.usecase.schema import KEY as ROW_KEY
 
     from include.inference import scoring
-    from include.lake.tables import default_lake
     from include.registry import promotion, registry
-    from include.usecase import features, models, source
 
     days = [date(2013, 1, 1) + timedelta(days=number) for number in range(14)]
-    flights = [rows for day in days if (rows := source.fetch("flights", day)) is not None]
-    truth = [rows for day in days if (rows := source.fetch("actuals", day)) is not None]
-    known = pl.concat(features.build_features({"flights": rows}) for rows in flights)
-    known = known.join(features.build_labels(pl.concat(truth)), on=ROW_KEY)
-    pipeline = models.xgboost(seed=7).fit(known, known["label"].to_numpy())
-    run_id = registry.log_training(pipeline, {}, {"reason": "benchmark"})
+    flights = [rows for day in days if (rows := case.source.fetch("flights", day)) is not None]
+    truth = [rows for day in days if (rows := case.source.fetch("actuals", day)) is not None]
+    known = pl.concat(case.features.build_features({"flights": rows}) for rows in flights)
+    known = known.join(case.features.build_labels(pl.concat(truth)), on=case.key)
+    pipeline = case.models.xgboost(seed=7).fit(known, known["label"].to_numpy())
+    run_id = registry.log_training(case, pipeline, {}, {"reason": "benchmark"})
     scores = pipeline.predict_proba(known)[:, 1]
-    registry.log_reference(run_id, scoring.score_reference(scores))
-    promotion.promote(registry.register(run_id), None, "benchmark")
+    registry.log_reference(case, run_id, scoring.score_reference(scores))
+    promotion.promote(case, registry.register(case, run_id), None, "benchmark")
 
-    version = default_lake().new_version("validated", KEY)
+    version = case.lake.new_version("validated", KEY)
     day_rows = pl.concat(flights)[: TASKS * ROWS].with_columns(
         pl.lit(date.fromisoformat(KEY)).alias("date"),
         pl.int_range(1, TASKS * ROWS + 1, dtype=pl.Int32).alias("flight"),

@@ -33,7 +33,7 @@ MAX_TIME = 2.0
 MAX_LOSS = 0.001
 
 
-def main(size: str) -> list[Claim]:
+def main(case: UseCase, size: str) -> list[Claim]:
     """Make the rows, then train on them by both sides in turns."""
     rows, trees = ROWS[size], TREES[size]
     with scratch_folder() as folder:
@@ -51,13 +51,13 @@ def main(size: str) -> list[Claim]:
         say(f"Making {rows:,} rows, resampled from real ones")
         features = child(generate, env, path=path, rows=rows, seed=1)["features"]
         child(generate, env, path=holdout, rows=HOLDOUT_ROWS, seed=2)
-        say(f"Training {trees} trees on {rows:,} rows x {features} features, in turns")
+        say(f"Training {trees} trees on {rows:,} rows x {case.features} features, in turns")
         sides = {step.__name__: partial(run, step) for step in (in_memory, from_disk)}
         runs = alternate(sides, REPEATS)
     seconds = best(runs, "seconds")
     peaks = {side: max(one["peak"] for one in found) for side, found in runs.items()}
     losses = {side: found[0]["log_loss"] for side, found in runs.items()}
-    size_of = f"(best of {REPEATS}, {rows:,} rows x {features}, {trees} trees)"
+    size_of = f"(best of {REPEATS}, {rows:,} rows x {case.features}, {trees} trees)"
     return [
         at_most(
             "training from disk, memory", peaks["from_disk"] / peaks["in_memory"], "x peak RSS",
@@ -77,28 +77,29 @@ def main(size: str) -> list[Claim]:
     ]  # fmt: skip
 
 
-def generate(path: str, rows: int, seed: int) -> dict[str, Any]:
+def generate(case: UseCase, path: str, rows: int, seed: int) -> dict[str, Any]:
     """Write real rows drawn at random, each number up to 1 % away from a real one."""
     import numpy as np
     import polars as pl
-    from include.usecase.features import FEATURES, NUMERIC
-    from include.usecase.schema import KEY
 
     from include.lake.files import to_arrow, write_parquet
-    from include.usecase import features, source
 
     days = []
     for number in range(0, 360, 3):
         day = date(2013, 1, 1) + timedelta(days=number)
-        inputs = {name: source.fetch(name, day) for name in ("flights", "weather", "actuals")}
+        inputs = {name: case.source.fetch(name, day) for name in ("flights", "weather", "actuals")}
         known = {name: frame for name, frame in inputs.items() if frame is not None}
-        labels = features.build_labels(known.pop("actuals"))
-        days.append(features.build_features(known).join(labels, on=KEY))
-    real, random = pl.concat(days).select(*FEATURES, "label"), np.random.default_rng(seed)
+        labels = case.features.build_labels(known.pop("actuals"))
+        days.append(case.features.build_features(known).join(labels, on=case.key))
+    real, random = (
+        pl.concat(days).select(*case.features.FEATURES, "label"),
+        np.random.default_rng(seed),
+    )
 
     def drawn(count: int) -> Any:
         noise = [
-            pl.Series(name, 1 + random.uniform(-0.01, 0.01, count).round(3)) for name in NUMERIC
+            pl.Series(name, 1 + random.uniform(-0.01, 0.01, count).round(3))
+            for name in case.features.NUMERIC
         ]
         return real[random.integers(0, len(real), count)].with_columns(
             (pl.col(factor.name) * factor).round(2).cast(pl.Float32) for factor in noise
@@ -107,28 +108,27 @@ def generate(path: str, rows: int, seed: int) -> dict[str, Any]:
     with write_parquet(Path(path), to_arrow(real).schema) as writer:
         for start in range(0, rows, 65_536):
             writer.write_table(to_arrow(drawn(min(65_536, rows - start))))
-    return {"features": len(FEATURES)}
+    return {"features": len(case.features.FEATURES)}
 
 
-def in_memory(path: str, holdout: str, trees: int) -> dict[str, Any]:
+def in_memory(case: UseCase, path: str, holdout: str, trees: int) -> dict[str, Any]:
     """Train with more memory than it takes."""
-    return _fit(path, holdout, trees, memory_bytes=10**15)
+    return _fit(case, path, holdout, trees, memory_bytes=10**15)
 
 
-def from_disk(path: str, holdout: str, trees: int) -> dict[str, Any]:
+def from_disk(case: UseCase, path: str, holdout: str, trees: int) -> dict[str, Any]:
     """Train with less memory than the rows need."""
-    return _fit(path, holdout, trees, memory_bytes=1)
+    return _fit(case, path, holdout, trees, memory_bytes=1)
 
 
-def _fit(path: str, holdout: str, trees: int, memory_bytes: int) -> dict[str, Any]:
+def _fit(case: UseCase, path: str, holdout: str, trees: int, memory_bytes: int) -> dict[str, Any]:
     import pyarrow.parquet as pq
     from sklearn.metrics import log_loss
 
     from include.lake.files import open_parquet
     from include.training import fitting
-    from include.usecase import models
 
-    pipeline = models.CANDIDATES["xgboost"](7).set_params(classify__n_estimators=trees)
+    pipeline = case.models.CANDIDATES["xgboost"](7).set_params(classify__n_estimators=trees)
     clock = Clock()
     with open_parquet(Path(path)) as file:
         found = fitting.fit(pipeline, [file], memory_bytes, seed=7)

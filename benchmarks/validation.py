@@ -30,7 +30,7 @@ from benchmarks.common import (
 )
 
 if TYPE_CHECKING:
-    from include.contract import Input
+    from include.usecase import Input
 
 ROWS = {"small": 500_000, "full": 5_000_000}
 ROWS_OF_TEXTS = {"small": 100_000, "full": 400_000}
@@ -42,7 +42,7 @@ BAD_SHARE = 0.001
 WEATHER = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure"]
 
 
-def main(size: str) -> list[Claim]:
+def main(case: UseCase, size: str) -> list[Claim]:
     """Make a clean file and one with bad rows; validate each by both sides in turns."""
     rows = ROWS[size]
     claims: list[Claim] = []
@@ -98,28 +98,26 @@ def _claims(kind: str, rows: int, runs: dict[str, list[dict[str, Any]]]) -> list
     ]  # fmt: skip
 
 
-def _contract() -> "Input":
+def _contract(case: UseCase) -> "Input":
     """The flights' contract with the columns of the weather, and flight numbers for more rows."""
     from dataclasses import replace
 
     import pandera.polars as pa
     import polars as pl
-    from include.usecase.schema import FLIGHTS
-    from include.usecase.schema import WEATHER as WEATHER_INPUT
 
     columns = {
-        **FLIGHTS.schema.columns,
+        **case.schema.FLIGHTS.schema.columns,
         "flight": pa.Column(pl.Int32, pa.Check.in_range(1, 99_999_999, n_failure_cases=10)),
-        **{name: WEATHER_INPUT.schema.columns[name] for name in WEATHER},
+        **{name: case.schema.WEATHER.schema.columns[name] for name in WEATHER},
     }
     schema = pa.DataFrameSchema(columns, strict=True, ordered=True)
     # pandera imports a part of itself when it validates for the first time.
     schema.validate(pl.DataFrame(schema={name: one.dtype.type for name, one in columns.items()}))
-    limits = {**FLIGHTS.max_null_rate, **dict.fromkeys(WEATHER, 0.5)}
-    return replace(FLIGHTS, name="benchmark", schema=schema, max_null_rate=limits)
+    limits = {**case.schema.FLIGHTS.max_null_rate, **dict.fromkeys(WEATHER, 0.5)}
+    return replace(case.schema.FLIGHTS, name="benchmark", schema=schema, max_null_rate=limits)
 
 
-def generate(path: str, rows: int, bad: int) -> dict[str, Any]:
+def generate(case: UseCase, path: str, rows: int, bad: int) -> dict[str, Any]:
     """Write real rows drawn at random, with a key of their own each; some of them are bad."""
     from datetime import timedelta
 
@@ -127,18 +125,17 @@ def generate(path: str, rows: int, bad: int) -> dict[str, Any]:
     import polars as pl
 
     from include.lake.files import to_arrow, write_parquet
-    from include.usecase import source
 
     days = []
     for number in range(0, 360, 6):
         day = date(2013, 1, 1) + timedelta(days=number)
-        flights, weather = source.fetch("flights", day), source.fetch("weather", day)
+        flights, weather = case.source.fetch("flights", day), case.source.fetch("weather", day)
         assert flights is not None
         assert weather is not None
-        weather = weather.with_columns(pl.col("time_hour") + source.WEATHER_AGE)
+        weather = weather.with_columns(pl.col("time_hour") + case.source.WEATHER_AGE)
         joined = flights.join(weather, on=["origin", "time_hour"], how="left")
         days.append(joined.with_columns(pl.col("time_hour") + (DAY - day)))
-    real = pl.concat(days).select(list(_contract().schema.columns))
+    real = pl.concat(days).select(list(_contract(case).schema.columns))
     real = real.filter(pl.col("wind_speed").fill_null(0) <= 150)  # the year has one such storm
     real = real.with_columns(pl.lit(DAY).alias("date"))
     rng = np.random.default_rng(1)
@@ -160,39 +157,38 @@ def generate(path: str, rows: int, bad: int) -> dict[str, Any]:
     return {}
 
 
-def pipeline(path: str) -> dict[str, Any]:
+def pipeline(case: UseCase, path: str) -> dict[str, Any]:
     """Contract, rows, key and partition, as the tasks of `data_validation` call them."""
     from include.lake.files import open_parquet
     from include.validation import validation
 
-    table_input = _contract()
+    table_input = _contract(case)
     validation.INPUTS[table_input.name] = table_input
 
     clock = Clock()
     with open_parquet(Path(path)) as file:
         breaches = validation.contract_breaches(table_input, file.schema_arrow)
     tally = validation.RowTally(table_input)
-    for _valid, _rejected in validation.checked_slices(Path(path), table_input, DAY, tally):
+    for _valid, _rejected in validation.checked_slices(case, Path(path), table_input, DAY, tally):
         pass
     check = tally.result("validated/2013-03-01/benchmark")
     recent = [round(check.rows * share) for share in (0.9, 1.0, 1.1, 1.0)]
-    breaches += validation.partition_breaches(check, DAY.isoformat(), recent)
+    breaches += validation.partition_breaches(case, check, DAY.isoformat(), recent)
     spent = clock.read()
     assert not breaches, breaches
     return {**spent, "peak": peak_gigabytes(), "bad": check.quarantined}
 
 
-def repeated_texts(path: str) -> dict[str, Any]:
+def repeated_texts(case: UseCase, path: str) -> dict[str, Any]:
     """Give every row one of two long texts, then validate and write the rows as a task does."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from include.lake.tables import default_lake
     from include.messages import LandedFile
     from include.validation import validation
 
-    lake, key = default_lake(), DAY.isoformat()
+    lake, key = case.lake, DAY.isoformat()
     landed = Path(str(lake.landing_path("benchmark", key)))
     landed.parent.mkdir(parents=True)
     rows = pq.read_table(path)
@@ -204,20 +200,20 @@ def repeated_texts(path: str) -> dict[str, Any]:
         rows.set_column(place, pa.field("tailnum", coded.type), coded), landed, store_schema=False
     )
     del rows
-    validation.INPUTS["benchmark"] = _contract()
+    validation.INPUTS["benchmark"] = _contract(case)
     version = str(lake.new_version("validated", key))
-    check = validation.check_rows(lake, LandedFile("benchmark", version))
+    check = validation.check_rows(case, LandedFile("benchmark", version))
     assert check.quarantined == 0, check
     return {"peak": peak_gigabytes(), "bytes": landed.stat().st_size}
 
 
-def pandera(path: str) -> dict[str, Any]:
+def pandera(case: UseCase, path: str) -> dict[str, Any]:
     """Read the file, validate it by one schema, find the rows that broke a rule."""
     import pandera.errors
     import pandera.polars as pa
     import polars as pl
 
-    table_input = _contract()
+    table_input = _contract(case)
     of_the_day = pa.Column(pl.Date, pa.Check.equal_to(DAY, n_failure_cases=10))
     schema = pa.DataFrameSchema(
         {**table_input.schema.columns, "date": of_the_day},

@@ -19,8 +19,9 @@ from typing import Any
 
 from airflow.sdk import PartitionedAssetTimetable, TriggerRule, task, task_group
 
+from include import usecases
 from include.messages import Branches, Chunk, ModelVersion, OutputCheck
-from include.orchestration.assets import PREDICTIONS, VALIDATED
+from include.orchestration.assets import assets_of
 from include.orchestration.task_defaults import (
     TASK_DEFAULTS,
     RetryByKind,
@@ -30,7 +31,7 @@ from include.orchestration.task_defaults import (
     tells_why,
 )
 from include.orchestration.tasks import pipeline, typed
-from include.settings import settings
+from include.usecase import UseCase
 
 STAGES = {
     "preprocess": ["preprocess"],
@@ -43,13 +44,14 @@ OTHERS_LIMITS = {"retry_policy": RetryByKind(1), "execution_timeout": timedelta(
 
 
 @pipeline(
-    schedule=PartitionedAssetTimetable(assets=VALIDATED),
+    schedule=lambda case: PartitionedAssetTimetable(assets=assets_of(case).validated),
     max_active_runs=4,
     doc_md=__doc__,
     tags=["inference"],
 )
-def batch_inference() -> None:
+def batch_inference(case: UseCase) -> None:
     """Preprocess, infer in chunks, post-process."""
+    assets = assets_of(case)
 
     @task
     @typed
@@ -57,24 +59,22 @@ def batch_inference() -> None:
         """The model version that scores this run, whatever is promoted meanwhile."""
         from include.registry import registry
 
-        return registry.champion(partition_key)
+        return registry.champion(case, partition_key)
 
     @task
     def preprocess(*, partition_key: str | None = None) -> str:
         """Build the day's features. Returns a reference to them."""
         from include.inference import scoring
-        from include.lake import tables
 
-        return scoring.preprocess(tables.default_lake(), partition_key)
+        return scoring.preprocess(case, partition_key)
 
     @task
     @typed
     def plan_chunks(features: str, model: ModelVersion) -> list[Chunk]:
         """Cut the day into chunks of rows."""
         from include.inference import scoring
-        from include.lake import tables
 
-        return scoring.plan_chunks(tables.default_lake(), features, model)
+        return scoring.plan_chunks(case, features, model)
 
     @task(
         map_index_template="{{ chunk_label }}",
@@ -86,10 +86,9 @@ def batch_inference() -> None:
         from airflow.sdk import get_current_context
 
         from include.inference import scoring
-        from include.lake import tables
 
         get_current_context()["chunk_label"] = chunk.label
-        return scoring.score_chunk(tables.default_lake(), chunk)
+        return scoring.score_chunk(case, chunk)
 
     @task_group(tooltip="Other models than the champion", default_args=OTHERS_LIMITS)
     def others(chunks: Any, model: Any) -> Any:
@@ -100,7 +99,7 @@ def batch_inference() -> None:
             """The versions that score beside the champion, and why some do not."""
             from include.inference import branching
 
-            return branching.resolve(model)
+            return branching.resolve(case, model)
 
         @task
         @tells_why
@@ -108,9 +107,8 @@ def batch_inference() -> None:
         def plan(chunks: list[Chunk], branches: Branches) -> list[Chunk]:
             """The chunks in which others than the champion have rows."""
             from include.inference import branching
-            from include.lake import tables
 
-            found = branching.plan(tables.default_lake(), chunks, branches)
+            found = branching.plan(case, chunks, branches)
             return [chunk for theirs in found.values() for chunk in theirs]
 
         @task(
@@ -128,11 +126,10 @@ def batch_inference() -> None:
         ) -> Branches:
             """Find out who has answered, and why others have not."""
             from include.inference import branching
-            from include.lake import tables
 
             steps = [f"others.{step}" for step in ("resolve", "plan", "score")]
             told = ending(ti, run_id, *steps).why
-            return branching.gather(tables.default_lake(), chunks or [], branches, told)
+            return branching.gather(case, chunks or [], branches, told)
 
         branches = resolve(model)
         found = gather(chunks, branches)
@@ -144,20 +141,18 @@ def batch_inference() -> None:
     def assemble(features: str, chunks: list[Chunk], branches: Branches | None) -> str:
         """Put the chunks' scores together. Returns a reference to them, not published yet."""
         from include.inference import branching
-        from include.lake import tables
 
-        return branching.assemble(tables.default_lake(), features, chunks, branches)
+        return branching.assemble(case, features, chunks, branches)
 
     @task
     @typed
     def check_outputs(predictions: str, features: str, model: ModelVersion) -> OutputCheck:
         """Check range, nulls, counts and distribution before anyone sees the predictions."""
         from include.inference import scoring
-        from include.lake import tables
 
-        return scoring.check_outputs(tables.default_lake(), predictions, features, model)
+        return scoring.check_outputs(case, predictions, features, model)
 
-    @task(outlets=[PREDICTIONS])
+    @task(outlets=[assets.predictions])
     @skips_if_overtaken
     @typed
     def publish(
@@ -172,20 +167,22 @@ def batch_inference() -> None:
     ) -> int:
         """Replace the day's predictions in one step. Returns their number."""
         from include.inference import branching
-        from include.lake import tables
 
-        outlet_events[PREDICTIONS].extra = {"version": predictions, **vars(check)}
+        outlet_events[assets.predictions].extra = {"version": predictions, **vars(check)}
         lineage = {"features": features, "model": vars(model), "dag_run": run_id}
-        return branching.publish(tables.default_lake(), predictions, check, lineage, branches)
+        return branching.publish(case, predictions, check, lineage, branches)
 
     model = resolve_champion()
     features = preprocess()
     chunks = plan_chunks(features, model)
-    branches = others(chunks, model) if settings().branches else None
+    branches = others(chunks, model) if case.settings.branches else None
     predictions = assemble(features, chunks, branches)
     score.expand(chunk=chunks) >> predictions
     check = check_outputs(predictions, features, model)
-    publish(predictions, check, features, model, branches) >> record_stages(STAGES, "predictions")
+    publish(predictions, check, features, model, branches) >> record_stages(
+        case, STAGES, "predictions"
+    )
 
 
-batch_inference()
+for case in usecases.enabled():
+    batch_inference(case)

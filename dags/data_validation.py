@@ -18,10 +18,12 @@ from typing import Any
 
 from airflow.sdk import Asset, CronPartitionTimetable, task, task_group
 
+from include import usecases
 from include.messages import LandedFile, Published, RowCheck
-from include.orchestration.assets import ACTUALS, VALIDATED
+from include.orchestration.assets import assets_of
 from include.orchestration.task_defaults import record_stages, skips_if_overtaken
 from include.orchestration.tasks import pipeline, typed
+from include.usecase import UseCase
 
 STAGES = {
     "validate": [
@@ -32,7 +34,7 @@ STAGES = {
 
 
 @task_group
-def gates(table: str, days_back: int, outlet: Asset) -> Any:
+def gates(case: UseCase, table: str, days_back: int, outlet: Asset) -> Any:
     """The gates that a day's inputs of one table pass."""
 
     @task
@@ -41,24 +43,22 @@ def gates(table: str, days_back: int, outlet: Asset) -> Any:
         from airflow.sdk.exceptions import AirflowSkipException
 
         from include import partitions
-        from include.lake import tables
         from include.validation import validation
 
-        key, store = partitions.days_before(partition_key, days_back), tables.default_lake()
-        if not validation.is_due(store, table, key):
-            validation.pass_over(store, table, key)
+        key = partitions.days_before(partition_key, days_back)
+        if not validation.is_due(case, table, key):
+            validation.pass_over(case, table, key)
             raise AirflowSkipException(f"The use case expects no {table} for {key}.")
-        validation.land(store, table, key)
+        validation.land(case, table, key)
         return key
 
     @task
     @typed
     def check_contract(key: str) -> list[LandedFile]:
         """Check the columns and types of every landed file. Returns the files."""
-        from include.lake import tables
         from include.validation import validation
 
-        return validation.check_contract(tables.default_lake(), table, key)
+        return validation.check_contract(case, table, key)
 
     @task(
         map_index_template="{{ input_name }}",
@@ -68,20 +68,18 @@ def gates(table: str, days_back: int, outlet: Asset) -> Any:
     def check_rows(file: LandedFile) -> RowCheck:
         from airflow.sdk import get_current_context
 
-        from include.lake import tables
         from include.validation import validation
 
         get_current_context()["input_name"] = file.input_name
-        return validation.check_rows(tables.default_lake(), file)
+        return validation.check_rows(case, file)
 
     @task
     @typed
     def check_partition(checks: list[RowCheck]) -> str:
         """Judge the day as a whole, and write its report. Returns what may be published."""
-        from include.lake import tables
         from include.validation import validation
 
-        return validation.check_partition(tables.default_lake(), checks)
+        return validation.check_partition(case, checks)
 
     @task(outlets=[outlet])
     @skips_if_overtaken
@@ -89,29 +87,30 @@ def gates(table: str, days_back: int, outlet: Asset) -> Any:
     def publish(version: str, *, outlet_events: Any = None) -> Published:
         """Publish the day. Returns the rows of each input."""
         from include import partitions
-        from include.lake import tables
         from include.validation import validation
 
         outlet_events[outlet].add_partitions(partitions.key_of(version))
         outlet_events[outlet].extra = {"version": version}
-        return Published(validation.publish(tables.default_lake(), version))
+        return Published(validation.publish(case, version))
 
     return publish(check_partition(check_rows.expand(file=check_contract(land()))))
 
 
 @pipeline(
-    schedule=CronPartitionTimetable(
+    schedule=lambda case: CronPartitionTimetable(
         "0 6 * * *", timezone="UTC", run_offset=-1, key_format="%Y-%m-%d"
     ),
     max_active_runs=4,
     doc_md=__doc__,
     tags=["validation"],
 )
-def data_validation() -> None:
+def data_validation(case: UseCase) -> None:
     """Yesterday's inputs, and the truth of the day before."""
-    inputs = gates.override(group_id="inputs")("validated", 0, VALIDATED)
-    inputs >> record_stages(STAGES, "validated")
-    gates.override(group_id="truth")("actuals", 1, ACTUALS)
+    assets = assets_of(case)
+    inputs = gates.override(group_id="inputs")(case, "validated", 0, assets.validated)
+    inputs >> record_stages(case, STAGES, "validated")
+    gates.override(group_id="truth")(case, "actuals", 1, assets.actuals)
 
 
-data_validation()
+for case in usecases.enabled():
+    data_validation(case)

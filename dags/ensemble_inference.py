@@ -20,11 +20,10 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import PartitionedAssetTimetable, TriggerRule, task, task_group
-from include.contract import Member
-from include.usecase.members import MEMBERS
 
+from include import usecases
 from include.messages import Answer, Checked, Chunk, ModelVersion, RollCall, Scored
-from include.orchestration.assets import DEGRADED, ENSEMBLE_PREDICTIONS, VALIDATED
+from include.orchestration.assets import assets_of
 from include.orchestration.task_defaults import (
     RetryByKind,
     ending,
@@ -33,6 +32,7 @@ from include.orchestration.task_defaults import (
     tells_why,
 )
 from include.orchestration.tasks import pipeline, typed
+from include.usecase import Member, UseCase
 
 STAGES = {
     "preprocess": ["preprocess"],
@@ -42,14 +42,17 @@ STAGES = {
 
 
 @pipeline(
-    schedule=PartitionedAssetTimetable(assets=VALIDATED | DEGRADED),
+    schedule=lambda case: PartitionedAssetTimetable(
+        assets=assets_of(case).validated | assets_of(case).degraded
+    ),
     max_active_runs=4,
     dagrun_timeout=timedelta(hours=6),  # a task whose pool is gone would wait for ever
     doc_md=__doc__,
     tags=["inference"],
 )
-def ensemble_inference() -> None:
+def ensemble_inference(case: UseCase) -> None:
     """Preprocess, score with each member, combine or fall back, post-process."""
+    assets = assets_of(case)
 
     @task
     @tells_why
@@ -58,16 +61,15 @@ def ensemble_inference() -> None:
         """The version whose ensemble scores this run, whatever is promoted meanwhile."""
         from include.registry import registry
 
-        return registry.champion(partition_key)
+        return registry.champion(case, partition_key)
 
     @task
     @tells_why
     def preprocess(*, partition_key: str | None = None) -> str:
         """Build the day's features. Returns a reference to them."""
         from include.inference import scoring
-        from include.lake import tables
 
-        return scoring.preprocess(tables.default_lake(), partition_key)
+        return scoring.preprocess(case, partition_key)
 
     def ask(member: Member, features: Any, champion: Any) -> Any:
         """The group of one member. Returns its answer."""
@@ -78,7 +80,7 @@ def ensemble_inference() -> None:
             default_args={
                 "retry_policy": RetryByKind(member.retries),
                 "execution_timeout": timedelta(minutes=member.minutes),
-                "pool": member.pool,
+                "pool": case.pool(member),
             },
         )
         def group() -> Any:
@@ -88,9 +90,8 @@ def ensemble_inference() -> None:
             def plan(features: str, champion: ModelVersion | None) -> list[Chunk]:
                 """Fix the member's version, and cut the day into chunks for it."""
                 from include.inference import ensemble
-                from include.lake import tables
 
-                return ensemble.plan(tables.default_lake(), features, member, champion)
+                return ensemble.plan(case, features, member, champion)
 
             @task(
                 map_index_template="{{ chunk_label }}",
@@ -102,10 +103,9 @@ def ensemble_inference() -> None:
                 from airflow.sdk import get_current_context
 
                 from include.inference import ensemble
-                from include.lake import tables
 
                 get_current_context()["chunk_label"] = chunk.label
-                return ensemble.score(tables.default_lake(), member, chunk)
+                return ensemble.score(case, member, chunk)
 
             @task
             @tells_why
@@ -113,9 +113,8 @@ def ensemble_inference() -> None:
             def check(features: str, chunks: list[Chunk]) -> Answer:
                 """Check that the member's answer can be right. Returns the answer."""
                 from include.inference import ensemble
-                from include.lake import tables
 
-                return ensemble.check(tables.default_lake(), features, member, chunks)
+                return ensemble.check(case, features, member, chunks)
 
             chunks = plan(features, champion if member.kind == "registry" else None)
             answer = check(features, chunks)
@@ -136,14 +135,13 @@ def ensemble_inference() -> None:
     ) -> RollCall:
         """Find out who has answered, and why others have not."""
         from include.inference import ensemble
-        from include.lake import tables
 
         resolved = ending(ti, run_id, "resolve_champion")
         prepared = ending(ti, run_id, "preprocess")
         if features is None or not prepared.succeeded:
             raise ensemble.no_features(prepared.why)
         given, why, may_return = {}, {}, []
-        for member in MEMBERS:
+        for member in case.members:
             steps = [f"{member.name}.{step}" for step in ("plan", "score", "check")]
             ended = ending(ti, run_id, *steps)
             given[member.name] = answers[member.name] if ended.succeeded else None
@@ -152,8 +150,7 @@ def ensemble_inference() -> None:
             why[member.name] = ended.why
             may_return += [member.name] if ended.may_pass else []
         version = champion if resolved.succeeded else None
-        store = tables.default_lake()
-        return ensemble.call_roll(store, features, version, given, why, may_return)
+        return ensemble.call_roll(case, features, version, given, why, may_return)
 
     @task.branch
     @typed
@@ -166,18 +163,16 @@ def ensemble_inference() -> None:
     def combine(features: str, roll: RollCall) -> Scored:
         """Average the members that answered. Nothing is published yet."""
         from include.inference import ensemble
-        from include.lake import tables
 
-        return ensemble.combine_day(tables.default_lake(), features, roll)
+        return ensemble.combine_day(case, features, roll)
 
     @task
     @typed
     def fall_back(features: str, roll: RollCall) -> Scored:
         """Score without an ensemble, by the first step that can. Nothing is published yet."""
         from include.inference import fallback
-        from include.lake import tables
 
-        return fallback.fall_back(tables.default_lake(), features, roll)
+        return fallback.fall_back(case, features, roll)
 
     @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
     @typed
@@ -186,16 +181,14 @@ def ensemble_inference() -> None:
     ) -> Checked:
         """Check range, nulls and counts before anyone sees the predictions."""
         from include.inference import scoring
-        from include.lake import tables
 
         # Of the two tasks one is skipped, which may still have a result from before a clear.
         scored = fallen_back if roll.lacking else combined
         assert scored is not None
-        store = tables.default_lake()
-        found = scoring.check_outputs(store, scored.predictions, features, None)
+        found = scoring.check_outputs(case, scored.predictions, features, None)
         return Checked(scored, found)
 
-    @task(outlets=[ENSEMBLE_PREDICTIONS])
+    @task(outlets=[assets.ensemble_predictions])
     @skips_if_overtaken
     @typed
     def publish(
@@ -209,24 +202,24 @@ def ensemble_inference() -> None:
     ) -> int:
         """Replace the day's predictions in one step. Returns their number."""
         from include.inference import ensemble
-        from include.lake import tables
 
-        healing = DEGRADED in triggering_asset_events and VALIDATED not in triggering_asset_events
+        healing = assets.degraded in triggering_asset_events
+        healing = healing and assets.validated not in triggering_asset_events
 
-        store = tables.default_lake()
         facts = ensemble.publish(
-            store, checked.scored, checked.check, features, roll, run_id, healing
+            case, checked.scored, checked.check, features, roll, run_id, healing
         )
-        outlet_events[ENSEMBLE_PREDICTIONS].extra = facts
+        outlet_events[assets.ensemble_predictions].extra = facts
         return facts["scored"]
 
     features, champion = preprocess(), resolve_champion()
-    answers = {member.name: ask(member, features, champion) for member in MEMBERS}
+    answers = {member.name: ask(member, features, champion) for member in case.members}
     roll = call_roll(features, champion, answers)
     combined, fallen_back = combine(features, roll), fall_back(features, roll)
     choose(roll) >> [combined, fallen_back]
     checked = check_outputs(combined, fallen_back, features, roll)
-    publish(checked, features, roll) >> record_stages(STAGES, "ensemble_predictions")
+    publish(checked, features, roll) >> record_stages(case, STAGES, "ensemble_predictions")
 
 
-ensemble_inference()
+for case in usecases.enabled():
+    ensemble_inference(case)

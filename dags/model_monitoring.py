@@ -23,57 +23,59 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import CronPartitionTimetable, Param, TriggerRule, task
 from airflow.sdk.exceptions import AirflowSkipException
 
+from include import usecases
 from include.messages import Decided, Page
 from include.orchestration.alerting import report_and_call
-from include.orchestration.assets import DEGRADED
+from include.orchestration.assets import assets_of
 from include.orchestration.report_link import ReportLink, report_link
 from include.orchestration.task_defaults import check_conf
 from include.orchestration.tasks import pipeline, typed
-from include.settings import settings
+from include.usecase import UseCase
 
-RETRAINING = "model_retraining"
 REQUEST = "monitoring__{key}"
 """Id of the run that a day asks for: the same day never asks for two."""
 
-PARAMS = {
-    "act": Param(
-        settings().monitoring_acts,
-        type="boolean",
-        description="Whether a person is called and a retraining is started.",
-    )
-}
+
+def params(case: UseCase) -> dict[str, Param]:
+    """The parameters of a run."""
+    return {
+        "act": Param(
+            case.settings.monitoring_acts,
+            type="boolean",
+            description="Whether a person is called and a retraining is started.",
+        )
+    }
 
 
 @pipeline(
-    schedule=CronPartitionTimetable(
+    schedule=lambda case: CronPartitionTimetable(
         "0 8 * * *", timezone="UTC", run_offset=-1, key_format="%Y-%m-%d"
     ),
     max_active_runs=1,
     doc_md=__doc__,
     tags=["monitoring"],
-    params=PARAMS,
+    params=params,
 )
-def model_monitoring() -> None:
+def model_monitoring(case: UseCase) -> None:
     """Yesterday's rows and scores, and the truth that has come since."""
+    retraining, degraded = case.dag_id("model_retraining"), assets_of(case).degraded
 
     @task(on_failure_callback=report_and_call, max_active_tis_per_dag=1)
     def observe(*, partition_key: str | None = None, dag_run: Any = None) -> int:
         """Add what is found in the day to the history. Returns the figures added."""
-        from include.lake import tables
         from include.monitoring import daily
 
-        check_conf(dag_run.conf, PARAMS)
+        check_conf(dag_run.conf, params(case))
         # When the run was due, not when it began: so runs that are a day apart miss nothing.
-        return daily.observe(tables.default_lake(), str(partition_key), dag_run.run_after)
+        return daily.observe(case, str(partition_key), dag_run.run_after)
 
     @task(on_failure_callback=report_and_call, max_active_tis_per_dag=1)
     @typed
     def decide(*, partition_key: str | None = None) -> Decided:
         """Decide by the history, and keep the decision in it."""
-        from include.lake import tables
         from include.monitoring import daily, policy
 
-        decision = daily.decide(tables.default_lake(), str(partition_key))
+        decision = daily.decide(case, str(partition_key))
         table = policy.table(decision)
         print(table)
         return Decided(
@@ -82,7 +84,7 @@ def model_monitoring() -> None:
             decision.reasons,
             why=decision.why,
             retrain_for=decision.retrain_for,
-            train_until=daily.train_until(tables.default_lake(), decision.key),
+            train_until=daily.train_until(case, decision.key),
             table=table,
         )
 
@@ -90,24 +92,22 @@ def model_monitoring() -> None:
     @typed
     def write_report(decided: Decided) -> str:
         """Draw the day's page. Returns its address: *Details* of the task has a button for it."""
-        from include.lake import tables
         from include.monitoring import daily
 
-        daily.write_report(tables.default_lake(), decided.key, decided.decision)
-        return report_link(decided.key)
+        daily.write_report(case, decided.key, decided.decision)
+        return report_link(case, decided.key)
 
     @task.branch
     @typed
     def follow_up(decided: Decided, *, params: Any = None, ti: Any = None) -> list[str]:
         """What is to be done now. A retraining that runs, waits or is recent is not doubled."""
-        from include.lake import tables
         from include.monitoring import daily
 
         follows = ["list_notifiers"] if decided.action == "page" else []
         if decided.retrain_for:
-            busy = ti.get_dr_count(dag_id=RETRAINING, states=["queued", "running"])
-            if busy or daily.retraining_is_near(tables.default_lake(), decided.key):
-                print(f"{RETRAINING} runs, waits or was asked for lately: not again today")
+            busy = ti.get_dr_count(dag_id=retraining, states=["queued", "running"])
+            if busy or daily.retraining_is_near(case, decided.key):
+                print(f"{retraining} runs, waits or was asked for lately: not again today")
             else:
                 follows.append("request_retraining")
         return follows if params["act"] else []
@@ -115,7 +115,7 @@ def model_monitoring() -> None:
     request_retraining = TriggerDagRunOperator(
         task_id="request_retraining",
         doc_md="Start a retraining, for the reason that was decided by. Waits for nothing.",
-        trigger_dag_id=RETRAINING,
+        trigger_dag_id=retraining,
         trigger_run_id=REQUEST.format(key="{{ dag_run.partition_key }}"),
         conf={
             "reason": "{{ ti.xcom_pull('decide')['retrain_for'] }}",
@@ -128,13 +128,12 @@ def model_monitoring() -> None:
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def note_retraining(*, partition_key: str | None = None, ti: Any = None) -> bool:
         """Keep that this day has asked for a retraining, if it has."""
-        from include.lake import tables
         from include.monitoring import daily
 
         run_id = REQUEST.format(key=partition_key)
-        asked = bool(ti.get_dr_count(dag_id=RETRAINING, run_ids=[run_id]))
+        asked = bool(ti.get_dr_count(dag_id=retraining, run_ids=[run_id]))
         if asked:
-            daily.note_retraining(tables.default_lake(), str(partition_key))
+            daily.note_retraining(case, str(partition_key))
         return asked
 
     @task
@@ -143,8 +142,8 @@ def model_monitoring() -> None:
         """Log what a person has to see. Returns what each notifier is to be told."""
         from include.orchestration import alerting
 
-        title, link = f"{decided.key}: {decided.why}", report_link(decided.key)
-        places = alerting.page(title, decided.table, link)
+        title, link = f"{decided.key}: {decided.why}", report_link(case, decided.key)
+        places = alerting.page(case, title, decided.table, link)
         return [Page(place, title, decided.table, link) for place in places]
 
     @task(doc_md="Call a person. If it fails, the decision stands, and the others are told.")
@@ -152,20 +151,19 @@ def model_monitoring() -> None:
     def notify(page: Page) -> None:
         from include.orchestration import alerting
 
-        alerting.notify(page.place, page.title, page.body, page.link)
+        alerting.notify(case, page.place, page.title, page.body, page.link)
 
-    @task(outlets=[DEGRADED])
+    @task(outlets=[degraded])
     def heal_ensemble(
         *, partition_key: str | None = None, params: Any = None, outlet_events: Any = None
     ) -> list[str]:
         """Have degraded days of the ensemble scored again. Skipped if there are none."""
-        from include.lake import tables
         from include.monitoring import healing
 
-        days = healing.days_to_heal(tables.default_lake(), str(partition_key))
+        days = healing.days_to_heal(case, str(partition_key))
         if not days or not params["act"]:
             raise AirflowSkipException(f"Nothing is started; degraded days: {days or 'none'}")
-        outlet_events[DEGRADED].add_partitions(days)
+        outlet_events[degraded].add_partitions(days)
         return days
 
     decision = decide()
@@ -179,4 +177,5 @@ def model_monitoring() -> None:
     heal_ensemble()
 
 
-model_monitoring()
+for case in usecases.enabled():
+    model_monitoring(case)

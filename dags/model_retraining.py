@@ -20,45 +20,47 @@ from typing import Any
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param, TriggerRule, task
 
+from include import usecases
 from include.messages import Evaluated, ModelVersion, Rival, Trained, Verdict
-from include.orchestration.assets import CHAMPION
+from include.orchestration.assets import assets_of
 from include.orchestration.task_defaults import check_conf
 from include.orchestration.tasks import pipeline, typed
-from include.settings import settings
+from include.usecase import UseCase
 from include.wording import literal
 
-TRAINING_TIME = timedelta(hours=settings().training_hours)
 
-PARAMS = {
-    "reason": Param(
-        "asked for by hand", type="string", minLength=1, maxLength=500, description="Why now."
-    ),
-    "start": Param(
-        None, type=["null", "string"], format="date", maxLength=10,
-        description=f"First day to train on. Empty: {settings().train_start}.",
-    ),
-    "end": Param(
-        None, type=["null", "string"], format="date", maxLength=10,
-        description="Last day of the holdout. Empty: the newest day whose truth is known.",
-    ),
-    "holdout_days": Param(
-        settings().holdout_days, type="integer", minimum=5, maximum=3650,
-        description="Days at the end of the window that the models are judged on.",
-    ),
-    "snapshot": Param(
-        None, type=["null", "string"], maxLength=200,
-        description="Repeat an earlier training: its snapshot, as its run in MLflow names it. "
-        "It is judged against the base rate, and nothing is registered or promoted.",
-    ),
-    "require_approval": Param(
-        settings().require_approval, type="boolean",
-        description="Whether a person has to approve the promotion.",
-    ),
-    "dry_run": Param(
-        False, type="boolean",
-        description="Train and judge only: nothing is registered or promoted.",
-    ),
-}  # fmt: skip
+def params(case: UseCase) -> dict[str, Param]:
+    """The parameters of a run."""
+    return {
+        "reason": Param(
+            "asked for by hand", type="string", minLength=1, maxLength=500, description="Why now."
+        ),
+        "start": Param(
+            None, type=["null", "string"], format="date", maxLength=10,
+            description=f"First day to train on. Empty: {case.training_start}.",
+        ),
+        "end": Param(
+            None, type=["null", "string"], format="date", maxLength=10,
+            description="Last day of the holdout. Empty: the newest day whose truth is known.",
+        ),
+        "holdout_days": Param(
+            case.settings.holdout_days, type="integer", minimum=5, maximum=3650,
+            description="Days at the end of the window that the models are judged on.",
+        ),
+        "snapshot": Param(
+            None, type=["null", "string"], maxLength=200,
+            description="Repeat an earlier training: its snapshot, as its run in MLflow names it. "
+            "It is judged against the base rate, and nothing is registered or promoted.",
+        ),
+        "require_approval": Param(
+            case.settings.require_approval, type="boolean",
+            description="Whether a person has to approve the promotion.",
+        ),
+        "dry_run": Param(
+            False, type="boolean",
+            description="Train and judge only: nothing is registered or promoted.",
+        ),
+    }  # fmt: skip
 
 
 @pipeline(
@@ -66,57 +68,54 @@ PARAMS = {
     max_active_runs=1,
     doc_md=__doc__,
     tags=["training"],
-    params=PARAMS,
+    params=params,
     user_defined_filters={"literal": literal},  # the question is Markdown, the reason is text
 )
-def model_retraining() -> None:
+def model_retraining(case: UseCase) -> None:
     """Snapshot, candidates, gate, refit, approval, promotion."""
+    champion = assets_of(case).champion
+    training_time = timedelta(hours=case.settings.training_hours)
 
     @task
     def take_snapshot(*, params: Any = None, dag_run: Any = None) -> str:
         """Fix the rows of training and holdout. Returns a reference to them."""
-        from include.lake import tables
         from include.training import snapshot
 
-        check_conf(dag_run.conf, PARAMS)
+        check_conf(dag_run.conf, params(case))
         if params["snapshot"]:
-            return snapshot.verify(tables.default_lake(), params["snapshot"])
-        return snapshot.take(
-            tables.default_lake(), params["start"], params["end"], params["holdout_days"]
-        )
+            return snapshot.verify(case, params["snapshot"])
+        return snapshot.take(case, params["start"], params["end"], params["holdout_days"])
 
     @task
     @typed
     def find_rival(snapshot: str, *, params: Any = None) -> Rival | None:
         """The champion to beat, whoever is promoted meanwhile; nothing if there is none."""
-        from include.lake import tables
         from include.training import evaluation
 
         if params["snapshot"]:  # the champion may well have come from this very snapshot
             return None
-        return evaluation.find_rival(tables.default_lake(), snapshot)
+        return evaluation.find_rival(case, snapshot)
 
     @task
     def list_candidates() -> list[str]:
         """Names of the models to train."""
         from include.training import training
 
-        return training.candidates()
+        return training.candidates(case)
 
     @task(
         map_index_template="{{ candidate_name }}",
-        execution_timeout=TRAINING_TIME,
+        execution_timeout=training_time,
         doc_md="Fit one candidate on the days before the holdout. Returns its MLflow run.",
     )
     @typed
     def train(snapshot: str, candidate: str, *, params: Any = None) -> Trained:
         from airflow.sdk import get_current_context
 
-        from include.lake import tables
         from include.training import training
 
         get_current_context()["candidate_name"] = candidate
-        run_id = training.train(tables.default_lake(), snapshot, candidate, params["reason"])
+        run_id = training.train(case, snapshot, candidate, params["reason"])
         return Trained(candidate, run_id)
 
     @task(
@@ -127,31 +126,26 @@ def model_retraining() -> None:
     def evaluate(snapshot: str, rival: Rival | None, trained: Trained) -> str:
         from airflow.sdk import get_current_context
 
-        from include.lake import tables
         from include.training import evaluation
 
         get_current_context()["candidate_name"] = trained.candidate
-        return evaluation.evaluate_run(
-            tables.default_lake(), snapshot, trained.run_id, trained.candidate, rival
-        )
+        return evaluation.evaluate_run(case, snapshot, trained.run_id, trained.candidate, rival)
 
     @task
     @typed
     def evaluate_champion(snapshot: str, rival: Rival | None) -> str | None:
         """Score the same rows with the champion, if there is one. Returns its evaluation."""
-        from include.lake import tables
         from include.training import evaluation
 
-        return evaluation.evaluate_champion(tables.default_lake(), snapshot, rival)
+        return evaluation.evaluate_champion(case, snapshot, rival)
 
     @task
     @typed
     def judge(snapshot: str, champion: str | None, evaluations: list[str]) -> Verdict:
         """Put every rule of the gate to every candidate. Returns the verdict."""
-        from include.lake import tables
         from include.training import gate
 
-        verdict = gate.judge(tables.default_lake(), snapshot, champion, evaluations)
+        verdict = gate.judge(case, snapshot, champion, evaluations)
         print(verdict.markdown)
         return verdict
 
@@ -164,18 +158,17 @@ def model_retraining() -> None:
 
     @task(
         map_index_template="{{ candidate_name }}",
-        execution_timeout=TRAINING_TIME,
+        execution_timeout=training_time,
         doc_md="Fit one candidate again, on the holdout too. Returns its MLflow run.",
     )
     @typed
     def refit(snapshot: str, member: Evaluated) -> Trained:
         from airflow.sdk import get_current_context
 
-        from include.lake import tables
         from include.training import training
 
         get_current_context()["candidate_name"] = member.candidate
-        return Trained(member.candidate, training.refit(tables.default_lake(), snapshot, member))
+        return Trained(member.candidate, training.refit(case, snapshot, member))
 
     # A member that cannot be refitted is left out; `register` sees to it that none is stale.
     @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
@@ -184,11 +177,10 @@ def model_retraining() -> None:
         verdict: Verdict, runs: list[Trained], *, params: Any = None, run_id: str | None = None
     ) -> ModelVersion:
         """Register the challenger with its lineage and its verdict. Returns the version."""
-        from include.lake import tables
         from include.training import training
 
         return training.register(
-            tables.default_lake(),
+            case,
             verdict,
             {run.candidate: run.run_id for run in runs},
             params["reason"],
@@ -207,10 +199,10 @@ def model_retraining() -> None:
         subject="Promote version {{ ti.xcom_pull('register')['version'] }} to champion?",
         body="{{ params.reason | literal }}\n\n{{ ti.xcom_pull('judge')['markdown'] }}",
         defaults="Reject",
-        response_timeout=timedelta(hours=settings().approval_hours),
+        response_timeout=timedelta(hours=case.settings.approval_hours),
     )
 
-    @task(outlets=[CHAMPION], trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
+    @task(outlets=[champion], trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
     @typed
     def promote(
         verdict: Verdict,
@@ -225,8 +217,8 @@ def model_retraining() -> None:
 
         answer = ti.xcom_pull("approve") or {}
         approver = (answer.get("responded_by_user") or {}).get("name", "")
-        promotion.promote(version, verdict.champion, params["reason"], approver)
-        outlet_events[CHAMPION].extra = {**vars(version), "reason": params["reason"]}
+        promotion.promote(case, version, verdict.champion, params["reason"], approver)
+        outlet_events[champion].extra = {**vars(version), "reason": params["reason"]}
         return version.version
 
     snapshot = take_snapshot()
@@ -242,4 +234,5 @@ def model_retraining() -> None:
     approve >> promotion
 
 
-model_retraining()
+for case in usecases.enabled():
+    model_retraining(case)

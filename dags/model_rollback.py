@@ -10,10 +10,12 @@ from typing import Any
 
 from airflow.sdk import Param, task
 
+from include import usecases
 from include.messages import Rollback
-from include.orchestration.assets import CHAMPION
+from include.orchestration.assets import assets_of
 from include.orchestration.task_defaults import check_conf
 from include.orchestration.tasks import pipeline, typed
+from include.usecase import UseCase
 
 PARAMS = {
     "reason": Param(
@@ -38,10 +40,11 @@ PARAMS = {
     max_active_runs=1,
     doc_md=__doc__,
     tags=["training"],
-    params=PARAMS,
+    params=lambda case: PARAMS,
 )
-def model_rollback() -> None:
+def model_rollback(case: UseCase) -> None:
     """Find the two versions, then move the alias."""
+    asset = assets_of(case).champion
 
     @task
     @typed
@@ -50,21 +53,22 @@ def model_rollback() -> None:
         from include.registry import promotion, registry
 
         check_conf(dag_run.conf, PARAMS)
-        champion = registry.find_champion()
-        before = promotion.previous(champion, params["version"])
+        champion = registry.find_champion(case)
+        before = promotion.previous(case, champion, params["version"])
         return Rollback(champion, before)
 
-    @task(outlets=[CHAMPION])
+    @task(outlets=[asset])
     @typed
     def roll_back(versions: Rollback, *, params: Any = None, outlet_events: Any = None) -> str:
         """Put the version before back. Returns its number."""
         from include.registry import promotion
 
-        promotion.roll_back(versions.model, versions.to, params["reason"])
-        outlet_events[CHAMPION].extra = {**vars(versions.to), "reason": params["reason"]}
+        promotion.roll_back(case, versions.model, versions.to, params["reason"])
+        outlet_events[asset].extra = {**vars(versions.to), "reason": params["reason"]}
         return versions.to.version
 
     roll_back(find_previous())
 
 
-model_rollback()
+for case in usecases.enabled():
+    model_rollback(case)

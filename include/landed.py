@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from include.errors import BadData
 from include.lake.files import fault_of_file, first_line, open_parquet
-from include.settings import settings
+from include.usecase import UseCase
 from include.values import greatest, leaves, without_nan
 from include.wording import cut, quoted
 
@@ -65,7 +65,7 @@ def foreign_data(what: str) -> Iterator[None]:
 
 
 def slices(
-    path: "AnyPath", text_limits: Mapping[str, int], columns: list[str] | None = None
+    case: UseCase, path: "AnyPath", text_limits: Mapping[str, int], columns: list[str] | None = None
 ) -> Iterator[pl.DataFrame]:
     """Rows of a file, at most `SLICE_ROWS` and about `SLICE_BYTES` at a time.
 
@@ -80,16 +80,16 @@ def slices(
     """
     waiting: list[pl.DataFrame] = []
     size = rows = total = 0
-    for batch in _batches(path, text_limits, columns):
+    for batch in _batches(case, path, text_limits, columns):
         bytes_of_batch, longest = _measured(batch)
         for name, length in longest.items():
-            limit = text_limits.get(name, settings().max_text_bytes)
+            limit = text_limits.get(name, case.settings.max_text_bytes)
             if length > limit:
                 raise _too_long(name, f"a text of {length:,} bytes", limit)
         total += bytes_of_batch
-        if total > settings().max_input_mb * 1e6:
+        if total > case.settings.max_input_mb * 1e6:
             raise BadData(
-                f"its rows take more than {settings().max_input_mb:,.0f} MB, too much for one "
+                f"its rows take more than {case.settings.max_input_mb:,.0f} MB, too much for one "
                 "day's input (ML_MAX_INPUT_MB); land less, or raise that limit"
             )
         if waiting and (rows + len(batch) > SLICE_ROWS or size + bytes_of_batch > SLICE_BYTES):
@@ -212,7 +212,7 @@ class _Chunk:
 
 
 def _batches(
-    path: "AnyPath", text_limits: Mapping[str, int], columns: list[str] | None
+    case: UseCase, path: "AnyPath", text_limits: Mapping[str, int], columns: list[str] | None
 ) -> Iterator[pl.DataFrame]:
     """Rows as they are read: so few at a time that no batch can be large."""
     files: dict[tuple[str, ...], pq.ParquetFile] = {}
@@ -228,7 +228,7 @@ def _batches(
             repeated = tuple(chunk.path for chunk in chunks if chunk.is_repeated)
             rows, widths = SLICE_ROWS, dict.fromkeys((chunk.column for chunk in chunks), 0.0)
             for chunk in chunks:
-                limit = text_limits.get(chunk.column, settings().max_text_bytes)
+                limit = text_limits.get(chunk.column, case.settings.max_text_bytes)
                 if chunk.width is None and chunk.size > max(limit * chunk.values, SLICE_BYTES):
                     mean = chunk.size // chunk.values
                     raise _too_long(chunk.column, f"text of {mean:,} bytes a value", limit)

@@ -1,7 +1,7 @@
 """The one door to StatsD: every metric that the project's own code sends, in one table.
 
-A metric leaves as `ml.<name>.<value of each label>`, and `prometheus/statsd_mapping.yml` makes it
-`ml_<name>{label="value", …}`. What is monitored is in Airflow's tasks, so that sending it never
+A metric leaves as `ml.<name>.<use case>.<value of each label>`, and `prometheus/statsd_mapping.yml`
+makes it `ml_<name>{usecase="…", label="value", …}`. What is monitored is in Airflow's tasks, so that sending it never
 fails one and never waits: packets are UDP, a name that is not known is dropped with a line in the
 log (and refused in tests), and a host that cannot be found in a second is not looked for again.
 
@@ -47,7 +47,7 @@ class Metric:
     Attributes:
         name: as it is in Prometheus, without the prefix. It ends with its unit, or with `total`.
         kind: a counter goes up, a gauge says what is now, a timer becomes a histogram.
-        labels: in the order in which they are sent.
+        labels: in the order in which they are sent, after the use case, which all of them have.
     """
 
     name: str
@@ -184,26 +184,29 @@ class UnknownMetric(ValueError):
     """A name or labels that are not in the table."""
 
 
-def send(name: str, value: float = 1, **labels: str) -> None:
+def send(usecase: str, name: str, value: float = 1, **labels: str) -> None:
     """Send one value.
 
     Args:
+        usecase: name of the use case that it is about; the label `usecase`.
         name: of a metric in the table.
         value: what to add to a counter, seconds of a timer, or what a gauge is now.
         labels: all that the metric has.
     """
-    send_all([Sample(name, value, labels)])
+    send_all(usecase, [Sample(name, value, labels)])
 
 
 @contextmanager
-def timed(name: str, **labels: str) -> Iterator[None]:
+def timed(usecase: str, name: str, **labels: str) -> Iterator[None]:
     """Send the seconds that a block takes, unless it fails."""
     began = time.perf_counter()
     yield
-    send(name, time.perf_counter() - began, **labels)
+    send(usecase, name, time.perf_counter() - began, **labels)
 
 
-def count_one(name: str, label: str, value: str, among: Iterable[str], **labels: str) -> None:
+def count_one(
+    usecase: str, name: str, label: str, value: str, among: Iterable[str], **labels: str
+) -> None:
     """Count one thing of a kind.
 
     Args:
@@ -214,7 +217,8 @@ def count_one(name: str, label: str, value: str, among: Iterable[str], **labels:
         labels: all that the metric has beside it.
     """
     kinds = {**dict.fromkeys(among, 0), value: 1}
-    send_all(Sample(name, count, {**labels, label: kind}) for kind, count in kinds.items())
+    samples = [Sample(name, count, {**labels, label: kind}) for kind, count in kinds.items()]
+    send_all(usecase, samples)
 
 
 def send_of_day(lake: "Lake", table: str, key: str, samples: Iterable[Sample]) -> None:
@@ -227,14 +231,14 @@ def send_of_day(lake: "Lake", table: str, key: str, samples: Iterable[Sample]) -
         return
     try:
         if lake.is_newest(table, key):
-            send_all(samples)
+            send_all(lake.usecase, samples)
     except UnknownMetric:
         raise
     except Exception as error:  # the task has done its work
         log.warning("Metrics of %s of %s are not sent: %r", table, key, error)
 
 
-def send_all(samples: Iterable[Sample]) -> None:
+def send_all(usecase: str, samples: Iterable[Sample]) -> None:
     """Send values, as many in a packet as fit."""
     known = [(METRICS[sample.name], sample) for sample in samples if _is_known(sample)]
     client = _client()
@@ -242,7 +246,7 @@ def send_all(samples: Iterable[Sample]) -> None:
         return
     with client.pipeline() as packets:
         for metric, sample in known:
-            values = [_clean(sample.labels[label]) for label in metric.labels]
+            values = [_clean(usecase), *(_clean(sample.labels[label]) for label in metric.labels)]
             name = ".".join([metric.name, *values])
             if metric.kind == "counter":
                 packets.incr(name, sample.value)

@@ -5,30 +5,26 @@ The one door to what a use case builds: whatever its code leaves as NaN is null 
 
 import polars as pl
 
-from include.contract import check_columns
 from include.errors import BadData
 from include.lake.tables import Version
-from include.usecase import features
-from include.usecase.schema import INPUTS, KEY, TRUTH
+from include.usecase import UseCase
 from include.values import without_nan
 from include.wording import listed, quoted
 
-check_columns(KEY, features.FEATURES)
 
-
-def features_of(validated: Version) -> pl.DataFrame:
+def features_of(case: UseCase, validated: Version) -> pl.DataFrame:
     """The key and the features of every row of a validated day, in its order.
 
     Raises:
         BadData: they are of other rows, or in another order.
     """
     inputs = {name: validated.read(name) for name in validated.manifest().parts}
-    rows = without_nan(features.build_features(inputs))
-    check_keys(rows, inputs[INPUTS[0].name], f"{INPUTS[0].name} of {validated.key}")
+    rows = without_nan(case.features.build_features(inputs))
+    check_keys(case, rows, inputs[case.inputs[0].name], f"{case.inputs[0].name} of {validated.key}")
     return rows
 
 
-def check_keys(rows: pl.DataFrame, main: pl.DataFrame, what: str) -> None:
+def check_keys(case: UseCase, rows: pl.DataFrame, main: pl.DataFrame, what: str) -> None:
     """Make sure that rows of features are those of the first input, each once and in its order.
 
     Args:
@@ -39,7 +35,7 @@ def check_keys(rows: pl.DataFrame, main: pl.DataFrame, what: str) -> None:
     Raises:
         BadData: naming the first difference.
     """
-    given, wanted = rows.select(KEY), main.select(KEY)
+    given, wanted = rows.select(case.key), main.select(case.key)
     if given.equals(wanted):
         return
     if len(given) != len(wanted):
@@ -59,14 +55,16 @@ def check_keys(rows: pl.DataFrame, main: pl.DataFrame, what: str) -> None:
     )
 
 
-def labels_of(truth: Version) -> pl.DataFrame:
+def labels_of(case: UseCase, truth: Version) -> pl.DataFrame:
     """The key and the `label` of every row of a day whose truth is known."""
-    return without_nan(features.build_labels(truth.read(TRUTH.name)))
+    return without_nan(case.features.build_labels(truth.read(case.truth.name)))
 
 
-def is_usable() -> pl.Expr:
+def is_usable(case: UseCase) -> pl.Expr:
     """True for rows of features that can be scored and trained on: complete and finite."""
-    missing = [pl.col(name).is_null() for name in features.REQUIRED]
-    nan = [pl.col(name).is_nan() for name in features.REQUIRED if name in features.NUMERIC]
-    infinite = [pl.col(name).is_infinite() for name in features.NUMERIC]
+    missing = [pl.col(name).is_null() for name in case.features.REQUIRED]
+    nan = [
+        pl.col(name).is_nan() for name in case.features.REQUIRED if name in case.features.NUMERIC
+    ]
+    infinite = [pl.col(name).is_infinite() for name in case.features.NUMERIC]
     return ~pl.any_horizontal(*missing, *nan, *infinite).fill_null(False)

@@ -1,7 +1,7 @@
 """Every knob of the project, once: typed, with its default and unit, read from the environment.
 
-A setting `chunk_rows` is changed by the environment variable `ML_CHUNK_ROWS`; `make settings`
-prints them all, with what they are now. `make reference` lists them in `docs/settings.md`, where a
+A setting `chunk_rows` is changed by the environment variable `ML_CHUNK_ROWS`, and for one use case
+by `ML_<USE CASE>__CHUNK_ROWS`; `make settings` prints them all, with what they are now. `make reference` lists them in `docs/settings.md`, where a
 comment above a setting becomes the heading of its group.
 """
 
@@ -39,8 +39,8 @@ class Settings(BaseSettings):
         "On MWAA and Astro there is none unless it is set, as tasks share no disk there."
     )  # fmt: skip
     usecases: str = Field(
-        "", description="The use cases that are enabled, with commas between: names of folders in "
-        "`include/usecases`, or paths of others from the project's folder. Empty: all of the former."
+        "", description="Use cases that are enabled, with commas between: names of folders in "
+        "`include/usecases`, or paths of others from the project's folder. Empty: all in there."
     )  # fmt: skip
     lake_root: str = Field(
         "", description="Root of all tables: a folder or a URI such as `s3://conn@bucket/lake`. "
@@ -398,7 +398,7 @@ class Settings(BaseSettings):
 
 
 INSTALLATION = {
-    "data_dir", "usecases", "mlflow_tracking_uri", "git_commit", "statsd_host", "statsd_port",
+    "data_dir", "usecases", "batch_rows", "mlflow_tracking_uri", "git_commit", "statsd_host", "statsd_port",
     "owner", "retries", "retry_base_seconds", "retry_max_seconds",
 }  # fmt: skip
 """Settings of what all use cases share."""
@@ -486,7 +486,7 @@ def _misspelt(usecase: str) -> Iterator[str]:
             if near := get_close_matches(setting, meant, 1, 0.75):
                 yield f"{name} is not a setting: did you mean {meant[near[0]]}?"
             elif usecase:
-                yield f"{name}: {setting.lower()!r} is not a setting, {_no_setting(setting.lower())}"
+                yield f"{name} names {setting.lower()!r}, {_no_setting(setting.lower())}"
 
 
 def _explained(name: str, value: Any, found: str, written: Mapping[str, str]) -> str:
@@ -524,24 +524,3 @@ def bounds(name: str) -> list[str]:
 def shown(value: Any) -> str:
     """A value as it may be printed: without the user and password of a URI."""
     return re.sub(r"(?<=[/:])[^/\s@]*:[^/\s@]*@", "***@", str(value))
-
-
-def main() -> int:
-    """Print every setting: its variable, its value now, and what it means."""
-    import sys
-
-    from include.errors import PipelineError
-    from include.orchestration.alerting import check_notifiers
-
-    try:
-        for name, field in Settings.model_fields.items():
-            print(f"{variable(name)}={shown(getattr(settings(), name))}\n    {field.description}")
-        check_notifiers()
-    except PipelineError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

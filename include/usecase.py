@@ -180,11 +180,6 @@ class Member:
         if self.kind == "remote" and not (self.connection and self.model):
             raise ValueError(f"member {self.name} is remote: name its connection and its model")
 
-    @property
-    def pool(self) -> str:
-        """Airflow pool of its tasks."""
-        return f"ensemble_{self.name}"
-
 
 def check_name(what: str, name: str) -> None:
     """Refuse a name that cannot be part of a path, a task, a column and a metric."""
@@ -291,7 +286,7 @@ class UseCase:
         """Its tables: a folder of its name in the lake, or the place that is set for it alone."""
         from include.lake.tables import Lake
 
-        return Lake(self.settings.lake_of(self.name))
+        return Lake(self.settings.lake_of(self.name), self.name)
 
     @cached_property
     def source(self) -> Source:
@@ -333,6 +328,28 @@ class UseCase:
     def truth(self) -> Input:
         """What becomes known later, and is the labels' source."""
         return self.schema.TRUTH
+
+    @property
+    def tables(self) -> dict[str, list[Input]]:
+        """Table → the inputs that are validated and published together in it."""
+        return {"validated": self.inputs, "actuals": [self.truth]}
+
+    def input(self, name: str) -> Input:
+        """The input, or the truth, of a name."""
+        return next(one for one in (*self.inputs, self.truth) if one.name == name)
+
+    @property
+    def training_start(self) -> date:
+        """First day of a training window, if a run names none."""
+        return self.settings.train_start or date.fromisoformat(self.first_window[0])
+
+    def dag_id(self, pipeline: str) -> str:
+        """The DAG of one of the pipelines, such as `batch_inference`."""
+        return f"{self.name}.{pipeline}"
+
+    def pool(self, member: Member) -> str:
+        """Airflow pool of a member's tasks."""
+        return f"{self.name}-{member.name}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Modules that are loaded already are not pickled with it."""

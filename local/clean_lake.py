@@ -13,28 +13,29 @@ from typing import TYPE_CHECKING
 
 from include.errors import PipelineError
 from include.lake.files import ORPHANED_AFTER, list_folder, remove_old_scratch
-from include.lake.tables import Lake, default_lake, remove_orphans
+from include.lake.tables import remove_orphans
+from include.usecase import UseCase
 
 if TYPE_CHECKING:
     from include.lake.files import AnyPath
 
 
-def clean(lake: Lake) -> list[str]:
+def clean(case: UseCase) -> list[str]:
     """Remove old versions that were never published, and old half-written files.
 
     Returns:
         What was removed.
     """
-    removed = [gone for folder in _partitions(lake) for gone in remove_orphans(list_folder(folder))]
-    if isinstance(lake.root, Path):
-        for folder, _, _ in os.walk(lake.root):
+    removed = [gone for folder in _partitions(case) for gone in remove_orphans(list_folder(folder))]
+    if isinstance(case.lake.root, Path):
+        for folder, _, _ in os.walk(case.lake.root):
             removed += remove_old_scratch(Path(folder))
     return removed
 
 
-def _partitions(lake: Lake) -> "Iterator[AnyPath]":
+def _partitions(case: UseCase) -> "Iterator[AnyPath]":
     """The folders of all partitions of all tables, whose names may have two parts."""
-    for table in list_folder(lake.root):
+    for table in list_folder(case.lake.root):
         for folder in list_folder(table) if table.name != "landing" else []:
             if folder.name.startswith("date="):
                 yield folder
@@ -42,11 +43,11 @@ def _partitions(lake: Lake) -> "Iterator[AnyPath]":
                 yield from (one for one in list_folder(folder) if one.name.startswith("date="))
 
 
-def main() -> int:
+def main(case: UseCase) -> int:
     """Clean the lake that the settings name."""
-    lake = default_lake()
+    lake = case.lake
     try:
-        removed = clean(lake)
+        removed = clean(case)
     except PipelineError as error:
         print(error, file=sys.stderr)
         return 2
@@ -60,4 +61,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(case))

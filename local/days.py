@@ -16,9 +16,9 @@ from include.errors import BadData, PipelineError
 from include.expected import expected_days
 from include.inference import ensemble
 from include.lake.files import list_folder
-from include.lake.tables import Lake, default_lake
 from include.partitions import parse_key
 from include.settings import settings
+from include.usecase import UseCase
 from include.wording import listed
 
 MONITORING = "model_monitoring"
@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 900
 """After which a day that has not come will not come without a person."""
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(case: UseCase, arguments: list[str] | None = None) -> int:
     """Run data_validation for some days, which the others follow, then model_monitoring."""
     today = datetime.now(UTC).date()
     week = [str(today - timedelta(days=back)) for back in (7, 1)]
@@ -41,17 +41,17 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         first, last = parse_key(options.start), parse_key(options.end)
-        lake = default_lake()
-        keys = [day.isoformat() for day in expected_days(first, last)]
+        lake = case.lake
+        keys = [day.isoformat() for day in expected_days(case, first, last)]
         if not keys:
             raise BadData(f"The use case expects no data from {first} to {last}: nothing was run.")
         backfill("data_validation", keys, "--max-active-runs", "2")
-        wait(keys, "scored", lambda key: is_scored(lake, key))
+        wait(keys, "scored", lambda key: is_scored(case, key))
         # Nobody is called for days that are past, and no retraining is asked for.
         conf = '{"act": false}'
         backfill(MONITORING, keys, "--max-active-runs", "1", "--dag-run-conf", conf)
         airflow("dags", "unpause", "--yes", MONITORING)
-        wait(keys, "monitored", lambda key: is_reported(lake, key))
+        wait(keys, "monitored", lambda key: is_reported(case, key))
     except (PipelineError, TimeoutError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -61,14 +61,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def is_scored(lake: Lake, key: str) -> bool:
+def is_scored(case: UseCase, key: str) -> bool:
     """Whether a day is published, by the champion and by the ensemble."""
-    return all(lake.manifest(table, key) for table in ("predictions", ensemble.TABLE))
+    return all(case.lake.manifest(table, key) for table in ("predictions", ensemble.TABLE))
 
 
-def is_reported(lake: Lake, key: str) -> bool:
+def is_reported(case: UseCase, key: str) -> bool:
     """Whether a day has a report of its monitoring."""
-    return bool(list_folder(lake.partition_path("reports", key)))
+    return bool(list_folder(case.lake.partition_path("reports", key)))
 
 
 def wait(keys: list[str], what: str, done: Callable[[str], bool]) -> None:
@@ -103,4 +103,4 @@ def airflow(*command: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(case))

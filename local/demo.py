@@ -25,16 +25,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import polars as pl
-from include.usecase.schema import INPUTS, KEY
 from rich.console import Console
 
 from include.errors import PipelineError
-from include.lake import files, tables
-from include.lake.tables import Lake
+from include.lake import files
 from include.messages import ModelVersion
 from include.registry import promotion, registry
 from include.settings import settings
-from include.usecase import FIRST_WINDOW, source
+from include.usecase import UseCase
 from local import demo_report, embedded
 from local.client import Airflow, EmbeddedError, Json, poll
 from local.demo_report import (
@@ -54,7 +52,7 @@ from local.environment import forget_settings
 from local.in_process import batch_inference
 from local.seed import seed
 
-MAIN = INPUTS[0].name
+MAIN = case.inputs[0].name
 SETTINGS = {
     "ML_CHUNK_ROWS": "250",  # small, so that a day of a thousand rows is scored in several tasks
     # Airflow lets a daily DAG that is switched on run at once, for the day before today: it has
@@ -88,32 +86,32 @@ class Progress:
         self.console.print(f"{seconds}  {line}", soft_wrap=True)
 
 
-def run(data: Path, port: int, say: Progress) -> tuple[Airflow, list[Day]]:
+def run(case: UseCase, data: Path, port: int, say: Progress) -> tuple[Airflow, list[Day]]:
     """The first half: start, seed, train, run the week. Returns Airflow and the table's lines."""
-    lake = tables.default_lake()
+    lake = case.lake
     with ThreadPoolExecutor(1) as other:
         starting = other.submit(embedded.start, data, port, extra=SETTINGS, say=say)
-        registry.create_store()
-        seed(lake, *FIRST_WINDOW, say)
+        registry.create_store(case)
+        seed(case, *case.first_window, say)
         airflow = starting.result()
     say(f"Airflow is up: {airflow.url}")
     check_trainings(airflow)
     embedded.start_model_server(data)  # an earlier demo may have been killed while it was stopped
-    drop_faulty_files(lake, say)
+    drop_faulty_files(case, say)
     began = datetime.now(UTC)
     for dag_id in ("data_validation", "batch_inference", "model_retraining", "model_rollback"):
         airflow.unpause(dag_id)
-    crown_first_champion(lake, airflow, say)
+    crown_first_champion(case, airflow, say)
     airflow.cancel_backfills("data_validation")
     airflow.backfill(
         "data_validation", DAYS[0].isoformat(), DAYS[-1].isoformat(), reprocess="completed"
     )
     say(f"A week is on its way: {DAYS[0]} to {DAYS[-1]}")
-    days = [describe(lake, day, runs) for day, runs in follow(airflow, began, say)]
+    days = [describe(case, day, runs) for day, runs in follow(airflow, began, say)]
     return airflow, days
 
 
-def check_start(data: Path, port: int | None, say: Progress) -> int:
+def check_start(case: UseCase, data: Path, port: int | None, say: Progress) -> int:
     """Make sure that the demo harms nothing of what is there. Returns the port of the UI.
 
     Raises:
@@ -136,8 +134,8 @@ def check_start(data: Path, port: int | None, say: Progress) -> int:
                 "The code has changed since Airflow was started here, and it may have some of the "
                 "old code in memory. End it with `make stop`, then run the demo again."
             )
-    champion = registry.find_champion() if _store().exists() else None
-    if champion is not None and champion not in _own_versions():
+    champion = registry.find_champion(case) if _store().exists() else None
+    if champion is not None and champion not in _own_versions(case):
         raise EmbeddedError(
             f"Version {champion.version} of {champion.name!r}, which no demo has made, is champion "
             f"in {data}. The demo would replace it. {OWN_FOLDER}"
@@ -161,26 +159,26 @@ def check_trainings(airflow: Airflow) -> None:
                 )
 
 
-def crown_first_champion(lake: Lake, airflow: Airflow, say: Progress) -> None:
+def crown_first_champion(case: UseCase, airflow: Airflow, say: Progress) -> None:
     """Have the first champion trained, or give the crown back to that of an earlier demo.
 
     There is a champion at every moment, or there never was one.
     """
-    champion, trained = registry.find_champion(), registry.versions_of(FIRST_TRAINING)
+    champion, trained = registry.find_champion(case), registry.versions_of(case, FIRST_TRAINING)
     if trained:
-        promotion.promote(trained[0], champion, "the demo begins again")
+        promotion.promote(case, trained[0], champion, "the demo begins again")
         say(f"Version {trained[0].version}, an earlier demo's first champion, is champion again")
         return
     say("Training the first champion: a run of model_retraining")
     airflow.forget("model_retraining", FIRST_TRAINING)  # of a demo that did not get through it
-    start, end = FIRST_WINDOW
+    start, end = case.first_window
     window = {"start": start, "end": end, "reason": "the demo's first champion"}
     conf = {**window, "require_approval": False}
     verdict = finish_training(
         airflow, airflow.trigger("model_retraining", conf, run_id=FIRST_TRAINING), say
     )
     if verdict["challenger"] is None:
-        demo_report.show_verdict(lake, verdict, say.console)
+        demo_report.show_verdict(case, verdict, say.console)
         raise EmbeddedError(
             "No candidate is better than the base rate, so there is no champion and nothing to "
             "show. The table says which rules refused them."
@@ -192,43 +190,45 @@ def _store() -> Path:
     return Path(settings().registry.removeprefix("sqlite:///"))
 
 
-def _own_versions() -> list[ModelVersion]:
-    return registry.versions_of(FIRST_TRAINING) + registry.versions_of(SECOND_TRAINING)
+def _own_versions(case: UseCase) -> list[ModelVersion]:
+    return registry.versions_of(case, FIRST_TRAINING) + registry.versions_of(case, SECOND_TRAINING)
 
 
 @contextmanager
-def champion_kept() -> Iterator[None]:
+def champion_kept(case: UseCase) -> Iterator[None]:
     """Give the crown back to whose it was, if the demo ends early with its first champion."""
-    before = registry.find_champion() if _store().exists() else None
+    before = registry.find_champion(case) if _store().exists() else None
     try:
         yield
     except BaseException:
         if before is None:
             raise
-        now = registry.find_champion()
-        if now and now != before and now in registry.versions_of(FIRST_TRAINING):
-            promotion.promote(before, now, "the demo did not get to its end")
+        now = registry.find_champion(case)
+        if now and now != before and now in registry.versions_of(case, FIRST_TRAINING):
+            promotion.promote(case, before, now, "the demo did not get to its end")
         raise
 
 
-def drop_faulty_files(lake: Lake, say: Progress) -> None:
+def drop_faulty_files(case: UseCase, say: Progress) -> None:
     """Land what an upstream system might: a file cut off in the middle, and one with bad rows."""
-    whole = source.fetch(MAIN, BROKEN_DAY)
-    faulty = source.fetch(MAIN, BAD_ROWS_DAY)
+    whole = case.source.fetch(MAIN, BROKEN_DAY)
+    faulty = case.source.fetch(MAIN, BAD_ROWS_DAY)
     assert whole is not None
     assert faulty is not None
-    with files.atomic_file(lake.landing_path(MAIN, BROKEN_DAY.isoformat())) as path:
+    with files.atomic_file(case.lake.landing_path(MAIN, BROKEN_DAY.isoformat())) as path:
         whole.write_parquet(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     bad, number = bad_rows(len(faulty)), pl.int_range(pl.len())
     half = bad // 2
-    required = [name for name, column in INPUTS[0].schema.columns.items() if not column.nullable]
-    one, another = sorted(required, key=KEY.__contains__)[:2]
+    required = [
+        name for name, column in case.inputs[0].schema.columns.items() if not column.nullable
+    ]
+    one, another = sorted(required, key=case.key.__contains__)[:2]
     faulty = faulty.with_columns(
         pl.when(number >= half).then(one).alias(one),
         pl.when(~number.is_between(half, bad - 1)).then(another).alias(another),
     )
-    with files.atomic_file(lake.landing_path(MAIN, BAD_ROWS_DAY.isoformat())) as path:
+    with files.atomic_file(case.lake.landing_path(MAIN, BAD_ROWS_DAY.isoformat())) as path:
         faulty.write_parquet(path)
     say(f"Dropped on purpose: half a file for {BROKEN_DAY}, {bad} bad rows for {BAD_ROWS_DAY}")
 
@@ -268,17 +268,17 @@ def _score_by_ensemble(airflow: Airflow, day: date, say: Progress) -> None:
         raise EmbeddedError(f"No ensemble: see {airflow.url}/dags/ensemble_inference/runs/{run_id}")
 
 
-def close_the_loop(lake: Lake, airflow: Airflow, say: Progress) -> tuple[Json, Json]:
+def close_the_loop(case: UseCase, airflow: Airflow, say: Progress) -> tuple[Json, Json]:
     """The second half: eight weeks later the monitor looks. Returns its decision and the verdict.
 
     Raises:
         EmbeddedError: it does not ask for a retraining, or that fails.
     """
     say(f"Eight weeks go by, to {DECAY_DAY}; the champion has scored the last two of them")
-    seed(lake, _next(DAYS[-1]), WATCHED[-2].isoformat(), lambda line: None)
-    champion = registry.champion()
+    seed(case, _next(DAYS[-1]), WATCHED[-2].isoformat(), lambda line: None)
+    champion = registry.champion(case)
     for day in WATCHED[:-1]:
-        batch_inference(lake, day.isoformat(), champion)
+        batch_inference(case, day.isoformat(), champion)
     score_day(airflow, DECAY_DAY)
     say("The monitor looks at it: a run of model_monitoring")
     airflow.unpause("model_monitoring")
@@ -301,7 +301,7 @@ def close_the_loop(lake: Lake, airflow: Airflow, say: Progress) -> tuple[Json, J
     verdict = finish_training(airflow, SECOND_TRAINING, say)
     for day in NEXT_DAYS:
         score_day(airflow, day)
-        model = lake.current("predictions", day.isoformat()).manifest().metadata["model"]
+        model = case.lake.current("predictions", day.isoformat()).manifest().metadata["model"]
         say(f"{day} is scored by version {model['version']}")
     return decision, verdict
 
@@ -368,7 +368,7 @@ def failed_task(airflow: Airflow, day: date) -> str:
     return f"{run_page}/tasks/{failed[0]}" if failed else run_page
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(case: UseCase, arguments: list[str] | None = None) -> int:
     """Run the demo and judge its table."""
     parser = argparse.ArgumentParser(prog="python -m local.demo", description=main.__doc__)
     parser.add_argument("--port", help="port of the UI; default: 8080 or the next free")
@@ -383,15 +383,15 @@ def main(arguments: list[str] | None = None) -> int:
             say(f"The demo has settings of its own and leaves out {', '.join(left_out)}")
         os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"
         data = embedded.data_folder()
-        port = check_start(data, port, say)
-        with champion_kept():
-            airflow, days = run(data, port, say)
+        port = check_start(case, data, port, say)
+        with champion_kept(case):
+            airflow, days = run(case, data, port, say)
             demo_report.show(days, say.console)
-            lake = tables.default_lake()
+            lake = case.lake
             ensemble(airflow, say)
-            demo_report.show_ensemble(lake, say.console)
-            decision, verdict = close_the_loop(lake, airflow, say)
-        demo_report.show_verdict(lake, verdict, say.console)
+            demo_report.show_ensemble(case, say.console)
+            decision, verdict = close_the_loop(case, airflow, say)
+        demo_report.show_verdict(case, verdict, say.console)
     except TimeoutError:
         print(f"The week has not ended after {WAIT_SECONDS} s: look at the UI", file=sys.stderr)
         return 2
@@ -410,12 +410,12 @@ def main(arguments: list[str] | None = None) -> int:
         "`make stop` and `make start` run it on the same data with yours."
     )
     say(f"Done. The UI is at {airflow.url} (no login); `make stop` ends it.")
-    wrong = [*demo_report.faults(days), *demo_report.ensemble_faults(lake)]
-    wrong += demo_report.loop_faults(lake)
+    wrong = [*demo_report.faults(days), *demo_report.ensemble_faults(case)]
+    wrong += demo_report.loop_faults(case)
     for line in wrong:
         print(f"Not as it should be: {line}", file=sys.stderr)
     return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(case))

@@ -4,19 +4,16 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 import polars as pl
-from include.usecase.members import MEMBERS
-from include.usecase.schema import KEY, TRUTH
 from rich.console import Console
 from rich.table import Table
 
 from include.inference.ensemble import TABLE as ENSEMBLE
-from include.lake.tables import Lake
 from include.messages import RowCheck
 from include.registry import registry
-from include.usecase import FIRST_WINDOW, features
+from include.usecase import UseCase
 from local.client import Json
 
-DAYS = [date.fromisoformat(FIRST_WINDOW[1]) + timedelta(days=n) for n in range(1, 8)]
+DAYS = [date.fromisoformat(case.first_window[1]) + timedelta(days=n) for n in range(1, 8)]
 """The week after the first champion's window."""
 
 DECAY_DAY = DAYS[-1] + timedelta(days=56)
@@ -50,30 +47,30 @@ class Day:
     auc: float | None
 
 
-def describe(lake: Lake, day: date, runs: dict[str, Json]) -> Day:
+def describe(case: UseCase, day: date, runs: dict[str, Json]) -> Day:
     """What a day came to, read from the lake."""
     key = day.isoformat()
     if runs["data_validation"]["state"] == "failed":
         return Day(key, None, None, None, "refused", None)
-    manifest = lake.manifest("validated", key)
+    manifest = case.lake.manifest("validated", key)
     assert manifest is not None
     check = RowCheck(**manifest.metadata["report"]["inputs"][0])
     if runs["batch_inference"]["state"] == "failed":
         return Day(key, check.rows, check.quarantined, None, "not scored", None)
-    predictions = lake.current("predictions", key).read("predictions")
+    predictions = case.lake.current("predictions", key).read("predictions")
     return Day(
-        key, check.rows, check.quarantined, len(predictions), "scored", auc(lake, key, predictions)
+        key, check.rows, check.quarantined, len(predictions), "scored", auc(case, key, predictions)
     )
 
 
-def auc(lake: Lake, key: str, predictions: pl.DataFrame) -> float | None:
+def auc(case: UseCase, key: str, predictions: pl.DataFrame) -> float | None:
     """Area under the ROC curve; None if the truth has not landed, or is the same for all rows."""
     from sklearn.metrics import roc_auc_score
 
-    if lake.manifest("actuals", key) is None:
+    if case.lake.manifest("actuals", key) is None:
         return None
-    labels = features.build_labels(lake.current("actuals", key).read(TRUTH.name))
-    judged = predictions.join(labels, on=KEY)
+    labels = case.features.build_labels(case.lake.current("actuals", key).read(case.truth.name))
+    judged = predictions.join(labels, on=case.key)
     if judged["label"].n_unique() < 2:
         return None
     return float(roc_auc_score(judged["label"], judged["score"]))
@@ -113,45 +110,45 @@ def show(days: list[Day], console: Console) -> None:
     console.print(table)
 
 
-def ensemble_faults(lake: Lake) -> list[str]:
+def ensemble_faults(case: UseCase) -> list[str]:
     """What the ensemble's days should have been and are not."""
-    remote = {member.name for member in MEMBERS if member.kind == "remote"}
+    remote = {member.name for member in case.members if member.kind == "remote"}
     found = []
     for day, down in ((WHOLE_DAY, set()), (MAIMED_DAY, remote)):
-        facts = lake.current(ENSEMBLE, day.isoformat()).manifest().metadata
+        facts = case.lake.current(ENSEMBLE, day.isoformat()).manifest().metadata
         if facts["fallback"] != "ensemble" or set(facts["absent"]) != down:
             found.append(f"the ensemble of {day}: {facts['fallback']}, down: {facts['absent']}")
     return found
 
 
-def show_ensemble(lake: Lake, console: Console) -> None:
+def show_ensemble(case: UseCase, console: Console) -> None:
     """Print who has scored the ensemble's days."""
     table = Table("Mean score of", title="The ensemble")
     columns = []
     for day in (WHOLE_DAY, MAIMED_DAY):
         key = day.isoformat()
         table.add_column(key, justify="right")
-        version = lake.current(ENSEMBLE, key)
+        version = case.lake.current(ENSEMBLE, key)
         answers = version.manifest().metadata["answers"]
         predictions = version.read("predictions")
         means = [
             _text(answers[member.name]["mean"]) if member.name in answers else "[red]down[/]"
-            for member in MEMBERS
+            for member in case.members
         ]
         average = float(predictions["score"].to_numpy().mean())
-        columns.append([*means, _text(average), _text(auc(lake, key, predictions))])
-    names = [*(member.name for member in MEMBERS), "their average", "AUC of the average"]
+        columns.append([*means, _text(average), _text(auc(case, key, predictions))])
+    names = [*(member.name for member in case.members), "their average", "AUC of the average"]
     for row in zip(names, *columns, strict=True):
         table.add_row(*row)
     console.print(table)
 
 
-def loop_faults(lake: Lake) -> list[str]:
+def loop_faults(case: UseCase) -> list[str]:
     """What the days after the retraining should have been and are not."""
-    champion = registry.champion().version
+    champion = registry.champion(case).version
     found = []
     for key in [day.isoformat() for day in NEXT_DAYS]:
-        version = lake.current("predictions", key).manifest().metadata["model"]["version"]
+        version = case.lake.current("predictions", key).manifest().metadata["model"]["version"]
         if version != champion:
             found.append(f"{key} is scored by version {version}, the champion is {champion}")
     return found
@@ -167,9 +164,9 @@ def show_decision(decision: Json, console: Console) -> None:
     console.print(table)
 
 
-def show_verdict(lake: Lake, verdict: Json, console: Console) -> None:
+def show_verdict(case: UseCase, verdict: Json, console: Console) -> None:
     """Print what each rule of the gate found in each candidate, and what passes."""
-    taken = lake.version(verdict["snapshot"]).manifest().metadata
+    taken = case.lake.version(verdict["snapshot"]).manifest().metadata
     last = date.fromisoformat(taken["end"])
     first = last - timedelta(days=taken["holdout_days"] - 1)
     table = Table("Rule", title=f"The gate, on {first} to {last}")

@@ -16,11 +16,8 @@ from typing import Any
 
 import polars as pl
 import uvicorn
-from include.usecase.members import MEMBERS
-from include.usecase.schema import INPUTS, KEY, TRUTH
 from sklearn.pipeline import Pipeline
 
-from include import usecase
 from include.encoder import FeatureEncoder
 from include.expected import expected_days, is_expected
 from include.inference import ensemble, fallback, remote, scoring
@@ -33,7 +30,7 @@ from include.preprocess import check_keys
 from include.registry import promotion, registry
 from include.settings import settings
 from include.training import evaluation, gate, snapshot, training
-from include.usecase import features, models
+from include.usecase import UseCase
 from include.validation import validation
 from include.wording import cut, listed
 from local.in_process import batch_inference
@@ -70,40 +67,40 @@ def scratch(folder: str) -> Iterator[Lake]:
         yield Lake(settings().lake)
 
 
-def rehearse(lake: Lake, say: Say) -> None:
+def rehearse(case: UseCase, say: Say) -> None:
     """Validate, train, judge, register, score, serve and monitor.
 
     Raises:
         Wrong: what has to be changed.
     """
-    keys = _validate(lake, say)
+    keys = _validate(case, say)
     first, split, last = keys[0], keys[-HOLDOUT], keys[-1]
     holdout_days = (date.fromisoformat(last) - date.fromisoformat(split)).days + 1
     os.environ["ML_MAX_MISSING_SHARE"] = "0.99"  # a day that was refused has been told
     settings.cache_clear()
-    taken = snapshot.take(lake, first, last, holdout_days)
-    registry.create_store()
-    champion = _train(lake, taken, say)
-    _score(lake, last, champion, say)
-    _serve(lake, last, champion, say)
-    daily.observe(lake, last, datetime.now(UTC))
-    decision = daily.decide(lake, last)
-    daily.write_report(lake, last, decision)
+    taken = snapshot.take(case, first, last, holdout_days)
+    registry.create_store(case)
+    champion = _train(case, taken, say)
+    _score(case, last, champion, say)
+    _serve(case, last, champion, say)
+    daily.observe(case, last, datetime.now(UTC))
+    decision = daily.decide(case, last)
+    daily.write_report(case, last, decision)
     say(f"Monitoring: measured {last}, decided {decision.action!r}, drew its report")
 
 
 # --- days -----------------------------------------------------------------------------------------
 
 
-def _validate(lake: Lake, say: Say) -> list[str]:
+def _validate(case: UseCase, say: Say) -> list[str]:
     """The first days, until both labels are there to train on and to judge on."""
-    first, last = map(date.fromisoformat, usecase.FIRST_WINDOW)
+    first, last = map(date.fromisoformat, case.first_window)
     keys: list[str] = []
     labels: list[set[int]] = []
     rows: list[int] = []
-    for day in expected_days(first, last):
+    for day in expected_days(case, first, last):
         keys.append(day.isoformat())
-        found, known = _try_day(lake, keys[-1], say)
+        found, known = _try_day(case, keys[-1], say)
         rows.append(len(found))
         labels.append(set(known["label"].to_list()) if known is not None else set())
         parts = labels[:-HOLDOUT], labels[-HOLDOUT:]
@@ -124,12 +121,12 @@ def _validate(lake: Lake, say: Say) -> list[str]:
     return keys
 
 
-def _try_day(lake: Lake, key: str, say: Say) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+def _try_day(case: UseCase, key: str, say: Say) -> tuple[pl.DataFrame, pl.DataFrame | None]:
     """The day's features, and its labels if its truth is expected."""
     for table, names in validation.TABLES.items():
-        if not is_expected(table, key):
+        if not is_expected(case, table, key):
             continue
-        there = validation.land(lake, table, key)
+        there = validation.land(case, table, key)
         for one in (validation.INPUTS[name] for name in names if name not in there):
             if one.required and one.expected(date.fromisoformat(key)):
                 raise Wrong(
@@ -137,48 +134,50 @@ def _try_day(lake: Lake, key: str, say: Say) -> tuple[pl.DataFrame, pl.DataFrame
                     "to be of days for which there are data. If none are due on such a day, say so "
                     f"in schema.py by `expected` (or `required=False`) of {one.name}"
                 )
-        validation.validate_day(lake, table, key)
-    day = lake.current("validated", key)
+        validation.validate_day(case, table, key)
+    day = case.lake.current("validated", key)
     inputs = {name: day.read(name) for name in day.manifest().parts}
-    found = features.build_features(inputs)
-    _check_features(found, inputs[INPUTS[0].name])
-    if not list(lake.published_keys("features")):
-        _try_less(inputs)
-    scoring.preprocess(lake, key)
-    if lake.manifest("actuals", key) is None:
+    found = case.features.build_features(inputs)
+    _check_features(case, found, inputs[case.inputs[0].name])
+    if not list(case.lake.published_keys("features")):
+        _try_less(case, inputs)
+    scoring.preprocess(case, key)
+    if case.lake.manifest("actuals", key) is None:
         say(f"{key}: {len(found)} rows validated, with features")
         return found, None
-    labels = features.build_labels(lake.current("actuals", key).read(TRUTH.name))
-    _check_labels(labels)
-    known = found.join(labels, on=KEY, how="inner")
+    labels = case.features.build_labels(case.lake.current("actuals", key).read(case.truth.name))
+    _check_labels(case, labels)
+    known = found.join(labels, on=case.key, how="inner")
     rate = f"{known['label'].to_numpy().mean():.3f}" if len(known) else "unknown"
     say(f"{key}: {len(found)} rows validated, {len(known)} of them with a label, its mean {rate}")
     return found, known
 
 
-def _check_features(found: pl.DataFrame, main: pl.DataFrame) -> None:
+def _check_features(case: UseCase, found: pl.DataFrame, main: pl.DataFrame) -> None:
     wanted = {
-        **dict.fromkeys(features.NUMERIC, pl.Float32),
-        **dict.fromkeys(features.CATEGORICAL, pl.String),
+        **dict.fromkeys(case.features.NUMERIC, pl.Float32),
+        **dict.fromkeys(case.features.CATEGORICAL, pl.String),
     }
     wrong = [
         f"{name} of build_features is {found.schema.get(name, 'missing')}, and has to be {kind}"
         for name, kind in wanted.items()
         if found.schema.get(name) != kind
     ]
-    known = {*KEY, *features.FEATURES}
-    wrong += [f"{name} of build_features is missing" for name in KEY if name not in found.columns]
+    known = {*case.key, *case.features.FEATURES}
+    wrong += [
+        f"{name} of build_features is missing" for name in case.key if name not in found.columns
+    ]
     if more := [name for name in found.columns if name not in known]:
         wrong.append(f"build_features gives {listed(more)}, and is to give KEY and FEATURES only")
     if wrong:
         raise Wrong(*wrong)
-    check_keys(found, main, INPUTS[0].name)
+    check_keys(case, found, main, case.inputs[0].name)
 
 
-def _try_less(inputs: dict[str, pl.DataFrame]) -> None:
+def _try_less(case: UseCase, inputs: dict[str, pl.DataFrame]) -> None:
     """Features of a day on which an input that is not required is absent, or an input is empty."""
-    main = INPUTS[0].name
-    for one in INPUTS:
+    main = case.inputs[0].name
+    for one in case.inputs:
         days = []
         if not one.required and one.name != main:
             days.append({name: rows for name, rows in inputs.items() if name != one.name})
@@ -189,15 +188,15 @@ def _try_less(inputs: dict[str, pl.DataFrame]) -> None:
             )
         for day in days:
             try:
-                _check_features(features.build_features(day), day[main])
+                _check_features(case, case.features.build_features(day), day[main])
             except Exception as error:
                 error.add_note(f"on a day without {one.name}")
                 raise
 
 
-def _check_labels(labels: pl.DataFrame) -> None:
+def _check_labels(case: UseCase, labels: pl.DataFrame) -> None:
     wrong = []
-    if labels.columns != [*KEY, "label"]:
+    if labels.columns != [*case.key, "label"]:
         wrong.append(f"build_labels gives {listed(labels.columns)}, and is to give KEY and label")
     elif labels.schema["label"] != pl.Int8 or labels["label"].null_count():
         found = labels.schema["label"]
@@ -207,7 +206,7 @@ def _check_labels(labels: pl.DataFrame) -> None:
         wrong.append(f"label of build_labels has to be Int8, and never null: it is {found}{nulls}")
     elif strange := sorted(set(labels["label"].unique()) - {0, 1}):
         wrong.append(f"label of build_labels has to be 0 or 1: there are {listed(strange, 5)}, too")
-    elif twice := int(labels.select(KEY).is_duplicated().sum()):
+    elif twice := int(labels.select(case.key).is_duplicated().sum()):
         wrong.append(f"{twice} rows of build_labels share their key with another")
     if wrong:
         raise Wrong(*wrong)
@@ -216,22 +215,22 @@ def _check_labels(labels: pl.DataFrame) -> None:
 # --- models ---------------------------------------------------------------------------------------
 
 
-def _train(lake: Lake, taken: str, say: Say) -> ModelVersion:
+def _train(case: UseCase, taken: str, say: Say) -> ModelVersion:
     """Train every candidate, judge all of them, register the best and its ensemble, promote it."""
     evaluations = []
-    for name, make in (models.CANDIDATES | models.WITHOUT).items():
+    for name, make in (case.models.CANDIDATES | case.models.WITHOUT).items():
         _check_candidate(name, make(settings().seed))
         began = time.monotonic()
         try:
-            run = training.train(lake, taken, name, REASON)
-            evaluations.append(evaluation.evaluate_run(lake, taken, run, name))
+            run = training.train(case, taken, name, REASON)
+            evaluations.append(evaluation.evaluate_run(case, taken, run, name))
         except (TypeError, ValueError) as error:  # as scikit-learn refuses rows and parameters
             raise Wrong(
                 f"{name} in models.py cannot be trained: {type(error).__name__}: "
                 f"{cut(first_line(error), 300)}"
             ) from error
         say(f"{name}: trained, saved, loaded and judged in {time.monotonic() - began:.0f} s")
-    verdict = gate.judge(lake, taken, None, evaluations)
+    verdict = gate.judge(case, taken, None, evaluations)
     refused = [
         f"the gate refuses {name}: {rule.name} is {rule.found}, must be {rule.bound}"
         for name, rules in verdict.rules.items()
@@ -241,11 +240,11 @@ def _train(lake: Lake, taken: str, say: Say) -> ModelVersion:
     if verdict.challenger is None:
         raise Wrong(*refused)
     runs = {
-        one.candidate: training.refit(lake, taken, one)
+        one.candidate: training.refit(case, taken, one)
         for one in [verdict.challenger, *verdict.members]
     }
-    champion = training.register(lake, verdict, runs, REASON, REASON)
-    promotion.promote(champion, None, REASON)
+    champion = training.register(case, verdict, runs, REASON, REASON)
+    promotion.promote(case, champion, None, REASON)
     say(f"{verdict.challenger.candidate}: registered with its pictures, and promoted")
     return champion
 
@@ -263,30 +262,30 @@ def _check_candidate(name: str, pipeline: Any) -> None:
         )
 
 
-def _score(lake: Lake, key: str, champion: ModelVersion, say: Say) -> None:
+def _score(case: UseCase, key: str, champion: ModelVersion, say: Say) -> None:
     """Score a day by the champion, by the ensemble as far as it is here, and by the base rates."""
-    rows = batch_inference(lake, key, champion)
-    reference = str(lake.current("features", key))
+    rows = batch_inference(case, key, champion)
+    reference = str(case.lake.current("features", key))
     answers: dict[str, Answer | None] = {}
-    for member in MEMBERS:
+    for member in case.members:
         if member.kind == "remote":
             say(f"{member.name}: not tried, its server is not known here")
             continue
-        chunks = ensemble.plan(lake, reference, member, champion)
+        chunks = ensemble.plan(case, reference, member, champion)
         for chunk in chunks:
-            ensemble.score(lake, member, chunk)
-        answers[member.name] = ensemble.check(lake, reference, member, chunks)
-    roll = ensemble.call_roll(lake, reference, champion, answers, {})
+            ensemble.score(case, member, chunk)
+        answers[member.name] = ensemble.check(case, reference, member, chunks)
+    roll = ensemble.call_roll(case, reference, champion, answers, {})
     if roll.answers:
-        scored = ensemble.combine_day(lake, reference, roll)
-        check = scoring.check_outputs(lake, scored.predictions, reference, None)
-        ensemble.publish(lake, scored, check, reference, roll, None)
-    if lake.published_keys("actuals"):
-        fallback.base_rates(lake, reference)
+        scored = ensemble.combine_day(case, reference, roll)
+        check = scoring.check_outputs(case, scored.predictions, reference, None)
+        ensemble.publish(case, scored, check, reference, roll, None)
+    if case.lake.published_keys("actuals"):
+        fallback.base_rates(case, reference)
     say(f"{key}: {rows} rows scored by the champion and by {len(answers)} member(s)")
 
 
-def _serve(lake: Lake, key: str, champion: ModelVersion, say: Say) -> None:
+def _serve(case: UseCase, key: str, champion: ModelVersion, say: Say) -> None:
     """Ask a real model server for the scores of a few rows, and compare them with the batch's."""
     config = uvicorn.Config(app.create_app(), host="127.0.0.1", port=0, log_level="critical")
     server = uvicorn.Server(config)
@@ -297,11 +296,11 @@ def _serve(lake: Lake, key: str, champion: ModelVersion, say: Say) -> None:
         while not server.started and time.monotonic() < deadline:
             time.sleep(0.05)
         port = server.servers[0].sockets[0].getsockname()[1]
-        with lake.current("features", key).parquet("features") as file:
-            rows = next(file.iter_batches(100, columns=features.FEATURES))
-        with remote.connect(Endpoint(f"http://127.0.0.1:{port}"), usecase.NAME) as client:
+        with case.lake.current("features", key).parquet("features") as file:
+            rows = next(file.iter_batches(100, columns=case.features.FEATURES))
+        with remote.connect(Endpoint(f"http://127.0.0.1:{port}"), case.name) as client:
             given = client.predict(rows, client.describe())
-        apart = abs(given - scoring.predictor(champion)(rows)).max()
+        apart = abs(given - scoring.predictor(case, champion)(rows)).max()
         if not apart < 1e-4:
             raise Wrong(f"the model server's scores differ from the batch's by {apart:.2g}")
     finally:

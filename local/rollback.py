@@ -9,11 +9,12 @@ import sys
 from include.errors import PipelineError
 from include.registry import registry
 from include.settings import settings
+from include.usecase import UseCase
 from local import embedded
 from local.client import EmbeddedError
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(case: UseCase, arguments: list[str] | None = None) -> int:
     """Roll the champion back in the Airflow that runs here."""
     parser = argparse.ArgumentParser(prog="python -m local.rollback", description=main.__doc__)
     parser.add_argument("--reason", required=True, help="kept with the version that goes")
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         if airflow is None:
             raise EmbeddedError("No Airflow runs here: `make start`, then this again")
         airflow.unpause("model_rollback")
-        champion = registry.find_champion()
+        champion = registry.find_champion(case)
         conf = {"reason": options.reason, "version": champion.version if champion else None}
         run_id = airflow.trigger("model_rollback", conf)
         page = f"{airflow.url}/dags/model_rollback/runs/{run_id}"
@@ -43,4 +44,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(case))

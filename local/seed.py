@@ -13,14 +13,13 @@ from contextlib import suppress
 
 from include.errors import BadData, MissingData, Overtaken, PipelineError
 from include.expected import expected_days
-from include.lake.tables import Lake, default_lake
 from include.partitions import parse_key
 from include.settings import settings
-from include.usecase import FIRST_WINDOW
+from include.usecase import UseCase
 from include.validation import validation
 
 
-def seed(lake: Lake, start: str, end: str, say: Callable[[str], None] = print) -> int:
+def seed(case: UseCase, start: str, end: str, say: Callable[[str], None] = print) -> int:
     """Validate every day of a window, inputs and truth, that has not been published yet.
 
     A day that is missing or bad is passed over, as is one that is not expected.
@@ -29,14 +28,14 @@ def seed(lake: Lake, start: str, end: str, say: Callable[[str], None] = print) -
         Days of the window that are published now.
     """
     first, last = parse_key(start), parse_key(end)
-    days = [day.isoformat() for day in expected_days(first, last)]
+    days = [day.isoformat() for day in expected_days(case, first, last)]
     published = 0
     for number, key in enumerate(days, start=1):
         try:
             for table in validation.TABLES:
-                if lake.manifest(table, key) is None:
+                if case.lake.manifest(table, key) is None:
                     with suppress(Overtaken):  # Airflow has published it meanwhile
-                        validation.validate_day(lake, table, key)
+                        validation.validate_day(case, table, key)
             published += 1
         except (BadData, MissingData) as error:
             say(f"{key}: {error}")
@@ -45,7 +44,7 @@ def seed(lake: Lake, start: str, end: str, say: Callable[[str], None] = print) -
     return published
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(case: UseCase, arguments: list[str] | None = None) -> int:
     """Seed the window of the first training, or another one."""
     try:
         settings()
@@ -56,10 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--from", dest="start", default=str(settings().train_start), help="first day"
     )
-    parser.add_argument("--to", dest="end", default=FIRST_WINDOW[1], help="last day")
+    parser.add_argument("--to", dest="end", default=case.first_window[1], help="last day")
     options = parser.parse_args(arguments)
     try:
-        published = seed(default_lake(), options.start, options.end)
+        published = seed(case, options.start, options.end)
     except PipelineError as error:
         print(error, file=sys.stderr)
         return 2
@@ -68,4 +67,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(case))

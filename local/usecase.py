@@ -20,12 +20,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from include.contract import PIECES, UsecaseInvalid, check_columns, check_name
-
 from include import USECASE
 from include.errors import PipelineError
 from include.lake.files import first_line
 from include.settings import settings
+from include.usecase import PIECES, UseCase, UsecaseInvalid, check_columns, check_name
 from include.wording import cut, few
 from local.environment import forget_settings
 from local.wrong import Wrong
@@ -41,7 +40,7 @@ NEVER_EMPTY = [
 """Pieces without which there is nothing to do; all other lists may be empty."""
 
 
-def wrong_pieces() -> list[str]:
+def wrong_pieces(case: UseCase) -> list[str]:
     """What of the use case cannot be right, in sentences: wrong types, names that do not meet."""
     modules = {module: _module(module) for module in dict.fromkeys(piece[0] for piece in PIECES)}
     mistyped = [
@@ -54,7 +53,7 @@ def wrong_pieces() -> list[str]:
         for module, name in NEVER_EMPTY
         if not getattr(modules[module], name)
     ]
-    return mistyped or empty or _that_do_not_meet()
+    return mistyped or empty or _that_do_not_meet(case)
 
 
 def _module(name: str) -> Any:
@@ -70,12 +69,7 @@ def _is(value: Any, kind: Any) -> bool:
     return all(_is(one, inner) for one in (value.values() if isinstance(value, dict) else value))
 
 
-def _that_do_not_meet() -> list[str]:
-    from include.usecase.members import MEMBERS
-    from include.usecase.models import CANDIDATES, WITHOUT
-    from include.usecase.schema import INPUTS, KEY, TRUTH
-
-    from include.usecase import FIRST_WINDOW, features
+def _that_do_not_meet(case: UseCase) -> list[str]:
 
     found = []
 
@@ -86,39 +80,41 @@ def _that_do_not_meet() -> list[str]:
                 f"{what} names {', '.join(unknown)}, and {whose} are {', '.join(known) or 'none'}"
             )
 
-    main = INPUTS[0]
-    within("KEY", KEY, f"the columns of {main.name}", main.schema.columns)
-    within("KEY", KEY, f"the columns of {TRUTH.name}", TRUTH.schema.columns)
-    for one in (main, TRUTH):
-        if one.key != KEY:
-            found.append(f"the key of {one.name} is {one.key}, and KEY is {KEY}")
-    in_order = [*features.NUMERIC, *features.CATEGORICAL]
-    if in_order != features.FEATURES:
+    main = case.inputs[0]
+    within("KEY", case.key, f"the columns of {main.name}", main.schema.columns)
+    within("KEY", case.key, f"the columns of {case.truth.name}", case.truth.schema.columns)
+    for one in (main, case.truth):
+        if one.key != case.key:
+            found.append(f"the key of {one.name} is {one.key}, and KEY is {case.key}")
+    in_order = [*case.features.NUMERIC, *case.features.CATEGORICAL]
+    if in_order != case.features.FEATURES:
         found.append("FEATURES is not NUMERIC and then CATEGORICAL")
     for name in ("REQUIRED", "SEASONAL", "OFTEN_MISSING", "DRIFT_BOUNDS"):
-        within(name, getattr(features, name), "FEATURES", features.FEATURES)
+        within(name, getattr(case.features, name), "FEATURES", case.features.FEATURES)
     for name in ("SLICES", "SEGMENT"):
-        known = dict.fromkeys([*KEY, *features.FEATURES])
-        within(name, getattr(features, name), "KEY and FEATURES", known)
-    for group in features.GROUPS:
-        within(f"the group {group.name} of GROUPS", group.features, "FEATURES", features.FEATURES)
-    lacking = [group.path for group in features.GROUPS]
-    within("WITHOUT", WITHOUT, "the paths of GROUPS", lacking)
-    names = [one.name for one in (*INPUTS, TRUTH)]
+        known = dict.fromkeys([*case.key, *case.features.FEATURES])
+        within(name, getattr(case.features, name), "KEY and FEATURES", known)
+    for group in case.features.GROUPS:
+        within(
+            f"the group {group.name} of GROUPS", group.features, "FEATURES", case.features.FEATURES
+        )
+    lacking = [group.path for group in case.features.GROUPS]
+    within("WITHOUT", case.models.WITHOUT, "the paths of GROUPS", lacking)
+    names = [one.name for one in (*case.inputs, case.truth)]
     found += [f"{n} inputs are called {name}" for name, n in Counter(names).items() if n > 1]
-    for what, columns in (("KEY", KEY), ("FEATURES", features.FEATURES)):
+    for what, columns in (("KEY", case.key), ("FEATURES", case.features.FEATURES)):
         twice = [name for name, n in Counter(columns).items() if n > 1]
         found += [f"{what} names {name} twice" for name in twice]
     try:
-        check_columns(KEY, features.FEATURES)
-        for name in (*CANDIDATES, *WITHOUT):
+        check_columns(case.key, case.features.FEATURES)
+        for name in (*case.models.CANDIDATES, *case.models.WITHOUT):
             check_name("candidate", name)
     except (UsecaseInvalid, ValueError) as error:
         found.append(str(error))
-    within("GROUPS", lacking, "the candidates of WITHOUT", WITHOUT)
-    trained = [member.name for member in MEMBERS if member.kind == "registry"]
-    within("MEMBERS", trained, "CANDIDATES", CANDIDATES)
-    first, last = map(date.fromisoformat, FIRST_WINDOW)
+    within("GROUPS", lacking, "the candidates of WITHOUT", case.models.WITHOUT)
+    trained = [member.name for member in case.members if member.kind == "registry"]
+    within("MEMBERS", trained, "CANDIDATES", case.models.CANDIDATES)
+    first, last = map(date.fromisoformat, case.first_window)
     shortest = 2 * settings().holdout_days
     if (last - first).days + 1 < shortest:
         found.append(f"FIRST_WINDOW has less than {shortest} days, two holdouts")
@@ -168,7 +164,7 @@ def _advice(error: Exception) -> str:
     return ""
 
 
-def main() -> int:
+def main(case: UseCase) -> int:
     """Look at the use case; the exit code is 0 if nothing is wrong with it."""
     try:
         settings()
@@ -181,14 +177,14 @@ def main() -> int:
     began = time.monotonic()
     root = ""
     try:
-        wrong = wrong_pieces()
+        wrong = wrong_pieces(case)
         if not wrong:
             from local.rehearsal import rehearse, scratch
 
             logging.disable(logging.WARNING)  # of Airflow and MLflow, too: the checks print
             with tempfile.TemporaryDirectory() as folder, scratch(folder) as lake:
                 root = str(lake.root)
-                rehearse(lake, lambda line: print(line, flush=True))
+                rehearse(case, lambda line: print(line, flush=True))
     except Exception as error:
         wrong = explained(error, root)
     for line in wrong:
@@ -200,4 +196,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(case))

@@ -40,14 +40,13 @@ def _application() -> "FastAPI":
 
     @pages.get("/")
     def page(user: GetUserDep) -> HTMLResponse:  # no coroutine: the server goes on meanwhile
-        from include.lake.tables import default_lake
         from include.monitoring.page import health, health_page
 
         nonce = token_urlsafe(16)
-        found, approvals = health.look(default_lake()), None
+        found, approvals = health.look(case), None
         with health.named("What waits for a person's approval", found.problems):
             approvals = _approvals(user, API_ROOT_PATH)
-        html = health_page.render(found, approvals, API_ROOT_PATH, nonce)
+        html = health_page.render(case, found, approvals, API_ROOT_PATH, nonce)
         headers = {
             "Content-Security-Policy": RULES.format(nonce=nonce),
             "Cache-Control": "no-store",

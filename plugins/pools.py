@@ -28,9 +28,8 @@ class PoolMaker:
             return
         if sys.argv[1:2] == ["dag-processor"]:  # a job that starts does not know yet which it is
             return
-        from include.usecase.members import MEMBERS
 
-        for member in MEMBERS:
+        for member in self.case.members:
             try:
                 with create_session() as session:
                     if Pool.get_pool(member.pool, session=session) is None:

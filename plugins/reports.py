@@ -33,7 +33,6 @@ def _application() -> "FastAPI":
 
     from include.errors import BadData
     from include.lake.files import read_text
-    from include.lake.tables import default_lake
     from include.monitoring.page import behind_login
     from include.orchestration.report_link import MONITORING
     from include.partitions import parse_key
@@ -48,7 +47,7 @@ def _application() -> "FastAPI":
             raise HTTPException(
                 400, f"{key!r} is no day. A report's address ends in a date: /reports/2026-03-01"
             ) from None
-        lake = default_lake()
+        lake = case.lake
         path = lake.partition_path("reports", key) / "report.html"
         read = behind_login.LAKE_READERS.submit(read_text, path)
         try:

@@ -21,9 +21,8 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import ClientDisconnect
 
-from include import usecase
 from include.inference.open_inference import BINARY, ProtocolError, Tensors, decode, encode, show
-from include.usecase import features
+from include.usecase import UseCase
 from include.wording import listed
 from serving.faults import add_faults
 from serving.models import Loaded, Models
@@ -49,8 +48,12 @@ SCORE = "score"
 """The one output: the probability of label 1."""
 
 INPUTS = [
-    {"name": name, "datatype": "FP32" if name in features.NUMERIC else "BYTES", "shape": [-1, 1]}
-    for name in features.FEATURES
+    {
+        "name": name,
+        "datatype": "FP32" if name in case.features.NUMERIC else "BYTES",
+        "shape": [-1, 1],
+    }
+    for name in case.features.FEATURES
 ]
 OUTPUTS = [{"name": SCORE, "datatype": "FP32", "shape": [-1, 1]}]
 
@@ -101,12 +104,12 @@ async def _authorize(request: Request) -> None:
         )
 
 
-def _find(request: Request) -> Loaded:
+def _find(case: UseCase, request: Request) -> Loaded:
     """The version that the address names."""
     known: Models = request.app.state.models
     name, version = request.path_params["model"], request.path_params.get("version")
-    if name != usecase.NAME:
-        raise HTTPException(404, f"there is no model {name!r}: this server has {usecase.NAME!r}")
+    if name != case.name:
+        raise HTTPException(404, f"there is no model {name!r}: this server has {case.name!r}")
     if known.get(version) is None:
         known.look()  # another server may have told the caller of a new champion
     found = known.get(version)
@@ -165,7 +168,7 @@ async def model_ready(asked: Asked) -> Response:
 
 @models.post("/infer")
 @models.post("/versions/{version}/infer")
-async def infer(asked: Asked, request: Request) -> Response:
+async def infer(case: UseCase, asked: Asked, request: Request) -> Response:
     """Score rows."""
     state, parts, size = request.app.state, [], 0
     try:
@@ -189,7 +192,7 @@ _decoding = Lock()
 """Held while a request is parsed: what that takes is not multiplied by the number of cores."""
 
 
-def _answer(asked: Loaded, parts: list[bytes], headers: Any) -> Response:
+def _answer(case: UseCase, asked: Loaded, parts: list[bytes], headers: Any) -> Response:
     try:
         with _decoding:
             body = b"".join(parts)
@@ -197,7 +200,7 @@ def _answer(asked: Loaded, parts: list[bytes], headers: Any) -> Response:
             message, tensors = decode("inputs", body, headers)
         binary = _wants_binary(message)
         identity = _identity(message)
-        table = _table(tensors)
+        table = _table(case, tensors)
     except ProtocolError as error:
         reason = f"the request cannot be read: {error}"[:LONGEST_REASON]
         raise HTTPException(400, reason) from error
@@ -250,14 +253,14 @@ def _parameter(of: dict[str, Any], name: str, default: bool) -> bool:
     return value
 
 
-def _table(tensors: Tensors) -> pa.Table:
+def _table(case: UseCase, tensors: Tensors) -> pa.Table:
     """The model's features, one column from each tensor."""
-    if missing := [name for name in features.FEATURES if name not in tensors]:
+    if missing := [name for name in case.features.FEATURES if name not in tensors]:
         raise ProtocolError(f"inputs are missing: {listed(missing)}")
-    if unknown := [name for name in tensors if name not in features.FEATURES]:
+    if unknown := [name for name in tensors if name not in case.features.FEATURES]:
         raise ProtocolError(f"the model knows no inputs {listed(unknown)}")
-    columns = {name: _column(name, tensors[name]) for name in features.FEATURES}
-    first, *others = features.FEATURES
+    columns = {name: _column(case, name, tensors[name]) for name in case.features.FEATURES}
+    first, *others = case.features.FEATURES
     for name in others:
         if len(columns[name]) != len(columns[first]):
             rows = f"{name} has {len(columns[name])} rows and {first} {len(columns[first])}"
@@ -265,12 +268,12 @@ def _table(tensors: Tensors) -> pa.Table:
     return pa.table(columns)
 
 
-def _column(name: str, values: np.ndarray) -> pa.Array:
+def _column(case: UseCase, name: str, values: np.ndarray) -> pa.Array:
     if values.shape not in [(values.size,), (values.size, 1)]:
         raise ProtocolError(f"input {name} has the shape {list(values.shape)}, not [rows, 1]")
     flat = values.ravel()
     is_text = values.dtype == object
-    if name in features.CATEGORICAL:
+    if name in case.features.CATEGORICAL:
         if not is_text:
             raise ProtocolError(f"input {name} must be BYTES, not numbers")
         return pa.array([text or None for text in flat], pa.string())

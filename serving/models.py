@@ -84,15 +84,15 @@ class Models:
 
     def _find(self, began: float) -> None:
         try:
-            found = registry.find_champion()
+            found = registry.find_champion(self.case)
             if found is None:
-                what, action = registry.why_no_champion()
+                what, action = registry.why_no_champion(self.case)
                 self.problem = f"{what} {action}: the server finds it by itself."
                 return
             served = self.loaded
             if not served or served[0].model != found:
                 self.problem = f"{found} is being loaded; ask again in a few seconds."
-                champion = Loaded(found, registry.load(found))
+                champion = Loaded(found, registry.load(self.case, found))
                 before = (one for one in served[:1] if one.model.version != found.version)
                 served = (champion, *before)
             self._serve(began, served)

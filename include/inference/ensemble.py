@@ -16,21 +16,17 @@ import polars as pl
 import pyarrow as pa
 
 from include import metrics
-from include.contract import Member
 from include.errors import BadData, ModelMissing, Overtaken, ServerDown
 from include.inference import remote, scoring
 from include.inference.patient_http import endpoint
 from include.lake.files import exists, passing_over, put_text, read_text
-from include.lake.tables import Lake
 from include.messages import Answer, Chunk, ModelVersion, OutputCheck, RollCall, Scored
 from include.metrics import Sample
 from include.partitions import days_before
 from include.registry import registry
-from include.settings import settings
 from include.statistics.profile import profile_of
 from include.statistics.profiles import keep
-from include.usecase.members import MEMBERS
-from include.usecase.schema import KEY
+from include.usecase import Member, UseCase
 from include.wording import counted
 
 TABLE = "ensemble_predictions"
@@ -87,7 +83,7 @@ def normalized(weights: Mapping[str, float]) -> dict[str, float]:
 
 
 def plan(
-    lake: Lake, features_reference: str, member: Member, champion: ModelVersion | None
+    case: UseCase, features_reference: str, member: Member, champion: ModelVersion | None
 ) -> list[Chunk]:
     """Fix the version that a member scores with, and cut the day into chunks for it.
 
@@ -96,13 +92,15 @@ def plan(
         ServerDown: the server of a remote member is not ready.
     """
     if member.kind == "remote":
-        with remote.connect(endpoint(member.connection), member.model, member.output) as server:
+        with remote.connect(
+            case, endpoint(member.connection), member.model, member.output
+        ) as server:
             version = server.describe().version or UNVERSIONED
         # Chunks of this plan only: a server that has answered wrongly is asked again.
         model = ModelVersion(member.name, version, run_id=secrets.token_hex(4))
-        return scoring.cut_chunks(lake, features_reference, model)
+        return scoring.cut_chunks(case, features_reference, model)
     assert champion is not None
-    members = registry.members(champion)
+    members = registry.members(case, champion)
     if member.name not in members:
         raise BadData(
             f"No {member.name} was trained with the champion, {champion}: it was refused by the "
@@ -110,12 +108,12 @@ def plan(
             " Run `model_retraining` to train one."
         )
     try:
-        return scoring.plan_chunks(lake, features_reference, members[member.name])
+        return scoring.plan_chunks(case, features_reference, members[member.name])
     except ModelMissing as error:  # it will not come back by itself
         raise BadData(f"{members[member.name]} is gone from the registry: {error}") from error
 
 
-def score(lake: Lake, member: Member, chunk: Chunk) -> str:
+def score(case: UseCase, member: Member, chunk: Chunk) -> str:
     """Score a chunk with a member. Returns where the scores are.
 
     Raises:
@@ -123,20 +121,20 @@ def score(lake: Lake, member: Member, chunk: Chunk) -> str:
         BadData: it answers wrongly.
     """
     if member.kind == "registry":
-        return scoring.score_chunk(lake, chunk)
-    given_up = scoring.scores_path(lake, chunk).parent / "given_up.txt"
+        return scoring.score_chunk(case, chunk)
+    given_up = scoring.scores_path(case, chunk).parent / "given_up.txt"
     if exists(given_up):
         raise ServerDown(f"Not asked, as it was given up for another chunk: {read_text(given_up)}")
     try:
-        return _score_remotely(lake, member, chunk)
+        return _score_remotely(case, member, chunk)
     except ServerDown as error:
         if error.retry_after is None:
             put_text(given_up, str(error))
         raise
 
 
-def _score_remotely(lake: Lake, member: Member, chunk: Chunk) -> str:
-    with remote.connect(endpoint(member.connection), member.model, member.output) as server:
+def _score_remotely(case: UseCase, member: Member, chunk: Chunk) -> str:
+    with remote.connect(case, endpoint(member.connection), member.model, member.output) as server:
         version = "" if chunk.version == UNVERSIONED else chunk.version
         description = replace(server.describe(), version=version)
         in_order = False
@@ -149,10 +147,10 @@ def _score_remotely(lake: Lake, member: Member, chunk: Chunk) -> str:
                 in_order = True
             return scores
 
-        return scoring.score_chunk(lake, chunk, predict)
+        return scoring.score_chunk(case, chunk, predict)
 
 
-def check(lake: Lake, features_reference: str, member: Member, chunks: list[Chunk]) -> Answer:
+def check(case: UseCase, features_reference: str, member: Member, chunks: list[Chunk]) -> Answer:
     """Check what a member has given: as many scores as rows, and such as it usually gives.
 
     That each is a probability was checked when it was kept.
@@ -161,17 +159,17 @@ def check(lake: Lake, features_reference: str, member: Member, chunks: list[Chun
         BadData: they are too few, all the same, or far from what is usual. A member that answers
             wrongly is as good as down.
     """
-    source = lake.version(features_reference)
+    source = case.lake.version(features_reference)
     with source.parquet("features") as file:
         rows = file.metadata.num_rows
-    scores = read_scores(lake, chunks)
+    scores = read_scores(case, chunks)
     first = chunks[0]
     model = ModelVersion(first.model, first.version, first.run_id)
     if len(scores) != rows:
         raise _wrong(source.key, member, model, f"{len(scores)} scores for {rows} rows")
-    usual = registry.reference(model) if member.kind == "registry" else None
-    usual = usual or _usual(lake, source.key, member.name, model.version)
-    psi, wrong = scoring.judge(scores, usual)
+    usual = registry.reference(case, model) if member.kind == "registry" else None
+    usual = usual or _usual(case, source.key, member.name, model.version)
+    psi, wrong = scoring.judge(case, scores, usual)
     if wrong:
         raise _wrong(source.key, member, model, wrong)
     name = model.name if member.kind == "registry" else member.model
@@ -179,16 +177,16 @@ def check(lake: Lake, features_reference: str, member: Member, chunks: list[Chun
     return Answer(features_reference, name, model.version, chunks, rows, mean, psi)
 
 
-def _usual(lake: Lake, key: str, member: str, version: str) -> dict[str, list[float]] | None:
+def _usual(case: UseCase, key: str, member: str, version: str) -> dict[str, list[float]] | None:
     """Distribution of a member's scores on earlier days; at first, of the champion's."""
     for table, column in ((TABLE, score_column(member)), ("predictions", "score")):
         found = []
-        for earlier in lake.published_keys(table):
+        for earlier in case.lake.published_keys(table):
             if earlier < days_before(key, 4 * USUAL_DAYS):
                 break
             if earlier >= key:
                 continue
-            published = lake.current(table, earlier)
+            published = case.lake.current(table, earlier)
             manifest = published.manifest()
             facts = manifest.metadata
             if not manifest.parts["predictions"].rows:
@@ -212,18 +210,18 @@ def _wrong(key: str, member: Member, model: ModelVersion, what: str) -> BadData:
     )
 
 
-def read_scores(lake: Lake, chunks: Iterable[Chunk]) -> np.ndarray:
+def read_scores(case: UseCase, chunks: Iterable[Chunk]) -> np.ndarray:
     """The scores of chunks one after another: float32 of shape (rows,)."""
     parts = []
     for chunk in chunks:
-        with scoring.open_scores(lake, chunk) as file:
+        with scoring.open_scores(case, chunk) as file:
             parts.append(file.read(["score"]).column("score").to_numpy())
     return np.concatenate(parts)
 
 
-def read_members(lake: Lake, answers: Mapping[str, Answer]) -> dict[str, np.ndarray]:
+def read_members(case: UseCase, answers: Mapping[str, Answer]) -> dict[str, np.ndarray]:
     """The scores of each member that answered: float32 of shape (rows,)."""
-    return {name: read_scores(lake, answer.chunks) for name, answer in answers.items()}
+    return {name: read_scores(case, answer.chunks) for name, answer in answers.items()}
 
 
 def score_column(member: str) -> str:
@@ -235,7 +233,7 @@ def score_column(member: str) -> str:
 
 
 def call_roll(
-    lake: Lake,
+    case: UseCase,
     features_reference: str,
     champion: ModelVersion | None,
     answers: Mapping[str, Answer | None],
@@ -254,8 +252,8 @@ def call_roll(
     Raises:
         BadData: the settings ask for members that there are not.
     """
-    demanded = set(filter(None, settings().ensemble_required.replace(" ", "").split(",")))
-    _check_demands(demanded)
+    demanded = set(filter(None, case.settings.ensemble_required.replace(" ", "").split(",")))
+    _check_demands(case, demanded)
     silent = "its last try ended without a word (it was killed, or never started): see its tasks"
     given = {name: answer for name, answer in answers.items() if answer is not None}
     absent = {name: why.get(name) or silent for name in answers if name not in given}
@@ -263,33 +261,33 @@ def call_roll(
     for name in [name for name, answer in given.items() if answer.features != features_reference]:
         absent[name] = f"its answer is about other rows: {given.pop(name).features}"
         awaited.add(name)
-    for name, reason in _disagreeing(lake, given).items():
+    for name, reason in _disagreeing(case, given).items():
         del given[name]
         absent[name] = reason
-    required = demanded | {member.name for member in MEMBERS if member.required}
-    counting = [member for member in MEMBERS if member.name in given and member.weight > 0]
+    required = demanded | {member.name for member in case.members if member.required}
+    counting = [member for member in case.members if member.name in given and member.weight > 0]
     lacking = ""
-    if len(counting) < settings().ensemble_quorum:
+    if len(counting) < case.settings.ensemble_quorum:
         lacking = (
-            f"{counted(len(counting), 'member')} answered, {settings().ensemble_quorum} have to"
+            f"{counted(len(counting), 'member')} answered, {case.settings.ensemble_quorum} have to"
         )
     elif missing := sorted(required - given.keys()):
         lacking = f"required, and missing: {', '.join(missing)}"
     return RollCall(champion, given, absent, lacking, sorted(awaited))
 
 
-def _check_demands(demanded: set[str]) -> None:
-    weighted = [member.name for member in MEMBERS if member.weight > 0]
-    unknown = sorted(demanded - {member.name for member in MEMBERS})
-    if unknown or settings().ensemble_quorum > len(weighted):
+def _check_demands(case: UseCase, demanded: set[str]) -> None:
+    weighted = [member.name for member in case.members if member.weight > 0]
+    unknown = sorted(demanded - {member.name for member in case.members})
+    if unknown or case.settings.ensemble_quorum > len(weighted):
         raise BadData(
-            f"ML_ENSEMBLE_QUORUM={settings().ensemble_quorum} and ML_ENSEMBLE_REQUIRED="
-            f"{settings().ensemble_required!r} can never be met: the members that count are "
+            f"ML_ENSEMBLE_QUORUM={case.settings.ensemble_quorum} and ML_ENSEMBLE_REQUIRED="
+            f"{case.settings.ensemble_required!r} can never be met: the members that count are "
             f"{', '.join(weighted)}. Nothing was published. Fix the settings, then clear this run."
         )
 
 
-def _disagreeing(lake: Lake, answers: Mapping[str, Answer]) -> dict[str, str]:
+def _disagreeing(case: UseCase, answers: Mapping[str, Answer]) -> dict[str, str]:
     """Members whose scores go against those of at least two others, and what to say of each.
 
     All look at the same rows, so that what is special of the day moves them alike. On 306 days of
@@ -298,9 +296,9 @@ def _disagreeing(lake: Lake, answers: Mapping[str, Answer]) -> dict[str, str]:
     """
     if len(answers) < 3:
         return {}
-    scores = read_members(lake, answers)
+    scores = read_members(case, answers)
     total = sum(values.astype(np.float64) for values in scores.values())
-    least, found = settings().ensemble_min_agreement, {}
+    least, found = case.settings.ensemble_min_agreement, {}
     for name, values in scores.items():
         others = total - values
         if len(values) < scoring.LEAST_ROWS or not values.std() > 0 or not others.std() > 0:
@@ -322,18 +320,18 @@ def no_features(why: str) -> BadData:
     )
 
 
-def combine_day(lake: Lake, features_reference: str, roll: RollCall) -> Scored:
+def combine_day(case: UseCase, features_reference: str, roll: RollCall) -> Scored:
     """Combine the members that answered."""
-    weights = {member.name: member.weight for member in MEMBERS if member.weight > 0}
-    given = read_members(lake, roll.answers)
+    weights = {member.name: member.weight for member in case.members if member.weight > 0}
+    given = read_members(case, roll.answers)
     scores = {name: given[name] for name in sorted(given.keys() & weights)}
     contributors = [f"{name}:{roll.answers[name].version}" for name in scores]
     average = combine(scores, weights)
-    return Scored(write(lake, features_reference, average, 0, contributors, given), 0, {})
+    return Scored(write(case, features_reference, average, 0, contributors, given), 0, {})
 
 
 def write(
-    lake: Lake,
+    case: UseCase,
     features_reference: str,
     scores: np.ndarray,
     level: int,
@@ -351,13 +349,15 @@ def write(
     Returns:
         Reference to a version of the day's predictions that is not published yet.
     """
-    source = lake.version(features_reference)
-    version = lake.new_version(TABLE, source.key)
+    source = case.lake.version(features_reference)
+    version = case.lake.new_version(TABLE, source.key)
     nothing = np.full(len(scores), np.nan, np.float32)
     columns = {"score": scores}
-    columns |= {score_column(member.name): given.get(member.name, nothing) for member in MEMBERS}
+    columns |= {
+        score_column(member.name): given.get(member.name, nothing) for member in case.members
+    }
     with source.parquet("features") as file:
-        keys = [file.schema_arrow.field(name) for name in KEY]
+        keys = [file.schema_arrow.field(name) for name in case.key]
         text = pa.dictionary(pa.int8(), pa.string())
         schema = pa.schema(
             [
@@ -370,13 +370,13 @@ def write(
         )
         with version.write("predictions", schema) as writer:
             start = 0
-            for batch in file.iter_batches(settings().batch_rows, columns=KEY):
+            for batch in file.iter_batches(case.settings.batch_rows, columns=case.key):
                 here = slice(start, start := start + batch.num_rows)
                 values = [pa.array(column[here], from_pandas=True) for column in columns.values()]
                 writer.write_batch(
                     pa.RecordBatch.from_arrays(
                         [
-                            *(batch.column(name) for name in KEY),
+                            *(batch.column(name) for name in case.key),
                             values[0],
                             pa.array(np.full(batch.num_rows, level, np.int8)),
                             scoring.repeat(" ".join(contributors), batch.num_rows),
@@ -390,7 +390,7 @@ def write(
 
 
 def publish(
-    lake: Lake,
+    case: UseCase,
     scored: Scored,
     check: OutputCheck,
     features_reference: str,
@@ -413,9 +413,9 @@ def publish(
     Raises:
         Overtaken: what is published has newer inputs, or a better way from the same ones.
     """
-    version = lake.version(scored.predictions)
-    current = lake.readable_manifest(TABLE, version.key)
-    made_from = lake.version(features_reference).manifest().made_from
+    version = case.lake.version(scored.predictions)
+    current = case.lake.readable_manifest(TABLE, version.key)
+    made_from = case.lake.version(features_reference).manifest().made_from
     same_inputs = current is not None and current.made_from == made_from
     if current and same_inputs:
         before = LEVELS.index(current.metadata["fallback"]), len(current.metadata["absent"])
@@ -425,20 +425,20 @@ def publish(
                 f"{current.version} stays, which the {LEVELS[before[0]]} made from the same inputs "
                 f"without {len(current.metadata['absent'])} of the members."
             )
-    facts = {"fallback": LEVELS[scored.level], "failed": scored.failed, **_describe(roll)}
+    facts = {"fallback": LEVELS[scored.level], "failed": scored.failed, **_describe(case, roll)}
     lineage = {"features": features_reference, "dag_run": dag_run, **facts}
-    scoring.publish(lake, scored.predictions, check, lineage)
-    metrics.count_one("ensemble_runs_total", "fallback", LEVELS[scored.level], LEVELS)
+    scoring.publish(case, scored.predictions, check, lineage)
+    metrics.count_one(case.name, "ensemble_runs_total", "fallback", LEVELS[scored.level], LEVELS)
     samples = [Sample("ensemble_fallback_level", scored.level, {})]
-    for name in [member.name for member in MEMBERS]:
+    for name in [member.name for member in case.members]:
         answered = float(name in roll.answers)
         samples.append(Sample("ensemble_member_available", answered, {"member": name}))
-    metrics.send_of_day(lake, TABLE, version.key, samples)
+    metrics.send_of_day(case.lake, TABLE, version.key, samples)
     return {"version": scored.predictions, **asdict(check), **facts}
 
 
-def _describe(roll: RollCall) -> dict[str, Any]:
-    weights = {member.name: member.weight for member in MEMBERS if member.name in roll.answers}
+def _describe(case: UseCase, roll: RollCall) -> dict[str, Any]:
+    weights = {member.name: member.weight for member in case.members if member.name in roll.answers}
     shares = {} if roll.lacking else normalized(weights)
     answers = {}
     for name, answer in roll.answers.items():

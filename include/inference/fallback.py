@@ -15,13 +15,12 @@ from include.errors import BadData, MissingData
 from include.inference import ensemble, scoring
 from include.inference.ensemble import LEVELS
 from include.lake.files import passing_over
-from include.lake.tables import Lake, Version
+from include.lake.tables import Version
 from include.messages import ModelVersion, RollCall, Scored
 from include.partitions import parse_key
 from include.registry import promotion, registry
-from include.settings import settings
 from include.training import snapshot
-from include.usecase import features
+from include.usecase import UseCase
 
 BASE_RATE_DAYS = 28
 PRIOR_ROWS = 100
@@ -30,7 +29,7 @@ PRIOR_ROWS = 100
 log = logging.getLogger(__name__)
 
 
-def fall_back(lake: Lake, features_reference: str, roll: RollCall) -> Scored:
+def fall_back(case: UseCase, features_reference: str, roll: RollCall) -> Scored:
     """Score a day without an ensemble.
 
     Args:
@@ -41,12 +40,12 @@ def fall_back(lake: Lake, features_reference: str, roll: RollCall) -> Scored:
     """
 
     def champion() -> ModelVersion:
-        return roll.champion or registry.champion()
+        return roll.champion or registry.champion(case)
 
     steps: list[Callable[[], tuple[np.ndarray, str]]] = [
-        lambda: _alone(lake, features_reference, champion()),
-        lambda: _alone(lake, features_reference, promotion.previous(champion())),
-        lambda: (base_rates(lake, features_reference), "base_rate"),
+        lambda: _alone(case, features_reference, champion()),
+        lambda: _alone(case, features_reference, promotion.previous(case, champion())),
+        lambda: (base_rates(case, features_reference), "base_rate"),
     ]
     failed: dict[str, str] = {"ensemble": roll.lacking}
     for level, step in enumerate(steps, start=1):
@@ -57,36 +56,36 @@ def fall_back(lake: Lake, features_reference: str, roll: RollCall) -> Scored:
             failed[LEVELS[level]] = f"{type(error).__name__}: {error}"
             continue
         log.warning("Scored by the %s: %s", LEVELS[level], failed)
-        given = ensemble.read_members(lake, roll.answers)
-        predictions = ensemble.write(lake, features_reference, scores, level, [whose], given)
+        given = ensemble.read_members(case, roll.answers)
+        predictions = ensemble.write(case, features_reference, scores, level, [whose], given)
         return Scored(predictions, level, failed)
     absent = [f"member {name}: {why}" for name, why in roll.absent.items()]
     reasons = [f"{step}: {why}" for step, why in failed.items()]
     listed = "".join(f"\n  - {line}" for line in [*absent, *reasons])
     raise MissingData(
-        f"Nothing can score {lake.version(features_reference).key}:{listed}\nThe day's last "
+        f"Nothing can score {case.lake.version(features_reference).key}:{listed}\nThe day's last "
         "published predictions, if there are any, are untouched. Bring one of these back, then "
         "clear this run's failed tasks."
     )
 
 
-def _alone(lake: Lake, features_reference: str, model: ModelVersion) -> tuple[np.ndarray, str]:
+def _alone(case: UseCase, features_reference: str, model: ModelVersion) -> tuple[np.ndarray, str]:
     """Scores by one version, if they look like what it usually gives, and its name."""
-    chunks = scoring.plan_chunks(lake, features_reference, model)
+    chunks = scoring.plan_chunks(case, features_reference, model)
     for chunk in chunks:
-        scoring.score_chunk(lake, chunk)
-    scores = ensemble.read_scores(lake, chunks)
-    reference = registry.reference(model)
+        scoring.score_chunk(case, chunk)
+    scores = ensemble.read_scores(case, chunks)
+    reference = registry.reference(case, model)
     psi = scoring.population_stability(scores, reference) if len(scores) else 0.0
-    if psi > settings().max_score_psi:
+    if psi > case.settings.max_score_psi:
         raise BadData(
             f"The scores of {model} are far from those of its holdout: PSI {psi:.2f}, more than "
-            f"{settings().max_score_psi:g}. Look at the day's features, and at the model."
+            f"{case.settings.max_score_psi:g}. Look at the day's features, and at the model."
         )
     return scores, f"{model.name}:{model.version}"
 
 
-def base_rates(lake: Lake, features_reference: str) -> np.ndarray:
+def base_rates(case: UseCase, features_reference: str) -> np.ndarray:
     """The share of the label 1 in each row's segment, on the newest labelled days before this one.
 
     Shrunk to the rate of all rows where a segment has few (an m-estimate; Cestnik, Estimating
@@ -98,12 +97,14 @@ def base_rates(lake: Lake, features_reference: str) -> np.ndarray:
     Raises:
         MissingData: there is no labelled day before this one.
     """
-    source = lake.version(features_reference)
+    source = case.lake.version(features_reference)
     days = []
-    for key in lake.published_keys("actuals"):
-        if key < source.key and lake.readable_manifest("validated", key) is not None:
+    for key in case.lake.published_keys("actuals"):
+        if key < source.key and case.lake.readable_manifest("validated", key) is not None:
             with passing_over(f"The day {key}"):
-                known = _labels(lake.current("validated", key), lake.current("actuals", key))
+                known = _labels(
+                    case, case.lake.current("validated", key), case.lake.current("actuals", key)
+                )
                 days += [] if known.is_empty() else [known]
             if len(days) == BASE_RATE_DAYS:
                 break
@@ -111,17 +112,17 @@ def base_rates(lake: Lake, features_reference: str) -> np.ndarray:
         raise MissingData(f"There is no day before {source.key} whose truth is known.")
     known = pl.concat(days)
     overall = float(known["label"].mean())  # type: ignore[arg-type]
-    if not features.SEGMENT:
+    if not case.features.SEGMENT:
         rows_of_day = source.manifest().parts["features"].rows
         return np.full(rows_of_day, overall, np.float32)
     rate = (pl.col("label").sum() + PRIOR_ROWS * overall) / (pl.len() + PRIOR_ROWS)
-    rates = known.group_by(features.SEGMENT).agg(score=rate)
-    rows = source.read("features", list(dict.fromkeys(features.SEGMENT)))
-    joined = rows.join(rates, on=features.SEGMENT, how="left", maintain_order="left")
+    rates = known.group_by(case.features.SEGMENT).agg(score=rate)
+    rows = source.read("features", list(dict.fromkeys(case.features.SEGMENT)))
+    joined = rows.join(rates, on=case.features.SEGMENT, how="left", maintain_order="left")
     scores: np.ndarray = joined["score"].fill_null(overall).cast(pl.Float32).to_numpy()
     return scores
 
 
-def _labels(validated: Version, truth: Version) -> pl.DataFrame:
-    day = snapshot.labelled(parse_key(validated.key), validated, truth)
-    return day.select(*features.SEGMENT, "label")
+def _labels(case: UseCase, validated: Version, truth: Version) -> pl.DataFrame:
+    day = snapshot.labelled(case, parse_key(validated.key), validated, truth)
+    return day.select(*case.features.SEGMENT, "label")

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from threading import Event, Lock, Timer
 from typing import Any, Self
@@ -27,7 +28,7 @@ from tenacity import (
 from include.errors import BadData, ServerDown
 from include.lake.files import first_line
 from include.masking import masked
-from include.settings import settings
+from include.settings import Settings
 from include.wording import cut
 
 RETRIED = {408, 425, 429}
@@ -164,10 +165,13 @@ class PatientClient:
     A request is sent again after a lost connection, a timeout, a 5xx, 408, 425 or 429, for
     `remote_give_up_seconds` or `ATTEMPTS` times. After `remote_breaker_failures` failures in a row,
     in whichever thread, nothing is sent any more (a circuit breaker; Nygard, Release It!, 2007).
+
+    Args:
+        settings: of the use case, those that begin with `remote_`.
     """
 
-    def __init__(self, at: Endpoint):
-        self.at = at
+    def __init__(self, at: Endpoint, settings: Settings):
+        self.at, self._settings = at, settings
         self._given_up = Event()
         self._why: ServerDown | None = None
         self._failures_in_a_row, self._counting = 0, Lock()
@@ -181,10 +185,10 @@ class PatientClient:
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                 verify=ssl.create_default_context(cafile=at.verify) if at.verify else True,
                 limits=httpx.Limits(
-                    max_connections=settings().remote_in_flight,
+                    max_connections=self._settings.remote_in_flight,
                     max_keepalive_connections=0,  # each request can cut its own, and no other
                 ),
-                timeout=settings().remote_timeout_seconds,
+                timeout=self._settings.remote_timeout_seconds,
             )
         except OSError as error:
             raise self._refused(f"cannot be asked: {at.verify}: {self._line(error)}") from error
@@ -223,8 +227,8 @@ class PatientClient:
         retrying = Retrying(
             retry=retry_if_exception_type(NotNow),
             stop=stop_after_attempt(ATTEMPTS)
-            | stop_before_delay(settings().remote_give_up_seconds),
-            wait=_seconds_to_wait,
+            | stop_before_delay(self._settings.remote_give_up_seconds),
+            wait=partial(_seconds_to_wait, self._settings.remote_max_wait_seconds),
             sleep=sleep_using_event(self._given_up),
             reraise=True,
         )
@@ -243,10 +247,10 @@ class PatientClient:
         try:
             answer = self._send(request)
         except NotNow as failure:
-            many = settings().remote_breaker_failures
+            many = self._settings.remote_breaker_failures
             # A server that says when to come back is not down.
             failures = self._count(failed=failure.retry_after is None)
-            if (failure.retry_after or 0) > settings().remote_max_wait_seconds:
+            if (failure.retry_after or 0) > self._settings.remote_max_wait_seconds:
                 down = self._down(str(failure), failure.retry_after)
             elif failures >= many:
                 down = self._down(f"{many} failures in a row, the last: {failure}")
@@ -264,7 +268,7 @@ class PatientClient:
             return self._failures_in_a_row
 
     def _send(self, request: _Request) -> tuple[bytes, Mapping[str, str]]:
-        content, deadline = bytearray(), _Deadline(settings().remote_timeout_seconds)
+        content, deadline = bytearray(), _Deadline(self._settings.remote_timeout_seconds)
         options: dict[str, Any] = {
             "content": request.body,
             "headers": request.headers,
@@ -314,7 +318,7 @@ class PatientClient:
         again = ""
         if retry_after is not None:
             again = f", and wants to be asked again in {retry_after:.0f} s"
-            if retry_after > settings().remote_max_retry_after_seconds:
+            if retry_after > self._settings.remote_max_retry_after_seconds:
                 retry_after = None
                 again += ", which is too long (ML_REMOTE_MAX_RETRY_AFTER_SECONDS)"
         return ServerDown(
@@ -345,13 +349,12 @@ class PatientClient:
         return masked(text, secrets, self.at.auth)
 
 
-def _seconds_to_wait(state: RetryCallState) -> float:
+def _seconds_to_wait(longest: float, state: RetryCallState) -> float:
     """What the server asks for, or longer: drawn at random from ever longer spans.
 
     "Full jitter" (Brooker, Exponential Backoff and Jitter, 2015).
     """
     failure = state.outcome.exception() if state.outcome else None
-    longest = settings().remote_max_wait_seconds
     drawn = wait_random_exponential(multiplier=FIRST_WAIT_SECONDS, max=longest)(state)
     return max(drawn, getattr(failure, "retry_after", None) or 0)
 

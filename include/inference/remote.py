@@ -21,8 +21,7 @@ from include.errors import BadData
 from include.inference import open_inference
 from include.inference.open_inference import BINARY, ProtocolError, Tensors, show
 from include.inference.patient_http import RETRIED, Endpoint, PatientClient
-from include.settings import settings
-from include.usecase import features
+from include.usecase import UseCase
 
 ORDER_ROWS = 64
 """Rows that are drawn to be sent a second time."""
@@ -45,16 +44,16 @@ class Description:
 
 
 @contextmanager
-def connect(at: Endpoint, model: str, output: str = "") -> Iterator["ModelServer"]:
+def connect(case: UseCase, at: Endpoint, model: str, output: str = "") -> Iterator["ModelServer"]:
     """A conversation with a server about a model, ended with the block.
 
     Args:
         model: its name on the server.
         output: name of the output with the scores; empty: the one that the server chooses.
     """
-    client = PatientClient(at)
+    client = PatientClient(at, case.settings)
     try:
-        yield ModelServer(client, model, output)
+        yield ModelServer(case, client, model, output)
     finally:
         client.close()
 
@@ -62,8 +61,8 @@ def connect(at: Endpoint, model: str, output: str = "") -> Iterator["ModelServer
 class ModelServer:
     """A model on a server."""
 
-    def __init__(self, client: PatientClient, model: str, output: str = ""):
-        self._client, self.model, self.output = client, model, output
+    def __init__(self, case: UseCase, client: PatientClient, model: str, output: str = ""):
+        self.case, self._client, self.model, self.output = case, client, model, output
 
     def describe(self) -> Description:
         """Ask whether the server is ready, and what it knows of the model.
@@ -91,9 +90,9 @@ class ModelServer:
             ServerDown: some rows were not scored, however often they were sent.
             BadData: an answer is wrong, or a request is refused.
         """
-        size = settings().remote_batch_rows
+        size = self.case.settings.remote_batch_rows
         parts = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
-        with ThreadPoolExecutor(settings().remote_in_flight) as threads:
+        with ThreadPoolExecutor(self.case.settings.remote_in_flight) as threads:
             asked = [threads.submit(self._infer, part, description) for part in parts]
             try:
                 for answered in as_completed(asked):
@@ -130,9 +129,11 @@ class ModelServer:
             fields["outputs"] = [{"name": self.output}]
         if description.binary:
             fields["parameters"] = {"binary_data_output": True}
-        body, headers = open_inference.encode("inputs", _tensors(rows), fields, description.binary)
+        body, headers = open_inference.encode(
+            "inputs", _tensors(self.case, rows), fields, description.binary
+        )
         path = f"{self._path(description.version)}/infer"
-        with metrics.timed("inference_request_seconds", model=self.model):
+        with metrics.timed(self.case.name, "inference_request_seconds", model=self.model):
             content, answered = self._client.ask("POST", path, body, headers)
         try:
             said, outputs = open_inference.decode("outputs", content, answered)
@@ -183,7 +184,8 @@ class ModelServer:
         except (TypeError, LookupError) as error:
             raise self._wrong(f"its inputs are {show(declared)}") from error
         ours = {
-            (name, "FP32" if name in features.NUMERIC else "BYTES") for name in features.FEATURES
+            (name, "FP32" if name in self.case.features.NUMERIC else "BYTES")
+            for name in self.case.features.FEATURES
         }
         if differing := sorted({name for name, _ in theirs ^ ours}):
             raise self._wrong(
@@ -212,12 +214,12 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else show(value)
 
 
-def _tensors(rows: pa.RecordBatch) -> Tensors:
+def _tensors(case: UseCase, rows: pa.RecordBatch) -> Tensors:
     """Rows of features as one tensor a feature, of shape (rows, 1); missing: NaN or no text."""
     found: Tensors = {}
-    for name in features.FEATURES:
+    for name in case.features.FEATURES:
         column = rows.column(name)
-        if name in features.NUMERIC:
+        if name in case.features.NUMERIC:
             values = column.to_numpy(zero_copy_only=False).astype(np.float32)
         else:
             texts = pc.fill_null(column.cast(pa.string()), "")

@@ -21,19 +21,16 @@ from include import metrics
 from include.encoder import FeatureEncoder
 from include.errors import BadData, Overtaken
 from include.lake.files import blames, exists, open_parquet, to_arrow, write_parquet
-from include.lake.tables import Lake
 from include.landed import pieces
 from include.messages import CHAMPION, Chunk, ModelVersion, OutputCheck
 from include.metrics import Sample
 from include.partitions import key_of
 from include.preprocess import features_of, is_usable
 from include.registry import registry
-from include.settings import settings
 from include.statistics.drift import smoothed, stability_of
 from include.statistics.profile import Profiler, profile_of
 from include.statistics.profiles import keep
-from include.usecase import features
-from include.usecase.schema import INPUTS, KEY
+from include.usecase import UseCase
 from include.wording import counted
 
 if TYPE_CHECKING:
@@ -51,7 +48,7 @@ LEAST_ROWS = 20
 log = logging.getLogger(__name__)
 
 
-def preprocess(lake: Lake, key: str) -> str:
+def preprocess(case: UseCase, key: str) -> str:
     """Turn a day's validated rows into features, and reject the rows that lack a required one.
 
     Returns:
@@ -61,52 +58,52 @@ def preprocess(lake: Lake, key: str) -> str:
         MissingData: the day has not been validated.
         BadData: the features are of other rows; more rows are rejected than may be.
     """
-    validated = lake.current("validated", key)
-    rows = features_of(validated)
-    known = validated.manifest().parts[INPUTS[0].name].rows
-    usable = rows.select(is_usable()).to_series()
+    validated = case.lake.current("validated", key)
+    rows = features_of(case, validated)
+    known = validated.manifest().parts[case.inputs[0].name].rows
+    usable = rows.select(is_usable(case)).to_series()
     rejected = rows.filter(~usable)
-    if len(rejected) > settings().max_rejected_share * len(rows):
+    if len(rejected) > case.settings.max_rejected_share * len(rows):
         raise BadData(
             f"{len(rejected)} of {len(rows)} rows of {key} lack a required feature or hold an "
-            f"infinite one, more than {settings().max_rejected_share:.1%}. Nothing was scored; "
+            f"infinite one, more than {case.settings.max_rejected_share:.1%}. Nothing was scored; "
             f"look at the features of {validated}."
         )
-    version = lake.new_version("features", key)
-    group_rows = min(settings().batch_rows, settings().chunk_rows)
+    version = case.lake.new_version("features", key)
+    group_rows = min(case.settings.batch_rows, case.settings.chunk_rows)
     for part, group in {"features": rows.filter(usable), "rejected": rejected}.items():
         with version.write(part, to_arrow(group.clear()).schema) as writer:
             # An empty day has one row group, so that it has one chunk and the run goes on.
             for piece in [group] if group.is_empty() else pieces(group, group_rows):
                 writer.write_table(to_arrow(piece))
-    keep(version, "features", profile_of(rows.filter(usable).select(features.FEATURES)))
-    metrics.send("feature_rows_total", len(rows) - len(rejected), result="usable")
-    metrics.send("feature_rows_total", len(rejected), result="rejected")
+    keep(version, "features", profile_of(rows.filter(usable).select(case.features.FEATURES)))
+    metrics.send(case.name, "feature_rows_total", len(rows) - len(rejected), result="usable")
+    metrics.send(case.name, "feature_rows_total", len(rejected), result="rejected")
     facts = {"validated": str(validated), "rows": known}
     with suppress(Overtaken):  # these are scored all the same: `publish` has the last word
         version.publish(["features", "rejected"], facts, made_from=validated.name)
     return str(version)
 
 
-def plan_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> list[Chunk]:
+def plan_chunks(case: UseCase, features_reference: str, model: ModelVersion) -> list[Chunk]:
     """Cut a day's features into chunks for a model of the registry.
 
     Raises:
         BadData: the model expects a feature that is not there.
     """
-    version = lake.version(features_reference)
+    version = case.lake.version(features_reference)
     with version.parquet("features") as file:
-        check_model(model, file.schema_arrow.names, str(version))
-    return cut_chunks(lake, features_reference, model)
+        check_model(case, model, file.schema_arrow.names, str(version))
+    return cut_chunks(case, features_reference, model)
 
 
-def check_model(model: ModelVersion, columns: list[str], what: str) -> None:
+def check_model(case: UseCase, model: ModelVersion, columns: list[str], what: str) -> None:
     """Make sure that a model of the registry can be loaded and finds the columns that it reads.
 
     Raises:
         BadData: it is damaged, or expects a column that is not there.
     """
-    encoder = registry.load(model)[0]
+    encoder = registry.load(case, model)[0]
     if not isinstance(encoder, FeatureEncoder):
         raise BadData(
             f"{model.name} version {model.version} does not begin with a FeatureEncoder but with "
@@ -120,17 +117,17 @@ def check_model(model: ModelVersion, columns: list[str], what: str) -> None:
         ) from error
 
 
-def cut_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> list[Chunk]:
+def cut_chunks(case: UseCase, features_reference: str, model: ModelVersion) -> list[Chunk]:
     """Cut a day's features into chunks of about `chunk_rows` rows, along row groups.
 
     Where these would be more than Airflow maps, chunks are larger.
     """
-    version = lake.version(features_reference)
+    version = case.lake.version(features_reference)
     with version.parquet("features") as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     content = version.manifest().parts["features"].sha256
     chunks: list[Chunk] = []
-    least_rows = _least_chunk_rows(sum(sizes))
+    least_rows = _least_chunk_rows(case, sum(sizes))
     first_group = first_row = rows = 0
     for group, size in enumerate(sizes):
         rows += size
@@ -153,7 +150,7 @@ def cut_chunks(lake: Lake, features_reference: str, model: ModelVersion) -> list
     return chunks
 
 
-def _least_chunk_rows(rows: int) -> int:
+def _least_chunk_rows(case: UseCase, rows: int) -> int:
     """Rows of a chunk, such that all chunks of a day can be mapped.
 
     Models beside the champion are mapped over the same chunks, all of them in one task.
@@ -161,22 +158,24 @@ def _least_chunk_rows(rows: int) -> int:
     from airflow.sdk.configuration import conf
 
     most = conf.getint("core", "max_map_length", fallback=1024)
-    models = settings().group_models * len(features.GROUPS) + (settings().experiment != "off")
+    models = case.settings.group_models * len(case.features.GROUPS) + (
+        case.settings.experiment != "off"
+    )
     least_rows = math.ceil(rows / max(1, most // max(1, models)))
-    if least_rows <= settings().chunk_rows:
-        return settings().chunk_rows
+    if least_rows <= case.settings.chunk_rows:
+        return case.settings.chunk_rows
     log.warning(
         "Chunks have %s rows or more, not ML_CHUNK_ROWS=%s: of %s rows these would be more chunks "
         "than Airflow maps (core.max_map_length is %s)",
         least_rows,
-        settings().chunk_rows,
+        case.settings.chunk_rows,
         rows,
         most,
     )
     return least_rows
 
 
-def score_chunk(lake: Lake, chunk: Chunk, predict: Predict | None = None) -> str:
+def score_chunk(case: UseCase, chunk: Chunk, predict: Predict | None = None) -> str:
     """Score a chunk, unless the same rows have been scored by the same version before.
 
     Args:
@@ -185,7 +184,7 @@ def score_chunk(lake: Lake, chunk: Chunk, predict: Predict | None = None) -> str
     Returns:
         Where the scores are.
     """
-    path = scores_path(lake, chunk)
+    path = scores_path(case, chunk)
     if exists(path):
         log.info(
             "Found: chunk %s is already scored by %s version %s: %s",
@@ -193,16 +192,16 @@ def score_chunk(lake: Lake, chunk: Chunk, predict: Predict | None = None) -> str
         )  # fmt: skip
         return str(path)
     if predict is None:
-        predict = predictor(ModelVersion(chunk.model, chunk.version, chunk.run_id))
+        predict = predictor(case, ModelVersion(chunk.model, chunk.version, chunk.run_id))
     began = time.monotonic()
-    source = lake.version(chunk.features)
+    source = case.lake.version(chunk.features)
     # Of many chunks each would read the whole day: `plan_chunks` has, and pages have checksums.
     is_whole_day = chunk.rows == source.manifest().parts["features"].rows
     with source.parquet("features", verify=is_whole_day) as file:
         groups = list(range(chunk.first_group, chunk.last_group + 1))
-        with metrics.timed("inference_seconds", model=chunk.model):
-            rows = score_file(file, groups, predict, path, chunk.model, chunk.version)
-    metrics.send("scored_rows_total", rows, model=chunk.model)
+        with metrics.timed(case.name, "inference_seconds", model=chunk.model):
+            rows = score_file(case, file, groups, predict, path, chunk.model, chunk.version)
+    metrics.send(case.name, "scored_rows_total", rows, model=chunk.model)
     log.info(
         "Scored: chunk %s, %s rows by %s version %s in %.1f s: %s",
         chunk.label, f"{rows:,}", chunk.model, chunk.version, time.monotonic() - began, path,
@@ -210,16 +209,16 @@ def score_chunk(lake: Lake, chunk: Chunk, predict: Predict | None = None) -> str
     return str(path)
 
 
-def scores_path(lake: Lake, chunk: Chunk) -> "AnyPath":
+def scores_path(case: UseCase, chunk: Chunk) -> "AnyPath":
     """Where the scores of a chunk are, once it is scored."""
     folder = f"{chunk.content[:16]}-{chunk.model}-{chunk.version}-{chunk.run_id[:8]}"
     name = f"{chunk.first_row:09d}-{chunk.rows:09d}.parquet"
-    return lake.partition_path("scores", lake.version(chunk.features).key) / folder / name
+    return case.lake.partition_path("scores", case.lake.version(chunk.features).key) / folder / name
 
 
-def predictor(model: ModelVersion) -> Predict:
+def predictor(case: UseCase, model: ModelVersion) -> Predict:
     """What scores with a version of the registry: the probability of the label."""
-    pipeline = registry.load(model)
+    pipeline = registry.load(case, model)
 
     def predict(batch: pa.RecordBatch) -> np.ndarray:
         scores: np.ndarray = pipeline.predict_proba(batch)[:, 1]
@@ -229,6 +228,7 @@ def predictor(model: ModelVersion) -> Predict:
 
 
 def score_file(
+    case: UseCase,
     file: pq.ParquetFile,
     groups: list[int],
     predict: Predict,
@@ -243,18 +243,18 @@ def score_file(
     Returns:
         Rows scored.
     """
-    columns = [*KEY, *(name for name in features.FEATURES if name not in KEY)]
+    columns = [*case.key, *(name for name in case.features.FEATURES if name not in case.key)]
     rows = 0
-    with write_parquet(path, scores_schema(file.schema_arrow)) as writer:
+    with write_parquet(path, scores_schema(case, file.schema_arrow)) as writer:
         for group in groups:  # which bounds the bytes of a batch: it may be of few rows
-            for batch in file.iter_batches(settings().batch_rows, [group], columns):
-                writer.write_batch(score_batch(batch, predict, model, version))
+            for batch in file.iter_batches(case.settings.batch_rows, [group], columns):
+                writer.write_batch(score_batch(case, batch, predict, model, version))
                 rows += batch.num_rows
     return rows
 
 
 def score_batch(
-    batch: pa.RecordBatch, predict: Predict, model: str, version: str
+    case: UseCase, batch: pa.RecordBatch, predict: Predict, model: str, version: str
 ) -> pa.RecordBatch:
     """The key of each row of a batch, its score (probability of the label) and whose it is.
 
@@ -267,19 +267,19 @@ def score_batch(
             f"{wrong} of {len(scores)} scores of {model} version {version} are NaN or outside 0 to "
             "1. Nothing was kept. Mend the model or its features, or promote another version."
         )
-    keys = [batch.column(name) for name in KEY]
+    keys = [batch.column(name) for name in case.key]
     names = [repeat(name, batch.num_rows) for name in (model, version)]
     return pa.RecordBatch.from_arrays(
-        [*keys, pa.array(scores), *names], schema=scores_schema(batch.schema)
+        [*keys, pa.array(scores), *names], schema=scores_schema(case, batch.schema)
     )
 
 
-def scores_schema(feature_schema: pa.Schema) -> pa.Schema:
+def scores_schema(case: UseCase, feature_schema: pa.Schema) -> pa.Schema:
     """Columns of a file of scores: the key as it is in the features, then score and model."""
     name = pa.dictionary(pa.int8(), pa.string())
     return pa.schema(
         [
-            *(feature_schema.field(column) for column in KEY),
+            *(feature_schema.field(column) for column in case.key),
             pa.field("score", pa.float32()),
             pa.field("model", name),
             pa.field("model_version", name),
@@ -292,7 +292,7 @@ def repeat(value: str, times: int) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(np.zeros(times, np.int8), pa.array([value]))
 
 
-def assemble(lake: Lake, features_reference: str, chunks: list[Chunk]) -> str:
+def assemble(case: UseCase, features_reference: str, chunks: list[Chunk]) -> str:
     """Put the chunks' scores together, in the order of the rows.
 
     Returns:
@@ -301,20 +301,20 @@ def assemble(lake: Lake, features_reference: str, chunks: list[Chunk]) -> str:
     Raises:
         BadData: the chunks do not add up to the rows of the features.
     """
-    with lake.version(features_reference).parquet("features") as file:
-        schema, rows = scores_schema(file.schema_arrow), file.metadata.num_rows
+    with case.lake.version(features_reference).parquet("features") as file:
+        schema, rows = scores_schema(case, file.schema_arrow), file.metadata.num_rows
 
     def batches() -> Iterator[pa.RecordBatch]:
         for chunk in chunks:
-            with open_scores(lake, chunk) as scores:
-                for batch in scores.iter_batches(settings().batch_rows):
+            with open_scores(case, chunk) as scores:
+                for batch in scores.iter_batches(case.settings.batch_rows):
                     yield batch.cast(schema)
 
-    return write_predictions(lake, features_reference, schema, rows, batches())
+    return write_predictions(case, features_reference, schema, rows, batches())
 
 
 def write_predictions(
-    lake: Lake,
+    case: UseCase,
     features_reference: str,
     schema: pa.Schema,
     expected: int,
@@ -331,7 +331,7 @@ def write_predictions(
     Raises:
         BadData: they do not add up to the rows of the features.
     """
-    version = lake.new_version("predictions", key_of(features_reference))
+    version = case.lake.new_version("predictions", key_of(features_reference))
     written, profiler = 0, Profiler()
     with version.write("predictions", schema) as writer:
         for batch in batches:
@@ -350,14 +350,14 @@ def write_predictions(
 
 
 @contextmanager
-def open_scores(lake: Lake, chunk: Chunk) -> Iterator[pq.ParquetFile]:
+def open_scores(case: UseCase, chunk: Chunk) -> Iterator[pq.ParquetFile]:
     """Open the scores of a chunk.
 
     Raises:
         MissingData: it is not scored.
         BadData: there are more or fewer than it has rows.
     """
-    path = scores_path(lake, chunk)
+    path = scores_path(case, chunk)
     with open_parquet(path) as scores:
         if scores.metadata.num_rows != chunk.rows:
             raise BadData(
@@ -370,7 +370,7 @@ def open_scores(lake: Lake, chunk: Chunk) -> Iterator[pq.ParquetFile]:
 
 
 def check_outputs(
-    lake: Lake, predictions_reference: str, features_reference: str, model: ModelVersion | None
+    case: UseCase, predictions_reference: str, features_reference: str, model: ModelVersion | None
 ) -> OutputCheck:
     """Check predictions before anyone sees them.
 
@@ -383,7 +383,10 @@ def check_outputs(
         BadData: naming every breach: a score missing or outside [0, 1], a key twice, rows lost,
             or a distribution far from that of the champion's holdout.
     """
-    version, source = lake.version(predictions_reference), lake.version(features_reference)
+    version, source = (
+        case.lake.version(predictions_reference),
+        case.lake.version(features_reference),
+    )
     rows = source.manifest().metadata["rows"]
     scored = version.read("predictions")
     with source.parquet("rejected") as file:
@@ -394,23 +397,23 @@ def check_outputs(
         breaches.append(f"{rows} rows came in, {len(scored)} scored + {rejected} rejected go out")
     if wrong := int((~scores.is_between(0, 1).fill_null(False)).sum()):
         breaches.append(f"{wrong} scores are missing, NaN or outside 0 to 1")
-    if twice := int(scored.select(KEY).is_duplicated().sum()):
+    if twice := int(scored.select(case.key).is_duplicated().sum()):
         breaches.append(f"{twice} rows share their key with another")
     psi = None
     mean = float(scores.to_numpy().mean()) if len(scored) else None
     if rows and not len(scored):
         breaches.append("there is not one score")
     elif not wrong and model is not None and len(own := _champions(scored)):
-        psi = population_stability(own.to_numpy(), registry.reference(model))
-        if psi > settings().max_score_psi:
+        psi = population_stability(own.to_numpy(), registry.reference(case, model))
+        if psi > case.settings.max_score_psi:
             breaches.append(
                 f"the scores' PSI against the holdout of version {model.version} is {psi:.2f}, "
-                f"more than {settings().max_score_psi:g}: mean {mean:.3f}"
+                f"more than {case.settings.max_score_psi:g}: mean {mean:.3f}"
             )
     about = {"table": version.table}
     samples = [] if mean is None else [Sample("output_mean", mean, about)]
     samples += [] if psi is None else [Sample("output_psi", psi, about)]
-    metrics.send_of_day(lake, version.table, version.key, samples)
+    metrics.send_of_day(case.lake, version.table, version.key, samples)
     if breaches:
         listed = "".join(f"\n  - {breach}" for breach in breaches)
         raise BadData(
@@ -440,7 +443,9 @@ def score_reference(scores: np.ndarray, bins: int = 10) -> dict[str, list[float]
     return {"edges": edges, "shares": _shares(scores, edges).tolist()}
 
 
-def judge(scores: np.ndarray, usual: dict[str, list[float]] | None) -> tuple[float | None, str]:
+def judge(
+    case: UseCase, scores: np.ndarray, usual: dict[str, list[float]] | None
+) -> tuple[float | None, str]:
     """How far a model's scores are from what they usually are, and whether they can be right.
 
     Args:
@@ -455,10 +460,10 @@ def judge(scores: np.ndarray, usual: dict[str, list[float]] | None) -> tuple[flo
     psi = None if usual is None else population_stability(scores, usual)
     if len(scores) >= LEAST_ROWS and scores.min() == scores.max():
         return psi, f"every score is {scores[0]:.4f}"
-    if psi is not None and psi > settings().max_score_psi:
+    if psi is not None and psi > case.settings.max_score_psi:
         return psi, (
             f"the scores' PSI against what they usually are is {psi:.2f}, more than "
-            f"{settings().max_score_psi:g}: mean {scores.mean():.3f}"
+            f"{case.settings.max_score_psi:g}: mean {scores.mean():.3f}"
         )
     return psi, ""
 
@@ -473,7 +478,7 @@ def _shares(scores: np.ndarray, edges: list[float]) -> np.ndarray:
 
 
 def publish(
-    lake: Lake, predictions_reference: str, check: OutputCheck, lineage: dict[str, Any]
+    case: UseCase, predictions_reference: str, check: OutputCheck, lineage: dict[str, Any]
 ) -> int:
     """Publish a day's predictions with what was found in them and what they were made from.
 
@@ -483,7 +488,7 @@ def publish(
     Raises:
         Overtaken: what is published was made from newer rows, and stays.
     """
-    version = lake.version(predictions_reference)
-    made_from = lake.version(lineage["features"]).manifest().made_from
+    version = case.lake.version(predictions_reference)
+    made_from = case.lake.version(lineage["features"]).manifest().made_from
     manifest = version.publish(["predictions"], {"check": asdict(check), **lineage}, made_from)
     return manifest.parts["predictions"].rows

@@ -204,7 +204,7 @@ class Version:
         current = self.check_is_newest(made_from)
         put_text(self.path.parent / "current.json", text)
         rows = max((part.rows for part in manifest.parts.values()), default=0)
-        metrics.send("published_rows_total", rows, table=self.table)
+        metrics.send(self.lake.usecase, "published_rows_total", rows, table=self.table)
         about = {"table": self.table}
         day = midnight(self.key).timestamp()
         samples = [Sample("newest_day_timestamp_seconds", day, about)]
@@ -279,9 +279,11 @@ class Lake:
 
     Args:
         root: a folder, or a URI that Airflow's `ObjectStoragePath` opens (`s3://conn@bucket/x`).
+        usecase: name of the use case whose tables they are, for the metrics.
     """
 
-    def __init__(self, root: str):
+    def __init__(self, root: str, usecase: str = ""):
+        self.usecase = usecase
         self.root: AnyPath
         if "://" in root and not root.startswith("file://"):
             from airflow.sdk import ObjectStoragePath
@@ -416,11 +418,6 @@ def begun(name: str) -> datetime | None:
     except ValueError:
         return None
     return time if time.year < datetime.max.year else None  # another one has to fit after it
-
-
-def default_lake() -> Lake:
-    """The lake that the settings name."""
-    return Lake(settings().lake)
 
 
 def remove_orphans(folders: list["AnyPath"]) -> list[str]:

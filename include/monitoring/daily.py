@@ -9,21 +9,20 @@ import polars as pl
 from include import metrics
 from include.errors import MissingData
 from include.lake.files import put_text
-from include.lake.tables import Lake
 from include.messages import Decision
 from include.metrics import Sample
 from include.monitoring import decision as decisions
 from include.monitoring import experiment, history, measure, outcomes, policy, report, stages
 from include.monitoring.history import Figure
 from include.partitions import days_before, parse_key
-from include.settings import settings
 from include.training import snapshot
+from include.usecase import UseCase
 
 DRAWN = ["day", "label", "score", "model_version", "ensemble_score"]
 """Columns of the outcomes that the report shows."""
 
 
-def observe(lake: Lake, key: str, now: datetime) -> int:
+def observe(case: UseCase, key: str, now: datetime) -> int:
     """Join the truth that has come, and add what is found in a day to the history.
 
     Args:
@@ -34,30 +33,30 @@ def observe(lake: Lake, key: str, now: datetime) -> int:
     Returns:
         Figures added.
     """
-    outcomes.update(lake, key)
-    found = history.append(lake, key, [*measure.figures(lake, key), *stages.rates(lake, now)])
-    metrics.send_of_day(lake, "predictions", key, _samples(lake, key))
+    outcomes.update(case, key)
+    found = history.append(case, key, [*measure.figures(case, key), *stages.rates(case, now)])
+    metrics.send_of_day(case.lake, "predictions", key, _samples(case, key))
     return found
 
 
-def decide(lake: Lake, key: str) -> Decision:
+def decide(case: UseCase, key: str) -> Decision:
     """Decide about a day, and keep the decision, in the history and in words.
 
     How an experiment stands is kept beside it. A file of the history that is damaged is passed
     over if it is of another day, and is a reason to watch.
     """
     unreadable: list[str] = []
-    rows = history.read(lake, key, policy.DAYS, unreadable)
-    decision = policy.decide(rows, key, unreadable)
-    decisions.keep(lake, decision)
-    history.append(lake, key, [*policy.figures(decision), *experiment.figures(rows, key)])
-    metrics.send_of_day(lake, "predictions", key, _samples(lake, key))
+    rows = history.read(case, key, policy.DAYS, unreadable)
+    decision = policy.decide(case, rows, key, unreadable)
+    decisions.keep(case, decision)
+    history.append(case, key, [*policy.figures(decision), *experiment.figures(case, rows, key)])
+    metrics.send_of_day(case.lake, "predictions", key, _samples(case, key))
     return decision
 
 
-def _samples(lake: Lake, key: str) -> Iterator[Sample]:
+def _samples(case: UseCase, key: str) -> Iterator[Sample]:
     """What the history says of a day, and of the newest day whose truth is known."""
-    rows = history.read(lake, key, settings().outcome_lookback_days, []).sort("recorded_at")
+    rows = history.read(case, key, case.settings.outcome_lookback_days, []).sort("recorded_at")
     judged = history.newest(rows.filter(pl.col("pipeline") == "outcomes"))
     about_now = pl.when(pl.col("pipeline") == "outcomes").then(judged).otherwise(parse_key(key))
     for row in rows.filter(pl.col("time") == about_now).iter_rows(named=True):
@@ -70,42 +69,43 @@ def _samples(lake: Lake, key: str) -> Iterator[Sample]:
             yield Sample("champion_version", float(row["model_version"]), {})
 
 
-def note_retraining(lake: Lake, key: str) -> None:
+def note_retraining(case: UseCase, key: str) -> None:
     """Keep that a retraining was asked for on a day, so that none is again for a while."""
-    history.append(lake, key, [Figure(policy.PIPELINE, "retraining", 1)])
+    history.append(case, key, [Figure(policy.PIPELINE, "retraining", 1)])
 
 
-def write_report(lake: Lake, key: str, decision: Decision) -> str:
+def write_report(case: UseCase, key: str, decision: Decision) -> str:
     """Draw the day's report. Returns where it is."""
     page = report.render(
+        case,
         decision,
-        history.read(lake, key, policy.DAYS, []),
-        outcomes.read(lake, key, settings().drift_window_days, DRAWN),
-        measure.scores(lake, key),
+        history.read(case, key, policy.DAYS, []),
+        outcomes.read(case, key, case.settings.drift_window_days, DRAWN),
+        measure.scores(case, key),
     )
-    path = lake.partition_path("reports", key) / "report.html"
+    path = case.lake.partition_path("reports", key) / "report.html"
     put_text(path, page)
     return str(path)
 
 
-def train_until(lake: Lake, key: str) -> str:
+def train_until(case: UseCase, key: str) -> str:
     """The last day for a retraining that a day asks for: the newest whose truth was known on it.
 
     Days that came later are left out, so that looking at an old day again asks for the same.
     """
     day_before = days_before(key, 1)
     try:
-        return snapshot.newest_day(lake, day_before).isoformat()
+        return snapshot.newest_day(case, day_before).isoformat()
     except MissingData:  # the retraining says what there has to be
         return day_before
 
 
-def retraining_is_near(lake: Lake, key: str) -> bool:
+def retraining_is_near(case: UseCase, key: str) -> bool:
     """Whether one was asked for on another day within the cooldown, be it a later one.
 
     The policy looks back only; days that are looked at again, out of order, must not ask anew.
     """
-    cooldown = settings().retraining_cooldown_days
-    around = history.read(lake, days_before(key, 1 - cooldown), 2 * cooldown - 1, [])
+    cooldown = case.settings.retraining_cooldown_days
+    around = history.read(case, days_before(key, 1 - cooldown), 2 * cooldown - 1, [])
     asked = history.select(around, "retraining")["time"]
     return any(str(day) != key for day in asked)

@@ -4,8 +4,8 @@ import json
 from dataclasses import asdict
 
 from include.lake.files import put_text, read_json
-from include.lake.tables import Lake
 from include.messages import Action, Decision
+from include.usecase import UseCase
 
 ACTIONS: list[Action] = ["healthy", "watch", "retrain", "page"]
 """The position is the decision's value in the history: the higher, the graver."""
@@ -13,17 +13,17 @@ ACTIONS: list[Action] = ["healthy", "watch", "retrain", "page"]
 TABLE = "reports"
 
 
-def keep(lake: Lake, decision: Decision) -> None:
+def keep(case: UseCase, decision: Decision) -> None:
     """Write a decision where `read` finds it: the history knows its figures, not its words."""
-    path = lake.partition_path(TABLE, decision.key) / "decision.json"
+    path = case.lake.partition_path(TABLE, decision.key) / "decision.json"
     put_text(path, json.dumps(asdict(decision), indent=1))
 
 
-def read(lake: Lake, key: str) -> Decision:
+def read(case: UseCase, key: str) -> Decision:
     """What was decided about a day.
 
     Raises:
         FileNotFoundError: nothing was.
         BadData: the file is damaged.
     """
-    return read_json(lake.partition_path(TABLE, key) / "decision.json", Decision)
+    return read_json(case.lake.partition_path(TABLE, key) / "decision.json", Decision)

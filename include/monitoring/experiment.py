@@ -11,7 +11,7 @@ from scipy.special import stdtr, stdtrit
 from include.monitoring import history
 from include.monitoring.history import Figure
 from include.partitions import parse_key
-from include.settings import settings
+from include.usecase import UseCase
 from include.wording import counted
 
 PIPELINE = "experiment"
@@ -52,7 +52,7 @@ class Comparison:
     gain: Gain
 
 
-def compare(rows: pl.DataFrame, key: str) -> Comparison | None:
+def compare(case: UseCase, rows: pl.DataFrame, key: str) -> Comparison | None:
     """Compare the two that were compared last, on all days of the window that they share.
 
     In an A/B test each has its own rows of a day, of a shadow both have the same.
@@ -64,7 +64,7 @@ def compare(rows: pl.DataFrame, key: str) -> Comparison | None:
     Returns:
         None if there is not one day on which both were judged, and which neither was trained on.
     """
-    first, last = parse_key(key) - timedelta(days=settings().experiment_days), parse_key(key)
+    first, last = parse_key(key) - timedelta(days=case.settings.experiment_days), parse_key(key)
     rows = rows.filter(pl.col("time") > first, pl.col("time") <= last)
     champion, challenger = (_losses(rows, model) for model in ("champion", "challenger"))
     both = champion.join(challenger, on="time", suffix="_challenger").sort("time")
@@ -116,9 +116,9 @@ def _losses(rows: pl.DataFrame, model: str) -> pl.DataFrame:
     return losses.select("time", "model_version", "value", "n")
 
 
-def figures(rows: pl.DataFrame, key: str) -> list[Figure]:
+def figures(case: UseCase, rows: pl.DataFrame, key: str) -> list[Figure]:
     """The comparison as figures of the history, about the day on which it was made."""
-    found = compare(rows, key)
+    found = compare(case, rows, key)
     if found is None:
         return []
     about = {"against": found.champion}

@@ -2,16 +2,16 @@
 
 from include import metrics
 from include.inference.ensemble import TABLE
-from include.lake.tables import Lake, Manifest
+from include.lake.tables import Manifest
 from include.metrics import Sample
 from include.partitions import days_before
-from include.settings import settings
+from include.usecase import UseCase
 
 REMEMBERED_DAYS = 7
 """How long a day that did not heal is counted."""
 
 
-def days_to_heal(lake: Lake, key: str) -> list[str]:
+def days_to_heal(case: UseCase, key: str) -> list[str]:
     """The degraded days that are to be scored again, and a metric of those that did not heal.
 
     A day is degraded if a member missed it for a reason that may pass. It is scored again on each
@@ -23,14 +23,14 @@ def days_to_heal(lake: Lake, key: str) -> list[str]:
     Returns:
         Partition keys, the oldest first.
     """
-    days = settings().ensemble_heal_days
+    days = case.settings.ensemble_heal_days
     oldest = days_before(key, days + REMEMBERED_DAYS - 1)
     looked_at = [days_before(oldest, -n) for n in range(days + REMEMBERED_DAYS)]
-    published = lake.manifests(TABLE, looked_at)
+    published = case.lake.manifests(TABLE, looked_at)
     degraded = [day for day in looked_at if day in published and _is_degraded(published[day])]
     first = days_before(key, days - 1)
     unhealed = sum(day < first for day in degraded)
-    metrics.send_of_day(lake, TABLE, key, [Sample("ensemble_unhealed_days", unhealed, {})])
+    metrics.send_of_day(case.lake, TABLE, key, [Sample("ensemble_unhealed_days", unhealed, {})])
     return [day for day in degraded if day >= first]
 
 

@@ -26,8 +26,9 @@ from include.lake.files import (
     to_arrow,
     write_parquet,
 )
-from include.lake.tables import VERSION_TIME, Lake
+from include.lake.tables import VERSION_TIME
 from include.partitions import days_before, parse_key
+from include.usecase import UseCase
 
 if TYPE_CHECKING:
     from include.lake.files import AnyPath
@@ -72,7 +73,7 @@ class Figure:
     labels: dict[str, str] = field(default_factory=dict)
 
 
-def append(lake: Lake, key: str, figures: Iterable[Figure]) -> int:
+def append(case: UseCase, key: str, figures: Iterable[Figure]) -> int:
     """Add figures about a day. What the history says already is not added again.
 
     A figure that another version of the model has replaced since is no longer what it says.
@@ -82,7 +83,7 @@ def append(lake: Lake, key: str, figures: Iterable[Figure]) -> int:
     Returns:
         Rows added.
     """
-    known = _read_files(lake, [key])
+    known = _read_files(case, [key])
     found = to_frame(key, figures)
     replaced = known.group_by(ABOUT).agg(newest=pl.col("recorded_at").max())
     stands = (
@@ -95,7 +96,7 @@ def append(lake: Lake, key: str, figures: Iterable[Figure]) -> int:
     if len(known):  # the clock may have gone back since
         now = max(now, cast(datetime, known["recorded_at"].max()) + timedelta(microseconds=1))
     table = to_arrow(new.with_columns(recorded_at=pl.lit(now, SCHEMA["recorded_at"])))
-    path = lake.partition_path(TABLE, key) / f"{now.strftime(VERSION_TIME)}.parquet"
+    path = case.lake.partition_path(TABLE, key) / f"{now.strftime(VERSION_TIME)}.parquet"
     with write_parquet(path, table.schema) as writer:
         writer.write_table(table)
     return len(new)
@@ -112,7 +113,7 @@ def to_frame(key: str, figures: Iterable[Figure]) -> pl.DataFrame:
     return frame.unique(IDENTITY, keep="last", maintain_order=True)
 
 
-def read(lake: Lake, last: str, days: int, unreadable: list[str] | None = None) -> pl.DataFrame:
+def read(case: UseCase, last: str, days: int, unreadable: list[str] | None = None) -> pl.DataFrame:
     """What is known of the `days` days up to `last`, that one included; days may be missing.
 
     Args:
@@ -123,7 +124,7 @@ def read(lake: Lake, last: str, days: int, unreadable: list[str] | None = None) 
         Columns as in `SCHEMA`, the newest row of each identity, in the order of time.
     """
     keys = [days_before(last, back) for back in reversed(range(days))]
-    return current(_read_files(lake, keys, unreadable))
+    return current(_read_files(case, keys, unreadable))
 
 
 def current(rows: pl.DataFrame) -> pl.DataFrame:
@@ -155,7 +156,9 @@ def _labels(labels: dict[str, str]) -> str:
     return json.dumps(labels, sort_keys=True)
 
 
-def _read_files(lake: Lake, keys: list[str], unreadable: list[str] | None = None) -> pl.DataFrame:
+def _read_files(
+    case: UseCase, keys: list[str], unreadable: list[str] | None = None
+) -> pl.DataFrame:
     def read_one(path: "AnyPath") -> pl.DataFrame:
         try:
             return _read(path)
@@ -166,8 +169,10 @@ def _read_files(lake: Lake, keys: list[str], unreadable: list[str] | None = None
             unreadable.append(str(error))
             return SCHEMA.to_frame()
 
-    there = {folder.name for folder in list_folder(lake.root / TABLE)}
-    folders = [folder for key in keys if (folder := lake.partition_path(TABLE, key)).name in there]
+    there = {folder.name for folder in list_folder(case.lake.root / TABLE)}
+    folders = [
+        folder for key in keys if (folder := case.lake.partition_path(TABLE, key)).name in there
+    ]
     with ThreadPoolExecutor(8) as readers:  # on an object store it is the waiting that takes time
         paths = [path for found in readers.map(_files, folders) for path in found]
         tables = list(readers.map(read_one, paths))

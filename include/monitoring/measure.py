@@ -9,18 +9,17 @@ from include import expected
 from include.errors import BadData, MissingData
 from include.inference import ensemble
 from include.lake.files import passing_over
-from include.lake.tables import Lake, Manifest, Version
+from include.lake.tables import Manifest, Version
 from include.messages import ModelVersion
 from include.monitoring import history, outcomes, policy
 from include.monitoring.history import Figure
 from include.partitions import days_before, parse_key
 from include.registry import registry
-from include.settings import settings
 from include.statistics import drift, profiles
 from include.statistics.drift import Distribution
 from include.statistics.profile import Column, Profile, merge, outliers
 from include.training.snapshot import PROFILE
-from include.usecase import features
+from include.usecase import UseCase
 
 TRAINING, TRAILING = "training", "trailing"
 """What a day is compared with: what the champion was made from, and the days before."""
@@ -39,20 +38,20 @@ MARGIN = 0.25
 """By how much of its width a range is widened on each side before values are outside it."""
 
 
-def figures(lake: Lake, key: str) -> list[Figure]:
+def figures(case: UseCase, key: str) -> list[Figure]:
     """Everything that is found in a day itself; its outcomes come later.
 
     Raises:
         DependencyDown: the registry does not say what the champion was made from.
     """
-    model = _model(lake, key)
-    days = _read(lake, key)
-    trained_on = _trained_on(lake, model)
+    model = _model(case, key)
+    days = _read(case, key)
+    trained_on = _trained_on(case, model)
     return [
-        *_state(lake, key, model),
+        *_state(case, key, model),
         *_profiles(days),
-        *_drift(days["features"], trained_on),
-        *_scores(lake, key, model, days["predictions"]),
+        *_drift(case, days["features"], trained_on),
+        *_scores(case, key, model, days["predictions"]),
     ]
 
 
@@ -64,32 +63,32 @@ class _Days:
     before: Profile
 
 
-def _read(lake: Lake, key: str) -> dict[str, _Days]:
+def _read(case: UseCase, key: str) -> dict[str, _Days]:
     """The profiles of each part of a day that has one, by the name that figures have for it."""
     parts = {
         "features": ("features", "features"),
         "predictions": ("predictions", "predictions"),
         ensemble.TABLE: (ensemble.TABLE, "predictions"),
     }
-    if (validated := lake.manifest("validated", key)) is not None:
+    if (validated := case.lake.manifest("validated", key)) is not None:
         parts |= {part: ("validated", part) for part in validated.parts}
-    faulty = _faulty(lake, key)
-    sound = [day for day in _window(key) if day not in faulty]
-    due = max(sum(expected.is_expected("validated", day) for day in _window(key)), 1)
+    faulty = _faulty(case, key)
+    sound = [day for day in _window(case, key) if day not in faulty]
+    due = max(sum(expected.is_expected(case, "validated", day) for day in _window(case, key)), 1)
     found = {}
     for name, (table, part) in parts.items():
-        today = merge(profiles.read_days(lake, table, part, [key]).values())
+        today = merge(profiles.read_days(case.lake, table, part, [key]).values())
         today = {name: column for name, column in today.items() if column.rows}
-        before = profiles.read_days(lake, table, part, sound)
+        before = profiles.read_days(case.lake, table, part, sound)
         enough = len(before) >= due * LEAST_DAYS
         usual = merge(_alike(one, today) for one in before.values()) if enough else {}
         found[name] = _Days(today, usual)
     return found
 
 
-def _faulty(lake: Lake, key: str) -> list[str]:
+def _faulty(case: UseCase, key: str) -> list[str]:
     """Days, of the last few, whose data were at fault: they say nothing of what is usual."""
-    rows = history.read(lake, days_before(key, 1), FAULTY_DAYS, [])
+    rows = history.read(case, days_before(key, 1), FAULTY_DAYS, [])
     called = history.select(rows, "rule", rule="features").filter(pl.col("value") == policy.PAGE)
     return [str(day) for day in called["time"]]
 
@@ -104,24 +103,24 @@ def _alike(profile: Profile, today: Profile) -> Profile:
     }  # fmt: skip
 
 
-def _trained_on(lake: Lake, model: ModelVersion | None) -> Profile:
+def _trained_on(case: UseCase, model: ModelVersion | None) -> Profile:
     """The profile of the rows that a model was trained on; empty if it has none."""
-    snapshot = outcomes.training_snapshot(lake, model) if model else None
+    snapshot = outcomes.training_snapshot(case, model) if model else None
     return (profiles.read(snapshot, PROFILE) if snapshot else None) or {}
 
 
-def _model(lake: Lake, key: str) -> ModelVersion | None:
+def _model(case: UseCase, key: str) -> ModelVersion | None:
     """The champion that has scored a day, or else the one of now."""
-    manifest = lake.manifest("predictions", key)
+    manifest = case.lake.manifest("predictions", key)
     if manifest is not None and "model" in manifest.metadata:
         return ModelVersion(**manifest.metadata["model"])
-    return registry.find_champion()
+    return registry.find_champion(case)
 
 
-def _state(lake: Lake, key: str, model: ModelVersion | None) -> Iterator[Figure]:
+def _state(case: UseCase, key: str, model: ModelVersion | None) -> Iterator[Figure]:
     """Whether the day is there, and how old its model."""
     for table in ("validated", "predictions", ensemble.TABLE):
-        manifest = lake.manifest(table, key)
+        manifest = case.lake.manifest(table, key)
         rows = max((part.rows for part in manifest.parts.values()), default=0) if manifest else 0
         yield Figure("state", "published", float(manifest is not None), rows, "", {"table": table})
         if manifest is not None and table == ensemble.TABLE:
@@ -134,7 +133,7 @@ def _state(lake: Lake, key: str, model: ModelVersion | None) -> Iterator[Figure]
                 there = float(path not in branches["absent"])
                 version = branches["models"].get(path, {}).get("version", "")
                 yield Figure("state", "path_available", there, taken, version, {"path": path})
-    if model is not None and (age := outcomes.model_age_days(model, key)) is not None:
+    if model is not None and (age := outcomes.model_age_days(case, model, key)) is not None:
         yield Figure("state", "model_age_days", age, 1, model.version)
 
 
@@ -174,63 +173,67 @@ def _top(column: Column) -> list[tuple[str, int]]:
     return pairs[: drift.TOP]
 
 
-def _drift(days: _Days, trained_on: Profile) -> Iterator[Figure]:
+def _drift(case: UseCase, days: _Days, trained_on: Profile) -> Iterator[Figure]:
     """The day against the days before, and all of them together against the training.
 
     Where too few days are before it, the day is compared with the training.
     """
     trained_on = _alike(trained_on, days.today)
     usual, name = (days.before, TRAILING) if days.before else (trained_on, TRAINING)
-    yield from _features(usual, days.today, name, 1)
-    for feature in [one for one in features.FEATURES if one in days.today and one in usual]:
+    yield from _features(case, usual, days.today, name, 1)
+    for feature in [one for one in case.features.FEATURES if one in days.today and one in usual]:
         today, before = days.today[feature], usual[feature]
-        about = {"feature": feature, "kind": kind_of(feature), "reference": name, "days": "1"}
+        about = {"feature": feature, "kind": kind_of(case, feature), "reference": name, "days": "1"}
         yield Figure(
             "drift", "null_rise", today.null_rate - before.null_rate, today.rows, "", about
         )
         yield Figure("drift", "outside_range", _outside(today, before), today.rows, "", about)
     if days.before:
         window = merge([days.before, days.today])
-        yield from _features(trained_on, window, TRAINING, settings().drift_window_days + 1)
+        yield from _features(
+            case, trained_on, window, TRAINING, case.settings.drift_window_days + 1
+        )
 
 
-def kind_of(name: str) -> str:
+def kind_of(case: UseCase, name: str) -> str:
     """Whether a feature is `seasonal` or `stable`."""
-    return "seasonal" if name in features.SEASONAL else "stable"
+    return "seasonal" if name in case.features.SEASONAL else "stable"
 
 
-def _features(reference: Profile, current: Profile, name: str, days: int) -> Iterator[Figure]:
-    for feature in features.FEATURES:
+def _features(
+    case: UseCase, reference: Profile, current: Profile, name: str, days: int
+) -> Iterator[Figure]:
+    for feature in case.features.FEATURES:
         if feature in current and feature in reference:
             one, other = (drift.of_column(side[feature]) for side in (reference, current))
-            about = {"feature": feature, "kind": kind_of(feature)}
+            about = {"feature": feature, "kind": kind_of(case, feature)}
             yield from _compared(one, other, {**about, "reference": name, "days": str(days)})
 
 
-def _scores(lake: Lake, key: str, model: ModelVersion | None, day: _Days) -> Iterator[Figure]:
+def _scores(case: UseCase, key: str, model: ModelVersion | None, day: _Days) -> Iterator[Figure]:
     """Scores of the day against the days before, and of a window against those on the holdout."""
     if model is None:
         return
-    days = settings().score_drift_days
+    days = case.settings.score_drift_days
     about = {"feature": SCORE, "kind": SCORE}
     if SCORE in day.today and SCORE in day.before:
         usual, today = (drift.of_column(side[SCORE]) for side in (day.before, day.today))
         labels = {**about, "reference": TRAILING, "days": "1"}
         yield from _compared(usual, today, labels, model.version)
-    holdout = _holdout(lake, model)
-    scored = lake.manifests("predictions", _window(key, days, 0))
+    holdout = _holdout(case, model)
+    scored = case.lake.manifests("predictions", _window(case, key, days, 0))
     own = [one for one, found in scored.items() if _scored_by(found) == model.version]
-    window = profiles.read_window(lake, "predictions", "predictions", own)
+    window = profiles.read_window(case.lake, "predictions", "predictions", own)
     if holdout is not None and SCORE in window and window[SCORE].rows:
         labels = {**about, "reference": TRAINING, "days": str(len(own))}
         yield from _compared(holdout, drift.of_column(window[SCORE]), labels, model.version)
 
 
-def _holdout(lake: Lake, model: ModelVersion) -> Distribution | None:
+def _holdout(case: UseCase, model: ModelVersion) -> Distribution | None:
     """The model's scores on rows of the holdout that it was not fitted on."""
     try:
-        evaluation = registry.reference(model).get("evaluation")
-        rows = lake.version(evaluation).read("scores", [SCORE]) if evaluation else None
+        evaluation = registry.reference(case, model).get("evaluation")
+        rows = case.lake.version(evaluation).read("scores", [SCORE]) if evaluation else None
     except (BadData, MissingData):
         return None
     return None if rows is None else drift.distribution(rows[SCORE])
@@ -261,21 +264,21 @@ def _outside(column: Column, reference: Column) -> float:
     return float(column.counts[beyond].sum() / max(column.counts.sum(), 1))
 
 
-def _window(key: str, days: int | None = None, from_back: int = 1) -> list[str]:
+def _window(case: UseCase, key: str, days: int | None = None, from_back: int = 1) -> list[str]:
     """The keys of the days before one, or up to it; by default as many as the setting says."""
-    days = days or settings().drift_window_days
+    days = days or case.settings.drift_window_days
     return [days_before(key, back) for back in reversed(range(from_back, from_back + days))]
 
 
-def scores(lake: Lake, key: str) -> pl.DataFrame:
+def scores(case: UseCase, key: str) -> pl.DataFrame:
     """The scores of a day and of the days before, with the `day` of each: for pictures.
 
     Of a large day they are every so-manieth, in the order of the rows.
     """
     found = []
-    window = _window(key, settings().drift_window_days + 1, 0)
-    for one, manifest in lake.manifests("predictions", window).items():
-        version = Version(lake, "predictions", one, manifest.version, manifest)
+    window = _window(case, key, case.settings.drift_window_days + 1, 0)
+    for one, manifest in case.lake.manifests("predictions", window).items():
+        version = Version(case.lake, "predictions", one, manifest.version, manifest)
         with passing_over(f"The day {one}"):
             rows = version.read("predictions", [SCORE])
             every = max(1, len(rows) // DRAWN_ROWS)

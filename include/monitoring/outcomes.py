@@ -18,17 +18,15 @@ from include.errors import BadData, MissingData, Overtaken
 from include.inference import branching, ensemble
 from include.inference.scoring import PATH
 from include.lake.files import passing_over
-from include.lake.tables import Lake, Manifest, Version
+from include.lake.tables import Manifest, Version
 from include.messages import CHALLENGER, Branches, ModelVersion
 from include.monitoring import history
 from include.monitoring.history import Figure
 from include.partitions import days_before, parse_key
 from include.preprocess import labels_of
 from include.registry import registry
-from include.settings import settings
 from include.training import evaluation
-from include.usecase import features
-from include.usecase.schema import KEY
+from include.usecase import UseCase
 
 TABLE = "outcomes"
 ALL = "all"
@@ -37,7 +35,7 @@ ALL = "all"
 CHAMPION = {"model": "champion", "slice": ALL}
 
 
-def update(lake: Lake, key: str) -> list[str]:
+def update(case: UseCase, key: str) -> list[str]:
     """Join what became known since the last time, up to a day and as far back as the setting says.
 
     The figures of a day go into the history before its outcomes are published, so that a process
@@ -48,62 +46,64 @@ def update(lake: Lake, key: str) -> list[str]:
     Returns:
         The days whose outcomes are new.
     """
-    lookback = settings().outcome_lookback_days
+    lookback = case.settings.outcome_lookback_days
     keys = [days_before(key, back) for back in reversed(range(lookback))]
     new = []
     for day in keys:
         with passing_over(f"The day {day}"), suppress(Overtaken):
-            if _is_outdated(lake, day):
-                _update_day(lake, day)
+            if _is_outdated(case, day):
+                _update_day(case, day)
                 new.append(day)
     return new
 
 
-def _is_outdated(lake: Lake, key: str) -> bool:
+def _is_outdated(case: UseCase, key: str) -> bool:
     """Whether a day can have outcomes, and not those of what is published now."""
-    _, sources = _sources(lake, key)
+    _, sources = _sources(case, key)
     if sources["predictions"] is None or sources["actuals"] is None:
         return False
-    published = lake.readable_manifest(TABLE, key)
+    published = case.lake.readable_manifest(TABLE, key)
     return published is None or published.metadata.get("sources") != sources
 
 
-def _sources(lake: Lake, key: str) -> tuple[dict[str, Manifest | None], dict[str, str | None]]:
+def _sources(case: UseCase, key: str) -> tuple[dict[str, Manifest | None], dict[str, str | None]]:
     """What a day's outcomes are made from: the manifests, and their versions."""
     tables = ("predictions", ensemble.TABLE, "actuals")
-    manifests = {table: lake.manifest(table, key) for table in tables}
+    manifests = {table: case.lake.manifest(table, key) for table in tables}
     return manifests, {table: one.version if one else None for table, one in manifests.items()}
 
 
-def _update_day(lake: Lake, key: str) -> None:
-    version = lake.new_version(TABLE, key)  # before its sources are read: a later one has newer
-    manifests, sources = _sources(lake, key)
+def _update_day(case: UseCase, key: str) -> None:
+    version = case.lake.new_version(
+        TABLE, key
+    )  # before its sources are read: a later one has newer
+    manifests, sources = _sources(case, key)
     assert manifests["predictions"] is not None
-    rows, unknown = join(lake, key)
+    rows, unknown = join(case, key)
     facts = manifests["predictions"].metadata
     model: ModelVersion | None = adapter(ModelVersion | None).validate_python(facts.get("model"))
-    base = base_rate(lake, key, model)
+    base = base_rate(case, key, model)
     predicted = manifests["predictions"].parts["predictions"].rows
     together = manifests[ensemble.TABLE]
     branches: Branches | None = adapter(Branches | None).validate_python(facts.get("branches"))
     others = branches.answered if branches else {}
     versions = _versions(model, together.metadata if together else {}, others)
-    found = figures(rows, predicted, unknown, base, versions)
+    found = figures(case, rows, predicted, unknown, base, versions)
     # Of these two only: versions of other registered models have numbers of their own.
     for name, whose in (("champion", model), (CHALLENGER, others.get(CHALLENGER))):
-        if whose is not None and (age := model_age_days(whose, key)) is not None:
+        if whose is not None and (age := model_age_days(case, whose, key)) is not None:
             about = {"model": name, "slice": ALL}
             found.append(
                 Figure("outcomes", "days_after_training", age, len(rows), whose.version, about)
             )
     version.check_is_newest()
-    history.append(lake, key, found)
+    history.append(case, key, found)
     version.write_frame("outcomes", rows)
     known = {"predicted": predicted, "labelled": len(rows), "unknown": unknown, "base_rate": base}
     version.publish(["outcomes"], {"sources": sources, "versions": versions, **known})
 
 
-def join(lake: Lake, key: str) -> tuple[pl.DataFrame, int]:
+def join(case: UseCase, key: str) -> tuple[pl.DataFrame, int]:
     """The predictions of a day whose truth is known.
 
     Returns:
@@ -111,25 +111,25 @@ def join(lake: Lake, key: str) -> tuple[pl.DataFrame, int]:
         a model has none; `score` is the champion's), and how many rows of the truth nobody has
         predicted.
     """
-    predictions = lake.current("predictions", key)
+    predictions = case.lake.current("predictions", key)
     known = predictions.manifest().parts["predictions"].columns
     extra = [name for name in (PATH, branching.SHADOW_SCORE) if name in known]
-    rows = predictions.read("predictions", [*KEY, "score", "model_version", *extra])
+    rows = predictions.read("predictions", [*case.key, "score", "model_version", *extra])
     rows = rows.with_columns(pl.col("model_version").cast(pl.String))
     rows = _by_path(rows) if extra else rows
     lineage = predictions.manifest().metadata.get("features")
-    others = [name for name in features.SLICES if name not in KEY]
+    others = [name for name in case.features.SLICES if name not in case.key]
     if others and lineage:
-        slices = lake.version(lineage).read("features", [*KEY, *others])
-        rows = rows.join(slices, on=KEY, how="left", maintain_order="left")
-    if lake.manifest(ensemble.TABLE, key) is not None:
-        given = lake.current(ensemble.TABLE, key).read("predictions")
+        slices = case.lake.version(lineage).read("features", [*case.key, *others])
+        rows = rows.join(slices, on=case.key, how="left", maintain_order="left")
+    if case.lake.manifest(ensemble.TABLE, key) is not None:
+        given = case.lake.current(ensemble.TABLE, key).read("predictions")
         wanted = [name for name in given.columns if name.startswith("score_")]
-        scores = given.select(*KEY, "fallback", *wanted, ensemble_score="score")
-        rows = rows.join(scores, on=KEY, how="left", maintain_order="left")
-    truth = labels_of(lake.current("actuals", key))
-    unknown = len(truth.join(rows, on=KEY, how="anti"))
-    joined = rows.join(truth, on=KEY, how="inner", maintain_order="left")
+        scores = given.select(*case.key, "fallback", *wanted, ensemble_score="score")
+        rows = rows.join(scores, on=case.key, how="left", maintain_order="left")
+    truth = labels_of(case, case.lake.current("actuals", key))
+    unknown = len(truth.join(rows, on=case.key, how="anti"))
+    joined = rows.join(truth, on=case.key, how="inner", maintain_order="left")
     return joined.with_columns(day=pl.lit(parse_key(key))), unknown
 
 
@@ -147,40 +147,40 @@ def _by_path(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def base_rate(lake: Lake, key: str, model: ModelVersion | None) -> float | None:
+def base_rate(case: UseCase, key: str, model: ModelVersion | None) -> float | None:
     """The share of positives that a forecast without a model would go by.
 
     That of the rows that the champion was trained on; for a champion without a snapshot, that of
     the outcomes of the 28 days before. None if there are none.
     """
-    if model and (snapshot := training_snapshot(lake, model)) is not None:
+    if model and (snapshot := training_snapshot(case, model)) is not None:
         counts = snapshot.manifest().metadata["labels"].values()
         positive = sum(count["1"] for count in counts)
         return positive / (positive + sum(count["0"] for count in counts))
-    earlier = read(lake, days_before(key, 1), 28, ["label"])
+    earlier = read(case, days_before(key, 1), 28, ["label"])
     return float(earlier["label"].to_numpy().mean()) if len(earlier) else None
 
 
-def training_snapshot(lake: Lake, model: ModelVersion) -> Version | None:
+def training_snapshot(case: UseCase, model: ModelVersion) -> Version | None:
     """The rows that a model was trained on; None if it names none, or they are not in this lake."""
     with suppress(BadData, MissingData):
-        if reference := registry.param(model.run_id, "snapshot"):
-            version = lake.version(reference)
+        if reference := registry.param(case, model.run_id, "snapshot"):
+            version = case.lake.version(reference)
             version.manifest()
             return version
     return None
 
 
-def model_age_days(model: ModelVersion, key: str) -> float | None:
+def model_age_days(case: UseCase, model: ModelVersion, key: str) -> float | None:
     """Days from the last that a model was trained on to another one; None if it does not say."""
     try:
-        last_day = registry.last_day(model)
+        last_day = registry.last_day(case, model)
     except (BadData, MissingData):  # somebody has changed or deleted the run
         return None
     return (parse_key(key) - parse_key(last_day)) / timedelta(days=1) if last_day else None
 
 
-def read(lake: Lake, last: str, days: int, columns: list[str] | None = None) -> pl.DataFrame:
+def read(case: UseCase, last: str, days: int, columns: list[str] | None = None) -> pl.DataFrame:
     """The outcomes of the `days` days up to `last`.
 
     Args:
@@ -188,10 +188,10 @@ def read(lake: Lake, last: str, days: int, columns: list[str] | None = None) -> 
     """
     found = []
     keys = [days_before(last, back) for back in reversed(range(days))]
-    for key, manifest in lake.manifests(TABLE, keys).items():
+    for key, manifest in case.lake.manifests(TABLE, keys).items():
         there = manifest.parts["outcomes"].columns
         wanted = there if columns is None else [name for name in columns if name in there]
-        version = Version(lake, TABLE, key, manifest.version, manifest)
+        version = Version(case.lake, TABLE, key, manifest.version, manifest)
         with passing_over(f"The day {key}"):
             found.append(version.read("outcomes", wanted))
     empty = {"day": pl.Date, "label": pl.Int8, "score": pl.Float32, "model_version": pl.String}
@@ -199,6 +199,7 @@ def read(lake: Lake, last: str, days: int, columns: list[str] | None = None) -> 
 
 
 def figures(
+    case: UseCase,
     rows: pl.DataFrame,
     predicted: int,
     unknown: int,
@@ -230,7 +231,7 @@ def figures(
         labels, scores = known["label"].to_numpy(), known[column].to_numpy()
         sliced = {ALL: np.full(len(known), True)}
         if not column.startswith("score_"):  # a member is looked at as a whole
-            for name in features.SLICES:
+            for name in case.features.SLICES:
                 values = known[name].to_numpy()
                 present = known[name].drop_nulls().unique().sort()
                 sliced |= {f"{name} = {value}": values == value for value in present}

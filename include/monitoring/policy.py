@@ -26,10 +26,9 @@ from include.monitoring import experiment, history
 from include.monitoring.decision import ACTIONS
 from include.monitoring.history import Figure
 from include.partitions import parse_key
-from include.settings import settings
 from include.statistics import drift
 from include.training import evaluation
-from include.usecase import features
+from include.usecase import UseCase
 from include.wording import counted, cut, literal
 
 PAGE = ACTIONS.index("page")
@@ -44,7 +43,7 @@ HOLES_DAYS = 14
 """For how long a day that never gets its truth is spoken of."""
 
 
-def decide(rows: pl.DataFrame, key: str, unreadable: Sequence[str] = ()) -> Decision:
+def decide(case: UseCase, rows: pl.DataFrame, key: str, unreadable: Sequence[str] = ()) -> Decision:
     """Decide about a day.
 
     Args:
@@ -56,7 +55,9 @@ def decide(rows: pl.DataFrame, key: str, unreadable: Sequence[str] = ()) -> Deci
     day = parse_key(key)
     rows = rows.filter(pl.col("time") <= day)
     rules = (_outcomes, _scores, _features, _published, _stages, _age, _truth, _experiment)
-    reasons = [_held_back(reason, rows, key) for rule in rules for reason in rule(rows, key)]
+    reasons = [
+        _held_back(case, reason, rows, key) for rule in rules for reason in rule(case, rows, key)
+    ]
     if unreadable:
         found = f"{counted(len(unreadable), 'file')} passed over: {cut(unreadable[0], 400)}"
         reasons.append(Reason("history", "watch", found, "every file can be read"))
@@ -90,7 +91,7 @@ def table(decision: Decision) -> str:
 # --- the rules ------------------------------------------------------------------------------------
 
 
-def skill(rows: pl.DataFrame, key: str, days: int) -> tuple[np.ndarray, int]:
+def skill(case: UseCase, rows: pl.DataFrame, key: str, days: int) -> tuple[np.ndarray, int]:
     """Skill of the champion on its newest outcomes, in bootstrap samples of whole days.
 
     Skill is 1 - log-loss / log-loss of the base rate, both over all rows of the days that were
@@ -114,15 +115,15 @@ def skill(rows: pl.DataFrame, key: str, days: int) -> tuple[np.ndarray, int]:
         return np.array([]), 0
     both = both.filter(pl.col("model_version") == both["model_version"][-1])
     loss, expected = ((both[name] * both["n"]).to_numpy() for name in ("value", "value_base"))
-    samples = evaluation.draw_days(len(both), settings().seed)
+    samples = evaluation.draw_days(len(both), case.settings.seed)
     drawn = np.vstack([np.arange(len(both)), samples])
     return 1 - loss[drawn].sum(axis=1) / expected[drawn].sum(axis=1), len(both)
 
 
-def _outcomes(rows: pl.DataFrame, key: str) -> list[Reason]:
+def _outcomes(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
     """Has the champion decayed? It has, too, until it has regained a little more than it lost."""
-    limits = settings()
-    skills, days = skill(rows, key, limits.decay_window_days)
+    limits = case.settings
+    skills, days = skill(case, rows, key, limits.decay_window_days)
     if days < limits.decay_min_days:
         found = f"the outcomes of {counted(days, 'day')} are known for this champion"
         return [Reason(DECAY, "healthy", found, f"{limits.decay_min_days} or more are needed")]
@@ -137,8 +138,8 @@ def _outcomes(rows: pl.DataFrame, key: str) -> list[Reason]:
         action = "watch"
     low, high = np.quantile(skills[1:], [0.05, 0.95])
     worthless = float((skills < 0).mean()) >= limits.decay_confidence
-    retrained = (_days_since_retraining(rows, key) or 0) > 1  # time enough to have come about
-    if worthless and retrained and not _was_paged(rows, key, DECAY):
+    retrained = (_days_since_retraining(case, rows, key) or 0) > 1  # time enough to have come about
+    if worthless and retrained and not _was_paged(case, rows, key, DECAY):
         action = "page"
     return [
         Reason(
@@ -152,11 +153,11 @@ def _outcomes(rows: pl.DataFrame, key: str) -> list[Reason]:
     ]
 
 
-def _scores(rows: pl.DataFrame, key: str) -> list[Reason]:
+def _scores(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
     """Have the scores, over a window, left what the champion gave on its holdout?"""
     today = rows.filter(pl.col("time") == parse_key(key))
     found = history.select(today, "psi", feature="score", reference="training")
-    bound = settings().score_drift_retrain
+    bound = case.settings.score_drift_retrain
     if found.is_empty():
         return [Reason("scores", "healthy", "nothing to compare", f"PSI ≤ {bound:g}")]
     newest = found.sort("recorded_at").tail(1)  # the day may have been scored again
@@ -165,7 +166,7 @@ def _scores(rows: pl.DataFrame, key: str) -> list[Reason]:
     by_chance = history.select(today, "psi_by_chance", feature="score", reference="training")
     chance = by_chance.sort("recorded_at").tail(1)["value"].sum()  # 0 where it is not known
     retrain, watch = max(bound, chance), max(bound / 2, chance)
-    enough = days >= min(settings().score_drift_days, settings().decay_min_days)
+    enough = days >= min(case.settings.score_drift_days, case.settings.decay_min_days)
     action: Action = "healthy"
     if psi > retrain and enough:
         action = "retrain"
@@ -175,9 +176,9 @@ def _scores(rows: pl.DataFrame, key: str) -> list[Reason]:
     return [Reason("scores", action, text, f"PSI ≤ {retrain:.3g}, watched from {watch:.3g}")]
 
 
-def _features(rows: pl.DataFrame, key: str) -> list[Reason]:
+def _features(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
     """Are the day's inputs what they were? If not, it is the data, and a person has to look."""
-    limits, day = settings(), parse_key(key)
+    limits, day = case.settings, parse_key(key)
     stable = history.select(rows, "psi", kind="stable", days="1")
     drifted = {
         time: _by_feature(part, "psi")
@@ -187,13 +188,13 @@ def _features(rows: pl.DataFrame, key: str) -> list[Reason]:
     today = rows.filter(pl.col("time") == day)
     chance = _by_feature(today, "psi_by_chance")
     rare = drift.family_wise(
-        _in_bounds(found), [_in_bounds(earlier) for earlier in drifted.values()]
+        _in_bounds(case, found), [_in_bounds(case, earlier) for earlier in drifted.values()]
     )
     if len(drifted) < 1 / FAMILY_WISE:  # too few days to say what is rare
         rare = dict.fromkeys(rare, 0.0)
     reasons = []
     for name, psi in sorted(found.items(), key=lambda item: -item[1]):
-        page = max(_bound(name), chance.get(name, 0))
+        page = max(_bound(case, name), chance.get(name, 0))
         watch = max(limits.drift_watch, chance.get(name, 0))
         text = f"{name}: PSI {psi:.2f} against the days before"
         if psi > page:
@@ -201,7 +202,7 @@ def _features(rows: pl.DataFrame, key: str) -> list[Reason]:
         elif psi > watch and rare[name] <= FAMILY_WISE:
             reasons.append(Reason("features", "watch", text, f"PSI ≤ {watch:.2g}"))
     for name, rise in _by_feature(today, "null_rise").items():
-        if rise > limits.drift_max_null_rise and name not in features.OFTEN_MISSING:
+        if rise > limits.drift_max_null_rise and name not in case.features.OFTEN_MISSING:
             text = f"{name}: nulls rose by {100 * rise:.0f} points against the days before"
             bound = f"≤ {100 * limits.drift_max_null_rise:.0f} points"
             reasons.append(Reason("features", "page", text, bound))
@@ -214,13 +215,13 @@ def _features(rows: pl.DataFrame, key: str) -> list[Reason]:
     return reasons or [Reason("features", "healthy", calm, "")]
 
 
-def _bound(feature: str) -> float:
-    return features.DRIFT_BOUNDS.get(feature, settings().drift_page)
+def _bound(case: UseCase, feature: str) -> float:
+    return case.features.DRIFT_BOUNDS.get(feature, case.settings.drift_page)
 
 
-def _in_bounds(drifted: dict[str, float]) -> dict[str, float]:
+def _in_bounds(case: UseCase, drifted: dict[str, float]) -> dict[str, float]:
     """How far each feature has drifted, in units of its bound."""
-    return {name: psi / _bound(name) for name, psi in drifted.items()}
+    return {name: psi / _bound(case, name) for name, psi in drifted.items()}
 
 
 def _by_feature(rows: pl.DataFrame, metric: str) -> dict[str, float]:
@@ -229,7 +230,7 @@ def _by_feature(rows: pl.DataFrame, metric: str) -> dict[str, float]:
     return dict(found.select(history.label("feature"), "value").iter_rows())
 
 
-def _published(rows: pl.DataFrame, key: str) -> list[Reason]:
+def _published(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
     """Is the day there?"""
     day = parse_key(key)
     there = history.select(rows, "published").with_columns(table=history.label("table"))
@@ -238,7 +239,7 @@ def _published(rows: pl.DataFrame, key: str) -> list[Reason]:
     if not today:
         return [Reason("published", "healthy", "nothing is known of this day", "")]
     missing = [name for name in ("validated", "predictions") if not today.get(name)]
-    if len(missing) == 2 and not expected.is_expected("validated", key):
+    if len(missing) == 2 and not expected.is_expected(case, "validated", key):
         return [Reason("published", "healthy", "the use case expects no data of this day", "")]
     if missing:
         text = (
@@ -255,9 +256,9 @@ def _published(rows: pl.DataFrame, key: str) -> list[Reason]:
     return [Reason("published", "healthy", "the day is there", "")]
 
 
-def _stages(rows: pl.DataFrame, key: str) -> list[Reason]:
+def _stages(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
     """Which share of runs and rows has failed at each stage in 24 hours?"""
-    limits = settings()
+    limits = case.settings
     today = rows.filter(pl.col("time") == parse_key(key), pl.col("pipeline") == "stages")
     where = pl.format("{} of {}", history.label("stage"), history.label("dag"))
     reasons = []
@@ -277,22 +278,22 @@ def _stages(rows: pl.DataFrame, key: str) -> list[Reason]:
     return reasons or [Reason("stages", "healthy", f"no failure at {counted(stages, 'stage')}", "")]
 
 
-def _age(rows: pl.DataFrame, key: str) -> list[Reason]:
+def _age(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
     """Is the champion so old that nobody knows what it has missed?"""
-    age, bound = _model_age(rows, key), settings().max_model_age_days
+    age, bound = _model_age(rows, key), case.settings.max_model_age_days
     if age is None:
         return [Reason("age", "healthy", "it is not known how old the champion is", "")]
     text = f"{age:.0f} days since the last that the champion was trained on"
     return [Reason("age", "retrain" if age > bound else "healthy", text, f"≤ {bound}")]
 
 
-def _truth(rows: pl.DataFrame, key: str) -> list[Reason]:
+def _truth(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
     """Has the truth stopped coming? Without it nobody would notice decay."""
-    day, bound = parse_key(key), settings().max_truth_delay_days
+    day, bound = parse_key(key), case.settings.max_truth_delay_days
     scored = history.select(rows, "published", table="predictions")
     # Of the day itself none can be, and of a day without rows none will be.
     scored = scored.filter(pl.col("value") > 0, pl.col("n") > 0, pl.col("time") < day)
-    due = [expected.is_expected("actuals", str(time)) for time in scored["time"]]
+    due = [expected.is_expected(case, "actuals", str(time)) for time in scored["time"]]
     scored = scored.filter(pl.Series(due, dtype=pl.Boolean))
     known = history.select(rows, "label_coverage").filter(pl.col("value") > 0)
     waiting = scored.join(known, on="time", how="anti")["time"].unique()
@@ -307,9 +308,9 @@ def _truth(rows: pl.DataFrame, key: str) -> list[Reason]:
     return [Reason("truth", action, text, f"≤ {bound} days")]
 
 
-def _experiment(rows: pl.DataFrame, key: str) -> list[Reason]:
+def _experiment(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
     """Is the challenger better? That is said and no more: the gate alone lets a model through."""
-    found = experiment.compare(rows, key)
+    found = experiment.compare(case, rows, key)
     today = rows.filter(pl.col("time") == parse_key(key)).sort("recorded_at")
     answered = history.select(today, "path_available", path="challenger")["value"]
     if found is None and answered.is_empty():
@@ -323,7 +324,7 @@ def _experiment(rows: pl.DataFrame, key: str) -> list[Reason]:
 # --- what was decided before ----------------------------------------------------------------------
 
 
-def _held_back(reason: Reason, rows: pl.DataFrame, key: str) -> Reason:
+def _held_back(case: UseCase, reason: Reason, rows: pl.DataFrame, key: str) -> Reason:
     """A wish to retrain, unless that was done a short while ago, or could change nothing.
 
     A challenger is judged on the holdout, the newest days that are known, so that it has seen
@@ -331,15 +332,15 @@ def _held_back(reason: Reason, rows: pl.DataFrame, key: str) -> Reason:
     """
     if reason.action != "retrain":
         return reason
-    since, why = _days_since_retraining(rows, key), ""
+    since, why = _days_since_retraining(case, rows, key), ""
     age = _model_age(rows, key)
     # The day itself has no truth yet.
-    new_days = None if age is None else round(age) - 1 - settings().holdout_days
+    new_days = None if age is None else round(age) - 1 - case.settings.holdout_days
     if since is not None:
-        left = settings().retraining_cooldown_days - since
+        left = case.settings.retraining_cooldown_days - since
         why = f"a retraining was requested {counted(since, 'day')} ago, "
         why += f"and the next can follow in {counted(left, 'day')}"
-    elif new_days is not None and new_days < settings().retraining_min_new_days:
+    elif new_days is not None and new_days < case.settings.retraining_min_new_days:
         why = f"a challenger would have seen {counted(max(new_days, 0), 'new day')}"
     return Reason(reason.rule, "watch", f"{reason.found}; {why}", reason.bound) if why else reason
 
@@ -350,18 +351,18 @@ def _model_age(rows: pl.DataFrame, key: str) -> float | None:
     return float(found["value"][-1]) if len(found) else None
 
 
-def _days_since_retraining(rows: pl.DataFrame, key: str) -> int | None:
+def _days_since_retraining(case: UseCase, rows: pl.DataFrame, key: str) -> int | None:
     """Days since one was asked for, on an earlier day; None if that is longer than the cooldown."""
     day = parse_key(key)
     asked = history.newest(history.select(rows, "retraining").filter(pl.col("time") < day))
     since = (day - asked).days if asked else None
-    return since if since is not None and since < settings().retraining_cooldown_days else None
+    return since if since is not None and since < case.settings.retraining_cooldown_days else None
 
 
-def _was_paged(rows: pl.DataFrame, key: str, rule: str) -> bool:
+def _was_paged(case: UseCase, rows: pl.DataFrame, key: str, rule: str) -> bool:
     """Whether a rule has called a person within the cooldown, on an earlier day."""
     day = parse_key(key)
-    since = day - timedelta(days=settings().retraining_cooldown_days)
+    since = day - timedelta(days=case.settings.retraining_cooldown_days)
     called = history.select(rows, "rule", rule=rule).filter(pl.col("value") == PAGE)
     return not called.filter(pl.col("time") > since, pl.col("time") < day).is_empty()
 

@@ -20,7 +20,6 @@ from include.messages import Decision
 from include.monitoring import experiment, plots, policy, views
 from include.monitoring import history as records
 from include.partitions import parse_key
-from include.settings import settings
 from include.training.plots import (
     ALARM,
     CHALLENGER,
@@ -31,6 +30,7 @@ from include.training.plots import (
     OTHERS,
     calibration,
 )
+from include.usecase import UseCase
 from include.wording import counted
 
 DAYS = 90
@@ -67,6 +67,7 @@ class Section:
 
 
 def render(
+    case: UseCase,
     decision: Decision,
     history: pl.DataFrame,
     outcomes: pl.DataFrame,
@@ -91,9 +92,9 @@ def render(
         "time", "metric", "labels"
     )
     draw: dict[str, Callable[[], Figure | str]] = {
-        "Skill against the base rate": partial(_skill, history, day),
-        "Drift of features and scores": partial(_drift, history, day),
-        "Failures by stage": partial(_stages, history, day),
+        "Skill against the base rate": partial(_skill, case, history, day),
+        "Drift of features and scores": partial(_drift, case, history, day),
+        "Failures by stage": partial(_stages, case, history, day),
         "Scores of the day": partial(_scores, scores, day),
         "Scores by outcome": partial(_scores_by_outcome, outcomes),
         "Calibration": partial(_calibration, outcomes),
@@ -104,22 +105,22 @@ def render(
     return templates.get_template("monitoring_report.html").render(
         decision=decision,
         why=decision.in_a_sentence,
-        tiles=_tiles(history, decision.key),
+        tiles=_tiles(case, history, decision.key),
         sections=[_section(title, drawn()) for title, drawn in draw.items()],
     )
 
 
-def _tiles(history: pl.DataFrame, key: str) -> list[Tile]:
+def _tiles(case: UseCase, history: pl.DataFrame, key: str) -> list[Tile]:
     """The newest of the figures that one looks for first."""
     champion = {"model": "champion", "slice": "all"}
     tiles = []
     finite = history.filter(pl.col("value").is_finite())
-    skills, days = policy.skill(finite, key, settings().decay_window_days)
+    skills, days = policy.skill(case, finite, key, case.settings.decay_window_days)
     if days:
         low, high = np.quantile(skills[1:], [0.05, 0.95])
         note = f"{low:.1%} to {high:.1%} in 90 %, {counted(days, 'day')}"
         tiles.append(Tile("Skill", f"{skills[0]:.1%}", note))
-    if (found := experiment.compare(finite, key)) is not None:
+    if (found := experiment.compare(case, finite, key)) is not None:
         note = f"better with a confidence of {found.gain.confidence:.0%}, "
         note += f"{counted(found.days, 'day')}, "
         note += f"version {found.challenger} against {found.champion}"
@@ -139,7 +140,7 @@ def _tiles(history: pl.DataFrame, key: str) -> list[Tile]:
     return tiles
 
 
-def _skill(history: pl.DataFrame, day: date) -> Figure | str:
+def _skill(case: UseCase, history: pl.DataFrame, day: date) -> Figure | str:
     models = {name: views.losses(history, name) for name in plots.COLOURS}
     models = {name: days for name, days in models.items() if len(days)}
     if not models:
@@ -149,7 +150,7 @@ def _skill(history: pl.DataFrame, day: date) -> Figure | str:
         day="time", action=pl.col("value").cast(int).replace_strict(dict(enumerate(policy.ACTIONS)))
     )
     first = min(found for days in models.values() if isinstance(found := days["day"].min(), date))
-    return plots.skill(models, first, day, decided, settings().decay_window_days)
+    return plots.skill(models, first, day, decided, case.settings.decay_window_days)
 
 
 def _scores(scores: pl.DataFrame, day: date) -> Figure | str:
@@ -207,11 +208,11 @@ def _both_classes(outcomes: pl.DataFrame) -> pl.DataFrame | str:
     return known
 
 
-def _drift(history: pl.DataFrame, day: date) -> Figure | str:
-    rows = views.drift(history)
+def _drift(case: UseCase, history: pl.DataFrame, day: date) -> Figure | str:
+    rows = views.drift(case, history)
     if rows.is_empty():
         return f"Nothing was compared in the {DAYS} days up to {day}."
-    usual, is_stable = settings().drift_page, pl.col("kind") == "stable"
+    usual, is_stable = case.settings.drift_page, pl.col("kind") == "stable"
     days = views.days_of(rows, day)
     blocks = []
     for heading, part, full in (
@@ -231,7 +232,7 @@ def _drift(history: pl.DataFrame, day: date) -> Figure | str:
     )
 
 
-def _stages(history: pl.DataFrame, day: date) -> Figure | str:
+def _stages(case: UseCase, history: pl.DataFrame, day: date) -> Figure | str:
     rows = history.filter(pl.col("pipeline") == "stages").with_columns(name=records.label("stage"))
     rows = rows.filter(pl.col("value").is_finite(), pl.col("n") > 0)
     if rows.is_empty():
@@ -241,7 +242,7 @@ def _stages(history: pl.DataFrame, day: date) -> Figure | str:
     blocks = []
     for metric, heading, full in (
         ("failed_runs", "runs that failed", 1.0),
-        ("failed_rows", "rows that failed", settings().max_quarantine_share),
+        ("failed_rows", "rows that failed", case.settings.max_quarantine_share),
     ):
         found = rows.filter(metric=metric).group_by("time", "name").agg(value=shares)
         if len(found):
@@ -251,7 +252,7 @@ def _stages(history: pl.DataFrame, day: date) -> Figure | str:
     return plots.heat_map(
         "What fails, and where?",
         "Share of each stage's runs and rows that failed on a day. Blank: nothing ran. Full "
-        f"colour: all runs, and {settings().max_quarantine_share:.0%} of the rows or more.",
+        f"colour: all runs, and {case.settings.max_quarantine_share:.0%} of the rows or more.",
         blocks,
     )
 

@@ -16,9 +16,8 @@ from pydantic import AwareDatetime
 from include import metrics
 from include.errors import BadData, MissingData
 from include.lake.files import list_folder, open_parquet, put_text, read_json
-from include.lake.tables import Lake
 from include.monitoring.history import Figure
-from include.usecase.schema import INPUTS
+from include.usecase import UseCase
 
 TABLE = "stage_runs"
 VALIDATE, PREPROCESS, INFER, POSTPROCESS = "validate", "preprocess", "infer", "post-process"
@@ -63,7 +62,7 @@ class Record:
 
 
 def record(
-    lake: Lake,
+    case: UseCase,
     dag_id: str,
     run_id: str,
     key: str,
@@ -97,38 +96,42 @@ def record(
         failed = "failed" in ends
         if not failed and "success" not in ends:
             continue
-        rows, put_aside = _rows(lake, key, stage)
+        rows, put_aside = _rows(case, key, stage)
         lost = rows if failed else put_aside
         found.append(StageRun(dag_id, run_id, key, stage, failed, rows, lost))
     name = hashlib.sha256(f"{dag_id} {run_id}".encode()).hexdigest()[:16]
-    path = lake.partition_path(TABLE, ended.date().isoformat()) / f"{dag_id}-{name}.json"
-    left = asdict(Record(key, output, ended, found, _published(lake, output, key)))
+    path = case.lake.partition_path(TABLE, ended.date().isoformat()) / f"{dag_id}-{name}.json"
+    left = asdict(Record(key, output, ended, found, _published(case, output, key)))
     put_text(path, json.dumps({**left, "ended_at": ended.isoformat()}))
     for one in found:
-        _send_metrics(one)
+        _send_metrics(case, one)
     return found
 
 
-def _send_metrics(run: StageRun) -> None:
+def _send_metrics(case: UseCase, run: StageRun) -> None:
     about = {"dag": run.dag_id, "stage": run.stage}
     result = "failed" if run.failed else "passed"
-    metrics.count_one("stage_runs_total", "result", result, ("failed", "passed"), **about)
-    metrics.send("stage_rows_total", run.failed_rows, result="failed", **about)
-    metrics.send("stage_rows_total", run.rows - run.failed_rows, result="passed", **about)
+    metrics.count_one(
+        case.name, "stage_runs_total", "result", result, ("failed", "passed"), **about
+    )
+    metrics.send(case.name, "stage_rows_total", run.failed_rows, result="failed", **about)
+    metrics.send(
+        case.name, "stage_rows_total", run.rows - run.failed_rows, result="passed", **about
+    )
 
 
-def _rows(lake: Lake, key: str, stage: str) -> tuple[int, int]:
+def _rows(case: UseCase, key: str, stage: str) -> tuple[int, int]:
     """Rows that come into a stage, and those of them that it puts aside when all goes well."""
-    main = INPUTS[0].name
-    validated = lake.readable_manifest("validated", key)
-    made = lake.readable_manifest("features", key)
+    main = case.inputs[0].name
+    validated = case.lake.readable_manifest("validated", key)
+    made = case.lake.readable_manifest("features", key)
     if stage == VALIDATE:
         if validated is not None:
             checks = validated.metadata["report"]["inputs"]
             [check] = [one for one in checks if one["input"] == main]
             return check["rows"], check["quarantined"]
         try:
-            with open_parquet(lake.landing_path(main, key)) as file:
+            with open_parquet(case.lake.landing_path(main, key)) as file:
                 return file.metadata.num_rows, 0
         except (BadData, MissingData):  # nobody knows how many there would have been
             return 0, 0
@@ -138,7 +141,7 @@ def _rows(lake: Lake, key: str, stage: str) -> tuple[int, int]:
     return made.parts["features"].rows if made else 0, 0
 
 
-def rates(lake: Lake, now: datetime, hours: float = 24) -> list[Figure]:
+def rates(case: UseCase, now: datetime, hours: float = 24) -> list[Figure]:
     """The share of runs and of rows that failed, by DAG and stage, in the hours before a time.
 
     Of a run that ended more than once, the last end counts. A record that is damaged is passed
@@ -149,7 +152,7 @@ def rates(lake: Lake, now: datetime, hours: float = 24) -> list[Figure]:
     days = [since.date() + timedelta(days=n) for n in range((now.date() - since.date()).days + 1)]
     ended: dict[str, list[StageRun]] = {}
     for day in days:
-        for path in list_folder(lake.partition_path(TABLE, day.isoformat())):
+        for path in list_folder(case.lake.partition_path(TABLE, day.isoformat())):
             if path.name.endswith(".json") and not path.name.startswith("."):
                 try:
                     found = read_json(path, Record)
@@ -157,7 +160,7 @@ def rates(lake: Lake, now: datetime, hours: float = 24) -> list[Figure]:
                     log.warning("A run's stages are not counted: %s", error)
                     continue
                 if since < found.ended_at <= now:
-                    ended[path.name] = _as_fixed(lake, found)
+                    ended[path.name] = _as_fixed(case, found)
     passed = [one for stages in ended.values() for one in stages]
     figures = []
     for dag_id, stage in sorted({(one.dag_id, one.stage) for one in passed}):
@@ -171,15 +174,15 @@ def rates(lake: Lake, now: datetime, hours: float = 24) -> list[Figure]:
     return figures
 
 
-def _published(lake: Lake, table: str, key: str) -> str | None:
+def _published(case: UseCase, table: str, key: str) -> str | None:
     """What is published of a partition, in words that tell one publication from the next."""
-    manifest = lake.readable_manifest(table, key)
+    manifest = case.lake.readable_manifest(table, key)
     return f"{manifest.version} at {manifest.published_at}" if manifest else None
 
 
-def _as_fixed(lake: Lake, found: Record) -> list[StageRun]:
+def _as_fixed(case: UseCase, found: Record) -> list[StageRun]:
     """The stages of a run, passed after all if it was fixed since."""
-    if _published(lake, found.output, found.key) in (None, found.published):
+    if _published(case, found.output, found.key) in (None, found.published):
         return found.stages
     fixed = [replace(one, failed_rows=0, failed=False) for one in found.stages if one.failed]
     return fixed + [one for one in found.stages if not one.failed]

@@ -10,8 +10,7 @@ import polars as pl
 from scipy.special import stdtrit
 
 from include.monitoring import history as records
-from include.settings import settings
-from include.usecase import features
+from include.usecase import UseCase
 
 LEAST_DAYS = 5
 """With fewer in the window, neither their mean nor its uncertainty says anything."""
@@ -83,7 +82,7 @@ def promotions(days: pl.DataFrame) -> list[tuple[date, str]]:
     return changed.select("day", "model_version").rows()
 
 
-def drift(history: pl.DataFrame) -> pl.DataFrame:
+def drift(case: UseCase, history: pl.DataFrame) -> pl.DataFrame:
     """Each feature's and score's PSI, day by day, against the weeks before.
 
     Returns:
@@ -96,7 +95,7 @@ def drift(history: pl.DataFrame) -> pl.DataFrame:
     chance = records.select(history, "psi_by_chance", reference="trailing", days="1")
     rows = rows.join(chance.select("time", "labels", chance="value"), ["time", "labels"], "left")
     bound = pl.col("name").replace_strict(
-        features.DRIFT_BOUNDS, default=settings().drift_page, return_dtype=pl.Float64
+        case.features.DRIFT_BOUNDS, default=case.settings.drift_page, return_dtype=pl.Float64
     )
     bound = pl.max_horizontal(bound, pl.col("chance").fill_nan(None))
     above = (pl.col("kind") == "stable") & (pl.col("value") > bound)

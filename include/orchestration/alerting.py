@@ -14,10 +14,10 @@ from logging.handlers import BufferingHandler
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import unquote, urlsplit
 
-from include import metrics
+from include import metrics, usecases
 from include.errors import BadData, DependencyDown, Kind, PipelineError, kind_of
 from include.partitions import midnight
-from include.settings import settings
+from include.usecase import UseCase
 from include.wording import literal
 
 if TYPE_CHECKING:
@@ -33,18 +33,28 @@ def report_failure(context: Mapping[str, Any]) -> None:
     """
     record = failure_record(context)
     log.error("task_failed %s", json.dumps(record))
-    labels = {"dag": record["dag_id"], "task": record["task_id"]}
-    metrics.count_one("task_failures_total", "kind", record["kind"], get_args(Kind), **labels)
+    usecase, dag = parted(record["dag_id"])
+    labels = {"dag": dag, "task": record["task_id"]}
+    kinds = get_args(Kind)
+    metrics.count_one(usecase, "task_failures_total", "kind", record["kind"], kinds, **labels)
 
 
 def run_failed(context: Mapping[str, Any]) -> None:
     """Tell the metrics for when a run has failed: every DAG's `on_failure_callback`."""
-    metrics.send("run_failed_timestamp_seconds", _due(context), dag=context["dag"].dag_id)
+    usecase, dag = parted(context["dag"].dag_id)
+    metrics.send(usecase, "run_failed_timestamp_seconds", _due(context), dag=dag)
 
 
 def run_succeeded(context: Mapping[str, Any]) -> None:
     """Tell the metrics for when a run has succeeded: every DAG's `on_success_callback`."""
-    metrics.send("run_succeeded_timestamp_seconds", _due(context), dag=context["dag"].dag_id)
+    usecase, dag = parted(context["dag"].dag_id)
+    metrics.send(usecase, "run_succeeded_timestamp_seconds", _due(context), dag=dag)
+
+
+def parted(dag_id: str) -> tuple[str, str]:
+    """The use case and the pipeline of a DAG."""
+    usecase, _, pipeline = dag_id.rpartition(".")
+    return usecase, pipeline
 
 
 def _due(context: Mapping[str, Any]) -> float:
@@ -69,9 +79,10 @@ def report_and_call(context: Mapping[str, Any]) -> None:
     record = failure_record(context)
     title = f"{record['dag_id']}.{record['task_id']} has failed for {record['partition']}"
     body = "\n\n".join(map(literal, record["message"].splitlines()))
-    for place in page(title, body, record["log_url"]):
+    case = usecases.find(parted(record["dag_id"])[0])
+    for place in page(case, title, body, record["log_url"]):
         try:
-            notify(place, title, body, record["log_url"])
+            notify(case, place, title, body, record["log_url"])
         except PipelineError as error:
             log.error("%s", error)
 
@@ -94,7 +105,7 @@ def failure_record(context: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def page(title: str, body: str, link: str | None = None) -> list[int]:
+def page(case: UseCase, title: str, body: str, link: str | None = None) -> list[int]:
     """Log one JSON record of what a person has to see, and say which notifiers are to tell it.
 
     Args:
@@ -105,26 +116,26 @@ def page(title: str, body: str, link: str | None = None) -> list[int]:
     Returns:
         The places of the notifiers in the setting `notify_urls`, for `notify`; none if it is empty.
     """
-    count = len(_urls())
+    count = len(_urls(case))
     record = {"title": title, "body": body, "link": link, "notifiers": count}
     log.warning("page %s", json.dumps(record))
-    metrics.send("pages_total")
+    metrics.send(case.name, "pages_total")
     return list(range(count))
 
 
-def check_notifiers() -> None:
+def check_notifiers(case: UseCase) -> None:
     """Say early which of the notifiers could never take a page.
 
     Raises:
         BadData: naming them.
     """
-    urls = enumerate(_urls())
+    urls = enumerate(_urls(case))
     wrong = [_name(place, None, url) for place, url in urls if _open(url) is None]
     if wrong:
         raise BadData(_not_understood(wrong))
 
 
-def notify(place: int, title: str, body: str, link: str | None = None) -> None:
+def notify(case: UseCase, place: int, title: str, body: str, link: str | None = None) -> None:
     """Tell one notifier, once. A server that says nothing is left after Apprise's time limits.
 
     They are seconds for each answer, in the notifier's URL: `?cto=4&rto=4`.
@@ -141,7 +152,7 @@ def notify(place: int, title: str, body: str, link: str | None = None) -> None:
     """
     from apprise import NotifyFormat, NotifyType
 
-    urls = _urls()
+    urls = _urls(case)
     if place >= len(urls):
         raise BadData(
             f"There is no notifier {place}: ML_NOTIFY_URLS has been changed since the page was "
@@ -165,8 +176,8 @@ def notify(place: int, title: str, body: str, link: str | None = None) -> None:
     log.info("Notifier %s has taken the page", name)
 
 
-def _urls() -> list[str]:
-    return settings().notify_urls.get_secret_value().split()
+def _urls(case: UseCase) -> list[str]:
+    return case.settings.notify_urls.get_secret_value().split()
 
 
 def _open(url: str) -> "Apprise | None":

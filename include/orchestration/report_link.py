@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
 
+from include.usecase import UseCase
+
 if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
@@ -11,11 +13,11 @@ MONITORING = "model_monitoring"
 """The DAG whose reports they are: who may see it may see them."""
 
 
-def report_link(key: str) -> str:
+def report_link(case: UseCase, key: str) -> str:
     """Address of a day's report; without a host if `[api] base_url` is not set."""
     from airflow.sdk.configuration import conf
 
-    return f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/reports/{key}"
+    return f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/reports/{case.name}/{key}"
 
 
 class ReportLink(BaseOperatorLink):

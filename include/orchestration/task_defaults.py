@@ -13,8 +13,9 @@ from airflow.sdk import RetryAction, RetryDecision, RetryPolicy, get_current_con
 from airflow.sdk.exceptions import AirflowSkipException
 
 from include.errors import BadData, ModelMissing, Overtaken, ServerDown, kind_of
-from include.orchestration.alerting import report_failure
+from include.orchestration.alerting import parted, report_failure
 from include.settings import settings
+from include.usecase import UseCase
 from include.wording import listed, quoted
 
 
@@ -234,7 +235,7 @@ def ending(instance: Any, run_id: str | None, *task_ids: str) -> Ending:
     )
 
 
-def record_stages(stages: dict[str, list[str]], output: str) -> Any:
+def record_stages(case: UseCase, stages: dict[str, list[str]], output: str) -> Any:
     """A task that notes, however its run has ended, which stages were passed: the monitor counts.
 
     Args:
@@ -247,11 +248,10 @@ def record_stages(stages: dict[str, list[str]], output: str) -> Any:
         *, partition_key: str | None = None, run_id: str | None = None, ti: Any = None
     ) -> None:
         """Note how the stages of this run have ended, whatever became of it."""
-        from include.lake import tables
         from include.monitoring import stages as passed
 
         states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id])[run_id]
-        store = tables.default_lake()
-        passed.record(store, ti.dag_id, str(run_id), str(partition_key), states, stages, output)
+        _, pipeline = parted(ti.dag_id)
+        passed.record(case, pipeline, str(run_id), str(partition_key), states, stages, output)
 
     return record_stages()

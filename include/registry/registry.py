@@ -25,14 +25,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from include import metrics, usecase
+from include import metrics
 from include.errors import BadData, DependencyDown, MissingData, ModelMissing
 from include.lake.files import NOT_WRITABLE, first_line
-from include.lake.tables import default_lake
 from include.masking import masked
 from include.messages import CHALLENGER, CHAMPION, ModelVersion
 from include.partitions import parse_key
-from include.settings import BUILT_FROM, PROJECT, settings
+from include.settings import BUILT_FROM, PROJECT
+from include.usecase import UseCase
 from include.wording import listed
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ KINDS = {"INVALID_PARAMETER_VALUE": BadData, "RESOURCE_DOES_NOT_EXIST": ModelMis
 log = logging.getLogger(__name__)
 
 
-def champion(key: str | None = None) -> ModelVersion:
+def champion(case: UseCase, key: str | None = None) -> ModelVersion:
     """The version that scores.
 
     Args:
@@ -90,9 +90,9 @@ def champion(key: str | None = None) -> ModelVersion:
         MissingData: no version has been made champion yet.
         DependencyDown: the registry does not answer.
     """
-    found = find_champion()
+    found = find_champion(case)
     if found is None:
-        what, action = why_no_champion()
+        what, action = why_no_champion(case)
         raise MissingData(
             f"{what} Nothing was scored{f' for {key}' if key else ''}. {action}: the next try goes "
             "on from there, or clear this run's failed tasks."
@@ -100,32 +100,32 @@ def champion(key: str | None = None) -> ModelVersion:
     return found
 
 
-def why_no_champion() -> tuple[str, str]:
+def why_no_champion(case: UseCase) -> tuple[str, str]:
     """What is known of why no version is champion, and what to do."""
-    what = f"There is no champion of {usecase.NAME!r}"
-    with connection() as client:
-        has_versions = bool(client.search_model_versions(f"name = '{usecase.NAME}'", max_results=1))
+    what = f"There is no champion of {case.name!r}"
+    with connection(case) as client:
+        has_versions = bool(client.search_model_versions(f"name = '{case.name}'", max_results=1))
     if has_versions:
         return (
-            f"{what} in {address()}: none of its versions has the alias {CHAMPION!r}.",
+            f"{what} in {address(case)}: none of its versions has the alias {CHAMPION!r}.",
             f"Give a version the alias {CHAMPION!r} in MLflow, or run `model_retraining`",
         )
-    if (scored := _last_scored()) is not None:
+    if (scored := _last_scored(case)) is not None:
         key, number = scored
         return (
-            f"{what} in {address()}, which has no version at all, but {key} was scored by version "
+            f"{what} in {address(case)}, which has no version at all, but {key} was scored by version "
             f"{number}: this registry looks new. Was it moved, or is its address another one?",
             "Bring it back, or put its address into MLFLOW_TRACKING_URI. Run `model_retraining` "
             "only if it is lost: the new versions begin at 1, and history and predictions know "
             "others by these numbers",
         )
-    return f"{what} yet in {address()}.", "Run `model_retraining` once"
+    return f"{what} yet in {address(case)}.", "Run `model_retraining` once"
 
 
-def _last_scored() -> tuple[str, str] | None:
+def _last_scored(case: UseCase) -> tuple[str, str] | None:
     """The newest day with predictions in the lake, and the version that has made them."""
     with suppress(Exception):  # the registry's trouble is enough for one message
-        lake = default_lake()
+        lake = case.lake
         for key in lake.published_keys("predictions"):
             found = lake.manifest("predictions", key)
             if found is not None and "model" in found.metadata:
@@ -133,43 +133,43 @@ def _last_scored() -> tuple[str, str] | None:
     return None
 
 
-def find_champion() -> ModelVersion | None:
+def find_champion(case: UseCase) -> ModelVersion | None:
     """The version that scores, or None if no version has been made champion yet."""
-    return _find(CHAMPION)
+    return _find(case, CHAMPION)
 
 
-def find_challenger() -> ModelVersion | None:
+def find_challenger(case: UseCase) -> ModelVersion | None:
     """The version that was registered last, or was given the alias by hand; None without one."""
-    return _find(CHALLENGER)
+    return _find(case, CHALLENGER)
 
 
-def _find(alias: str) -> ModelVersion | None:
-    with connection() as client:
-        found = client.search_registered_models(f"name = '{usecase.NAME}'")
+def _find(case: UseCase, alias: str) -> ModelVersion | None:
+    with connection(case) as client:
+        found = client.search_registered_models(f"name = '{case.name}'")
         if not found or alias not in found[0].aliases:
             return None
         number = str(found[0].aliases[alias])
         try:
-            return version(number)
+            return version(case, number)
         except MissingData as error:
             raise MissingData(
-                f"The alias {alias!r} of {usecase.NAME!r} names version {number}, which is gone "
-                f"from {address()}. Nothing was scored, trained or promoted. Give another version "
+                f"The alias {alias!r} of {case.name!r} names version {number}, which is gone "
+                f"from {address(case)}. Nothing was scored, trained or promoted. Give another version "
                 f"the alias {alias!r} in MLflow, or take it away and run `model_retraining`; then "
                 "clear this run's failed tasks."
             ) from error
 
 
-def version(number: str) -> ModelVersion:
+def version(case: UseCase, number: str) -> ModelVersion:
     """A registered version by its number."""
-    with connection() as client:
-        return _described(client.get_model_version(usecase.NAME, number))
+    with connection(case) as client:
+        return _described(client.get_model_version(case.name, number))
 
 
-def versions_of(dag_run: str) -> list[ModelVersion]:
+def versions_of(case: UseCase, dag_run: str) -> list[ModelVersion]:
     """The versions that a run of a DAG has registered."""
-    with connection() as client:
-        found = client.search_model_versions(f"name = '{usecase.NAME}'")
+    with connection(case) as client:
+        found = client.search_model_versions(f"name = '{case.name}'")
     return [_described(model) for model in found if model.tags.get("dag_run") == dag_run]
 
 
@@ -216,24 +216,24 @@ class Overview:
     judged: list[Judged] = field(default_factory=list)
 
 
-def overview(versions: int = 50, runs: int = 40) -> Overview:
+def overview(case: UseCase, versions: int = 50, runs: int = 40) -> Overview:
     """Who is champion, what the newest versions are, and what the gate said last.
 
     It changes nothing: where there is no local store yet, none is made.
     """
-    uri = settings().registry
+    uri = case.settings.registry
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         return Overview()
-    current = find_champion()
-    with connection() as client:
-        found = client.search_model_versions(f"name = '{usecase.NAME}'", max_results=versions)
+    current = find_champion(case)
+    with connection(case) as client:
+        found = client.search_model_versions(f"name = '{case.name}'", max_results=versions)
         tags = {str(model.version): dict(model.tags) for model in found}
         trained_to = ""
         if current:
             known = client.get_model_version(current.name, current.version)
             tags[current.version] = dict(known.tags)
-            trained_to = param(current.run_id, "last_day") or ""
-        experiment = client.get_experiment_by_name(usecase.NAME)
+            trained_to = param(case, current.run_id, "last_day") or ""
+        experiment = client.get_experiment_by_name(case.name)
         judged = (
             client.search_runs(
                 [experiment.experiment_id],
@@ -264,47 +264,45 @@ def _judged(run: Any) -> Judged:
     )
 
 
-def count(event: str) -> None:
+def count(case: UseCase, event: str) -> None:
     """Tell the metrics of one of `EVENTS`."""
-    metrics.count_one("registry_events_total", "event", event, EVENTS)
+    metrics.count_one(case.name, "registry_events_total", "event", event, EVENTS)
 
 
-def load(model: ModelVersion) -> "Pipeline":
+def load(case: UseCase, model: ModelVersion) -> "Pipeline":
     """The pipeline of a version, ready to predict."""
     try:
-        expected = param(model.run_id, MODEL_SHA256)
+        expected = param(case, model.run_id, MODEL_SHA256)
     except (BadData, MissingData):  # its run was deleted, or there never was one
         expected = None
-    return _load(f"models:/{model.name}/{model.version}", expected)
+    return _load(case, f"models:/{model.name}/{model.version}", expected)
 
 
-def load_run(run_id: str) -> "Pipeline":
+def load_run(case: UseCase, run_id: str) -> "Pipeline":
     """The pipeline that a training run kept, registered or not."""
-    return _load(_model_uri(run_id), param(run_id, MODEL_SHA256))
+    return _load(case, _model_uri(case, run_id), param(case, run_id, MODEL_SHA256))
 
 
-def _model_uri(run_id: str) -> str:
+def _model_uri(case: UseCase, run_id: str) -> str:
     """Where a run says that its model is."""
-    if not (uri := tag(run_id, MODEL_URI)):
+    if not (uri := tag(case, run_id, MODEL_URI)):
         raise ModelMissing(
-            f"Run {run_id} of {usecase.NAME!r} does not say where its model is: it has no tag "
+            f"Run {run_id} of {case.name!r} does not say where its model is: it has no tag "
             f"{MODEL_URI!r}. Nothing was scored or registered. Put the tag back in MLflow, or "
             "train a new model."
         )
     return uri
 
 
-def _load(uri: str, expected: str | None) -> "Pipeline":
+def _load(case: UseCase, uri: str, expected: str | None) -> "Pipeline":
     # Not by mlflow.sklearn.load_model: it trusts what the model's own folder says is trusted.
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
-    from include.usecase.models import TRUSTED_TYPES
-
-    with connection(), _model_file(uri) as path:
+    with connection(case), _model_file(uri) as path:
         try:
-            _verify(path, uri, expected)
-            return skops.io.load(path, trusted=TRUSTED_TYPES)
+            _verify(case, path, uri, expected)
+            return skops.io.load(path, trusted=case.models.TRUSTED_TYPES)
         except FileNotFoundError as error:
             raise ModelMissing(
                 f"There is no {MODEL_FILE} among the artifacts of {uri}. Nothing was scored. Bring "
@@ -317,7 +315,7 @@ def _load(uri: str, expected: str | None) -> "Pipeline":
             ) from error
 
 
-def _verify(path: Path, uri: str, expected: str | None) -> None:
+def _verify(case: UseCase, path: Path, uri: str, expected: str | None) -> None:
     """Make sure that a model file is the one that its training kept.
 
     Raises:
@@ -329,7 +327,7 @@ def _verify(path: Path, uri: str, expected: str | None) -> None:
     found = _sha256(path)
     if found != expected:
         raise BadData(
-            f"The model file of {uri} is refused: {_place(uri)}/{MODEL_FILE} is not the file that "
+            f"The model file of {uri} is refused: {_place(case, uri)}/{MODEL_FILE} is not the file that "
             f"its training kept: its SHA-256 is {found}, not {expected}. Nothing of it was run or "
             "scored, and what was published before is untouched. Find out who replaced it; put the "
             "file back, make an earlier version champion (`model_rollback`), or train a new model."
@@ -343,14 +341,14 @@ def _log_unverified(uri: str) -> None:
     )
 
 
-def _place(uri: str) -> str:
+def _place(case: UseCase, uri: str) -> str:
     """Where the files are that a URI of the registry leads to."""
     from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 
-    return _shown(ModelsArtifactRepository.get_underlying_uri(uri))
+    return _shown(case, ModelsArtifactRepository.get_underlying_uri(uri))
 
 
-def reference(model: ModelVersion) -> dict[str, Any]:
+def reference(case: UseCase, model: ModelVersion) -> dict[str, Any]:
     """What the version's scores looked like on rows that it was not fitted on.
 
     `training.refit` has written it. What a newer release adds to it is kept.
@@ -358,7 +356,7 @@ def reference(model: ModelVersion) -> dict[str, Any]:
     Raises:
         BadData: it is damaged.
     """
-    with connection() as client, tempfile.TemporaryDirectory() as folder:
+    with connection(case) as client, tempfile.TemporaryDirectory() as folder:
         path = client.download_artifacts(model.run_id, REFERENCE, folder)
         content = Path(path).read_bytes()
     return as_reference(content, model)
@@ -393,14 +391,14 @@ def as_reference(content: bytes, model: ModelVersion) -> dict[str, Any]:
     return dict(found)
 
 
-def last_day(model: ModelVersion) -> str | None:
+def last_day(case: UseCase, model: ModelVersion) -> str | None:
     """The last day that a version was trained on; None if its run does not say.
 
     Raises:
         BadData: what it says is no date.
         MissingData: somebody has deleted the run.
     """
-    found = param(model.run_id, "last_day")
+    found = param(case, model.run_id, "last_day")
     if found is not None:
         try:
             parse_key(found)
@@ -414,6 +412,7 @@ def last_day(model: ModelVersion) -> str | None:
 
 
 def log_training(
+    case: UseCase,
     pipeline: "Pipeline",
     params: dict[str, Any],
     tags: dict[str, str],
@@ -437,13 +436,11 @@ def log_training(
     import mlflow
     import mlflow.sklearn
 
-    from include.usecase.models import TRUSTED_TYPES
-
-    signature = None if example is None else _signature(pipeline, example)
-    tags = {"git_commit": git_commit(), **tags}
+    signature = None if example is None else _signature(case, pipeline, example)
+    tags = {"git_commit": git_commit(case), **tags}
     with (
-        connection(),
-        mlflow.start_run(experiment_id=_experiment(), run_name=name, tags=tags) as run,
+        connection(case),
+        mlflow.start_run(experiment_id=_experiment(case), run_name=name, tags=tags) as run,
     ):
         mlflow.log_params(params)
         with _saving(str(params.get("candidate", "the model"))):
@@ -451,7 +448,7 @@ def log_training(
                 pipeline,
                 name="model",
                 signature=signature,
-                skops_trusted_types=TRUSTED_TYPES,
+                skops_trusted_types=case.models.TRUSTED_TYPES,
                 pip_requirements=_installed(MODEL_PACKAGES),
             )
         mlflow.set_tag(MODEL_URI, logged.model_uri)
@@ -502,77 +499,76 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _signature(pipeline: "Pipeline", example: "pa.RecordBatch") -> "ModelSignature":
+def _signature(case: UseCase, pipeline: "Pipeline", example: "pa.RecordBatch") -> "ModelSignature":
     """The features that a model reads, of which some may be missing, and what it answers."""
     from mlflow.models import ModelSignature, infer_signature
     from mlflow.types import ColSpec, Schema
 
-    from include.usecase import features
-
     inputs: list[Any] = [
         ColSpec(
-            "float" if name in features.NUMERIC else "string",
+            "float" if name in case.features.NUMERIC else "string",
             name,
-            required=name in features.REQUIRED,
+            required=name in case.features.REQUIRED,
         )
-        for name in features.FEATURES
+        for name in case.features.FEATURES
     ]
     outputs = infer_signature(model_output=pipeline.predict_proba(example)).outputs
     return ModelSignature(Schema(inputs), outputs)
 
 
-def model_bytes(run_id: str) -> int:
+def model_bytes(case: UseCase, run_id: str) -> int:
     """Size of the files of the model that a training run kept."""
     import mlflow.artifacts
 
-    uri = _model_uri(run_id)
-    with connection():
+    uri = _model_uri(case, run_id)
+    with connection(case):
         files = mlflow.artifacts.list_artifacts(artifact_uri=uri)
     return sum(file.file_size or 0 for file in files)
 
 
-def param(run_id: str, name: str) -> str | None:
+def param(case: UseCase, run_id: str, name: str) -> str | None:
     """A parameter of a run; None if it has none of this name."""
-    with connection() as client:
+    with connection(case) as client:
         found = client.get_run(run_id).data.params.get(name)
     return None if found is None else str(found)
 
 
-def tag(run_id: str, name: str) -> str:
+def tag(case: UseCase, run_id: str, name: str) -> str:
     """A tag of a run; empty if it has none of this name."""
-    with connection() as client:
+    with connection(case) as client:
         return str(client.get_run(run_id).data.tags.get(name, ""))
 
 
-def log_metrics(run_id: str, metrics: dict[str, float]) -> None:
+def log_metrics(case: UseCase, run_id: str, metrics: dict[str, float]) -> None:
     """Add figures to a run."""
-    with connection() as client:
+    with connection(case) as client:
         for name, value in metrics.items():
             client.log_metric(run_id, name, value)
 
 
-def log_reference(run_id: str, scores: dict[str, Any]) -> None:
+def log_reference(case: UseCase, run_id: str, scores: dict[str, Any]) -> None:
     """Add the distribution that the model's later scores are compared with."""
-    with connection() as client:
+    with connection(case) as client:
         client.log_dict(run_id, scores, REFERENCE)
 
 
-def log_verdict(run_id: str, markdown: str, tags: dict[str, str]) -> None:
+def log_verdict(case: UseCase, run_id: str, markdown: str, tags: dict[str, str]) -> None:
     """Add to a run what the gate said of its model."""
-    with connection() as client:
+    with connection(case) as client:
         client.log_text(run_id, markdown, VERDICT)
         for name, value in tags.items():
             client.set_tag(run_id, name, value)
 
 
-def log_plots(run_id: str, plots: dict[str, "Figure"]) -> None:
+def log_plots(case: UseCase, run_id: str, plots: dict[str, "Figure"]) -> None:
     """Add pictures to a run, by name, as `plots/<name>.png`."""
-    with connection() as client:
+    with connection(case) as client:
         for name, figure in plots.items():
             client.log_figure(run_id, figure, f"plots/{name}.png")
 
 
 def register(
+    case: UseCase,
     run_id: str,
     description: str = "",
     tags: dict[str, str] | None = None,
@@ -590,41 +586,43 @@ def register(
     tags = dict(tags or {})
     if members:
         tags[MEMBERS] = json.dumps({name: asdict(member) for name, member in members.items()})
-    with connection() as client:
-        version = _register(client, usecase.NAME, run_id, tags)
+    with connection(case) as client:
+        version = _register(case, client, case.name, run_id, tags)
         if description:
-            client.update_model_version(usecase.NAME, version.version, description)
-        client.set_registered_model_alias(usecase.NAME, CHALLENGER, version.version)
+            client.update_model_version(case.name, version.version, description)
+        client.set_registered_model_alias(case.name, CHALLENGER, version.version)
     return version
 
 
-def register_member(member: str, run_id: str, tags: dict[str, str]) -> ModelVersion:
+def register_member(case: UseCase, member: str, run_id: str, tags: dict[str, str]) -> ModelVersion:
     """Make a run's model a version of the ensemble's member, a registered model of its own.
 
     Running it again for the same run gives the same version.
     """
-    with connection() as client:
-        return _register(client, f"{usecase.NAME}.{member}", run_id, tags)
+    with connection(case) as client:
+        return _register(case, client, f"{case.name}.{member}", run_id, tags)
 
 
-def _register(client: "MlflowClient", name: str, run_id: str, tags: dict[str, str]) -> ModelVersion:
+def _register(
+    case: UseCase, client: "MlflowClient", name: str, run_id: str, tags: dict[str, str]
+) -> ModelVersion:
     import mlflow
 
     made = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    model_uri = _model_uri(run_id)
+    model_uri = _model_uri(case, run_id)
     number = str((made[0] if made else mlflow.register_model(model_uri, name)).version)
     for tag_name, value in tags.items():
         client.set_model_version_tag(name, number, tag_name, value)
     return ModelVersion(name, number, run_id)
 
 
-def members(model: ModelVersion) -> dict[str, ModelVersion]:
+def members(case: UseCase, model: ModelVersion) -> dict[str, ModelVersion]:
     """The members of the ensemble that belongs to a version of the registered model, by name.
 
     Raises:
         BadData: the tag that names them is damaged.
     """
-    with connection() as client:
+    with connection(case) as client:
         tags = client.get_model_version(model.name, model.version).tags
     return as_members(tags.get(MEMBERS, "{}"), model)
 
@@ -656,27 +654,27 @@ def as_members(text: str, model: ModelVersion) -> dict[str, ModelVersion]:
     return found
 
 
-def address() -> str:
+def address(case: UseCase) -> str:
     """Where the registry is, for a person: without the login that may be in it."""
-    return _shown(settings().registry)
+    return _shown(case, case.settings.registry)
 
 
-def preload() -> None:
+def preload(case: UseCase) -> None:
     """Import what a client needs, so that asking the registry takes only as long as it does."""
     import mlflow  # noqa: F401
 
-    if not settings().registry.startswith("http"):
+    if not case.settings.registry.startswith("http"):
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
 
-def create_store() -> None:
+def create_store(case: UseCase) -> None:
     """Create the local store's tables; processes that open an empty one together would clash."""
-    with connection():
-        _experiment()
+    with connection(case):
+        _experiment(case)
 
 
 @contextmanager
-def connection() -> Iterator["MlflowClient"]:
+def connection(case: UseCase) -> Iterator["MlflowClient"]:
     """A client of the registry; what fails within the block is said in the project's own errors.
 
     Raises:
@@ -688,7 +686,7 @@ def connection() -> Iterator["MlflowClient"]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    uri = settings().registry
+    uri = case.settings.registry
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     mlflow.set_tracking_uri(uri)
@@ -701,21 +699,23 @@ def connection() -> Iterator["MlflowClient"]:
             raise
         kind = KINDS.get(getattr(error, "error_code", ""), DependencyDown)
         reason = getattr(error.__cause__, "orig", error)  # SQLAlchemy puts advice before the cause
-        said = Exception(_shown(str(reason) or repr(reason)))
+        said = Exception(_shown(case, str(reason) or repr(reason)))
         action = "Check the registry and what was asked of it"
         if isinstance(error, OSError):
             action = "Free space or give write access"
         raise kind(
-            f"The model registry at {_shown(uri)} failed on {usecase.NAME!r}: "
+            f"The model registry at {_shown(case, uri)} failed on {case.name!r}: "
             f"{first_line(said)}. No champion was lost. {action}, then clear this run's failed "
             "tasks."
-        ) from (error if _shown(str(error)) == str(error) else None)  # a log shows the cause, too
+        ) from (
+            error if _shown(case, str(error)) == str(error) else None
+        )  # a log shows the cause, too
 
 
-def git_commit() -> str:
+def git_commit(case: UseCase) -> str:
     """Commit of this code, with a `+` if files differ from it."""
-    if settings().git_commit:
-        return settings().git_commit
+    if case.settings.git_commit:
+        return case.settings.git_commit
     if BUILT_FROM.exists():
         return BUILT_FROM.read_text().strip()
     command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
@@ -735,24 +735,24 @@ def _installed(packages: list[str]) -> list[str]:
     return pins
 
 
-def _shown(text: str) -> str:
+def _shown(case: UseCase, text: str) -> str:
     """A text without the registry's login, and without those of the addresses in it."""
-    address = urlsplit(settings().registry)
+    address = urlsplit(case.settings.registry)
     user = unquote(address.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME", "")
     password = unquote(address.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
     text = masked(text, (password, os.environ.get("MLFLOW_TRACKING_TOKEN", "")), (user, password))
     return re.sub(r"//[^/@\s]+@", "//", text)
 
 
-def _experiment() -> str:
+def _experiment(case: UseCase) -> str:
     """Id of the use case's experiment; a local store keeps its artifacts beside its database."""
     import mlflow
 
-    found = mlflow.get_experiment_by_name(usecase.NAME)
+    found = mlflow.get_experiment_by_name(case.name)
     if found is not None:
         return str(found.experiment_id)
-    folder = settings().data_dir / "mlflow" / "artifacts"
-    local = settings().registry.startswith("sqlite:")
+    folder = case.settings.data_dir / "mlflow" / "artifacts"
+    local = case.settings.registry.startswith("sqlite:")
     return mlflow.create_experiment(
-        usecase.NAME, artifact_location=folder.resolve().as_uri() if local else None
+        case.name, artifact_location=folder.resolve().as_uri() if local else None
     )

@@ -20,13 +20,11 @@ from threadpoolctl import threadpool_limits
 from include.adapter import adapter
 from include.encoder import FeatureEncoder
 from include.errors import BadData, Overtaken
-from include.lake.tables import Lake, Version
+from include.lake.tables import Version
 from include.messages import CHAMPION, Rival
 from include.partitions import parse_key
 from include.registry import registry
-from include.settings import settings
-from include.usecase import features
-from include.usecase.schema import KEY
+from include.usecase import UseCase
 from include.wording import counted
 
 RESAMPLES = 2000
@@ -120,10 +118,12 @@ def draw_days(days: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, days, (RESAMPLES, days))
 
 
-def by_slice(rows: pl.DataFrame, labels: np.ndarray, scores: np.ndarray) -> dict[str, Figures]:
+def by_slice(
+    case: UseCase, rows: pl.DataFrame, labels: np.ndarray, scores: np.ndarray
+) -> dict[str, Figures]:
     """Figures of every slice that the use case declares, named like `column = value`."""
     found = {}
-    for column in features.SLICES:
+    for column in case.features.SLICES:
         values = rows[column].to_numpy()
         for value in rows[column].drop_nulls().unique().sort():
             here = values == value
@@ -131,20 +131,20 @@ def by_slice(rows: pl.DataFrame, labels: np.ndarray, scores: np.ndarray) -> dict
     return found
 
 
-def find_rival(lake: Lake, snapshot: str) -> Rival | None:
+def find_rival(case: UseCase, snapshot: str) -> Rival | None:
     """The champion, fixed for all that follows; None if there is none yet.
 
     Raises:
         BadData: it was trained on so much of the holdout that no fair comparison is possible.
     """
-    model = registry.find_champion()
+    model = registry.find_champion(case)
     if model is None:
         return None
-    rival = Rival(model, registry.last_day(model))
-    days = unseen(lake, snapshot, rival, ["day"])["day"].unique()
-    least = settings().gate_min_days
+    rival = Rival(model, registry.last_day(case, model))
+    days = unseen(case, snapshot, rival, ["day"])["day"].unique()
+    least = case.settings.gate_min_days
     if len(days) < least:
-        facts = lake.version(snapshot).manifest().metadata
+        facts = case.lake.version(snapshot).manifest().metadata
         raise BadData(
             f"Only {counted(len(days), 'day')} of the holdout, the last {facts['holdout_days']} "
             f"days to {facts['end']}, are later than what the champion (version {model.version}) "
@@ -156,21 +156,21 @@ def find_rival(lake: Lake, snapshot: str) -> Rival | None:
 
 
 def unseen(
-    lake: Lake, snapshot: str, rival: Rival | None, columns: list[str] | None = None
+    case: UseCase, snapshot: str, rival: Rival | None, columns: list[str] | None = None
 ) -> pl.DataFrame:
     """The rows of a snapshot's holdout that neither its candidates nor the champion have seen.
 
     Args:
         columns: the columns wanted, `day` among them; by default all.
     """
-    holdout = lake.version(snapshot).read("holdout", columns)
+    holdout = case.lake.version(snapshot).read("holdout", columns)
     if rival is None or rival.last_day is None:
         return holdout
     return holdout.filter(pl.col("day") > parse_key(rival.last_day))
 
 
 def evaluate_run(
-    lake: Lake, snapshot: str, run_id: str, candidate: str, rival: Rival | None = None
+    case: UseCase, snapshot: str, run_id: str, candidate: str, rival: Rival | None = None
 ) -> str:
     """Score the unseen rows of the holdout with the model of a training run, and keep the figures.
 
@@ -181,15 +181,20 @@ def evaluate_run(
         BadData: a score is NaN or outside 0 to 1; the model lacks a feature.
     """
     reference = evaluate_rows(
-        lake,
+        case,
         snapshot,
         rival,
-        unseen(lake, snapshot, rival),
-        registry.load_run(run_id),
-        {"candidate": candidate, "run_id": run_id, "model_bytes": registry.model_bytes(run_id)},
+        unseen(case, snapshot, rival),
+        registry.load_run(case, run_id),
+        {
+            "candidate": candidate,
+            "run_id": run_id,
+            "model_bytes": registry.model_bytes(case, run_id),
+        },
     )
-    found = lake.version(reference).manifest().metadata
+    found = case.lake.version(reference).manifest().metadata
     registry.log_metrics(
+        case,
         run_id,
         {
             **{name: value for name, value in found["figures"].items() if value is not None},
@@ -199,15 +204,15 @@ def evaluate_run(
     return reference
 
 
-def evaluate_champion(lake: Lake, snapshot: str, rival: Rival | None) -> str | None:
+def evaluate_champion(case: UseCase, snapshot: str, rival: Rival | None) -> str | None:
     """The same for the champion; None if there is none yet."""
     if rival is None:
         return None
     model = rival.model
     facts = {"candidate": "champion", "run_id": model.run_id}
-    rows = unseen(lake, snapshot, rival)
+    rows = unseen(case, snapshot, rival)
     try:
-        return evaluate_rows(lake, snapshot, rival, rows, registry.load(model), facts)
+        return evaluate_rows(case, snapshot, rival, rows, registry.load(case, model), facts)
     except BadData as error:
         raise BadData(
             f"The champion, version {model.version}, cannot be compared with a challenger: {error} "
@@ -217,7 +222,7 @@ def evaluate_champion(lake: Lake, snapshot: str, rival: Rival | None) -> str | N
 
 
 def evaluate_rows(
-    lake: Lake,
+    case: UseCase,
     snapshot: str,
     rival: Rival | None,
     rows: pl.DataFrame,
@@ -233,10 +238,10 @@ def evaluate_rows(
         Reference to the evaluation.
     """
     labels = rows["label"].to_numpy()
-    scores, seconds = score(rows, pipeline)
-    sliced = by_slice(rows, labels, scores)
-    version = lake.new_version("evaluations", lake.version(snapshot).key)
-    version.write_frame("scores", rows.select(*KEY, "day", "label", score=pl.Series(scores)))
+    scores, seconds = score(case, rows, pipeline)
+    sliced = by_slice(case, rows, labels, scores)
+    version = case.lake.new_version("evaluations", case.lake.version(snapshot).key)
+    version.write_frame("scores", rows.select(*case.key, "day", "label", score=pl.Series(scores)))
     encoder = pipeline[0]
     read = [*encoder.numeric, *encoder.categorical] if isinstance(encoder, FeatureEncoder) else []
     metadata = {
@@ -253,7 +258,7 @@ def evaluate_rows(
     return str(version)
 
 
-def score(rows: pl.DataFrame, pipeline: Pipeline) -> tuple[np.ndarray, float]:
+def score(case: UseCase, rows: pl.DataFrame, pipeline: Pipeline) -> tuple[np.ndarray, float]:
     """Score rows a batch at a time.
 
     Returns:
@@ -265,7 +270,7 @@ def score(rows: pl.DataFrame, pipeline: Pipeline) -> tuple[np.ndarray, float]:
     # A call has a cost of its own, which a few rows alone would seem to have.
     times = math.ceil(TIMED_ROWS / len(rows))
     timed = pl.concat([rows] * times) if times > 1 else rows
-    batches = list(timed.iter_slices(settings().batch_rows))
+    batches = list(timed.iter_slices(case.settings.batch_rows))
     pipeline.predict_proba(batches[0].head(1))  # what is made at the first call is no one's cost
     # One thread: those that wait for each other spin, and count as CPU-seconds.
     with threadpool_limits(1, user_api="openmp"):
@@ -288,9 +293,9 @@ def read_rival(version: Version) -> Rival | None:
     return rival
 
 
-def read_rows(lake: Lake, version: Version) -> pl.DataFrame:
+def read_rows(case: UseCase, version: Version) -> pl.DataFrame:
     """The rows of the holdout that an evaluation is about, with their features."""
-    return unseen(lake, version.manifest().metadata["snapshot"], read_rival(version))
+    return unseen(case, version.manifest().metadata["snapshot"], read_rival(version))
 
 
 def read_scores(version: Version) -> np.ndarray:

@@ -12,14 +12,12 @@ import numpy as np
 import polars as pl
 
 from include.errors import BadData
-from include.lake.tables import Lake, Version
+from include.lake.tables import Version
 from include.messages import Evaluated, ModelVersion, Rival, Rule, Verdict
 from include.registry import registry
-from include.settings import settings
 from include.training import evaluation, snapshot
 from include.training.evaluation import Figures
-from include.usecase import features
-from include.usecase.members import MEMBERS
+from include.usecase import UseCase
 from include.wording import literal
 
 LEAST_SHIFT, MOST_SHIFT = 0.3, 0.8
@@ -59,18 +57,18 @@ class Evidence:
     shifts: pl.DataFrame
 
 
-def check(model: Model, evidence: Evidence) -> list[Rule]:
+def check(case: UseCase, model: Model, evidence: Evidence) -> list[Rule]:
     """All rules' answers to a model."""
     rules = (_better, _slices, _calibrated, _not_too_good, _features, _inputs, _speed, _size)
-    return [rule(model, evidence) for rule in rules]
+    return [rule(case, model, evidence) for rule in rules]
 
 
-def _better(model: Model, evidence: Evidence) -> Rule:
+def _better(case: UseCase, model: Model, evidence: Evidence) -> Rule:
     """Its log-loss is less by a margin, in most samples of days."""
     gains = evaluation.log_losses(evidence.labels, evidence.reference.scores)
     gains -= evaluation.log_losses(evidence.labels, model.scores)
-    means = evaluation.bootstrap_means(gains, evidence.days, settings().seed)
-    margin, confidence = settings().gate_min_gain, settings().gate_confidence
+    means = evaluation.bootstrap_means(gains, evidence.days, case.settings.seed)
+    margin, confidence = case.settings.gate_min_gain, case.settings.gate_confidence
     share = float((means >= margin).mean())
     whom = "champion" if evidence.has_champion else "base rate"
     return Rule(
@@ -82,11 +80,11 @@ def _better(model: Model, evidence: Evidence) -> Rule:
     )
 
 
-def _slices(model: Model, evidence: Evidence) -> Rule:
+def _slices(case: UseCase, model: Model, evidence: Evidence) -> Rule:
     """On no slice that is large enough is it much worse."""
-    gains = slice_gains(model, evidence.reference)
-    bound = settings().gate_max_slice_loss
-    least = settings().gate_min_slice_rows
+    gains = slice_gains(case, model, evidence.reference)
+    bound = case.settings.gate_max_slice_loss
+    least = case.settings.gate_min_slice_rows
     where = min(gains, key=gains.__getitem__, default=None)
     found = f"{_gain(gains[where])} ({where})" if where else "no slice to judge"
     return Rule(
@@ -102,51 +100,53 @@ def _gain(value: float) -> str:
     return f"gains {value:.4f}" if value >= 0 else f"loses {-value:.4f}"
 
 
-def slice_gains(model: Model, reference: Model) -> dict[str, float]:
+def slice_gains(case: UseCase, model: Model, reference: Model) -> dict[str, float]:
     """Log-loss that a model gains on another one, by slice that is large enough to judge."""
     return {
         name: reference.slices[name].log_loss - found.log_loss
         for name, found in model.slices.items()
-        if found.rows >= settings().gate_min_slice_rows
+        if found.rows >= case.settings.gate_min_slice_rows
     }
 
 
-def _calibrated(model: Model, evidence: Evidence) -> Rule:
+def _calibrated(case: UseCase, model: Model, evidence: Evidence) -> Rule:
     """Its probabilities are those that are observed, or nearer to them than the champion's.
 
     A week of storms moves the rate of every day, which no model foresees: hence the comparison.
     """
     found = model.figures.calibration_error
-    bound = max(settings().gate_max_calibration_error, evidence.reference.figures.calibration_error)
+    bound = max(
+        case.settings.gate_max_calibration_error, evidence.reference.figures.calibration_error
+    )
     return Rule("calibrated", f"{found:.3f}", f"calibration error ≤ {bound:.3f}", found <= bound)
 
 
-def _not_too_good(model: Model, evidence: Evidence) -> Rule:
+def _not_too_good(case: UseCase, model: Model, evidence: Evidence) -> Rule:
     """It does not know the future: a leaked label looks like a miracle."""
     found, known = model.figures.roc_auc, evidence.reference.figures.roc_auc
     if evidence.has_champion and known is not None:
-        bound, setting = known + settings().gate_max_auc_gain, "ML_GATE_MAX_AUC_GAIN"
+        bound, setting = known + case.settings.gate_max_auc_gain, "ML_GATE_MAX_AUC_GAIN"
     else:
-        bound, setting = settings().gate_max_auc, "ML_GATE_MAX_AUC"
+        bound, setting = case.settings.gate_max_auc, "ML_GATE_MAX_AUC"
     passed = found is not None and found <= bound
     text = "unknown, one class only" if found is None else f"{found:.3f}"
     return Rule("not too good to be true", text, f"AUC ≤ {bound:.3f} ({setting})", passed)
 
 
-def _features(model: Model, evidence: Evidence) -> Rule:
+def _features(case: UseCase, model: Model, evidence: Evidence) -> Rule:
     """It reads exactly the features that this code makes, or all but those it is made to lack."""
-    expected = set(features.FEATURES) - set(model.lacks)
+    expected = set(case.features.FEATURES) - set(model.lacks)
     extra = sorted(set(model.features) ^ expected)
     return Rule(
         "same features",
         "as declared" if not extra else f"differs in {', '.join(extra[:3])}",
-        f"the {len(features.FEATURES)} features of the use case"
+        f"the {len(case.features.FEATURES)} features of the use case"
         + (f" without {', '.join(model.lacks[:3])} …" if model.lacks else ""),
         not extra,
     )
 
 
-def _inputs(model: Model, evidence: Evidence) -> Rule:
+def _inputs(case: UseCase, model: Model, evidence: Evidence) -> Rule:
     """What it was trained on looks like what it will score.
 
     A unit that has changed, a feed that went missing or a time zone moves a feature at once and
@@ -154,7 +154,7 @@ def _inputs(model: Model, evidence: Evidence) -> Rule:
     known. (Of 240 honest windows of the data in `include/usecase` one is refused; Celsius for
     Fahrenheit, or a length in another unit, nearly always are.)
     """
-    ratio = settings().gate_max_shift_ratio
+    ratio = case.settings.gate_max_shift_ratio
     allowed = (ratio * pl.col("usual")).clip(LEAST_SHIFT, MOST_SHIFT).fill_null(MOST_SHIFT)
     judged = evidence.shifts.with_columns(allowed=allowed)
     worst = judged.sort(pl.col("shift") / pl.col("allowed")).row(-1, named=True)
@@ -166,19 +166,19 @@ def _inputs(model: Model, evidence: Evidence) -> Rule:
     )
 
 
-def _speed(model: Model, evidence: Evidence) -> Rule:
-    found, bound = model.scoring_seconds_per_million, settings().gate_max_scoring_seconds
+def _speed(case: UseCase, model: Model, evidence: Evidence) -> Rule:
+    found, bound = model.scoring_seconds_per_million, case.settings.gate_max_scoring_seconds
     return Rule(
         "fast enough", f"{found:.1f} s", f"≤ {bound:g} CPU-s per million rows", found <= bound
     )
 
 
-def _size(model: Model, evidence: Evidence) -> Rule:
-    found, bound = model.bytes / 1e6, settings().gate_max_model_mb
+def _size(case: UseCase, model: Model, evidence: Evidence) -> Rule:
+    found, bound = model.bytes / 1e6, case.settings.gate_max_model_mb
     return Rule("small enough", f"{found:.1f} MB", f"≤ {bound:g} MB", found <= bound)
 
 
-def judge(lake: Lake, reference: str, champion: str | None, candidates: list[str]) -> Verdict:
+def judge(case: UseCase, reference: str, champion: str | None, candidates: list[str]) -> Verdict:
     """Judge the candidates of a snapshot by their evaluations, and keep the verdict in their runs.
 
     Args:
@@ -189,23 +189,25 @@ def judge(lake: Lake, reference: str, champion: str | None, candidates: list[str
     Raises:
         BadData: an evaluation is not of this snapshot, or not against this champion.
     """
-    rival = _rival(lake, reference, [*candidates, *([champion] if champion else [])])
+    rival = _rival(case, reference, [*candidates, *([champion] if champion else [])])
     if (rival is None) != (champion is None):
         raise BadData(
             f"The evaluations of {reference} were made against {rival and rival.model}, and the "
             f"champion's evaluation is {champion}. Clear this run from `take_snapshot`."
         )
-    evidence = gather(lake, reference, champion)
+    evidence = gather(case, reference, champion)
     judged = {}
     for name in candidates:
-        facts = lake.version(name).manifest().metadata
-        rules = check(read_model(lake.version(name)), evidence)
+        facts = case.lake.version(name).manifest().metadata
+        rules = check(case, read_model(case, case.lake.version(name)), evidence)
         judged[name] = (facts, rules)
     passed = [name for name, (_, rules) in judged.items() if all(rule.passed for rule in rules)]
-    lacking = {group.path for group in features.GROUPS}  # no champions: they are for some rows only
+    lacking = {
+        group.path for group in case.features.GROUPS
+    }  # no champions: they are for some rows only
     whole = [name for name in passed if judged[name][0]["candidate"] not in lacking]
     best = min(whole, key=lambda name: judged[name][0]["figures"]["log_loss"], default=None)
-    wanted = {member.name for member in MEMBERS} | lacking
+    wanted = {member.name for member in case.members} | lacking
     sound = [
         name
         for name, (facts, rules) in judged.items()
@@ -224,21 +226,21 @@ def judge(lake: Lake, reference: str, champion: str | None, candidates: list[str
         champion=known,
         champion_evaluation=champion,
         rules={facts["candidate"]: rules for facts, rules in judged.values()},
-        markdown=_markdown(lake.version(reference), evidence, judged, best, known),
+        markdown=_markdown(case.lake.version(reference), evidence, judged, best, known),
     )
     for name, (facts, rules) in judged.items():
         answer = "passed" if name in passed else "refused"
         refused_by = ", ".join(rule.name for rule in rules if not rule.passed)
         tags = {"verdict": answer, "refused_by": refused_by, "chosen": str(name == best).lower()}
-        registry.log_verdict(facts["run_id"], verdict.markdown, tags)
+        registry.log_verdict(case, facts["run_id"], verdict.markdown, tags)
     if best is None:
-        registry.count("refused")
+        registry.count(case, "refused")
     return verdict
 
 
-def _rival(lake: Lake, reference: str, evaluations: list[str]) -> Rival | None:
+def _rival(case: UseCase, reference: str, evaluations: list[str]) -> Rival | None:
     """Whom the evaluations are against, which must be the same for all, as must the snapshot."""
-    versions = [lake.version(name) for name in evaluations]
+    versions = [case.lake.version(name) for name in evaluations]
     rivals = [evaluation.read_rival(version) for version in versions]
     for name, version, rival in zip(evaluations, versions, rivals, strict=True):
         if version.manifest().metadata["snapshot"] != reference or rival != rivals[0]:
@@ -250,31 +252,33 @@ def _rival(lake: Lake, reference: str, evaluations: list[str]) -> Rival | None:
     return rivals[0]
 
 
-def gather(lake: Lake, reference: str, champion: str | None) -> Evidence:
+def gather(case: UseCase, reference: str, champion: str | None) -> Evidence:
     """The evidence of a snapshot's holdout against a champion's evaluation, or the base rate."""
-    version = lake.version(reference)
-    source, part = (lake.version(champion), "scores") if champion else (version, "holdout")
+    version = case.lake.version(reference)
+    source, part = (case.lake.version(champion), "scores") if champion else (version, "holdout")
     rows = source.read(part, ["label", "day"])
     return Evidence(
         labels=rows["label"].to_numpy(),
         days=rows["day"].to_numpy(),
-        reference=read_model(lake.version(champion)) if champion else base_rate(version),
+        reference=read_model(case, case.lake.version(champion))
+        if champion
+        else base_rate(case, version),
         has_champion=champion is not None,
-        shifts=snapshot.input_shifts(version),
+        shifts=snapshot.input_shifts(case, version),
     )
 
 
-def base_rate(version: Version) -> Model:
+def base_rate(case: UseCase, version: Version) -> Model:
     """The forecast that gives every row of a snapshot's holdout the rate of its training days."""
-    holdout = version.read("holdout", ["label", *features.SLICES])
+    holdout = version.read("holdout", ["label", *case.features.SLICES])
     labels = holdout["label"].to_numpy()
     counts = version.manifest().metadata["labels"]["training"]
     scores = np.full(len(labels), counts["1"] / (counts["0"] + counts["1"]))
-    sliced = evaluation.by_slice(holdout, labels, scores)
-    return Model(evaluation.figures(labels, scores), sliced, scores, features.FEATURES, 0, 0)
+    sliced = evaluation.by_slice(case, holdout, labels, scores)
+    return Model(evaluation.figures(labels, scores), sliced, scores, case.features.FEATURES, 0, 0)
 
 
-def read_model(version: Version) -> Model:
+def read_model(case: UseCase, version: Version) -> Model:
     """What the gate knows of a model, from its evaluation."""
     facts = version.manifest().metadata
     return Model(
@@ -286,7 +290,7 @@ def read_model(version: Version) -> Model:
         bytes=facts.get("model_bytes", 0),
         lacks=tuple(
             name
-            for group in features.GROUPS
+            for group in case.features.GROUPS
             if group.path == facts["candidate"]
             for name in group.features
         ),

@@ -16,14 +16,12 @@ from scipy.stats import ks_2samp
 from include import expected
 from include.errors import BadData, MissingData, Overtaken
 from include.lake.files import to_arrow
-from include.lake.tables import Lake, Version
+from include.lake.tables import Version
 from include.partitions import parse_key
 from include.preprocess import features_of, is_usable, labels_of
-from include.settings import settings
 from include.statistics.profile import Profiler
 from include.statistics.profiles import keep
-from include.usecase import features
-from include.usecase.schema import KEY
+from include.usecase import UseCase
 from include.values import without_nan
 from include.wording import counted, listed, quoted
 
@@ -38,7 +36,7 @@ PROFILE = "features"
 PARTS: tuple[Literal["training"], Literal["holdout"]] = ("training", "holdout")
 
 
-def take(lake: Lake, start: str | None, end: str | None, holdout_days: int) -> str:
+def take(case: UseCase, start: str | None, end: str | None, holdout_days: int) -> str:
     """Join the features of each day of a window with its labels, and keep them as one version.
 
     Args:
@@ -57,18 +55,18 @@ def take(lake: Lake, start: str | None, end: str | None, holdout_days: int) -> s
             are more than the setting allows: a day that was refused must not stop the loop. Days
             for which the use case expects nothing do not count.
     """
-    first = parse_key(start) if start else settings().train_start
-    last = parse_key(end) if end else newest_day(lake)
+    first = parse_key(start) if start else case.training_start
+    last = parse_key(end) if end else newest_day(case)
     _check_window(first, last, holdout_days, "" if start else " (ML_TRAIN_START)")
     holdout_from = last - timedelta(days=holdout_days - 1)
     days = {
         "training": _days(first, holdout_from - timedelta(days=1)),
         "holdout": _days(holdout_from, last),
     }
-    sources = _resolve(lake, [*days["training"], *days["holdout"]])
-    version = lake.new_version("training", str(last))
+    sources = _resolve(case, [*days["training"], *days["holdout"]])
+    version = case.lake.new_version("training", str(last))
     profiler = Profiler()
-    labels = {part: _write(lake, version, part, days[part], sources, profiler) for part in PARTS}
+    labels = {part: _write(case, version, part, days[part], sources, profiler) for part in PARTS}
     keep(version, PROFILE, profiler.result())
     metadata = {
         "start": str(first),
@@ -79,7 +77,7 @@ def take(lake: Lake, start: str | None, end: str | None, holdout_days: int) -> s
             str(day)
             for part in PARTS
             for day in days[part]
-            if str(day) not in sources and _is_expected(str(day))
+            if str(day) not in sources and _is_expected(case, str(day))
         ],
         "sources": {key: [described for _, described in found] for key, found in sources.items()},
     }
@@ -114,7 +112,7 @@ def _check_window(first: date, last: date, holdout_days: int, from_setting: str)
     )
 
 
-def verify(lake: Lake, reference: str) -> str:
+def verify(case: UseCase, reference: str) -> str:
     """Make sure that a snapshot still is what it was when it was taken.
 
     Returns:
@@ -129,12 +127,14 @@ def verify(lake: Lake, reference: str) -> str:
             f"{quoted(reference)} is no snapshot: one is named like training/2026-02-28/… in the "
             "parameters of a run in MLflow. Nothing was trained."
         )
-    version = lake.version(reference)
+    version = case.lake.version(reference)
     parse_key(version.key)
     try:
         parts = version.manifest().parts
     except MissingData as error:  # it will not come by itself: the name is wrong
-        raise BadData(f"There is no snapshot {reference} under {lake.root}. {error}") from error
+        raise BadData(
+            f"There is no snapshot {reference} under {case.lake.root}. {error}"
+        ) from error
     for part, promised in parts.items():
         if version.describe(part) != promised:
             raise BadData(
@@ -150,7 +150,7 @@ def fingerprint(version: Version) -> str:
     return " ".join(f"{name}:{part.sha256}" for name, part in version.manifest().parts.items())
 
 
-def input_shifts(version: Version) -> pl.DataFrame:
+def input_shifts(case: UseCase, version: Version) -> pl.DataFrame:
     """How far each feature moves from training to holdout, and how far it usually moves.
 
     Time is cut into windows of the holdout's length. Two windows are as far apart as the
@@ -166,7 +166,7 @@ def input_shifts(version: Version) -> pl.DataFrame:
     length = metadata["holdout_days"]
     last = parse_key(metadata["end"])
     found = []
-    for name in features.FEATURES:
+    for name in case.features.FEATURES:
         rows = pl.concat([version.read(part, ["day", name]) for part in PARTS])
         # Names of our own: a feature may be called `window`.
         number = (last - pl.col("day")).dt.total_days() // length
@@ -185,48 +185,48 @@ def _days(first: date, last: date) -> list[date]:
     return [first + timedelta(days=number) for number in range((last - first).days + 1)]
 
 
-def newest_day(lake: Lake, until: str | None = None) -> date:
+def newest_day(case: UseCase, until: str | None = None) -> date:
     """The newest day with inputs and truth, of those up to a day if one is given.
 
     Raises:
         MissingData: there is none.
     """
-    for key in lake.published_keys("actuals"):
+    for key in case.lake.published_keys("actuals"):
         if until is not None and key > until:
             continue
-        if lake.readable_manifest("validated", key) is not None:
+        if case.lake.readable_manifest("validated", key) is not None:
             return parse_key(key)
     raise MissingData(
-        f"There is not one day with inputs and truth under {lake.root}. No model was trained. "
+        f"There is not one day with inputs and truth under {case.lake.root}. No model was trained. "
         "Backfill `data_validation` (or `make seed`), then clear this run's failed tasks."
     )
 
 
-def _is_expected(key: str) -> bool:
+def _is_expected(case: UseCase, key: str) -> bool:
     """Whether a day should have rows with a label."""
-    return all(expected.is_expected(table, key) for table in TABLES)
+    return all(expected.is_expected(case, table, key) for table in TABLES)
 
 
 Sources = dict[str, list[tuple[Version, dict[str, Any]]]]
 
 
-def _resolve(lake: Lake, days: list[date]) -> Sources:
+def _resolve(case: UseCase, days: list[date]) -> Sources:
     """The version of each day's partitions, and the hashes of its parts; without missing days."""
     sources: Sources = {}
     keys = [day.isoformat() for day in days]
-    published = {table: lake.manifests(table, keys) for table in TABLES}
+    published = {table: case.lake.manifests(table, keys) for table in TABLES}
     for key in keys:
         manifests = {table: published[table].get(key) for table in TABLES}
         sources[key] = []
         for table, manifest in manifests.items():
             if manifest is not None:
-                version = Version(lake, table, key, manifest.version, manifest)
+                version = Version(case.lake, table, key, manifest.version, manifest)
                 hashes = {name: part.sha256 for name, part in manifest.parts.items()}
                 sources[key].append((version, {"version": str(version), "sha256": hashes}))
     whole = {key: found for key, found in sources.items() if len(found) == len(TABLES)}
-    due = [key for key in keys if _is_expected(key)]
+    due = [key for key in keys if _is_expected(case, key)]
     lacking = [key for key in due if key not in whole]
-    if len(lacking) > settings().max_missing_share * len(due):
+    if len(lacking) > case.settings.max_missing_share * len(due):
         absent = ((table, key) for key in lacking for table in TABLES)
         missing = [f"{table} {key}" for table, key in absent if key not in published[table]]
         raise MissingData(
@@ -240,7 +240,7 @@ def _resolve(lake: Lake, days: list[date]) -> Sources:
 
 
 def _write(
-    lake: Lake,
+    case: UseCase,
     version: Version,
     part: str,
     days: list[date],
@@ -255,14 +255,14 @@ def _write(
             if day.isoformat() not in sources:
                 continue
             (validated, _), (truth, _) = sources[day.isoformat()]
-            rows = labelled(day, validated, truth)
+            rows = labelled(case, day, validated, truth)
             if rows.is_empty():
                 continue
             counts += np.bincount(rows["label"].to_numpy(), minlength=2)
-            profiler.add(rows.select(features.FEATURES))
+            profiler.add(rows.select(case.features.FEATURES))
             table = to_arrow(rows)
             writer = writer or stack.enter_context(version.write(part, table.schema))
-            writer.write_table(table, settings().batch_rows)
+            writer.write_table(table, case.settings.batch_rows)
     which = f"the {part} ({days[0]} to {days[-1]})"
     if not counts.all():
         what = "only one class" if counts.any() else "no labelled row"
@@ -273,10 +273,10 @@ def _write(
     return {"0": int(counts[0]), "1": int(counts[1])}
 
 
-def labelled(day: date, validated: Version, truth: Version) -> pl.DataFrame:
+def labelled(case: UseCase, day: date, validated: Version, truth: Version) -> pl.DataFrame:
     """The rows of a validated day whose truth is known: key, features, `label` and `day`."""
-    rows = features_of(validated).filter(is_usable())
-    joined = rows.join(labels_of(truth), on=KEY, how="inner", maintain_order="left")
+    rows = features_of(case, validated).filter(is_usable(case))
+    joined = rows.join(labels_of(case, truth), on=case.key, how="inner", maintain_order="left")
     return joined.with_columns(day=pl.lit(day))
 
 

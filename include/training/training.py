@@ -13,15 +13,13 @@ from include import metrics
 from include.errors import BadData
 from include.inference import scoring
 from include.lake.files import to_arrow
-from include.lake.tables import Lake
 from include.messages import Evaluated, ModelVersion, Verdict
 from include.partitions import days_before
 from include.registry import registry
-from include.settings import settings
 from include.training import evaluation, gate, plots
 from include.training.fitting import fit
 from include.training.snapshot import PARTS, fingerprint
-from include.usecase import features, models
+from include.usecase import UseCase
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,21 +32,21 @@ WITHHELD_SHARE, MOST_WITHHELD = 0.1, 5_000
 later ones: the share of them, and the most."""
 
 
-def candidates() -> list[str]:
+def candidates(case: UseCase) -> list[str]:
     """Names of the models to train."""
-    return [*models.CANDIDATES, *(models.WITHOUT if settings().group_models else ())]
+    return [*case.models.CANDIDATES, *(case.models.WITHOUT if case.settings.group_models else ())]
 
 
-def train(lake: Lake, snapshot: str, candidate: str, reason: str) -> str:
+def train(case: UseCase, snapshot: str, candidate: str, reason: str) -> str:
     """Fit a candidate on the days before the holdout and keep it in a run.
 
     Returns:
         Id of the MLflow run.
     """
-    return _train(lake, snapshot, candidate, {"reason": reason})
+    return _train(case, snapshot, candidate, {"reason": reason})
 
 
-def refit(lake: Lake, snapshot: str, member: Evaluated) -> str:
+def refit(case: UseCase, snapshot: str, member: Evaluated) -> str:
     """Fit a judged candidate again, on the holdout too, and keep it with how it was judged.
 
     A few rows of the holdout are withheld. What the new model scores on them is the reference for
@@ -68,46 +66,46 @@ def refit(lake: Lake, snapshot: str, member: Evaluated) -> str:
         BadData: the refitted model is worse on the rows it was fitted on than the judged one.
     """
     run_id, unseen = member.run_id, member.evaluation
-    if settings().refit:
-        run_id, unseen = _refit(lake, snapshot, member)
-    scores = evaluation.read_scores(lake.version(unseen))
-    registry.log_reference(run_id, {**scoring.score_reference(scores), "evaluation": unseen})
+    if case.settings.refit:
+        run_id, unseen = _refit(case, snapshot, member)
+    scores = evaluation.read_scores(case.lake.version(unseen))
+    registry.log_reference(case, run_id, {**scoring.score_reference(scores), "evaluation": unseen})
     return run_id
 
 
-def _refit(lake: Lake, snapshot: str, member: Evaluated) -> tuple[str, str]:
+def _refit(case: UseCase, snapshot: str, member: Evaluated) -> tuple[str, str]:
     """The run of the new model, and the reference to its evaluation on the withheld rows."""
     judged, candidate = member.run_id, member.candidate
-    holdout = lake.version(snapshot).read("holdout")
-    withheld = _withheld(len(holdout))
+    holdout = case.lake.version(snapshot).read("holdout")
+    withheld = _withheld(case, len(holdout))
     unseen, holdout = holdout.filter(withheld), holdout.filter(~withheld)
-    run_id = _train(lake, snapshot, candidate, {"mlflow.parentRunId": judged}, holdout)
-    pipeline = registry.load_run(run_id)
-    judged_on = lake.version(member.evaluation)
-    rows = evaluation.read_rows(lake, judged_on)
-    scores, _ = evaluation.score(rows, pipeline)
+    run_id = _train(case, snapshot, candidate, {"mlflow.parentRunId": judged}, holdout)
+    pipeline = registry.load_run(case, run_id)
+    judged_on = case.lake.version(member.evaluation)
+    rows = evaluation.read_rows(case, judged_on)
+    scores, _ = evaluation.score(case, rows, pipeline)
     known = evaluation.figures(rows["label"].to_numpy(), scores)
     before = judged_on.manifest().metadata["figures"]["log_loss"]
-    if not known.log_loss <= before + settings().gate_min_gain:
+    if not known.log_loss <= before + case.settings.gate_min_gain:
         raise BadData(
             f"The {candidate} fitted again with the holdout (run {run_id}) has a log-loss of "
             f"{known.log_loss:.4f} on it; the one that had not seen it has {before:.4f}. The "
             "champion is as it was. Look for chance in the recipe, or set ML_REFIT=false."
         )
     facts = {"candidate": candidate, "run_id": run_id, "withheld": True}
-    return run_id, evaluation.evaluate_rows(lake, snapshot, None, unseen, pipeline, facts)
+    return run_id, evaluation.evaluate_rows(case, snapshot, None, unseen, pipeline, facts)
 
 
-def _withheld(rows: int) -> pl.Series:
+def _withheld(case: UseCase, rows: int) -> pl.Series:
     """Which rows of a holdout a refit does not see: the same for each candidate."""
     number = min(max(1, int(rows * WITHHELD_SHARE)), MOST_WITHHELD)
     chosen = np.zeros(rows, bool)
-    chosen[np.random.default_rng(settings().seed).choice(rows, number, replace=False)] = True
+    chosen[np.random.default_rng(case.settings.seed).choice(rows, number, replace=False)] = True
     return pl.Series(chosen)
 
 
 def register(
-    lake: Lake,
+    case: UseCase,
     verdict: Verdict,
     runs: dict[str, str],
     reason: str,
@@ -132,7 +130,7 @@ def register(
     runs = {
         member.candidate: runs[member.candidate]
         for member in verdict.members
-        if _comes_from(runs.get(member.candidate), member.run_id)
+        if _comes_from(case, runs.get(member.candidate), member.run_id)
     }
     run_id = runs.get(verdict.challenger.candidate)
     if run_id is None:
@@ -140,15 +138,15 @@ def register(
             f"There is no refitted {verdict.challenger.candidate} to register: see the log of "
             "its `refit`. The champion is as it was."
         )
-    others = [found for found in registry.versions_of(dag_run) if found.run_id != run_id]
+    others = [found for found in registry.versions_of(case, dag_run) if found.run_id != run_id]
     if asks and others:
         raise BadData(
             f"This run has asked about version {others[0].version} before, and Airflow would show "
             "that question and its verdict again for another version. Nothing was registered and "
             "the champion is as it was. Start a new run of `model_retraining` instead."
         )
-    version = lake.version(verdict.snapshot)
-    judged = lake.version(verdict.challenger.evaluation).manifest().metadata
+    version = case.lake.version(verdict.snapshot)
+    judged = case.lake.version(verdict.challenger.evaluation).manifest().metadata
     figures = {f"holdout_{name}": value for name, value in judged["figures"].items()}
     tags = {
         "candidate": verdict.challenger.candidate,
@@ -156,44 +154,48 @@ def register(
         "snapshot_sha256": fingerprint(version),
         "judged_run": verdict.challenger.run_id,
         "judged_against": verdict.champion.version if verdict.champion else "base rate",
-        "git_commit": registry.tag(run_id, "git_commit"),
+        "git_commit": registry.tag(case, run_id, "git_commit"),
         "reason": reason,
         "dag_run": dag_run,
         **figures,
     }
-    registry.log_verdict(run_id, verdict.markdown, {"verdict": "passed"})
-    registry.log_plots(run_id, _plots(lake, verdict))
+    registry.log_verdict(case, run_id, verdict.markdown, {"verdict": "passed"})
+    registry.log_plots(case, run_id, _plots(case, verdict))
     lineage = {name: tags[name] for name in ("snapshot", "reason", "dag_run")}
-    members = {name: registry.register_member(name, run, lineage) for name, run in runs.items()}
+    members = {
+        name: registry.register_member(case, name, run, lineage) for name, run in runs.items()
+    }
     texts = {name: str(value) for name, value in tags.items()}
-    challenger = registry.register(run_id, verdict.markdown, texts, members)
-    registry.count("registered")
+    challenger = registry.register(case, run_id, verdict.markdown, texts, members)
+    registry.count(case, "registered")
     return challenger
 
 
-def _comes_from(run_id: str | None, judged: str) -> bool:
+def _comes_from(case: UseCase, run_id: str | None, judged: str) -> bool:
     """Whether a run is that of a judged model, or of one that was fitted again after it."""
     if run_id is None:
         return False
-    return run_id == judged or registry.tag(run_id, "mlflow.parentRunId") == judged
+    return run_id == judged or registry.tag(case, run_id, "mlflow.parentRunId") == judged
 
 
 def _train(
-    lake: Lake,
+    case: UseCase,
     snapshot: str,
     candidate: str,
     tags: dict[str, str],
     holdout: pl.DataFrame | None = None,
 ) -> str:
     """Fit a candidate on the training days, and on these rows of the holdout."""
-    version = lake.version(snapshot)
-    pipeline = (models.CANDIDATES | models.WITHOUT)[candidate](settings().seed)
+    version = case.lake.version(snapshot)
+    pipeline = (case.models.CANDIDATES | case.models.WITHOUT)[candidate](case.settings.seed)
     with ExitStack() as stack:
         files = [stack.enter_context(version.parquet("training"))]
         files += [] if holdout is None else [stack.enter_context(_as_file(holdout))]
-        with metrics.timed("training_seconds", candidate=candidate):
-            done = fit(pipeline, files, int(settings().training_memory_mb * 1e6), settings().seed)
-        example = next(files[0].iter_batches(EXAMPLE_ROWS, columns=features.FEATURES))
+        with metrics.timed(case.name, "training_seconds", candidate=candidate):
+            done = fit(
+                pipeline, files, int(case.settings.training_memory_mb * 1e6), case.settings.seed
+            )
+        example = next(files[0].iter_batches(EXAMPLE_ROWS, columns=case.features.FEATURES))
     facts = version.manifest().metadata
     params: dict[str, Any] = {
         "candidate": candidate,
@@ -206,13 +208,15 @@ def _train(
         "last_day": days_before(facts["end"], facts["holdout_days"])
         if holdout is None
         else facts["end"],
-        "seed": settings().seed,
-        "training_memory_mb": settings().training_memory_mb,
+        "seed": case.settings.seed,
+        "training_memory_mb": case.settings.training_memory_mb,
         **vars(done),
     }
     if holdout is not None:
         params["withheld_rows"] = version.manifest().parts["holdout"].rows - len(holdout)
-    return registry.log_training(pipeline, params, tags, example, f"{candidate} to {facts['end']}")
+    return registry.log_training(
+        case, pipeline, params, tags, example, f"{candidate} to {facts['end']}"
+    )
 
 
 def _as_file(rows: pl.DataFrame) -> pq.ParquetFile:
@@ -222,25 +226,30 @@ def _as_file(rows: pl.DataFrame) -> pq.ParquetFile:
     return pq.ParquetFile(pa.BufferReader(buffer.getvalue()))
 
 
-def _plots(lake: Lake, verdict: Verdict) -> dict[str, "Figure"]:
+def _plots(case: UseCase, verdict: Verdict) -> dict[str, "Figure"]:
     """Pictures of the judged model, on rows that it had not seen, beside its rival's."""
     assert verdict.challenger is not None
-    judged_on = lake.version(verdict.challenger.evaluation)
-    rows = evaluation.read_rows(lake, judged_on)
+    judged_on = case.lake.version(verdict.challenger.evaluation)
+    rows = evaluation.read_rows(case, judged_on)
     labels = rows["label"].to_numpy()
-    challenger = gate.read_model(judged_on)
+    challenger = gate.read_model(case, judged_on)
     if verdict.champion_evaluation:
-        name, rival = "champion", gate.read_model(lake.version(verdict.champion_evaluation))
+        name, rival = (
+            "champion",
+            gate.read_model(case, case.lake.version(verdict.champion_evaluation)),
+        )
     else:
-        name, rival = "base rate", gate.base_rate(lake.version(verdict.snapshot))
+        name, rival = "base rate", gate.base_rate(case, case.lake.version(verdict.snapshot))
     scores = {"challenger": challenger.scores, name: rival.scores}
-    pipeline = registry.load_run(verdict.challenger.run_id)
-    gains = plots.feature_contributions(pipeline, rows, labels, features.FEATURES, settings().seed)
+    pipeline = registry.load_run(case, verdict.challenger.run_id)
+    gains = plots.feature_contributions(
+        pipeline, rows, labels, case.features.FEATURES, case.settings.seed
+    )
     return {
         "calibration": plots.calibration(labels, scores),
         "roc": plots.roc(labels, scores),
         "slices": plots.slices(
-            gate.slice_gains(challenger, rival), -settings().gate_max_slice_loss
+            gate.slice_gains(case, challenger, rival), -case.settings.gate_max_slice_loss
         ),
         "contributions": plots.contributions(gains),
     }

@@ -29,7 +29,6 @@ from jinja2 import Environment, FileSystemLoader
 from pandera.errors import SchemaErrorReason
 
 from include import expected, landed, metrics
-from include.contract import REASONS, Input
 from include.errors import BadData, MissingData, Overtaken
 from include.lake.files import (
     exists,
@@ -41,15 +40,14 @@ from include.lake.files import (
     to_arrow,
     write_parquet,
 )
-from include.lake.tables import Lake, Version
+from include.lake.tables import Version
 from include.landed import foreign_data
 from include.messages import LandedFile, RowCheck
 from include.metrics import Sample
 from include.partitions import days_before, parse_key
-from include.settings import settings
 from include.statistics.profile import Profiler
 from include.statistics.profiles import keep
-from include.usecase import schema, source
+from include.usecase import REASONS, Input, UseCase
 from include.values import infinite
 from include.wording import counted, cut, few, listed, quoted
 
@@ -58,16 +56,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-INPUTS = {table_input.name: table_input for table_input in [*schema.INPUTS, schema.TRUTH]}
-
-TABLES = {
-    "validated": [table_input.name for table_input in schema.INPUTS],
-    "actuals": [schema.TRUTH.name],
-}
-"""Table → the inputs that are validated and published together in it."""
-
 FOLLOWED = ("validated", "predictions", "ensemble_predictions")
 """Tables that get a new day whenever one is due, or somebody is called."""
+
+
+def names_of(case: UseCase, table: str) -> list[str]:
+    """Names of the inputs that are validated and published together in a table."""
+    return [table_input.name for table_input in case.tables[table]]
 
 
 @dataclass(frozen=True)
@@ -84,26 +79,26 @@ class Report:
     inputs: list[RowCheck] = field(default_factory=list)
 
 
-def is_due(lake: Lake, table: str, key: str) -> bool:
+def is_due(case: UseCase, table: str, key: str) -> bool:
     """Whether there is a day to validate: it is expected, or has landed all the same."""
-    main = lake.landing_path(TABLES[table][0], key)
-    return expected.is_expected(table, key) or exists(main)
+    main = case.lake.landing_path(case.tables[table][0].name, key)
+    return expected.is_expected(case, table, key) or exists(main)
 
 
-def pass_over(lake: Lake, table: str, key: str) -> None:
+def pass_over(case: UseCase, table: str, key: str) -> None:
     """Note that no data is due for a day: tables with all days that were due are not stale."""
-    before = expected.expected_before(key)
+    before = expected.expected_before(case, key)
     if table != "validated" or before is None:
         return
-    complete = [name for name in FOLLOWED if lake.readable_manifest(name, before) is not None]
+    complete = [name for name in FOLLOWED if case.lake.readable_manifest(name, before) is not None]
     now = time.time()
     samples = [
         Sample("last_published_timestamp_seconds", now, {"table": name}) for name in complete
     ]
-    metrics.send_of_day(lake, table, key, samples)
+    metrics.send_of_day(case.lake, table, key, samples)
 
 
-def land(lake: Lake, table: str, key: str) -> list[str]:
+def land(case: UseCase, table: str, key: str) -> list[str]:
     """Fetch what has not landed yet of a day from the source, as far as it is expected.
 
     A file that is there is never replaced: the person who dropped or repaired it has the last word.
@@ -115,18 +110,18 @@ def land(lake: Lake, table: str, key: str) -> list[str]:
         BadData: the source gives something else than a Polars frame.
     """
     day = parse_key(key)
-    for name in TABLES[table]:
-        path = lake.landing_path(name, key)
-        if exists(path) or not INPUTS[name].expected(day):
+    for name in names_of(case, table):
+        path = case.lake.landing_path(name, key)
+        if exists(path) or not case.input(name).expected(day):
             continue
-        if (rows := source.fetch(name, day)) is not None:
+        if (rows := case.source.fetch(name, day)) is not None:
             if not isinstance(rows, pl.DataFrame):
                 raise BadData(_no_frame(name, key, rows))
             table_rows = to_arrow(rows)
             # A file that landed during the fetch stays: another run may be checking it by now.
             with write_parquet(path, table_rows.schema, replace=False) as writer:
                 writer.write_table(table_rows)
-    return [name for name in TABLES[table] if exists(lake.landing_path(name, key))]
+    return [name for name in names_of(case, table) if exists(case.lake.landing_path(name, key))]
 
 
 def _no_frame(name: str, key: str, rows: object) -> str:
@@ -142,7 +137,7 @@ def _no_frame(name: str, key: str, rows: object) -> str:
     )
 
 
-def check_contract(lake: Lake, table: str, key: str) -> list[LandedFile]:
+def check_contract(case: UseCase, table: str, key: str) -> list[LandedFile]:
     """Check that every landed file of a day is readable Parquet with the contract's columns.
 
     Returns:
@@ -153,30 +148,32 @@ def check_contract(lake: Lake, table: str, key: str) -> list[LandedFile]:
         MissingData: a required file has not landed.
     """
     day = parse_key(key)
-    version = lake.new_version(table, key)
+    version = case.lake.new_version(table, key)
     breaches: list[str] = []
     missing: list[str] = []
     present: dict[str, str] = {}
-    for name in TABLES[table]:
-        path = lake.landing_path(name, key)
+    for name in names_of(case, table):
+        path = case.lake.landing_path(name, key)
         try:
             looked_at = identity(path)
             with foreign_data(f"{path}: its columns cannot be read"), open_parquet(path) as file:
                 found, rows = file.schema_arrow, file.metadata.num_rows
         except FileNotFoundError:
-            if INPUTS[name].required and INPUTS[name].expected(day):
+            if case.input(name).required and case.input(name).expected(day):
                 missing.append(f"There is no file {path}")
             continue
         except MissingData as error:
-            if INPUTS[name].required and INPUTS[name].expected(day):
+            if case.input(name).required and case.input(name).expected(day):
                 missing.append(str(error))
             continue
         except BadData as error:
             breaches.append(str(error))
             continue
         present[name] = looked_at
-        breaches += [f"{breach}, in {path}" for breach in contract_breaches(INPUTS[name], found)]
-        if rows == 0 and not INPUTS[name].may_be_empty:
+        breaches += [
+            f"{breach}, in {path}" for breach in contract_breaches(case.input(name), found)
+        ]
+        if rows == 0 and not case.input(name).may_be_empty:
             breaches.append(f"the file has no rows: {path}")
     if breaches or missing:
         page = write_report(version, breaches + missing, [], [])
@@ -236,7 +233,7 @@ def _type_breaches(table_input: Input, types: dict[str, pa.DataType]) -> list[st
     ]
 
 
-def check_rows(lake: Lake, landed_file: LandedFile) -> RowCheck:
+def check_rows(case: UseCase, landed_file: LandedFile) -> RowCheck:
     """Split one landed file into valid rows (a part of the version) and quarantined ones.
 
     Rows are read, checked and written a slice at a time; only the key is held for all rows. The
@@ -246,13 +243,13 @@ def check_rows(lake: Lake, landed_file: LandedFile) -> RowCheck:
         BadData: the file's pages cannot be read, though its footer could; or they are too large;
             or it was replaced.
     """
-    target = lake.version(landed_file.version)
-    path = lake.landing_path(landed_file.input_name, target.key)
-    tally = RowTally(INPUTS[landed_file.input_name])
+    target = case.lake.version(landed_file.version)
+    path = case.lake.landing_path(landed_file.input_name, target.key)
+    tally = RowTally(case.input(landed_file.input_name))
     try:
         tally.file = _identity_or_none(path) or landed_file.file
         _check_unchanged(landed_file.file, tally.file)
-        _split_rows(target, tally)
+        _split_rows(case, target, tally)
         tally.sha256 = _hash(path)
         _check_unchanged(tally.file, _identity_or_none(path))
         if not tally.rows and not tally.input.may_be_empty:
@@ -291,7 +288,7 @@ def _check_unchanged(before: str, now: str | None) -> None:
         )
 
 
-def _split_rows(target: Version, tally: "RowTally") -> None:
+def _split_rows(case: UseCase, target: Version, tally: "RowTally") -> None:
     name, day = tally.input.name, parse_key(target.key)
     path = target.lake.landing_path(name, target.key)
     with foreign_data("its columns cannot be read"), open_parquet(path) as file:
@@ -304,20 +301,22 @@ def _split_rows(target: Version, tally: "RowTally") -> None:
         quarantine_of(target).write(name, rejected_schema) as rejected,
     ):
         profiler = Profiler()
-        for good, bad in checked_slices(path, tally.input, day, tally):
+        for good, bad in checked_slices(case, path, tally.input, day, tally):
             profiler.add(good)
-            _write(valid, good, valid_schema)
+            _write(case, valid, good, valid_schema)
             if bad is not None:
-                _write(rejected, bad, rejected_schema)
+                _write(case, rejected, bad, rejected_schema)
     keep(target, name, profiler.result())
 
 
-def _write(writer: pq.ParquetWriter, rows: pl.DataFrame, file_schema: pa.Schema) -> None:
+def _write(
+    case: UseCase, writer: pq.ParquetWriter, rows: pl.DataFrame, file_schema: pa.Schema
+) -> None:
     columns = []
     for one in file_schema:
         with foreign_data(f"column {quoted(one.name)} cannot be published"):
             columns.append(to_arrow(rows.select(one.name)).column(0).cast(one.type))
-    writer.write_table(pa.table(columns, schema=file_schema), settings().batch_rows)
+    writer.write_table(pa.table(columns, schema=file_schema), case.settings.batch_rows)
 
 
 class RowTally:
@@ -375,7 +374,7 @@ class RowTally:
 
 
 def checked_slices(
-    path: "AnyPath", table_input: Input, day: date, tally: RowTally
+    case: UseCase, path: "AnyPath", table_input: Input, day: date, tally: RowTally
 ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame | None]]:
     """Check a file's rows slice by slice.
 
@@ -386,10 +385,10 @@ def checked_slices(
         BadData: the file's pages cannot be read, though its footer could.
     """
     with foreign_data("the rows cannot be read to the end"):
-        duplicated = duplicated_keys(path, table_input)
+        duplicated = duplicated_keys(case, path, table_input)
         tally.duplicates = 0 if duplicated is None else int(duplicated.sum())
         start = 0
-        for rows in _ahead(landed.slices(path, table_input.max_text_bytes)):
+        for rows in _ahead(landed.slices(case, path, table_input.max_text_bytes)):
             failures = row_failures(table_input, rows, day)
             if duplicated is not None:
                 failures["key: not unique"] = duplicated.slice(start, len(rows))
@@ -397,12 +396,12 @@ def checked_slices(
             yield tally.split(rows, failures)
 
 
-def duplicated_keys(path: "AnyPath", table_input: Input) -> pl.Series | None:
+def duplicated_keys(case: UseCase, path: "AnyPath", table_input: Input) -> pl.Series | None:
     """Which rows of a file share their key with another; None if no row does.
 
     A hash of each key is all that is held at first: keys are compared only if hashes meet.
     """
-    keys_of_slices = partial(landed.slices, path, table_input.max_text_bytes, table_input.key)
+    keys_of_slices = partial(landed.slices, case, path, table_input.max_text_bytes, table_input.key)
     slices = [keys.hash_rows() for keys in _ahead(keys_of_slices())]
     hashes = pl.concat(slices) if slices else pl.Series([], dtype=pl.UInt64)
     if hashes.n_unique() == len(hashes):
@@ -456,7 +455,7 @@ def _rule(error: pandera.errors.SchemaError) -> str:
     return str(getattr(check, "error", None) or getattr(check, "name", None) or check)
 
 
-def check_partition(lake: Lake, checks: list[RowCheck]) -> str:
+def check_partition(case: UseCase, checks: list[RowCheck]) -> str:
     """Judge a day as a whole, and keep its quarantine and report whatever the judgement.
 
     Returns:
@@ -465,45 +464,49 @@ def check_partition(lake: Lake, checks: list[RowCheck]) -> str:
     Raises:
         BadData: naming every breach.
     """
-    version = lake.version(checks[0].version)
+    version = case.lake.version(checks[0].version)
     with suppress(Overtaken):  # `publish` has the last word
         quarantine_of(version).publish([check.input for check in checks])
-    recent = recent_rows(lake, version)
+    recent = recent_rows(case, version)
     breaches = []
     for check in checks:
-        path = lake.landing_path(check.input, version.key)
-        found = partition_breaches(check, version.key, recent[check.input])
+        path = case.lake.landing_path(check.input, version.key)
+        found = partition_breaches(case, check, version.key, recent[check.input])
         breaches += [f"{breach}, in {path}" for breach in found]
     day, there = parse_key(version.key), {check.input for check in checks}
-    awaited = [name for name in TABLES[version.table] if INPUTS[name].expected(day)]
+    awaited = [name for name in names_of(case, version.table) if case.input(name).expected(day)]
     warnings = [
-        f"{lake.landing_path(name, version.key)}: nothing landed, the day goes on without "
+        f"{case.lake.landing_path(name, version.key)}: nothing landed, the day goes on without "
         f"{name}; run it again once it is there"
         for name in awaited
         if name not in there
     ]
     page = write_report(version, breaches, warnings, checks)
-    _send_metrics(version, checks)
+    _send_metrics(case, version, checks)
     if breaches:
         raise BadData(_failure(version, breaches, page))
     log.info("Partition %s of %r may be published. Report: %s", version.key, version.table, page)
     return str(version)
 
 
-def _send_metrics(version: Version, checks: list[RowCheck]) -> None:
+def _send_metrics(case: UseCase, version: Version, checks: list[RowCheck]) -> None:
     shares = []
     for check in checks:
         rows = {"valid": check.valid, "quarantined": check.quarantined}
         for result, count in rows.items():
-            metrics.send("validation_rows_total", count, input=check.input, result=result)
+            metrics.send(
+                case.name, "validation_rows_total", count, input=check.input, result=result
+            )
         for reason, count in check.failures.items():
-            metrics.send("quarantined_rows_total", count, input=check.input, reason=reason)
+            metrics.send(
+                case.name, "quarantined_rows_total", count, input=check.input, reason=reason
+            )
         share = check.quarantined / max(check.rows, 1)
         shares.append(Sample("quarantined_share", share, {"input": check.input}))
     metrics.send_of_day(version.lake, version.table, version.key, shares)
 
 
-def partition_breaches(check: RowCheck, key: str, recent: list[int]) -> list[str]:
+def partition_breaches(case: UseCase, check: RowCheck, key: str, recent: list[int]) -> list[str]:
     """Every way in which a day is not like a day should be.
 
     Args:
@@ -511,7 +514,7 @@ def partition_breaches(check: RowCheck, key: str, recent: list[int]) -> list[str
         key: the partition's day.
         recent: row counts of the days before it, for the volume.
     """
-    limits, table_input = settings(), INPUTS[check.input]
+    limits, table_input = case.settings, case.input(check.input)
     breaches: list[str] = []
     breach = breaches.append
     if check.quarantined > limits.max_quarantine_share * check.rows:
@@ -551,25 +554,25 @@ def partition_breaches(check: RowCheck, key: str, recent: list[int]) -> list[str
     return breaches
 
 
-def recent_rows(lake: Lake, version: Version) -> dict[str, list[int]]:
+def recent_rows(case: UseCase, version: Version) -> dict[str, list[int]]:
     """Valid rows of each input on the published days of the window before a version's day.
 
     A day that was rightly empty says nothing of how many rows a day has.
     """
-    window = range(1, settings().volume_window_days + 1)
+    window = range(1, case.settings.volume_window_days + 1)
     before = [days_before(version.key, back) for back in window]
-    published = lake.manifests(version.table, before).values()
+    published = case.lake.manifests(version.table, before).values()
     return {
         name: [
             manifest.parts[name].rows
             for manifest in published
             if name in manifest.parts and manifest.parts[name].rows
         ]
-        for name in TABLES[version.table]
+        for name in names_of(case, version.table)
     }
 
 
-def publish(lake: Lake, reference: str) -> dict[str, int]:
+def publish(case: UseCase, reference: str) -> dict[str, int]:
     """Publish the day's valid rows, all inputs at once, with the report in the manifest.
 
     Returns:
@@ -579,7 +582,7 @@ def publish(lake: Lake, reference: str) -> dict[str, int]:
         Overtaken: a later validation of the day is published, and stays.
         MissingData: the files of this validation are gone.
     """
-    version = lake.version(reference)
+    version = case.lake.version(reference)
     path = version.path / "report.json"
     try:
         report = read_json(path, Report)
@@ -590,13 +593,13 @@ def publish(lake: Lake, reference: str) -> dict[str, int]:
     return {name: part.rows for name, part in manifest.parts.items()}
 
 
-def validate_day(lake: Lake, table: str, key: str) -> dict[str, int]:
+def validate_day(case: UseCase, table: str, key: str) -> dict[str, int]:
     """All steps for one day in one process: what the DAG does in tasks."""
-    if not is_due(lake, table, key):
+    if not is_due(case, table, key):
         return {}
-    land(lake, table, key)
-    checks = [check_rows(lake, file) for file in check_contract(lake, table, key)]
-    return publish(lake, check_partition(lake, checks)) if checks else {}
+    land(case, table, key)
+    checks = [check_rows(case, file) for file in check_contract(case, table, key)]
+    return publish(case, check_partition(case, checks)) if checks else {}
 
 
 def quarantine_of(version: Version) -> Version:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from include.contract import Member
-from include.usecase.members import MEMBERS
+
+from include.usecase import Member
+from tests.case import CASE
 
 REPO = Path(__file__).resolve().parents[2]
 DAGS = REPO / "dags"
@@ -235,8 +236,8 @@ def test_ensemble_inference_scores_each_member_apart_and_goes_on_without_those_t
 ) -> None:
     dag = dags["ensemble_inference"]
     assert dag["timetable"] == "PartitionedAssetTimetable"
-    names = [member.name for member in MEMBERS]
-    for member in MEMBERS:
+    names = [member.name for member in CASE.members]
+    for member in CASE.members:
         for step in ("plan", "score", "check"):
             task = dag["tasks"][f"{member.name}.{step}"]
             assert task["pool"] == member.pool, "no member takes the slots of another"
@@ -275,11 +276,11 @@ def test_ensemble_inference_scores_each_member_apart_and_goes_on_without_those_t
 
 
 def by_name() -> list[Member]:
-    return sorted(MEMBERS, key=lambda member: member.name)
+    return sorted(CASE.members, key=lambda member: member.name)
 
 
 def test_every_pool_that_a_task_wants_is_made_when_airflow_starts(tasks: dict[str, Any]) -> None:
-    made = {"default_pool", *(member.pool for member in MEMBERS)}
+    made = {"default_pool", *(member.pool for member in CASE.members)}
     assert {task["pool"] for task in tasks.values()} == made
 
 

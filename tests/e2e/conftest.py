@@ -19,6 +19,7 @@ from local import embedded
 from local.client import Airflow
 from local.environment import forget_settings
 from local.seed import seed
+from tests.case import CASE, at
 
 SETTINGS = {
     "ML_CHUNK_ROWS": "250",
@@ -57,8 +58,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     patch = pytest.MonkeyPatch()
     patch.setenv("ML_DATA_DIR", str(folder))
     settings.cache_clear()
-    registry.create_store()
-    assert seed(Lake(settings().lake), "2013-01-01", "2013-01-21", say=lambda _: None) == 21
+    registry.create_store(CASE)
+    assert seed(at(Lake(settings().lake)), "2013-01-01", "2013-01-21", say=lambda _: None) == 21
     yield folder
     patch.undo()
     settings.cache_clear()
@@ -112,7 +113,7 @@ def airflow(data: Path, pages_server: tuple[Pages, int]) -> Iterator[Airflow]:
 
 @pytest.fixture(scope="session")
 def lake(data: Path) -> Lake:
-    return Lake(settings().lake)
+    return Lake(CASE.settings.lake)
 
 
 @pytest.fixture(scope="session")
@@ -121,4 +122,4 @@ def champion(airflow: Airflow) -> ModelVersion:
     window = {"start": "2013-01-01", "end": "2013-01-21", "holdout_days": 5}
     run_id = airflow.trigger("model_retraining", {"reason": "end-to-end test", **window})
     assert airflow.wait("model_retraining", run_id) == "success"
-    return registry.champion()
+    return registry.champion(CASE)

@@ -13,6 +13,7 @@ from include.settings import settings
 from local import embedded
 from local.client import Airflow
 from local.environment import forget_settings
+from tests.case import CASE
 from tests.e2e.conftest import SETTINGS, free_port
 
 
@@ -24,7 +25,7 @@ def own_data(data: Path, variables: Mapping[str, str] | None = None) -> Iterator
         for name, value in {"ML_DATA_DIR": str(data), **(variables or {})}.items():
             patch.setenv(name, value)
         settings.cache_clear()
-        yield Lake(settings().lake)
+        yield Lake(CASE.settings.lake)
     settings.cache_clear()
 
 

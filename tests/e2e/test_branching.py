@@ -14,10 +14,10 @@ from include.lake.tables import Lake
 from include.messages import CHALLENGER, CHAMPION, ModelVersion
 from include.monitoring import history
 from include.registry import registry
-from include.settings import settings
-from include.usecase import features
+from include.usecases.flight_delays import features
 from local.client import Airflow
 from local.seed import seed
+from tests.case import CASE, at
 from tests.e2e.own_airflow import own_airflow, own_data
 
 pytestmark = pytest.mark.exhaustive  # an Airflow of its own: a minute and a half
@@ -31,8 +31,8 @@ SHARE = 0.3
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     """Three weeks of history in a data folder of its own, and a day that lacks some weather."""
     with own_data(tmp_path_factory.mktemp("branching")) as lake:
-        registry.create_store()
-        seed(lake, FIRST, LAST, say=lambda _: None)
+        registry.create_store(CASE)
+        seed(at(lake), FIRST, LAST, say=lambda _: None)
         yield lake
 
 
@@ -42,7 +42,7 @@ def airflow(lake: Lake) -> Iterator[Airflow]:
     branching = {
         "ML_GROUP_MODELS": "true", "ML_EXPERIMENT": "ab", "ML_AB_SHARE": str(SHARE)
     }  # fmt: skip
-    with own_airflow(settings().data_dir, branching) as running:
+    with own_airflow(CASE.settings.data_dir, branching) as running:
         for name in ("model_retraining", "data_validation", "batch_inference", "model_monitoring"):
             running.unpause(name)
         yield running
@@ -54,11 +54,11 @@ def challenger(airflow: Airflow) -> ModelVersion:
     window = {"start": FIRST, "end": LAST, "holdout_days": 5}
     run_id = airflow.trigger("model_retraining", {"reason": "end-to-end test", **window})
     assert airflow.wait("model_retraining", run_id) == "success"
-    champion = registry.champion()
-    others = registry.members(champion)
+    champion = registry.champion(CASE)
+    others = registry.members(CASE, champion)
     assert {group.path for group in features.GROUPS} <= others.keys()
     runs = [others[name].run_id for name in ("xgboost", "hist_gradient_boosting")]
-    return registry.register(next(run for run in runs if run != champion.run_id))
+    return registry.register(CASE, next(run for run in runs if run != champion.run_id))
 
 
 def score(airflow: Airflow, key: str) -> str:
@@ -99,7 +99,7 @@ def test_each_row_takes_its_path_and_the_monitor_compares_the_two(
         assert facts["branches"]["absent"] == {}
         assert set(rows["path"]) >= {CHAMPION, CHALLENGER, "without_plane"}
         rest = rows.filter(~pl.col("path").is_in(groups))
-        is_drawn = draw(rest, str(challenger)) < SHARE
+        is_drawn = draw(CASE, rest, str(challenger)) < SHARE
         assert ((rest["path"] == CHALLENGER).to_numpy() == is_drawn).all()
     run_id = airflow.trigger("model_monitoring", {"act": False}, partition_key=DAYS[-1])
     assert airflow.wait("model_monitoring", run_id) == "success"
@@ -107,12 +107,12 @@ def test_each_row_takes_its_path_and_the_monitor_compares_the_two(
     [said] = [one["found"] for one in decision["reasons"] if one["rule"] == "experiment"]
     assert f"version {challenger.version}" in said
     assert "confidence of 50%" in said, "the truth of one day is known, of which nothing follows"
-    known = history.read(lake, DAYS[-1], 2)
+    known = history.read(CASE, DAYS[-1], 2)
     first = known.filter(pl.col("time") == date.fromisoformat(DAYS[0]))
     [judged] = history.select(first, "log_loss", model=CHALLENGER, slice="all")["n"]
     taken = published(lake, DAYS[0])[1]["branches"]["rows"][CHALLENGER]
     assert 0.8 * taken < judged <= taken, "all that have arrived"
-    assert len(history.select(known, "gain", against=registry.champion().version)) == 1
+    assert len(history.select(known, "gain", against=registry.champion(CASE).version)) == 1
     report = lake.partition_path("reports", DAYS[-1]) / "report.html"
     assert "Challenger&#39;s gain" in report.read_text()
 

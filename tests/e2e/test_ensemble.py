@@ -7,16 +7,15 @@ from typing import Any
 
 import httpx
 import pytest
-from include.usecase.members import MEMBERS
-from include.usecase.schema import KEY
 
-from include import usecase
 from include.inference.ensemble import TABLE
 from include.lake.tables import Lake
 from include.messages import CHAMPION, ModelVersion
 from include.registry import registry
+from include.usecases.flight_delays.schema import KEY
 from local import embedded
 from local.client import Airflow, poll
+from tests.case import CASE
 from tests.e2e.conftest import is_ready
 
 DAY = "2013-01-21"
@@ -73,10 +72,10 @@ def test_all_members_answer_and_then_one_is_down_and_the_others_never_notice(
     airflow: Airflow, lake: Lake, data: Path, server: str
 ) -> None:
     pools = {pool["name"] for pool in airflow.request("GET", "/pools")["pools"]}
-    assert {member.pool for member in MEMBERS} <= pools
+    assert {member.pool for member in CASE.members} <= pools
     found, facts = score(airflow, lake)
     assert facts["fallback"] == "ensemble"
-    assert sorted(facts["answers"]) == sorted(member.name for member in MEMBERS)
+    assert sorted(facts["answers"]) == sorted(member.name for member in CASE.members)
     assert found["fall_back"] == "skipped"
 
     # The same run once more: what the member has said before must not count again.
@@ -112,13 +111,13 @@ def test_with_every_model_out_of_reach_each_segment_gets_its_base_rate(
     run_id = score(airflow, lake)[1]["dag_run"]
     embedded.stop_model_server(data)
     shutil.rmtree(lake.partition_path(TABLE, DAY))  # else the ensemble's day stays
-    with registry.connection() as client:
-        client.delete_registered_model_alias(usecase.NAME, CHAMPION)
+    with registry.connection(CASE) as client:
+        client.delete_registered_model_alias(CASE.name, CHAMPION)
     try:
         found, facts = score(airflow, lake, again=run_id)
     finally:
-        with registry.connection() as client:
-            client.set_registered_model_alias(usecase.NAME, CHAMPION, champion.version)
+        with registry.connection(CASE) as client:
+            client.set_registered_model_alias(CASE.name, CHAMPION, champion.version)
     assert facts["fallback"] == "base rate"
     assert found["combine"] == "skipped"
     assert "There is no champion" in facts["absent"]["xgboost"]

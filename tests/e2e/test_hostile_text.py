@@ -28,8 +28,9 @@ from include import USECASE
 from include.lake.tables import Lake
 from include.partitions import parse_key
 from include.registry import registry
-from include.usecase import source
+from include.usecases.flight_delays import source
 from local.client import Airflow, poll
+from tests.case import CASE
 from tests.e2e.browser import PATIENCE, needs_browser, new_page
 from tests.e2e.conftest import Pages
 from tests.e2e.own_airflow import left_behind, own_airflow, own_data
@@ -153,7 +154,7 @@ def stack(
     with own_data(data, {"ML_USECASE": str(usecase)}) as lake:
         seed = [sys.executable, "-m", "local.seed", "--from", FIRST, "--to", LAST]
         subprocess.run(seed, check=True)  # in a process that takes this use case for its own
-        registry.create_store()
+        registry.create_store(CASE)
         pages_server[0].taken.clear()
         with own_airflow(data, SETTINGS | told) as airflow, new_page() as browser:
             found = Stack(airflow, lake, foreign, browser)
@@ -230,8 +231,8 @@ def go_through_all(stack: Stack) -> None:
 
 def write_tags(text: str) -> None:
     """Say so of the champion and its training, as anybody can in MLflow."""
-    champion = registry.champion()
-    with registry.connection() as client:
+    champion = registry.champion(CASE)
+    with registry.connection(CASE) as client:
         for name in ("candidate", "approved_by", "judged_against", "git_commit"):
             client.set_model_version_tag(champion.name, champion.version, name, text)
         for run in client.search_runs([client.get_run(champion.run_id).info.experiment_id]):

@@ -13,8 +13,6 @@ from typing import Any
 import httpx
 import polars as pl
 import pytest
-from include.usecase.members import MEMBERS
-from include.usecase.schema import KEY
 
 from include.inference.ensemble import TABLE as ENSEMBLE
 from include.lake.files import Part, list_folder
@@ -24,11 +22,13 @@ from include.monitoring import daily, history
 from include.partitions import days_before
 from include.registry import registry
 from include.training import snapshot
+from include.usecases.flight_delays.schema import KEY
 from include.validation import validation
 from local import embedded
 from local.client import Airflow, poll
 from local.in_process import batch_inference
 from local.seed import seed
+from tests.case import CASE, at
 from tests.e2e.conftest import SETTINGS, is_ready
 from tests.e2e.own_airflow import own_airflow, own_data
 
@@ -63,8 +63,8 @@ def stack(s3_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
     place = {"ML_LAKE_ROOT": "s3://lake_test@bucket/every/pipeline"}
     chunks = {"ML_CHUNK_ROWS": SETTINGS["ML_CHUNK_ROWS"]}
     with own_data(data, s3_server | place | chunks) as lake:
-        registry.create_store()
-        assert seed(lake, *SEEDED, say=lambda _: None) == 21
+        registry.create_store(CASE)
+        assert seed(at(lake), *SEEDED, say=lambda _: None) == 21
         with own_airflow(data, PATIENT) as airflow:
             yield Stack(airflow, lake, data)
 
@@ -83,7 +83,7 @@ def champion(stack: Stack) -> ModelVersion:
     server = embedded.start_model_server(stack.data)  # it serves the champion from its start on
     poll(lambda: is_ready(server), timeout=60)
     stack.run("ensemble_inference", WATCHED)
-    return registry.champion()
+    return registry.champion(CASE)
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +94,11 @@ def folder(stack: Stack, champion: ModelVersion, tmp_path_factory: pytest.TempPa
         there = stack.lake.root / table
         there.fs.get(there.path, str(place / table), recursive=True)
     lake = Lake(str(place))
-    seed(lake, SEEDED[0], WATCHED, say=lambda _: None)
-    validation.validate_day(lake, "validated", DAYS[1])  # its truth comes with the day after it
+    seed(at(lake), SEEDED[0], WATCHED, say=lambda _: None)
+    validation.validate_day(at(lake), "validated", DAYS[1])  # its truth comes with the day after it
     for key in DAYS:
-        batch_inference(lake, key, champion)
-    daily.observe(lake, WATCHED, datetime.now(UTC))
+        batch_inference(at(lake), key, champion)
+    daily.observe(at(lake), WATCHED, datetime.now(UTC))
     return lake
 
 
@@ -122,9 +122,9 @@ def test_what_is_published_on_s3_is_what_is_published_in_a_folder(
 
 
 def test_the_training_rows_are_the_same(stack: Stack, folder: Lake, champion: ModelVersion) -> None:
-    reference = registry.param(champion.run_id, "snapshot")
-    assert snapshot.verify(stack.lake, reference) == reference
-    same = snapshot.take(folder, *SEEDED, holdout_days=5)
+    reference = registry.param(CASE, champion.run_id, "snapshot")
+    assert snapshot.verify(at(stack.lake), reference) == reference
+    same = snapshot.take(at(folder), *SEEDED, holdout_days=5)
     assert snapshot.fingerprint(stack.lake.version(reference)) == snapshot.fingerprint(
         folder.version(same)
     )
@@ -133,13 +133,13 @@ def test_the_training_rows_are_the_same(stack: Stack, folder: Lake, champion: Mo
 def test_every_member_of_the_ensemble_has_scored_every_row(stack: Stack) -> None:
     published = stack.lake.current(ENSEMBLE, WATCHED)
     rows, alone = published.read("predictions"), stack.lake.current("predictions", WATCHED)
-    assert sorted(published.manifest().metadata["answers"]) == sorted(m.name for m in MEMBERS)
+    assert sorted(published.manifest().metadata["answers"]) == sorted(m.name for m in CASE.members)
     assert rows.select(KEY).equals(alone.read("predictions").select(KEY))
 
 
 def test_the_monitor_has_found_the_same_figures(stack: Stack, folder: Lake) -> None:
     def figures(lake: Lake) -> list[tuple[Any, ...]]:
-        rows = history.read(lake, WATCHED, 1)
+        rows = history.read(at(lake), WATCHED, 1)
         rows = rows.filter(~pl.col("pipeline").is_in(["stages", "decision"]))  # of Airflow's runs
         return sorted(rows.drop("recorded_at").rows())
 

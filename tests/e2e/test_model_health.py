@@ -10,6 +10,7 @@ from include.messages import ModelVersion
 from local.client import Airflow
 from local.in_process import batch_inference
 from local.seed import seed
+from tests.case import CASE
 from tests.e2e.browser import PATIENCE, needs_browser, new_page
 
 KEY = "2013-01-28"
@@ -20,8 +21,8 @@ pytestmark = needs_browser
 @pytest.fixture(autouse=True, scope="module")
 def decided(airflow: Airflow, lake: Lake, champion: ModelVersion) -> None:
     """A day that was scored and decided about."""
-    seed(lake, KEY, KEY, say=lambda _: None)
-    batch_inference(lake, KEY, champion)
+    seed(CASE, KEY, KEY, say=lambda _: None)
+    batch_inference(CASE, KEY, champion)
     airflow.unpause("model_monitoring")
     run_id = airflow.trigger("model_monitoring", {"act": False}, partition_key=KEY)
     assert airflow.wait("model_monitoring", run_id) == "success"

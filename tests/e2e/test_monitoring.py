@@ -12,6 +12,7 @@ from include.monitoring import daily, history
 from local.client import Airflow
 from local.in_process import batch_inference
 from local.seed import seed
+from tests.case import CASE
 from tests.e2e.conftest import Pages
 
 SCORED, UNSCORED = "2013-01-28", "2013-01-10"
@@ -19,8 +20,8 @@ SCORED, UNSCORED = "2013-01-28", "2013-01-10"
 
 @pytest.fixture(autouse=True, scope="module")
 def monitor(airflow: Airflow, lake: Lake, champion: ModelVersion) -> None:
-    assert seed(lake, SCORED, SCORED, say=lambda _: None) == 1
-    batch_inference(lake, SCORED, champion)
+    assert seed(CASE, SCORED, SCORED, say=lambda _: None) == 1
+    batch_inference(CASE, SCORED, champion)
     airflow.unpause("model_monitoring")
 
 
@@ -48,7 +49,7 @@ def test_a_page_reaches_the_notifier_and_the_decision_stands_while_that_is_down(
     run_id, state = look(airflow, UNSCORED)
     assert state == "failed", "who is not told must be seen"
     assert decided(airflow, run_id)["action"] == "page"
-    rows = history.read(lake, UNSCORED, 1)
+    rows = history.read(CASE, UNSCORED, 1)
     assert history.select(rows, "decision")["value"].to_list() == [3]
     assert states(airflow, run_id)["request_retraining"] == "skipped", "faulty data never retrain"
     tries = [
@@ -77,11 +78,11 @@ def test_a_retraining_is_asked_for_once_and_not_waited_for(airflow: Airflow, lak
         [run] = [r for r in airflow.runs("model_retraining") if r["dag_run_id"] == asked]
         assert run["state"] == "queued"
         assert run["conf"]["reason"] == decided(airflow, first)["why"]
-        assert run["conf"]["end"] == daily.train_until(lake, SCORED) < SCORED
+        assert run["conf"]["end"] == daily.train_until(CASE, SCORED) < SCORED
         second, _ = look(airflow, SCORED)
         assert decided(airflow, second)["action"] == "retrain", "the same day, the same decision"
         assert states(airflow, second)["request_retraining"] == "skipped", "one waits already"
-        noted = history.select(history.read(lake, SCORED, 1), "retraining")
+        noted = history.select(history.read(CASE, SCORED, 1), "retraining")
         assert noted["time"].to_list() == [date.fromisoformat(SCORED)]
     finally:
         airflow.forget("model_retraining", asked)
@@ -100,7 +101,7 @@ def test_a_failed_run_is_counted_and_the_report_is_where_the_task_says(
     run_id, _ = look(airflow, SCORED, act=False)
     assert states(airflow, run_id)["request_retraining"] == "skipped", "it was told not to act"
     failed = history.select(
-        history.read(lake, SCORED, 1), "failed_runs", dag="data_validation", stage="validate"
+        history.read(CASE, SCORED, 1), "failed_runs", dag="data_validation", stage="validate"
     )
     assert failed["value"][0] > 0
 

@@ -18,6 +18,7 @@ import pytest
 from include.lake.tables import Lake
 from local.client import Airflow
 from local.seed import seed
+from tests.case import at
 from tests.e2e.own_airflow import keep_page, left_behind, own_airflow, own_data
 from tests.e2e.test_outage import Door
 
@@ -105,7 +106,7 @@ def stack(
     }
     data = tmp_path_factory.mktemp("data-and-passwords")
     with Door(port) as door, own_data(data, variables(door)) as lake:
-        assert seed(lake, "2013-01-01", DAY, say=lambda _: None) == 8
+        assert seed(at(lake), "2013-01-01", DAY, say=lambda _: None) == 8
         with own_airflow(data, told) as airflow:
             found = Stack(airflow, lake, door, [])
             go_through_all(found)

@@ -13,15 +13,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from include.usecase.members import MEMBERS
 
 from include.inference.ensemble import TABLE
 from include.lake.tables import Lake
 from include.registry import registry
-from include.settings import settings
 from local import embedded
 from local.client import Airflow, poll
 from local.seed import seed
+from tests.case import CASE, at
 from tests.conftest import s3_environment
 from tests.e2e.conftest import is_ready
 from tests.e2e.own_airflow import own_airflow, own_data
@@ -29,7 +28,7 @@ from tests.e2e.own_airflow import own_airflow, own_data
 pytestmark = pytest.mark.exhaustive  # an Airflow of its own
 
 DAY, NEXT = "2013-01-21", "2013-01-22"
-NAMES = sorted(member.name for member in MEMBERS)
+NAMES = sorted(member.name for member in CASE.members)
 
 
 class Door(socketserver.ThreadingTCPServer):
@@ -74,8 +73,8 @@ def airflow(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ai
     s3 = s3_environment(f"http://127.0.0.1:{door.server_address[1]}")
     s3 |= {"ML_LAKE_ROOT": "s3://lake_test@bucket/behind/a/door", "AWS_MAX_ATTEMPTS": "1"}
     with own_data(data, s3) as lake:
-        registry.create_store()
-        assert seed(lake, "2013-01-01", NEXT, say=lambda _: None) == 22
+        registry.create_store(CASE)
+        assert seed(at(lake), "2013-01-01", NEXT, say=lambda _: None) == 22
         with own_airflow(data) as running:
             running.unpause("model_retraining")
             window = {"start": "2013-01-01", "end": "2013-01-21", "holdout_days": 5}
@@ -97,7 +96,7 @@ def start_server(data: Path) -> None:
 
 
 def published(key: str) -> dict[str, Any]:
-    return Lake(settings().lake).current(TABLE, key).manifest().metadata
+    return Lake(CASE.settings.lake).current(TABLE, key).manifest().metadata
 
 
 def tries(airflow: Airflow, run_id: str) -> int:
@@ -116,7 +115,7 @@ def test_a_lake_that_is_away_for_longer_than_a_member_may_be_costs_no_member(
     run_id = airflow.trigger("ensemble_inference", partition_key=DAY)
     poll(lambda: states(airflow, "ensemble_inference", run_id)["preprocess"] == "success", 120)
     door.shut = True
-    allowed = max(member.retries for member in MEMBERS) + 1
+    allowed = max(member.retries for member in CASE.members) + 1
     poll(lambda: tries(airflow, run_id) > allowed, timeout=240)
     door.shut = False
     assert airflow.wait("ensemble_inference", run_id) == "success"

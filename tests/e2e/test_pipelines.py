@@ -8,10 +8,10 @@ from typing import Any
 
 import psutil
 import pytest
-from include.usecase.schema import KEY
 
 from include.lake.tables import Lake
 from include.messages import ModelVersion
+from include.usecases.flight_delays.schema import KEY
 from local import embedded
 from local.client import Airflow, poll
 from tests.e2e.conftest import SETTINGS

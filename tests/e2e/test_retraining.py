@@ -12,6 +12,7 @@ from include.registry import promotion, registry
 from local import rollback
 from local.client import Airflow, poll
 from local.seed import seed
+from tests.case import CASE
 
 WINDOW = {"start": "2013-01-01", "end": "2013-02-10", "holdout_days": 5}
 """Twenty days more than the champion has seen, on which it is honestly and clearly beaten."""
@@ -19,7 +20,7 @@ WINDOW = {"start": "2013-01-01", "end": "2013-02-10", "holdout_days": 5}
 
 @pytest.fixture(scope="module", autouse=True)
 def newer_days(lake: Lake, champion: ModelVersion) -> None:
-    assert seed(lake, "2013-01-22", "2013-02-10", say=lambda _: None) == 20
+    assert seed(CASE, "2013-01-22", "2013-02-10", say=lambda _: None) == 20
 
 
 def ask(airflow: Airflow, **params: Any) -> str:
@@ -52,7 +53,7 @@ def champion_events(airflow: Airflow) -> list[dict[str, Any]]:
 
 @pytest.mark.exhaustive
 def test_only_one_run_at_a_time_and_only_a_yes_in_time_promotes(airflow: Airflow) -> None:
-    before, events = registry.champion(), len(champion_events(airflow))
+    before, events = registry.champion(CASE), len(champion_events(airflow))
     reason = "{{ var.value.there_is_none }} ![x](http://evil.example/x.png)"
     rejected = ask(airflow, require_approval=True, reason=reason)
     ignored = ask(airflow, require_approval=True)
@@ -74,42 +75,42 @@ def test_only_one_run_at_a_time_and_only_a_yes_in_time_promotes(airflow: Airflow
     assert airflow.wait("model_retraining", ignored) == "success"
     assert states(airflow, ignored)["promote"] == "skipped"
 
-    assert registry.champion() == before
+    assert registry.champion(CASE) == before
     assert len(champion_events(airflow)) == events
 
 
 def test_an_approved_challenger_is_promoted_and_a_rollback_brings_the_old_one_back(
     airflow: Airflow, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, events = registry.champion(), len(champion_events(airflow))
+    before, events = registry.champion(CASE), len(champion_events(airflow))
     run_id = ask(airflow, require_approval=True)
     question(airflow, run_id)
     airflow.answer("model_retraining", run_id, "approve", "Approve")
     assert airflow.wait("model_retraining", run_id) == "success"
-    after = registry.champion()
+    after = registry.champion(CASE)
     assert after.version == airflow.xcom("model_retraining", run_id, "promote")
-    assert promotion.previous(after) == before
+    assert promotion.previous(CASE, after) == before
     assert len(champion_events(airflow)) == events + 1
 
     back = airflow.trigger("model_rollback", {"reason": "a test"})
     assert airflow.wait("model_rollback", back) == "success"
-    assert registry.champion() == before
+    assert registry.champion(CASE) == before
     assert len(champion_events(airflow)) == events + 2
 
     capsys.readouterr()
-    assert rollback.main(["--reason", "once more"]) == 2
+    assert rollback.main(CASE, ["--reason", "once more"]) == 2
     told = capsys.readouterr().err
     assert told.startswith(f"The champion was not rolled back. Version {before.version} of ")
     assert f"The run: {airflow.url}/dags/model_rollback/runs/" in told
-    assert registry.champion() == before
+    assert registry.champion(CASE) == before
 
 
 @pytest.mark.exhaustive
 def test_a_dry_run_judges_and_changes_nothing(airflow: Airflow) -> None:
-    before = registry.champion()
+    before = registry.champion(CASE)
     run_id = ask(airflow, dry_run=True)
     assert airflow.wait("model_retraining", run_id) == "success"
     assert airflow.xcom("model_retraining", run_id, "judge")["challenger"] is not None
     found = states(airflow, run_id)
     assert [found[task] for task in ("refit", "register", "promote")] == ["skipped"] * 3
-    assert registry.champion() == before
+    assert registry.champion(CASE) == before

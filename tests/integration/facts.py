@@ -3,17 +3,17 @@
 import json
 import sys
 
-from include.usecase.schema import INPUTS, KEY
-
 from include import metrics
 from include.inference import ensemble
 from include.lake.files import list_folder
-from include.lake.tables import Manifest, default_lake
+from include.lake.tables import Manifest
 from include.monitoring import history
 from include.partitions import parse_key
 from include.registry import registry
+from include.usecases.flight_delays.schema import INPUTS, KEY
+from tests.case import CASE, at
 
-lake = default_lake()
+lake = CASE.lake
 
 
 def manifests(table: str) -> list[Manifest]:
@@ -47,7 +47,7 @@ def counts() -> dict:
             scored[model] = scored.get(model, 0) + found
         for path, taken in lake.manifest("predictions", key).metadata["branches"]["rows"].items():
             paths[path] = paths.get(path, 0) + taken
-    champion = registry.find_champion()
+    champion = registry.find_champion(CASE)
     return {
         "published": rows,
         "validated": validated,
@@ -61,7 +61,7 @@ def counts() -> dict:
 
 def figures(key: str) -> list[dict]:
     """The figures of a day, and of the newest day with outcomes, that are metrics."""
-    rows = history.read(lake, key, 14).sort("recorded_at")
+    rows = history.read(at(lake), key, 14).sort("recorded_at")
     judged = history.newest(rows.filter(rows["pipeline"] == "outcomes"))
     found = {}
     for row in rows.iter_rows(named=True):

@@ -3,14 +3,13 @@
 import json
 import sys
 
-from include.usecase.schema import INPUTS
-
-from include.lake.tables import default_lake
+from include.usecases.flight_delays.schema import INPUTS
 from local.seed import seed
+from tests.case import CASE, at
 
 first, last, *broken = sys.argv[1:]
-lake = default_lake()
-published = seed(lake, first, last, say=lambda _: None)
+lake = CASE.lake
+published = seed(at(lake), first, last, say=lambda _: None)
 for key in broken:
     path = lake.landing_path(INPUTS[0].name, key)
     path.parent.mkdir(parents=True, exist_ok=True)

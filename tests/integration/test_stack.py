@@ -8,9 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
-from include.usecase.schema import INPUTS
 
+from include.usecases.flight_delays.schema import INPUTS
 from local.client import poll
+from tests.case import CASE
 from tests.integration.conftest import YESTERDAY, Stack
 from tests.integration.panels import panel_queries, without_fallback
 
@@ -82,11 +83,10 @@ def test_no_container_runs_as_root(running: Stack) -> None:
 
 
 def test_no_dag_fails_to_import_and_every_member_has_its_pool(running: Stack) -> None:
-    from include.usecase.members import MEMBERS
 
     assert running.airflow.import_errors() == []
     pools = {pool["name"] for pool in running.airflow.request("GET", "/pools")["pools"]}
-    assert {member.pool for member in MEMBERS} <= pools
+    assert {member.pool for member in CASE.members} <= pools
 
 
 def test_without_a_login_airflow_says_nothing(running: Stack) -> None:

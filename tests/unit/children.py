@@ -29,6 +29,7 @@ from include.messages import ModelVersion
 from include.registry import promotion, registry
 from include.settings import settings
 from include.validation import validation
+from tests.case import CASE, at
 from tests.unit.helpers import infer
 
 for waited_for in (  # what a child would wait for; skops is the faster the earlier it is
@@ -119,7 +120,7 @@ def validate_often(root: str, key: str, times: int) -> None:
     """Validate and publish the same day again and again."""
     for _ in range(times):
         with suppress(Overtaken):
-            validation.validate_day(Lake(root), "validated", key)
+            validation.validate_day(at(Lake(root)), "validated", key)
 
 
 def read_damaged(root: str, key: str, times: int) -> None:
@@ -136,8 +137,8 @@ def read_damaged(root: str, key: str, times: int) -> None:
         path.write_bytes(content)
         message = str(path)
         try:
-            for file in validation.check_contract(lake, "validated", key):
-                check = validation.check_rows(lake, file)
+            for file in validation.check_contract(at(lake), "validated", key):
+                check = validation.check_rows(at(lake), file)
                 assert check.rows == check.valid + check.quarantined
         except BadData as error:
             message = str(error)
@@ -150,7 +151,7 @@ def refuse_within_memory(path: str, column: str, megabytes: int) -> None:
     most = pages * resource.getpagesize() + megabytes * 1_000_000
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     with pytest.raises(BadData, match=f"column '{column}'"):
-        list(landed.slices(Path(path), {}))
+        list(landed.slices(CASE, Path(path), {}))
 
 
 def infer_until_file(root: str, key: str, model: ModelVersion, files: int) -> None:
@@ -204,16 +205,16 @@ def race(together: Any, outcomes: Any, turns: list[ModelVersion | None]) -> None
     """Each turn promote a version, or roll back if it is None, when the others do so too."""
     for number, turn in enumerate(turns):
         together.wait(60)
-        champion = registry.find_champion()
-        wanted = turn or promotion.previous(champion)
-        registry.load(wanted)
+        champion = registry.find_champion(CASE)
+        wanted = turn or promotion.previous(CASE, champion)
+        registry.load(CASE, wanted)
         together.wait(60)
         if turn:
             message = refusal(promotion.promote, turn, champion, "a race")
         else:
             message = refusal(promotion.roll_back, champion, wanted, "a race")
         together.wait(60)
-        outcomes.put((number, wanted, message, registry.champion()))
+        outcomes.put((number, wanted, message, registry.champion(CASE)))
 
 
 def serve_registry(port: Any) -> None:

@@ -21,6 +21,7 @@ import skops.io  # noqa: F401  it searches what is loaded already: 1 s now, 20 s
 
 from include.lake.tables import Lake
 from include.messages import ModelVersion
+from tests.case import CASE, at
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -88,7 +89,7 @@ def make_history(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
     from include.registry import promotion, registry
     from include.settings import settings
     from include.training import evaluation, snapshot, training
-    from include.usecase import models
+    from include.usecases.flight_delays import models
     from include.validation import validation
 
     patch.setenv("ML_DATA_DIR", str(folder))
@@ -97,17 +98,17 @@ def make_history(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
     lake = Lake(str(folder / "lake"))
     for number in range((LAST_DAY - FIRST_DAY).days + 1):
         for table in validation.TABLES:
-            validation.validate_day(lake, table, (FIRST_DAY + timedelta(number)).isoformat())
-    registry.create_store()
-    taken = snapshot.take(lake, *TRAINED, holdout_days=5)
+            validation.validate_day(at(lake), table, (FIRST_DAY + timedelta(number)).isoformat())
+    registry.create_store(CASE)
+    taken = snapshot.take(at(lake), *TRAINED, holdout_days=5)
     members = {}
     for name in models.CANDIDATES:
-        run = training.train(lake, taken, name, "the tests")
-        judged = lake.version(evaluation.evaluate_run(lake, taken, run, name))
-        registry.log_reference(run, scoring.score_reference(evaluation.read_scores(judged)))
-        members[name] = registry.register_member(name, run, {})
-    champion = registry.register(members["xgboost"].run_id, members=members)
-    promotion.promote(champion, None, "the tests")
+        run = training.train(at(lake), taken, name, "the tests")
+        judged = lake.version(evaluation.evaluate_run(at(lake), taken, run, name))
+        registry.log_reference(CASE, run, scoring.score_reference(evaluation.read_scores(judged)))
+        members[name] = registry.register_member(CASE, name, run, {})
+    champion = registry.register(CASE, members["xgboost"].run_id, members=members)
+    promotion.promote(CASE, champion, None, "the tests")
     settings.cache_clear()
     with sqlite3.connect(folder / "mlflow" / "mlflow.db") as database:
         database.executescript(KEEP_ALIASES)

@@ -23,6 +23,7 @@ from include.messages import ModelVersion
 from include.validation import validation
 from local.in_process import batch_inference
 from serving import app, listening
+from tests.case import at
 
 if TYPE_CHECKING:
     from fastapi.testclient import TestClient
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 def landed(lake: Lake, input_name: str, key: str, table: str = "validated") -> Path:
     """Land a day and give the path of one of its files, which may be changed."""
-    validation.land(lake, table, key)
+    validation.land(at(lake), table, key)
     path = lake.landing_path(input_name, key)
     assert isinstance(path, Path)
     return path
@@ -86,7 +87,7 @@ def refused(
 
 def infer(lake: Lake, key: str, model: ModelVersion) -> pl.DataFrame:
     """All steps from a validated day to its published predictions, which it returns."""
-    batch_inference(lake, key, model)
+    batch_inference(at(lake), key, model)
     return lake.current("predictions", key).read("predictions")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from include.inference import open_inference
 from include.inference.open_inference import BINARY, Tensors
-from include.usecase import features
+from include.usecases.flight_delays import features
 
 MODEL = "late flights"
 INPUTS = [

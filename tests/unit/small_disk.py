@@ -21,6 +21,7 @@ from include.registry import promotion, registry
 from include.settings import settings
 from include.training import training
 from include.validation import validation
+from tests.case import CASE, at
 from tests.unit.conftest import FREE_ALIASES
 from tests.unit.helpers import infer, shown
 
@@ -34,12 +35,12 @@ def attempt(lake: Lake, what: str) -> dict[str, Any]:
     message = ""
     try:
         if what == "validate":
-            validation.validate_day(lake, "validated", KEY)
+            validation.validate_day(at(lake), "validated", KEY)
         elif what == "land":
             new_day = max(path.stem for path in (lake.root / "landing" / "flights").iterdir())
-            validation.land(lake, "validated", days_before(new_day, -1))
+            validation.land(at(lake), "validated", days_before(new_day, -1))
         else:
-            infer(lake, KEY, registry.champion())
+            infer(lake, KEY, registry.champion(CASE))
     except DependencyDown as error:
         message = str(error)
     for table in before:
@@ -50,13 +51,13 @@ def attempt(lake: Lake, what: str) -> dict[str, Any]:
 
 def attempt_training(lake: Lake, snapshot: str) -> dict[str, Any]:
     """Try to train, and tell what came of it and whether the champion is as it was."""
-    champion, message = registry.champion(), ""
+    champion, message = registry.champion(CASE), ""
     try:
-        training.train(lake, snapshot, "logistic_regression", "a test")
+        training.train(at(lake), snapshot, "logistic_regression", "a test")
     except DependencyDown as error:
         message = str(error)
-    assert registry.load(champion)
-    return {"message": message, "same": registry.champion() == champion}
+    assert registry.load(CASE, champion)
+    return {"message": message, "same": registry.champion(CASE) == champion}
 
 
 def fill(disk: Path, free: int) -> None:
@@ -75,9 +76,11 @@ def train_on_full_disk(disk: Path, database: Path, history: Path, snapshot: str)
         connection.execute("UPDATE experiments SET artifact_location = ?", [disk.as_uri()])
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{database}"
     settings.cache_clear()
-    first = registry.champion()
-    second = registry.register(registry.log_training(registry.load(first), {}, {}))
-    promotion.promote(second, first, "its files are on the small disk")
+    first = registry.champion(CASE)
+    second = registry.register(
+        CASE, registry.log_training(CASE, registry.load(CASE, first), {}, {})
+    )
+    promotion.promote(CASE, second, first, "its files are on the small disk")
     outcomes = []
     for room in (0, 100_000, None):
         if room is None:
@@ -101,7 +104,7 @@ def main(folder: Path, history: Path, snapshot: str) -> None:
     mount(lake_disk)
     shutil.copytree(history / "lake", lake_disk / "lake")
     lake = Lake(str(lake_disk / "lake"))
-    infer(lake, KEY, registry.champion())
+    infer(lake, KEY, registry.champion(CASE))
     outcomes = []
     for what in WAYS:
         for free in (0, 12_000, 30_000, 50_000, 70_000):

@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from include.contract import Input
 
 from include.errors import BadData
 from include.lake.tables import Lake
 from include.landed import foreign_data
+from include.usecase import Input
 from include.validation import validation
+from tests.case import at
 
 KEY = "2026-03-01"
 ROWS = 3
@@ -134,7 +135,7 @@ def test_a_column_of_any_type_is_published_or_refused_by_name(
         patch.setitem(validation.INPUTS, "any", declared)
         refusal = None
         try:
-            validation.validate_day(lake, "any", KEY)
+            validation.validate_day(at(lake), "any", KEY)
         except BadData as error:
             refusal = str(error)
     if refusal is None:

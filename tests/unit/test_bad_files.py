@@ -17,12 +17,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from include.contract import Input
-from include.usecase.schema import FLIGHTS
 
 from include.errors import BadData, MissingData
 from include.lake.tables import Lake
+from include.usecase import Input
+from include.usecases.flight_delays.schema import FLIGHTS
 from include.validation import validation
+from tests.case import CASE, at
 from tests.unit import children
 from tests.unit.conftest import NEW_DAY, OLD_DAY
 from tests.unit.helpers import landed, refused, replace, shown
@@ -39,7 +40,7 @@ def key(request: pytest.FixtureRequest) -> str:
 
 
 def validate(lake: Lake, key: str) -> None:
-    assert validation.validate_day(lake, "validated", key)
+    assert validation.validate_day(at(lake), "validated", key)
 
 
 def latest_report(lake: Lake, key: str) -> dict:
@@ -58,7 +59,7 @@ def test_a_missing_file_fails_the_day_and_is_named(lake: Lake) -> None:
     path = lake.landing_path("flights", key)
     words = [f"Partition {key}", str(path), "no file"]
     with refused(lake, "validated", key, *words, kind=MissingData):
-        validation.check_contract(lake, "validated", key)
+        validation.check_contract(CASE, "validated", key)
     assert latest_report(lake, key)["state"] == "failed"
 
 
@@ -66,7 +67,7 @@ def test_a_missing_file_of_a_published_day_leaves_it_as_it_was(lake: Lake) -> No
     path = lake.landing_path("flights", OLD_DAY)
     path.unlink()
     with refused(lake, "validated", OLD_DAY, str(path), kind=MissingData):
-        validation.check_contract(lake, "validated", OLD_DAY)
+        validation.check_contract(CASE, "validated", OLD_DAY)
 
 
 def half(content: bytes) -> bytes:
@@ -314,7 +315,7 @@ def test_a_bad_file_on_s3_fails_the_day_and_is_named(
         with path.open("wb") as file:
             file.write(content)
     with refused(lake, "validated", NEW_DAY, f"Partition {NEW_DAY}", str(path), kind=kind):
-        validation.check_contract(lake, "validated", NEW_DAY)
+        validation.check_contract(at(lake), "validated", NEW_DAY)
 
 
 def test_a_day_is_validated_on_s3_as_in_a_folder(s3_root: str, lake: Lake) -> None:
@@ -338,7 +339,7 @@ def test_a_repaired_file_is_published_by_the_next_run(lake: Lake) -> None:
 def test_a_file_that_has_landed_is_never_fetched_again(lake: Lake) -> None:
     path = landed(lake, "flights", NEW_DAY)
     replace(path, b"dropped by hand")
-    assert validation.land(lake, "validated", NEW_DAY) == ["flights", "weather"]
+    assert validation.land(CASE, "validated", NEW_DAY) == ["flights", "weather"]
     assert path.read_bytes() == b"dropped by hand"
 
 
@@ -355,14 +356,14 @@ def test_a_file_that_lands_during_a_fetch_stays(
 
     monkeypatch.setattr(validation.source, "fetch", slow)
     path.parent.mkdir(parents=True, exist_ok=True)
-    validation.land(lake, "validated", NEW_DAY)
+    validation.land(CASE, "validated", NEW_DAY)
     assert path.read_bytes() == b"landed meanwhile"
     assert sorted(path.parent.glob(".*")) == []
 
 
 def test_truth_lands_apart_from_what_is_scored(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
-    assert validation.land(lake, "actuals", NEW_DAY) == ["actuals"]
+    assert validation.land(at(lake), "actuals", NEW_DAY) == ["actuals"]
     assert [path.name for path in (tmp_path / "landing").iterdir()] == ["actuals"]
 
 
@@ -385,10 +386,10 @@ def test_what_else_a_file_says_of_a_column_is_nothing_to_us(lake: Lake) -> None:
 
 def test_a_file_emptied_between_two_gates_fails_the_day(lake: Lake) -> None:
     path = landed(lake, "flights", NEW_DAY)
-    (checked, *_) = validation.check_contract(lake, "validated", NEW_DAY)
+    (checked, *_) = validation.check_contract(CASE, "validated", NEW_DAY)
     replace(path, pl.read_parquet(path)[:0])
     with refused(lake, "validated", NEW_DAY, str(path), "replaced or changed"):
-        validation.check_rows(lake, checked)
+        validation.check_rows(CASE, checked)
 
 
 def doubled(content: bytes) -> bytes:
@@ -428,7 +429,7 @@ def test_a_file_on_s3_that_is_replaced_while_it_is_checked_fails_the_day(
     s3_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake = Lake(s3_root)
-    validation.land(lake, "validated", NEW_DAY)
+    validation.land(at(lake), "validated", NEW_DAY)
     path, real = lake.landing_path("flights", NEW_DAY), validation.duplicated_keys
     other = doubled(path.read_bytes())
 
@@ -461,7 +462,7 @@ def test_the_manifest_names_exactly_the_file_that_was_validated(
 
 def test_truth_that_has_not_landed_is_missed(lake: Lake) -> None:
     with refused(lake, "actuals", NEW_DAY, f"actuals/{NEW_DAY}.parquet", kind=MissingData):
-        validation.check_contract(lake, "actuals", NEW_DAY)
+        validation.check_contract(CASE, "actuals", NEW_DAY)
 
 
 @pytest.mark.parametrize(
@@ -484,7 +485,7 @@ def test_a_source_that_gives_no_polars_frame_is_told_what_to_return(
     monkeypatch.setattr(validation.source, "fetch", lambda *asked: returned(fetch(*asked)))
     words = [f"fetch('flights', {NEW_DAY})", advice, "Nothing landed"]
     with refused(lake, "validated", NEW_DAY, *words):
-        validation.land(lake, "validated", NEW_DAY)
+        validation.land(CASE, "validated", NEW_DAY)
     assert not lake.landing_path("flights", NEW_DAY).exists()
 
 

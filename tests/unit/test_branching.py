@@ -12,8 +12,6 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from include.usecase.schema import KEY
-from include.usecase.source import WEATHER
 from polars.testing import assert_frame_equal
 
 from include.inference import branching, scoring
@@ -24,7 +22,10 @@ from include.monitoring import history as records
 from include.partitions import days_before
 from include.registry import promotion, registry
 from include.training import evaluation, training
-from include.usecase import features, models
+from include.usecases.flight_delays import features, models
+from include.usecases.flight_delays.schema import KEY
+from include.usecases.flight_delays.source import WEATHER
+from tests.case import CASE, at
 from tests.unit.conftest import OLD_DAY, History
 from tests.unit.helpers import infer
 from tests.unit.test_promotion import challengers, client
@@ -39,7 +40,7 @@ ROW = st.tuples(
 
 
 def read_history(lake: Lake) -> pl.DataFrame:
-    return records.read(lake, OLD_DAY, 28)
+    return records.read(at(lake), OLD_DAY, 28)
 
 
 def keys(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
@@ -59,7 +60,7 @@ NOTHING = {n: pl.lit(None, pl.Float32) for group in features.GROUPS for n in gro
 
 @given(share=st.floats(0.01, 0.99), salt=st.text(max_size=20))
 def test_as_many_rows_as_were_asked_for_are_drawn(share: float, salt: str) -> None:
-    found = (branching.draw(MANY, salt) < share).mean()
+    found = (branching.draw(CASE, MANY, salt) < share).mean()
     assert abs(found - share) < 5 * np.sqrt(share * (1 - share) / len(MANY))
 
 
@@ -67,28 +68,30 @@ def test_as_many_rows_as_were_asked_for_are_drawn(share: float, salt: str) -> No
 def test_a_row_draws_the_same_number_wherever_it_stands_and_whatever_else_there_is(
     rows: list[tuple[Any, ...]], salt: str, random: Any
 ) -> None:
-    numbers = dict(zip(rows, branching.draw(keys(rows), salt), strict=True))
+    numbers = dict(zip(rows, branching.draw(CASE, keys(rows), salt), strict=True))
     random.shuffle(rows)
     others = keys(rows).with_columns(pl.col("carrier", "origin").cast(pl.Categorical))
-    again = branching.draw(others.select(KEY[::-1]).with_columns(other=1), salt)
+    again = branching.draw(CASE, others.select(KEY[::-1]).with_columns(other=1), salt)
     assert dict(zip(rows, again, strict=True)) == numbers
     some = rows[: len(rows) // 2]
-    assert branching.draw(keys(some), salt).tolist() == [numbers[row] for row in some]
+    assert branching.draw(CASE, keys(some), salt).tolist() == [numbers[row] for row in some]
     assert all(0 <= number < 1 for number in numbers.values())
 
 
 def test_the_numbers_are_those_of_every_machine_and_year() -> None:
-    found = branching.draw(keys([(date(2013, 2, 1), "UA", 15, "EWR")]), "flight-delays version 2")
+    found = branching.draw(
+        CASE, keys([(date(2013, 2, 1), "UA", 15, "EWR")]), "flight-delays version 2"
+    )
     assert found.tolist() == [0.5127553700557973]
 
 
 def test_another_challenger_gets_other_rows() -> None:
-    one, other = (branching.draw(MANY, f"model version {n}") < 0.2 for n in (2, 3))
+    one, other = (branching.draw(CASE, MANY, f"model version {n}") < 0.2 for n in (2, 3))
     assert (one & other).mean() == pytest.approx(0.04, abs=0.01)
 
 
 def test_a_greater_share_leaves_the_challenger_the_rows_that_it_has() -> None:
-    numbers = branching.draw(MANY, "")
+    numbers = branching.draw(CASE, MANY, "")
     assert not ((numbers < 0.1) & ~(numbers < 0.3)).any()
 
 
@@ -98,7 +101,9 @@ def test_a_greater_share_leaves_the_challenger_the_rows_that_it_has() -> None:
 @pytest.fixture
 def challenger(lake: Lake, history: History, own_registry: Path) -> ModelVersion:
     """Version 2, another model than the champion's, with the alias `challenger`."""
-    return registry.register(registry.members(history.champion)["hist_gradient_boosting"].run_id)
+    return registry.register(
+        CASE, registry.members(CASE, history.champion)["hist_gradient_boosting"].run_id
+    )
 
 
 def manifest(lake: Lake, key: str = OLD_DAY) -> dict[str, Any]:
@@ -110,7 +115,7 @@ def manifest(lake: Lake, key: str = OLD_DAY) -> dict[str, Any]:
 def alone(lake: Lake, model: ModelVersion) -> np.ndarray:
     """What a model gives all rows of the day."""
     rows = lake.current("features", OLD_DAY).read("features")
-    return registry.load(model).predict_proba(rows)[:, 1].astype(np.float32)
+    return registry.load(CASE, model).predict_proba(rows)[:, 1].astype(np.float32)
 
 
 def texts(rows: pl.DataFrame) -> pl.DataFrame:
@@ -123,7 +128,7 @@ def test_in_an_ab_test_a_share_of_the_rows_has_the_challengers_score_and_says_so
     configure(experiment="ab", ab_share=0.3, chunk_rows=300, batch_rows=100)
     rows = texts(infer(lake, OLD_DAY, history.champion))
     assert rows.columns == [*KEY, "score", "model", "model_version", "path"]
-    is_drawn = branching.draw(rows, str(challenger)) < 0.3
+    is_drawn = branching.draw(CASE, rows, str(challenger)) < 0.3
     assert rows["path"].to_list() == [CHALLENGER if drawn else CHAMPION for drawn in is_drawn]
     assert set(rows.select("path", "model_version").unique().rows()) == {
         (CHAMPION, history.champion.version),
@@ -193,28 +198,28 @@ def test_without_a_challenger_the_champion_scores_everything_and_the_run_says_wh
 def test_a_version_that_was_rolled_back_is_shadowed_at_most(
     challenger: ModelVersion, lake: Lake, history: History, configure: Callable[..., None]
 ) -> None:
-    promotion.promote(challenger, history.champion, "the tests")
-    promotion.roll_back(challenger, history.champion, "the tests")
+    promotion.promote(CASE, challenger, history.champion, "the tests")
+    promotion.roll_back(CASE, challenger, history.champion, "the tests")
     configure(experiment="ab")
-    assert "was rolled back" in branching.resolve(history.champion).absent[CHALLENGER]
+    assert "was rolled back" in branching.resolve(CASE, history.champion).absent[CHALLENGER]
     configure(experiment="shadow")
-    assert branching.resolve(history.champion).models == {CHALLENGER: challenger}
+    assert branching.resolve(CASE, history.champion).models == {CHALLENGER: challenger}
 
 
 def gathered(lake: Lake, history: History, spoil: Callable[[Path], object]) -> pl.DataFrame:
     """A day in an A/B test whose challenger's only file of scores is spoiled."""
-    reference = scoring.preprocess(lake, OLD_DAY)
-    [planned] = scoring.plan_chunks(lake, reference, history.champion)
+    reference = scoring.preprocess(at(lake), OLD_DAY)
+    [planned] = scoring.plan_chunks(at(lake), reference, history.champion)
     chunks = [planned]
-    branches = branching.resolve(history.champion)
-    [theirs] = branching.plan(lake, chunks, branches)[CHALLENGER]
-    scoring.score_chunk(lake, chunks[0])
-    spoil(Path(scoring.score_chunk(lake, theirs)))
-    found = branching.gather(lake, chunks, branches, "the machine was lost")
-    predictions = branching.assemble(lake, reference, chunks, found)
-    check = scoring.check_outputs(lake, predictions, reference, history.champion)
+    branches = branching.resolve(CASE, history.champion)
+    [theirs] = branching.plan(at(lake), chunks, branches)[CHALLENGER]
+    scoring.score_chunk(at(lake), chunks[0])
+    spoil(Path(scoring.score_chunk(at(lake), theirs)))
+    found = branching.gather(at(lake), chunks, branches, "the machine was lost")
+    predictions = branching.assemble(at(lake), reference, chunks, found)
+    check = scoring.check_outputs(at(lake), predictions, reference, history.champion)
     lineage = {"features": reference, "model": vars(history.champion)}
-    branching.publish(lake, predictions, check, lineage, found)
+    branching.publish(at(lake), predictions, check, lineage, found)
     return texts(lake.current("predictions", OLD_DAY).read("predictions"))
 
 
@@ -274,7 +279,7 @@ def test_if_nobody_could_be_resolved_the_run_still_says_who_is_absent(
     lake: Lake, configure: Callable[..., None]
 ) -> None:
     configure(experiment="ab", group_models=True)
-    found = branching.gather(lake, [], None, "")
+    found = branching.gather(CASE, [], None, "")
     assert found.absent.keys() == {"without_weather", "without_plane", CHALLENGER}
     assert all("ended without a word" in why for why in found.absent.values())
 
@@ -285,18 +290,18 @@ def test_if_nobody_could_be_resolved_the_run_still_says_who_is_absent(
 def group_model(history: History, name: str) -> ModelVersion:
     """A model made for rows that lack a group, a member of the champion's."""
     lake = Lake(str(history.folder / "lake"))
-    run = training.train(lake, history.snapshot, name, "the tests")
-    judged = lake.version(evaluation.evaluate_run(lake, history.snapshot, run, name))
-    registry.log_reference(run, scoring.score_reference(evaluation.read_scores(judged)))
-    return registry.register_member(name, run, {})
+    run = training.train(at(lake), history.snapshot, name, "the tests")
+    judged = lake.version(evaluation.evaluate_run(at(lake), history.snapshot, run, name))
+    registry.log_reference(CASE, run, scoring.score_reference(evaluation.read_scores(judged)))
+    return registry.register_member(CASE, name, run, {})
 
 
 @pytest.fixture
 def made(lake: Lake, history: History, own_registry: Path) -> ModelVersion:
     """The model for rows without weather."""
     found = group_model(history, "without_weather")
-    members = {**registry.members(history.champion), "without_weather": found}
-    registry.register(history.champion.run_id, members=members)
+    members = {**registry.members(CASE, history.champion), "without_weather": found}
+    registry.register(CASE, history.champion.run_id, members=members)
     return found
 
 
@@ -341,8 +346,8 @@ def test_a_day_that_lacks_the_whole_input_takes_the_path_and_is_watched_as_ever(
     rows = texts(infer(lake, OLD_DAY, history.champion))
     assert set(rows["path"]) == {"without_weather"}
     assert manifest(lake)["check"]["psi"] is None, "not one score is the champion's"
-    outcomes.update(lake, OLD_DAY)
-    found = measure.figures(lake, OLD_DAY)
+    outcomes.update(CASE, OLD_DAY)
+    found = measure.figures(CASE, OLD_DAY)
     assert {f.labels["path"]: f.value for f in found if f.metric == "path_available"} == {
         CHAMPION: 1, "without_weather": 1, "without_plane": 0
     }  # fmt: skip
@@ -355,25 +360,25 @@ def test_a_row_that_lacks_several_groups_takes_the_path_of_the_first() -> None:
     rows = MANY.head(2).with_columns(**NOTHING).with_columns(temp=pl.Series([None, 30.0]))
     model = ModelVersion("m", "1", "r")
     both = Branches("off", 0.1, {group.path: model for group in features.GROUPS}, {})
-    assert branching.paths(rows, both).to_list() == ["without_weather", "without_plane"]
+    assert branching.paths(CASE, rows, both).to_list() == ["without_weather", "without_plane"]
     one = changed(both, models={"without_plane": model})
-    assert branching.paths(rows, one).to_list() == ["without_plane", "without_plane"]
-    assert branching.paths(rows, changed(both, models={})).to_list() == [CHAMPION, CHAMPION]
+    assert branching.paths(CASE, rows, one).to_list() == ["without_plane", "without_plane"]
+    assert branching.paths(CASE, rows, changed(both, models={})).to_list() == [CHAMPION, CHAMPION]
 
 
 def test_an_experiment_leaves_rows_of_a_kind_alone() -> None:
     model = ModelVersion("m", "1", "r")
     branches = Branches("ab", 0.99, {"without_weather": model, CHALLENGER: model}, {})
     rows = MANY.with_columns(**NOTHING)
-    assert set(branching.paths(rows, branches)) == {"without_weather"}
+    assert set(branching.paths(CASE, rows, branches)) == {"without_weather"}
 
 
 def test_models_for_groups_are_trained_if_wanted_and_read_all_but_their_group(
     configure: Callable[..., None],
 ) -> None:
-    assert training.candidates() == list(models.CANDIDATES)
+    assert training.candidates(CASE) == list(models.CANDIDATES)
     configure(group_models=True)
-    assert training.candidates() == [*models.CANDIDATES, "without_weather", "without_plane"]
+    assert training.candidates(CASE) == [*models.CANDIDATES, "without_weather", "without_plane"]
     for group in features.GROUPS:
         encoder = models.WITHOUT[group.path](7)[0]
         read = {*encoder.numeric, *encoder.categorical}
@@ -395,7 +400,7 @@ def test_the_monitor_compares_the_two_on_their_outcomes(
     configure(experiment=mode, ab_share=0.5)
     for key in (BEFORE, OLD_DAY):
         infer(lake, key, history.champion)
-    outcomes.update(lake, OLD_DAY)
+    outcomes.update(CASE, OLD_DAY)
     known = read_history(lake)
     losses = {
         name: records.select(known, "log_loss", model=name, slice="all")
@@ -403,10 +408,10 @@ def test_the_monitor_compares_the_two_on_their_outcomes(
     }
     assert [len(found) for found in losses.values()] == [2, 2]
     assert set(losses[CHALLENGER]["model_version"]) == {challenger.version}
-    joined = outcomes.read(lake, OLD_DAY, 2)
+    joined = outcomes.read(CASE, OLD_DAY, 2)
     both = joined["score"].is_not_null() & joined["score_challenger"].is_not_null()
     assert both.all() if rows == "same" else not both.any()
-    found = experiment.compare(known, OLD_DAY)
+    found = experiment.compare(CASE, known, OLD_DAY)
     assert found is not None
     assert (found.days, found.champion, found.challenger) == (2, "1", challenger.version)
     mine = joined.drop_nulls("score")
@@ -414,7 +419,9 @@ def test_the_monitor_compares_the_two_on_their_outcomes(
     gain = loss(mine, "score") - loss(theirs, "score_challenger")
     assert found.gain.value == pytest.approx(gain, abs=1e-9)
     assert found.rows == len(theirs)
-    [reason] = [one for one in policy.decide(known, OLD_DAY).reasons if one.rule == "experiment"]
+    [reason] = [
+        one for one in policy.decide(CASE, known, OLD_DAY).reasons if one.rule == "experiment"
+    ]
     assert reason.action == "healthy"
     assert f"a confidence of {found.gain.confidence:.0%}" in reason.found
 
@@ -459,14 +466,14 @@ def test_how_sure_it_is_follows_from_the_scatter_of_days() -> None:
         ([0.01, 0.03], 0.852),  # Student's t of 1 degree of freedom, at 2
     )  # fmt: skip
     for gains, confidence in cases:
-        found = experiment.compare(days(gains), OLD_DAY)
+        found = experiment.compare(CASE, days(gains), OLD_DAY)
         assert found is not None
         assert found.gain.value == pytest.approx(np.mean(gains))
         assert found.gain.confidence == pytest.approx(confidence, abs=0.001), gains
 
 
 def test_days_that_a_model_was_trained_on_are_not_compared() -> None:
-    found = experiment.compare(days([5, 5, 0.1, 0.1], trained=2), OLD_DAY)
+    found = experiment.compare(CASE, days([5, 5, 0.1, 0.1], trained=2), OLD_DAY)
     assert found is not None
     assert (found.days, found.gain.value) == (2, pytest.approx(0.1))
 
@@ -474,14 +481,14 @@ def test_days_that_a_model_was_trained_on_are_not_compared() -> None:
 def test_only_the_pair_that_was_compared_last_counts() -> None:
     earlier = days([5] * 6, "2").filter(pl.col("time") < date.fromisoformat(BEFORE))
     now = days([0.1] * 2, "3")
-    found = experiment.compare(pl.concat([earlier, now]), OLD_DAY)
+    found = experiment.compare(CASE, pl.concat([earlier, now]), OLD_DAY)
     assert found is not None
     assert (found.challenger, found.days) == ("3", 2)
 
 
 def test_without_an_experiment_nothing_is_said(lake: Lake, history: History) -> None:
     infer(lake, OLD_DAY, history.champion)
-    outcomes.update(lake, OLD_DAY)
+    outcomes.update(CASE, OLD_DAY)
     known = read_history(lake)
-    assert experiment.figures(known, OLD_DAY) == []
-    assert "experiment" not in {one.rule for one in policy.decide(known, OLD_DAY).reasons}
+    assert experiment.figures(CASE, known, OLD_DAY) == []
+    assert "experiment" not in {one.rule for one in policy.decide(CASE, known, OLD_DAY).reasons}

@@ -13,7 +13,19 @@ import pandera.polars as pa
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from include.contract import (
+from mlflow import MlflowClient
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+
+from include.encoder import FeatureEncoder
+from include.inference import ensemble, fallback, scoring
+from include.lake.tables import Lake
+from include.messages import CHAMPION
+from include.monitoring import daily, measure, outcomes
+from include.registry import registry
+from include.training import snapshot, training
+from include.usecase import (
     OWN_COLUMNS,
     OWN_PREFIX,
     REASONS,
@@ -23,22 +35,9 @@ from include.contract import (
     check_columns,
     check_pieces,
 )
-from include.usecase.members import MEMBERS
-from mlflow import MlflowClient
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline
-
-from include import usecase
-from include.encoder import FeatureEncoder
-from include.inference import ensemble, fallback, scoring
-from include.lake.tables import Lake
-from include.messages import CHAMPION
-from include.monitoring import daily, measure, outcomes
-from include.registry import registry
-from include.training import snapshot, training
-from include.usecase import features, models, schema
+from include.usecases.flight_delays import features, models, schema
 from local.in_process import batch_inference, model_retraining
+from tests.case import CASE, at
 
 REPO = Path(__file__).resolve().parents[2]
 WITH_ROWS = [
@@ -140,13 +139,13 @@ def test_a_member_whose_figures_would_be_taken_for_anothers_is_refused(name: str
 @pytest.fixture
 def renamed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Puts a use case whose columns have other names in place of the flights, at every use."""
-    shared = {id(one): (one, list(one)) for one in (schema.KEY, MEMBERS)}
+    shared = {id(one): (one, list(one)) for one in (schema.KEY, CASE.members)}
 
     def put(names: list[str]) -> None:
         key, numeric, categorical = kinds(names)
         judged = [*key[:4], *categorical[-8:]]  # each slice takes its time
         schema.KEY[:] = ["row_number", *key]
-        MEMBERS[:] = [Member("plain", "registry"), Member("plainer", "registry")]
+        CASE.members[:] = [Member("plain", "registry"), Member("plainer", "registry")]
         values = {
             "NUMERIC": numeric,
             "CATEGORICAL": categorical,
@@ -206,30 +205,35 @@ def whole_loop(lake: Lake, names: list[str]) -> list[Any]:
     """Train, judge, score, combine, look back. Returns all figures, without the columns' names."""
     publish_days(lake, names)
     end, day = DAYS[-2], DAYS[-1]
-    verdict = model_retraining(lake, DAYS[0], end, "a test", "run", ["plain"], 5)
-    champion = registry.champion()
+    verdict = model_retraining(at(lake), DAYS[0], end, "a test", "run", ["plain"], 5)
+    champion = registry.champion(CASE)
     assert verdict.challenger is not None
     judged = lake.version(verdict.challenger.evaluation).manifest().metadata
-    registry.register(training.train(lake, verdict.snapshot, "plainer", "a test"))  # a shadow
-    batch_inference(lake, day, champion)
+    registry.register(
+        CASE, training.train(at(lake), verdict.snapshot, "plainer", "a test")
+    )  # a shadow
+    batch_inference(at(lake), day, champion)
     rows = str(lake.current("features", day))
-    chunks = scoring.plan_chunks(lake, rows, champion)
-    answers = {one.name: ensemble.check(lake, rows, one, chunks) for one in MEMBERS}
-    roll = ensemble.call_roll(lake, rows, champion, answers, {})
-    scored = ensemble.combine_day(lake, rows, roll)
-    check = scoring.check_outputs(lake, scored.predictions, rows, None)
-    ensemble.publish(lake, scored, check, rows, roll, None)
-    joined, unknown = outcomes.join(lake, day)
-    daily.observe(lake, day, datetime.now(UTC))
-    decision = daily.decide(lake, day)
-    daily.write_report(lake, day, decision)
-    found = [*outcomes.figures(joined, ROWS, unknown, 0.4, {}), *measure.figures(lake, day)]
+    chunks = scoring.plan_chunks(at(lake), rows, champion)
+    answers = {one.name: ensemble.check(at(lake), rows, one, chunks) for one in CASE.members}
+    roll = ensemble.call_roll(at(lake), rows, champion, answers, {})
+    scored = ensemble.combine_day(at(lake), rows, roll)
+    check = scoring.check_outputs(at(lake), scored.predictions, rows, None)
+    ensemble.publish(at(lake), scored, check, rows, roll, None)
+    joined, unknown = outcomes.join(at(lake), day)
+    daily.observe(at(lake), day, datetime.now(UTC))
+    decision = daily.decide(at(lake), day)
+    daily.write_report(at(lake), day, decision)
+    found = [
+        *outcomes.figures(CASE, joined, ROWS, unknown, 0.4, {}),
+        *measure.figures(at(lake), day),
+    ]
     return [
         list(judged["figures"].values()),
         [list(one.values()) for one in judged["slices"].values()],
-        snapshot.input_shifts(lake.version(verdict.snapshot)).drop("feature").rows(),
+        snapshot.input_shifts(CASE, lake.version(verdict.snapshot)).drop("feature").rows(),
         lake.current("predictions", day).read("predictions")["score"].to_list(),
-        fallback.base_rates(lake, rows).tolist(),
+        fallback.base_rates(at(lake), rows).tolist(),
         [(one.metric, one.value, one.n) for one in found if one.metric != "published"],
         joined.width,
         [(reason.rule, reason.action) for reason in decision.reasons],
@@ -252,7 +256,7 @@ def loop(
     client = MlflowClient(f"sqlite:///{own_registry}")
 
     def run(names: list[str]) -> tuple[list[Any], Lake]:
-        client.delete_registered_model_alias(usecase.NAME, CHAMPION)
+        client.delete_registered_model_alias(CASE.name, CHAMPION)
         renamed(names)
         lake = Lake(str(tmp_path_factory.mktemp("lake")))
         return whole_loop(lake, names), lake

@@ -24,6 +24,7 @@ from include.monitoring import history as history_of
 from include.monitoring.history import Figure
 from include.statistics import profiles
 from include.training import snapshot
+from tests.case import CASE, at
 from tests.unit.conftest import NEW_DAY, OLD_DAY, History
 from tests.unit.helpers import infer, replace
 
@@ -71,7 +72,7 @@ def test_a_part_of_which_any_byte_was_changed_is_refused_by_name(
 def test_a_changed_byte_never_becomes_a_feature(number: int, lake: Lake) -> None:
     path = change(lake.current("validated", OLD_DAY), "flights", number / (CHANGES - 1))
     with pytest.raises(BadData, match=f"{path} is not what was published"):
-        scoring.preprocess(lake, OLD_DAY)
+        scoring.preprocess(CASE, OLD_DAY)
     assert lake.manifest("features", OLD_DAY) is None
 
 
@@ -81,21 +82,21 @@ def score_all(lake: Lake, history: History) -> str:
     part = features.manifest().parts["features"]
     whose = (model.name, model.version, secrets.token_hex(4))
     chunk = Chunk(str(features), *whose, 0, part.rows, 0, 0, "all", part.sha256)
-    return scoring.score_chunk(lake, chunk, scoring.predictor(model))
+    return scoring.score_chunk(at(lake), chunk, scoring.predictor(CASE, model))
 
 
 READERS: dict[str, tuple[str, str, Callable[[Lake, History], object]]] = {
-    "features": ("validated", "weather", lambda lake, _: scoring.preprocess(lake, OLD_DAY)),
+    "features": ("validated", "weather", lambda lake, _: scoring.preprocess(at(lake), OLD_DAY)),
     "chunks": ("features", "features", lambda lake, history: scoring.plan_chunks(
-        lake, str(lake.current("features", OLD_DAY)), history.champion)),
+        at(lake), str(lake.current("features", OLD_DAY)), history.champion)),
     "scoring": ("features", "features", score_all),
     "the output checks": ("features", "rejected", lambda lake, history: scoring.check_outputs(
-        lake, str(lake.current("predictions", OLD_DAY)),
+        at(lake), str(lake.current("predictions", OLD_DAY)),
         str(lake.current("features", OLD_DAY)), history.champion)),
-    "training": ("actuals", "actuals", lambda lake, _: snapshot.labelled(
+    "training": ("actuals", "actuals", lambda lake, _: snapshot.labelled(CASE, 
         partitions.parse_key(OLD_DAY), lake.current("validated", OLD_DAY),
         lake.current("actuals", OLD_DAY))),
-    "outcomes": ("predictions", "predictions", lambda lake, _: outcomes.join(lake, OLD_DAY)),
+    "outcomes": ("predictions", "predictions", lambda lake, _: outcomes.join(at(lake), OLD_DAY)),
     "profiles": ("predictions", "predictions.profile", lambda lake, _: profiles.read(
         lake.current("predictions", OLD_DAY), "predictions")),
 }  # fmt: skip
@@ -117,11 +118,11 @@ def test_one_chunk_of_many_is_read_with_the_checksums_of_its_pages(
     scored: Lake, history: History, configure: Callable[..., None]
 ) -> None:
     configure(mlflow_tracking_uri=history.registry, chunk_rows=300, batch_rows=100)
-    features = scored.version(scoring.preprocess(scored, OLD_DAY))
-    [first, *_] = scoring.plan_chunks(scored, str(features), history.champion)
+    features = scored.version(scoring.preprocess(at(scored), OLD_DAY))
+    [first, *_] = scoring.plan_chunks(at(scored), str(features), history.champion)
     change(features, "features", 0.05)
     with pytest.raises(OSError, match="CRC checksum verification failed"):
-        scoring.score_chunk(scored, first)
+        scoring.score_chunk(at(scored), first)
 
 
 def test_the_parts_of_one_bad_day_stop_no_other_day(
@@ -130,12 +131,12 @@ def test_the_parts_of_one_bad_day_stop_no_other_day(
     """Monitoring joins the truth of many days; what it finds in the others counts."""
     infer(scored, "2013-02-19", history.champion)
     path = change(scored.current("predictions", "2013-02-19"), "predictions", 0.5)
-    assert outcomes.update(scored, OLD_DAY) == [OLD_DAY]
+    assert outcomes.update(at(scored), OLD_DAY) == [OLD_DAY]
     assert "The day 2013-02-19 is passed over" in caplog.text
     assert str(path) in caplog.text
-    assert len(outcomes.read(scored, OLD_DAY, 2)) > 900
-    decision = daily.decide(scored, OLD_DAY)
-    daily.write_report(scored, OLD_DAY, decision)
+    assert len(outcomes.read(at(scored), OLD_DAY, 2)) > 900
+    decision = daily.decide(at(scored), OLD_DAY)
+    daily.write_report(at(scored), OLD_DAY, decision)
 
 
 def test_a_damaged_file_of_the_history_is_passed_over_and_is_a_reason_to_watch(
@@ -143,16 +144,16 @@ def test_a_damaged_file_of_the_history_is_passed_over_and_is_a_reason_to_watch(
 ) -> None:
     day_before = "2013-02-19"
     for key in (day_before, OLD_DAY):
-        history_of.append(lake, key, [Figure("outcomes", "skill", 0.1)])
+        history_of.append(CASE, key, [Figure("outcomes", "skill", 0.1)])
     [file] = lake.partition_path("history", day_before).iterdir()
     replace(file, file.read_bytes()[:-1])
-    decision = daily.decide(lake, OLD_DAY)
+    decision = daily.decide(CASE, OLD_DAY)
     [reason] = [reason for reason in decision.reasons if reason.rule == "history"]
     assert reason.action == "watch"
     assert str(file) in reason.found
-    daily.write_report(lake, OLD_DAY, decision)
+    daily.write_report(CASE, OLD_DAY, decision)
     with pytest.raises(BadData, match=file.name):
-        daily.decide(lake, day_before)
+        daily.decide(CASE, day_before)
 
 
 def test_an_object_that_was_replaced_is_refused_and_a_copied_lake_is_not(s3_root: str) -> None:

@@ -6,8 +6,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from include.contract import Input
-from include.usecase.schema import INPUTS, TRUTH
 
 from include import expected
 from include.errors import MissingData
@@ -18,10 +16,13 @@ from include.monitoring import daily, outcomes
 from include.monitoring.page import health
 from include.registry import registry
 from include.training import snapshot
-from include.usecase import source
+from include.usecase import Input
+from include.usecases.flight_delays import source
+from include.usecases.flight_delays.schema import INPUTS, TRUTH
 from include.validation import validation
 from local.in_process import batch_inference
 from local.seed import seed
+from tests.case import CASE, at
 from tests.unit.helpers import refused, replace
 
 FRIDAY, SATURDAY, SUNDAY, MONDAY = "2013-03-01", "2013-03-02", "2013-03-03", "2013-03-04"
@@ -74,34 +75,34 @@ def land_empty(lake: Lake, one: Input, key: str) -> None:
 def test_a_day_that_is_not_expected_is_passed_over_and_its_source_is_not_asked(
     weekdays: None, refuses_weekends: None, lake: Lake
 ) -> None:
-    assert not validation.is_due(lake, "validated", SATURDAY)
-    assert validation.is_due(lake, "validated", MONDAY)
+    assert not validation.is_due(CASE, "validated", SATURDAY)
+    assert validation.is_due(CASE, "validated", MONDAY)
     for table in validation.TABLES:
-        assert validation.validate_day(lake, table, SATURDAY) == {}
+        assert validation.validate_day(CASE, table, SATURDAY) == {}
         assert lake.manifest(table, SATURDAY) is None
     said: list[str] = []
-    assert seed(lake, FRIDAY, MONDAY, said.append) == 2
+    assert seed(CASE, FRIDAY, MONDAY, said.append) == 2
     assert said == ["Seeded 2 of 2 days"]
 
 
 def test_a_day_that_lands_although_it_was_not_expected_is_a_day_like_any_other(
     lake: Lake, declare: Callable[..., None]
 ) -> None:
-    validation.land(lake, "validated", SATURDAY)
+    validation.land(CASE, "validated", SATURDAY)
     declare(*INPUTS, expected=lambda day: day.weekday() < 5)
-    assert validation.is_due(lake, "validated", SATURDAY)
-    assert validation.validate_day(lake, "validated", SATURDAY)["flights"] > 500
+    assert validation.is_due(CASE, "validated", SATURDAY)
+    assert validation.validate_day(CASE, "validated", SATURDAY)["flights"] > 500
     path = lake.landing_path("flights", SUNDAY)
     replace(path, b"no Parquet")  # type: ignore[arg-type]
     with refused(lake, "validated", SUNDAY, str(path)):
-        validation.validate_day(lake, "validated", SUNDAY)
+        validation.validate_day(CASE, "validated", SUNDAY)
 
 
 def test_an_input_that_is_not_expected_on_a_day_is_neither_missing_nor_warned_of(
     declare: Callable[..., None], lake: Lake
 ) -> None:
     declare(WEATHER, required=True, expected=lambda day: day.weekday() < 5)
-    assert list(validation.validate_day(lake, "validated", SATURDAY)) == ["flights"]
+    assert list(validation.validate_day(CASE, "validated", SATURDAY)) == ["flights"]
     report = lake.current("validated", SATURDAY).manifest().metadata["report"]
     assert report["warnings"] == []
     declare(WEATHER, expected=lambda day: True)
@@ -110,7 +111,7 @@ def test_an_input_that_is_not_expected_on_a_day_is_neither_missing_nor_warned_of
     assert rows is not None
     replace(lake.landing_path("flights", SUNDAY), rows)  # type: ignore[arg-type]
     with pytest.raises(MissingData, match="weather"):
-        validation.check_contract(lake, "validated", SUNDAY)
+        validation.check_contract(CASE, "validated", SUNDAY)
 
 
 def test_an_empty_file_is_refused_unless_its_input_may_be_empty(
@@ -119,11 +120,11 @@ def test_an_empty_file_is_refused_unless_its_input_may_be_empty(
     for one in INPUTS:
         land_empty(lake, one, FRIDAY)
     with refused(lake, "validated", FRIDAY, "the file has no rows: ", "flights/2013-03-01.parquet"):
-        validation.validate_day(lake, "validated", FRIDAY)
+        validation.validate_day(CASE, "validated", FRIDAY)
     declare(*INPUTS, may_be_empty=True)
-    assert validation.validate_day(lake, "validated", FRIDAY) == {"flights": 0, "weather": 0}
+    assert validation.validate_day(CASE, "validated", FRIDAY) == {"flights": 0, "weather": 0}
     # Empty days say nothing of how many rows a day has: the next one is not too large.
-    assert validation.validate_day(lake, "validated", MONDAY)["flights"] > 500
+    assert validation.validate_day(CASE, "validated", MONDAY)["flights"] > 500
 
 
 @pytest.mark.exhaustive
@@ -132,34 +133,34 @@ def test_days_that_are_not_expected_are_no_missing_days_of_a_training(
 ) -> None:
     configure(max_missing_share=0)
     lake = Lake(str(tmp_path / "weekdays"))
-    assert seed(lake, "2013-02-04", "2013-02-24", lambda _: None) == 15
-    taken = lake.version(snapshot.take(lake, "2013-02-04", "2013-02-24", 7))
+    assert seed(at(lake), "2013-02-04", "2013-02-24", lambda _: None) == 15
+    taken = lake.version(snapshot.take(at(lake), "2013-02-04", "2013-02-24", 7))
     assert taken.manifest().metadata["missing"] == []
     assert sorted(taken.manifest().metadata["sources"])[4:6] == ["2013-02-08", "2013-02-11"]
-    assert snapshot.input_shifts(taken)["shift"].null_count() == 0
+    assert snapshot.input_shifts(CASE, taken)["shift"].null_count() == 0
     with pytest.raises(MissingData, match=r"2 partitions.*validated 2013-02-25, actuals"):
-        snapshot.take(lake, "2013-02-04", "2013-02-25", 7)
+        snapshot.take(at(lake), "2013-02-04", "2013-02-25", 7)
 
 
 def test_the_monitor_calls_nobody_for_a_weekend_and_judges_fridays_truth_on_it(
     weekdays: None, lake: Lake, own_registry: Any
 ) -> None:
-    champion = registry.champion()
+    champion = registry.champion(CASE)
     actions = {}
     for key in (FRIDAY, SATURDAY, SUNDAY, MONDAY):
-        if validation.validate_day(lake, "validated", key):
-            batch_inference(lake, key, champion)
-        validation.validate_day(lake, "actuals", expected.days_before(key, 1))
-        daily.observe(lake, key, datetime.now(UTC))
-        decision = daily.decide(lake, key)
+        if validation.validate_day(CASE, "validated", key):
+            batch_inference(CASE, key, champion)
+        validation.validate_day(CASE, "actuals", expected.days_before(key, 1))
+        daily.observe(CASE, key, datetime.now(UTC))
+        decision = daily.decide(CASE, key)
         actions[key] = {reason.rule: (reason.action, reason.found) for reason in decision.reasons}
-        daily.write_report(lake, key, decision)
+        daily.write_report(CASE, key, decision)
     said = "the use case expects no data of this day"
     assert actions[SATURDAY]["published"] == actions[SUNDAY]["published"] == ("healthy", said)
     assert actions[MONDAY]["published"] == ("healthy", "the day is there")
     assert lake.manifest(outcomes.TABLE, FRIDAY) is not None
     assert actions[MONDAY]["truth"] == ("healthy", "the truth of 0 days is late")
-    shown = [one.key for one in health.look(lake).partitions]
+    shown = [one.key for one in health.look(CASE).partitions]
     assert [key for key in shown if key > "2013-02-28"] == [MONDAY, FRIDAY]
 
 
@@ -170,44 +171,44 @@ def test_an_empty_day_goes_through_the_whole_loop(
     own_registry: Any,
 ) -> None:
     declare(*INPUTS, TRUTH, may_be_empty=True)
-    champion = registry.champion()
+    champion = registry.champion(CASE)
     for one in (*INPUTS, TRUTH):
         land_empty(lake, one, FRIDAY)
     for table in validation.TABLES:
-        validation.validate_day(lake, table, FRIDAY)
-    assert batch_inference(lake, FRIDAY, champion) == 0
+        validation.validate_day(CASE, table, FRIDAY)
+    assert batch_inference(CASE, FRIDAY, champion) == 0
     rows = str(lake.current("features", FRIDAY))
-    [chunk] = scoring.plan_chunks(lake, rows, champion)  # no chunk: Airflow would skip the rest
+    [chunk] = scoring.plan_chunks(CASE, rows, champion)  # no chunk: Airflow would skip the rest
     assert chunk.label == "no rows"
 
     local = [member for member in ensemble.MEMBERS if member.kind == "registry"]
     answers = {}
     for member in local:
-        chunks = ensemble.plan(lake, rows, member, champion)
-        ensemble.score(lake, member, chunks[0])
-        answers[member.name] = ensemble.check(lake, rows, member, chunks)
-    roll = ensemble.call_roll(lake, rows, champion, answers, {})
-    for scored in (fallback.fall_back(lake, rows, roll), ensemble.combine_day(lake, rows, roll)):
-        check = scoring.check_outputs(lake, scored.predictions, rows, None)
+        chunks = ensemble.plan(CASE, rows, member, champion)
+        ensemble.score(CASE, member, chunks[0])
+        answers[member.name] = ensemble.check(CASE, rows, member, chunks)
+    roll = ensemble.call_roll(CASE, rows, champion, answers, {})
+    for scored in (fallback.fall_back(CASE, rows, roll), ensemble.combine_day(CASE, rows, roll)):
+        check = scoring.check_outputs(CASE, scored.predictions, rows, None)
         assert (check.rows, check.scored, check.mean) == (0, 0, None)
-        ensemble.publish(lake, scored, check, rows, roll, None)
-    assert len(fallback.base_rates(lake, rows)) == 0
+        ensemble.publish(CASE, scored, check, rows, roll, None)
+    assert len(fallback.base_rates(CASE, rows)) == 0
 
-    daily.observe(lake, FRIDAY, datetime.now(UTC))
-    decision = daily.decide(lake, FRIDAY)
+    daily.observe(CASE, FRIDAY, datetime.now(UTC))
+    decision = daily.decide(CASE, FRIDAY)
     assert {reason.rule for reason in decision.reasons if reason.action == "page"} == set()
-    daily.write_report(lake, FRIDAY, decision)
+    daily.write_report(CASE, FRIDAY, decision)
     for table in validation.TABLES:
-        validation.validate_day(lake, table, MONDAY)
-    batch_inference(lake, MONDAY, champion)
-    daily.observe(lake, MONDAY, datetime.now(UTC))
-    [truth] = [one for one in daily.decide(lake, MONDAY).reasons if one.rule == "truth"]
+        validation.validate_day(CASE, table, MONDAY)
+    batch_inference(CASE, MONDAY, champion)
+    daily.observe(CASE, MONDAY, datetime.now(UTC))
+    [truth] = [one for one in daily.decide(CASE, MONDAY).reasons if one.rule == "truth"]
     assert "of 0 days" in truth.found
     configure(max_missing_share=0.5)  # of the week before there is nothing
-    taken = lake.version(snapshot.take(lake, "2013-02-01", FRIDAY, 12))
+    taken = lake.version(snapshot.take(CASE, "2013-02-01", FRIDAY, 12))
     assert max(taken.read("holdout", ["day"])["day"]) == date(2013, 2, 20)
     assert FRIDAY in taken.manifest().metadata["sources"]
-    [day] = [one for one in health.look(lake).partitions if one.key == FRIDAY]
+    [day] = [one for one in health.look(CASE).partitions if one.key == FRIDAY]
     assert (day.validated, day.predicted, day.ensemble, day.outcomes) == (0, 0, 0, 0)
 
 
@@ -216,17 +217,17 @@ def test_predictions_are_stale_after_a_weekend_only_if_friday_was_not_scored(
 ) -> None:
     sent: list[Sample] = []
     monkeypatch.setattr("include.metrics.send_all", lambda samples: sent.extend(samples))
-    validation.validate_day(lake, "validated", FRIDAY)
+    validation.validate_day(CASE, "validated", FRIDAY)
     sent.clear()
-    validation.pass_over(lake, "validated", SATURDAY)
+    validation.pass_over(CASE, "validated", SATURDAY)
     assert [(one.name, one.labels) for one in sent] == [
         ("last_published_timestamp_seconds", {"table": "validated"})
     ]
-    batch_inference(lake, FRIDAY, registry.champion())
+    batch_inference(CASE, FRIDAY, registry.champion(CASE))
     sent.clear()
-    validation.pass_over(lake, "validated", SUNDAY)
+    validation.pass_over(CASE, "validated", SUNDAY)
     assert [one.labels["table"] for one in sent] == ["validated", "predictions"]
-    validation.validate_day(lake, "validated", MONDAY)
+    validation.validate_day(CASE, "validated", MONDAY)
     sent.clear()
-    validation.pass_over(lake, "validated", SUNDAY)  # a backfill says nothing of now
+    validation.pass_over(CASE, "validated", SUNDAY)  # a backfill says nothing of now
     assert sent == []

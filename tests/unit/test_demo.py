@@ -12,16 +12,17 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from include.usecase.schema import TRUTH
 
 from include.lake.tables import Lake
 from include.messages import CHAMPION, ModelVersion
 from include.registry import promotion, registry
-from include.usecase import features
+from include.usecases.flight_delays import features
+from include.usecases.flight_delays.schema import TRUTH
 from local import demo, demo_report, embedded
 from local.client import Airflow, EmbeddedError
 from local.demo_report import BAD_ROWS_DAY, BROKEN_DAY, DAYS, Day
 from local.processes import Leader
+from tests.case import CASE, at
 from tests.unit.conftest import OLD_DAY, History
 from tests.unit.test_client import Server, server
 from tests.unit.test_promotion import challengers
@@ -35,10 +36,10 @@ NO_AIRFLOW = Airflow("http://127.0.0.1:9", Path())
 def versions(history: History, own_registry: Path) -> list[ModelVersion]:
     """The champions of an earlier demo: the first, and the one that replaced it."""
     first, [second] = history.champion, challengers(1)
-    with registry.connection() as client:
+    with registry.connection(CASE) as client:
         for model, run in ((first, demo.FIRST_TRAINING), (second, demo.SECOND_TRAINING)):
             client.set_model_version_tag(model.name, model.version, "dag_run", run)
-    promotion.promote(second, first, "the demo")
+    promotion.promote(CASE, second, first, "the demo")
     return [first, second]
 
 
@@ -46,31 +47,31 @@ def test_the_demo_begins_again_with_its_first_champion(
     versions: list[ModelVersion], tmp_path: Path
 ) -> None:
     for _ in range(2):
-        demo.check_start(tmp_path, None, demo.Progress())
-        demo.crown_first_champion(Lake(str(tmp_path)), NO_AIRFLOW, demo.Progress())
-        assert registry.champion() == versions[0]
-        promotion.promote(versions[1], versions[0], "the demo, once more")
+        demo.check_start(CASE, tmp_path, None, demo.Progress())
+        demo.crown_first_champion(at(Lake(str(tmp_path))), NO_AIRFLOW, demo.Progress())
+        assert registry.champion(CASE) == versions[0]
+        promotion.promote(CASE, versions[1], versions[0], "the demo, once more")
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, EmbeddedError])
 def test_a_demo_that_ends_early_gives_the_crown_back(
     end: type[BaseException], versions: list[ModelVersion], tmp_path: Path
 ) -> None:
-    with suppress(end), demo.champion_kept():
-        demo.crown_first_champion(Lake(str(tmp_path)), NO_AIRFLOW, demo.Progress())
-        assert registry.champion() == versions[0]
+    with suppress(end), demo.champion_kept(CASE):
+        demo.crown_first_champion(at(Lake(str(tmp_path))), NO_AIRFLOW, demo.Progress())
+        assert registry.champion(CASE) == versions[0]
         raise end
-    assert registry.champion() == versions[1]
+    assert registry.champion(CASE) == versions[1]
 
 
 def test_a_champion_that_no_demo_has_made_is_not_replaced(
     versions: list[ModelVersion], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     [own] = challengers(1)
-    promotion.promote(own, versions[1], "my own")
+    promotion.promote(CASE, own, versions[1], "my own")
     with pytest.raises(EmbeddedError, match=f"Version {own.version} .*no demo.*ML_DATA_DIR="):
-        demo.check_start(tmp_path, None, demo.Progress())
-    assert registry.champion() == own
+        demo.check_start(CASE, tmp_path, None, demo.Progress())
+    assert registry.champion(CASE) == own
 
 
 @pytest.mark.usefixtures("process_as_before")
@@ -79,7 +80,7 @@ def test_nothing_is_begun_when_the_port_is_taken(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        assert demo.main(["--port", str(port)]) == 2
+        assert demo.main(CASE, ["--port", str(port)]) == 2
     assert capsys.readouterr().err.startswith(f"Port {port} cannot be used (it is taken): ")
     assert list(tmp_path.iterdir()) == []
 
@@ -123,24 +124,24 @@ def test_an_airflow_with_other_settings_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("ML_USECASE", raising=False)
-    with registry.connection() as client:
-        client.delete_registered_model_alias(registry.champion().name, CHAMPION)
+    with registry.connection(CASE) as client:
+        client.delete_registered_model_alias(registry.champion(CASE).name, CHAMPION)
     process = subprocess.Popen(["sleep", "60"], env=running | different, start_new_session=True)
     leaders = {name: asdict(Leader.of(process.pid)) for name in embedded.COMPONENTS}
     (tmp_path / "airflow").mkdir()
     state = {"port": 8099, "server_port": 8098, "leaders": leaders}
     (tmp_path / "airflow" / "state.json").write_text(json.dumps(state))
     if not named:
-        assert demo.check_start(tmp_path, None, demo.Progress()) == 8099
+        assert demo.check_start(CASE, tmp_path, None, demo.Progress()) == 8099
         edited = tmp_path / "usecase" / "schema.py"
         edited.parent.mkdir()
         edited.touch()
         monkeypatch.setattr(embedded, "USECASE", edited.parent)
         with pytest.raises(EmbeddedError, match=r"code has changed.*make stop"):
-            demo.check_start(tmp_path, None, demo.Progress())
+            demo.check_start(CASE, tmp_path, None, demo.Progress())
         return
     with pytest.raises(EmbeddedError, match=rf"other settings.*\({named}\).*make stop"):
-        demo.check_start(tmp_path, None, demo.Progress())
+        demo.check_start(CASE, tmp_path, None, demo.Progress())
     assert process.poll() is None
 
 
@@ -178,6 +179,6 @@ def test_a_day_on_which_all_turned_out_alike_has_no_auc(
     day = date.fromisoformat(OLD_DAY).isoformat()
     labels = features.build_labels(lake.current("actuals", day).read(TRUTH.name))
     scored = labels.drop("label").with_columns(score=pl.lit(0.5))
-    assert demo_report.auc(lake, day, scored) == 0.5
+    assert demo_report.auc(CASE, day, scored) == 0.5
     monkeypatch.setattr(features, "build_labels", lambda _: labels.with_columns(label=pl.lit(1)))
-    assert demo_report.auc(lake, day, scored) is None
+    assert demo_report.auc(CASE, day, scored) is None

@@ -20,6 +20,7 @@ from deploy.package import DeployError
 from deploy.upload import LIVE, STAGED, Bucket
 from include.registry import registry
 from include.registry.registry import git_commit
+from tests.case import CASE
 
 OLD = {
     ".airflowignore": "include/\n",
@@ -182,11 +183,11 @@ def test_an_astro_project_is_complete_and_leaves_airflow_to_the_runtime(tmp_path
 def test_a_build_notes_its_commit_where_there_will_be_no_git(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit = git_commit()
+    commit = git_commit(CASE)
     package.copy_code("include", tmp_path / "include")
     monkeypatch.setattr(registry, "BUILT_FROM", tmp_path / "include" / "COMMIT")
     monkeypatch.setattr(registry, "PROJECT", tmp_path)
-    assert git_commit() == commit != "unknown"
+    assert git_commit(CASE) == commit != "unknown"
 
 
 PROJECT = {

@@ -12,12 +12,8 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from include.contract import Member
-from include.usecase.members import MEMBERS
-from include.usecase.schema import KEY
 from mlflow import MlflowClient
 
-from include import usecase
 from include.adapter import adapter
 from include.errors import BadData, MissingData, ModelMissing, Overtaken, ServerDown
 from include.inference import ensemble, fallback, scoring
@@ -26,11 +22,14 @@ from include.inference.remote import ORDER_ROWS
 from include.lake.tables import Lake
 from include.messages import Answer, Chunk, ModelVersion, RollCall, Scored
 from include.registry import promotion, registry
-from include.usecase import features
+from include.usecase import Member
+from include.usecases.flight_delays import features
+from include.usecases.flight_delays.schema import KEY
+from tests.case import CASE, at
 from tests.unit.conftest import OLD_DAY, History
 from tests.unit.helpers import infer, running
 
-BY_NAME = {member.name: member for member in MEMBERS}
+BY_NAME = {member.name: member for member in CASE.members}
 REMOTE = BY_NAME["remote"]
 
 # --- The combination ------------------------------------------------------------------------------
@@ -133,7 +132,7 @@ def test_a_member_that_could_never_work_is_refused_when_it_is_declared(
 @pytest.fixture
 def day(lake: Lake) -> str:
     """A reference to the features of a real day."""
-    return scoring.preprocess(lake, OLD_DAY)
+    return scoring.preprocess(CASE, OLD_DAY)
 
 
 @pytest.fixture
@@ -155,22 +154,22 @@ def tell(url: str, **faults: Any) -> None:
 
 def ask(lake: Lake, day: str, member: Member, champion: ModelVersion | None) -> Answer:
     """All steps of one member."""
-    chunks = ensemble.plan(lake, day, member, champion)
+    chunks = ensemble.plan(at(lake), day, member, champion)
     for chunk in chunks:
-        ensemble.score(lake, member, chunk)
-    return ensemble.check(lake, day, member, chunks)
+        ensemble.score(at(lake), member, chunk)
+    return ensemble.check(at(lake), day, member, chunks)
 
 
 def ask_all(lake: Lake, day: str, champion: ModelVersion | None) -> RollCall:
     """All members, as the DAG does it: what one of them raises is why it is missing."""
     answers: dict[str, dict[str, Any] | None] = {}
     why = {}
-    for member in MEMBERS:
+    for member in CASE.members:
         try:
             answers[member.name] = ask(lake, day, member, champion)
         except Exception as error:
             answers[member.name], why[member.name] = None, f"{type(error).__name__}: {error}"
-    return ensemble.call_roll(lake, day, champion, answers, why)
+    return ensemble.call_roll(at(lake), day, champion, answers, why)
 
 
 def test_every_member_scores_as_its_own_model_does(
@@ -178,11 +177,11 @@ def test_every_member_scores_as_its_own_model_does(
 ) -> None:
     configure(chunk_rows=300, batch_rows=128, remote_batch_rows=50)
     rows = lake.version(day).read("features")
-    models = {**registry.members(history.champion), "remote": history.champion}
+    models = {**registry.members(CASE, history.champion), "remote": history.champion}
     for name, model in models.items():
         answer = ask(lake, day, BY_NAME[name], history.champion)
-        expected = registry.load(model).predict_proba(rows)[:, 1]
-        assert np.allclose(ensemble.read_scores(lake, answer.chunks), expected, atol=1e-6)
+        expected = registry.load(CASE, model).predict_proba(rows)[:, 1]
+        assert np.allclose(ensemble.read_scores(CASE, answer.chunks), expected, atol=1e-6)
         assert answer.version == model.version
         assert answer.rows == len(rows)
 
@@ -191,14 +190,14 @@ def test_a_retry_asks_the_server_only_for_the_chunks_that_it_lacks(
     lake: Lake, history: History, server: str, configure: Callable[..., None]
 ) -> None:
     configure(chunk_rows=300, batch_rows=300)
-    day = scoring.preprocess(lake, OLD_DAY)
-    chunks = ensemble.plan(lake, day, REMOTE, None)
+    day = scoring.preprocess(CASE, OLD_DAY)
+    chunks = ensemble.plan(CASE, day, REMOTE, None)
     assert len(chunks) > 2
-    ensemble.score(lake, REMOTE, chunks[0])
+    ensemble.score(CASE, REMOTE, chunks[0])
     before = httpx.get(f"{server}/faults/counts").json()["rows"]
     for _ in range(2):
         for chunk in chunks:
-            ensemble.score(lake, REMOTE, chunk)
+            ensemble.score(CASE, REMOTE, chunk)
     scored_again = httpx.get(f"{server}/faults/counts").json()["rows"] - before
     rest = chunks[1:]
     assert scored_again == sum(chunk.rows + ORDER_ROWS for chunk in rest)
@@ -212,8 +211,8 @@ def test_one_request_in_five_fails_and_every_row_is_scored_once(
     answer = ask(lake, day, REMOTE, history.champion)
     assert httpx.get(f"{server}/faults/counts").json()["failed"] > 0
     rows = lake.version(day).read("features")
-    expected = registry.load(history.champion).predict_proba(rows)[:, 1]
-    assert np.allclose(ensemble.read_scores(lake, answer.chunks), expected, atol=1e-6)
+    expected = registry.load(CASE, history.champion).predict_proba(rows)[:, 1]
+    assert np.allclose(ensemble.read_scores(CASE, answer.chunks), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +240,7 @@ def test_rows_that_a_server_mixes_up_are_noticed(lake: Lake, day: str, server: s
 def test_a_member_whose_version_was_deleted_says_so_at_once(
     lake: Lake, day: str, history: History, own_registry: Path
 ) -> None:
-    gone = registry.members(history.champion)["logistic_regression"]
+    gone = registry.members(CASE, history.champion)["logistic_regression"]
     MlflowClient().delete_model_version(gone.name, gone.version)
     with pytest.raises(BadData, match=f"{gone} is gone from the registry"):
         ask(lake, day, BY_NAME["logistic_regression"], history.champion)
@@ -250,11 +249,11 @@ def test_a_member_whose_version_was_deleted_says_so_at_once(
 def test_a_missing_input_is_not_the_members_own_failure(
     lake: Lake, day: str, history: History
 ) -> None:
-    chunk = ensemble.plan(lake, day, BY_NAME["xgboost"], history.champion)[0]
+    chunk = ensemble.plan(CASE, day, BY_NAME["xgboost"], history.champion)[0]
     lake.version(day).part_path("features").unlink()
     for step in (
-        lambda: ensemble.plan(lake, day, BY_NAME["xgboost"], history.champion),
-        lambda: ensemble.score(lake, BY_NAME["xgboost"], chunk),
+        lambda: ensemble.plan(CASE, day, BY_NAME["xgboost"], history.champion),
+        lambda: ensemble.score(CASE, BY_NAME["xgboost"], chunk),
     ):
         with pytest.raises(MissingData, match="There is no file") as failure:
             step()
@@ -265,10 +264,10 @@ def test_a_model_that_goes_missing_after_its_plan_is_the_members_own_failure(
     lake: Lake, day: str, history: History, own_registry: Path
 ) -> None:
     member = BY_NAME["logistic_regression"]
-    chunk = ensemble.plan(lake, day, member, history.champion)[0]
+    chunk = ensemble.plan(CASE, day, member, history.champion)[0]
     MlflowClient().delete_model_version(chunk.model, chunk.version)
     with pytest.raises(ModelMissing, match="not found"):
-        ensemble.score(lake, member, chunk)
+        ensemble.score(CASE, member, chunk)
 
 
 def test_a_member_that_was_not_trained_with_the_champion_is_missing(
@@ -283,28 +282,28 @@ def test_a_member_far_from_its_usual_distribution_is_as_good_as_down(
     lake: Lake, day: str, history: History
 ) -> None:
     member = BY_NAME["xgboost"]
-    chunks = ensemble.plan(lake, day, member, history.champion)
+    chunks = ensemble.plan(CASE, day, member, history.champion)
     for chunk in chunks:
         score_turned_round(lake, chunk)
     with pytest.raises(BadData, match="answers wrongly for") as failure:
-        ensemble.check(lake, day, member, chunks)
+        ensemble.check(CASE, day, member, chunks)
     assert "PSI against what they usually are" in str(failure.value)
 
 
 def score_turned_round(lake: Lake, chunk: Chunk) -> str:
-    right = scoring.predictor(ModelVersion(chunk.model, chunk.version, chunk.run_id))
-    return scoring.score_chunk(lake, chunk, lambda batch: 1 - right(batch))
+    right = scoring.predictor(CASE, ModelVersion(chunk.model, chunk.version, chunk.run_id))
+    return scoring.score_chunk(at(lake), chunk, lambda batch: 1 - right(batch))
 
 
 def test_a_remote_members_own_past_says_what_is_usual_for_it(
     lake: Lake, history: History, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for key in ("2013-02-18", "2013-02-19"):
-        day = scoring.preprocess(lake, key)
+        day = scoring.preprocess(CASE, key)
         publish(lake, day, ask_all(lake, day, history.champion))
-    day = scoring.preprocess(lake, OLD_DAY)
+    day = scoring.preprocess(CASE, OLD_DAY)
     assert ask(lake, day, REMOTE, None).psi == pytest.approx(0, abs=2)
-    right = scoring.predictor(history.champion)
+    right = scoring.predictor(CASE, history.champion)
     monkeypatch.setattr(ensemble.remote.ModelServer, "predict", lambda _, rows, __: 1 - right(rows))
     monkeypatch.setattr(ensemble.remote.ModelServer, "check_order", lambda *_: None)
     with pytest.raises(BadData, match="what they usually are"):
@@ -324,15 +323,15 @@ def test_at_first_a_remote_member_is_held_to_the_champions_predictions(
 
 def scored_alike(lake: Lake, day: str, *names: str) -> dict[str, dict[str, Any] | None]:
     """The answers of some members, all with the scores of one model."""
-    champion = registry.champion()
+    champion = registry.champion(CASE)
     one = ask(lake, day, BY_NAME["xgboost"], champion)
-    return {member.name: one if member.name in names else None for member in MEMBERS}
+    return {member.name: one if member.name in names else None for member in CASE.members}
 
 
 def test_two_of_four_are_enough_and_the_others_have_a_reason(lake: Lake, day: str) -> None:
     given = scored_alike(lake, day, "xgboost", "remote")
     why = {"logistic_regression": "it is gone"}
-    roll = ensemble.call_roll(lake, day, None, given, why)
+    roll = ensemble.call_roll(CASE, day, None, given, why)
     assert roll.lacking == ""
     assert roll.absent["logistic_regression"] == "it is gone"
     assert "ended without a word" in roll.absent["hist_gradient_boosting"]
@@ -343,12 +342,12 @@ def test_below_the_quorum_there_is_no_ensemble(
     lake: Lake, day: str, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lacking(*names: str) -> str:
-        return ensemble.call_roll(lake, day, None, scored_alike(lake, day, *names), {}).lacking
+        return ensemble.call_roll(at(lake), day, None, scored_alike(lake, day, *names), {}).lacking
 
     assert lacking("xgboost") == "1 member answered, 2 have to"
     assert lacking("xgboost", "remote") == ""
-    shadows = [replace(member, weight=float(member.name != "remote")) for member in MEMBERS]
-    monkeypatch.setattr(ensemble, "MEMBERS", shadows)
+    shadows = [replace(member, weight=float(member.name != "remote")) for member in CASE.members]
+    monkeypatch.setattr(ensemble, "CASE.members", shadows)
     assert lacking("xgboost", "remote") == "1 member answered, 2 have to", "without weight"
     configure(ensemble_quorum=1, mlflow_tracking_uri=registry.settings().registry)
     assert lacking("xgboost") == ""
@@ -360,11 +359,11 @@ def test_without_a_required_member_there_is_no_ensemble(
     given = scored_alike(lake, day, "xgboost", "hist_gradient_boosting")
     configure(ensemble_required="remote, xgboost")
     lacking = "required, and missing: remote"
-    assert ensemble.call_roll(lake, day, None, given, {}).lacking == lacking
+    assert ensemble.call_roll(CASE, day, None, given, {}).lacking == lacking
     configure(ensemble_required="")
-    demanding = [replace(member, required=member.kind == "remote") for member in MEMBERS]
-    monkeypatch.setattr(ensemble, "MEMBERS", demanding)
-    assert ensemble.call_roll(lake, day, None, given, {}).lacking == lacking
+    demanding = [replace(member, required=member.kind == "remote") for member in CASE.members]
+    monkeypatch.setattr(ensemble, "CASE.members", demanding)
+    assert ensemble.call_roll(CASE, day, None, given, {}).lacking == lacking
 
 
 @pytest.mark.parametrize("wrong", [{"ensemble_required": "remot"}, {"ensemble_quorum": 5}])
@@ -373,13 +372,13 @@ def test_settings_that_no_day_can_meet_are_an_error_not_a_fallback_for_ever(
 ) -> None:
     configure(**wrong)
     with pytest.raises(BadData, match="can never be met"):
-        ensemble.call_roll(lake, day, None, {}, {})
+        ensemble.call_roll(CASE, day, None, {}, {})
 
 
 def test_an_answer_about_other_rows_counts_for_nothing(lake: Lake, day: str) -> None:
     given = scored_alike(lake, day, "xgboost", "remote")
-    other = scoring.preprocess(lake, OLD_DAY)
-    roll = ensemble.call_roll(lake, other, None, given, {})
+    other = scoring.preprocess(CASE, OLD_DAY)
+    roll = ensemble.call_roll(CASE, other, None, given, {})
     assert roll.answers == {}
     assert roll.absent["remote"] == f"its answer is about other rows: {day}"
 
@@ -393,7 +392,7 @@ def test_a_member_whose_scores_go_against_all_others_counts_as_down(
     monkeypatch.setattr(ensemble.remote.ModelServer, "predict", noise)
     monkeypatch.setattr(ensemble.remote.ModelServer, "check_order", lambda *_: None)
     roll = ask_all(lake, day, history.champion)
-    assert sorted(roll.answers) == sorted(registry.members(history.champion))
+    assert sorted(roll.answers) == sorted(registry.members(CASE, history.champion))
     assert "it disagrees with the 3 others" in roll.absent["remote"]
 
 
@@ -403,14 +402,14 @@ def test_a_server_given_up_for_one_chunk_is_not_asked_for_the_others(
     configure(
         chunk_rows=300, batch_rows=300, remote_give_up_seconds=0.3, remote_max_wait_seconds=0.1
     )
-    day = scoring.preprocess(lake, OLD_DAY)
-    first, second, *_ = ensemble.plan(lake, day, REMOTE, None)
+    day = scoring.preprocess(CASE, OLD_DAY)
+    first, second, *_ = ensemble.plan(CASE, day, REMOTE, None)
     tell(server, error_rate=1)
     with pytest.raises(ServerDown, match="503"):
-        ensemble.score(lake, REMOTE, first)
+        ensemble.score(CASE, REMOTE, first)
     before = httpx.get(f"{server}/faults/counts").json()["requests"]
     with pytest.raises(ServerDown, match="given up for another chunk"):
-        ensemble.score(lake, REMOTE, second)
+        ensemble.score(CASE, REMOTE, second)
     assert httpx.get(f"{server}/faults/counts").json()["requests"] == before
     tell(server)
     assert ask(lake, day, REMOTE, None).rows > 0, "a new plan asks again"
@@ -419,11 +418,11 @@ def test_a_server_given_up_for_one_chunk_is_not_asked_for_the_others(
 def publish(lake: Lake, day: str, roll: RollCall) -> Scored:
     """All steps after the members."""
     if roll.lacking:
-        scored = fallback.fall_back(lake, day, roll)
+        scored = fallback.fall_back(at(lake), day, roll)
     else:
-        scored = ensemble.combine_day(lake, day, roll)
-    check = scoring.check_outputs(lake, scored.predictions, day, None)
-    ensemble.publish(lake, scored, check, day, roll, "a test")
+        scored = ensemble.combine_day(at(lake), day, roll)
+    check = scoring.check_outputs(at(lake), scored.predictions, day, None)
+    ensemble.publish(at(lake), scored, check, day, roll, "a test")
     return scored
 
 
@@ -451,7 +450,9 @@ def test_every_row_carries_its_members_and_the_run_why_one_is_missing(
     ]
     assert rows["fallback"].unique().to_list() == [0]
     assert rows["score_remote"].null_count() == len(rows)
-    columns = [rows[f"score_{name}"].to_numpy() for name in registry.members(history.champion)]
+    columns = [
+        rows[f"score_{name}"].to_numpy() for name in registry.members(CASE, history.champion)
+    ]
     assert np.allclose(rows["score"].to_numpy(), np.mean(columns, axis=0), atol=1e-6)
     assert facts["fallback"] == "ensemble"
     assert facts["answers"]["xgboost"]["share"] == pytest.approx(1 / 3)
@@ -478,7 +479,7 @@ def test_two_members_with_the_same_wrong_constant_do_not_outvote_the_others(
 
 # --- The fallback ---------------------------------------------------------------------------------
 
-ABSENT = {member.name: "it is down" for member in MEMBERS}
+ABSENT = {member.name: "it is down" for member in CASE.members}
 
 
 def nobody(champion: ModelVersion) -> RollCall:
@@ -491,11 +492,11 @@ def test_the_champion_alone_stands_in_and_every_row_says_so(
     scored = publish(lake, day, nobody(history.champion))
     rows, facts = published(lake)
     known = lake.version(day).read("features")
-    expected = registry.load(history.champion).predict_proba(known)[:, 1]
+    expected = registry.load(CASE, history.champion).predict_proba(known)[:, 1]
     assert np.allclose(rows["score"].to_numpy(), expected, atol=1e-6)
     assert scored.level == 1
     assert rows["fallback"].unique().to_list() == [1]
-    assert rows["members"].unique().to_list() == [f"{usecase.NAME}:1"]
+    assert rows["members"].unique().to_list() == [f"{CASE.name}:1"]
     assert facts["fallback"] == "champion"
     assert facts["failed"] == {"ensemble": "0 answered, 2 have to"}
     assert facts["absent"] == ABSENT
@@ -504,17 +505,17 @@ def test_the_champion_alone_stands_in_and_every_row_says_so(
 def test_the_version_before_stands_in_for_a_champion_that_cannot_be_loaded(
     lake: Lake, day: str, history: History, own_registry: Path
 ) -> None:
-    pipeline = registry.load(history.champion)
-    run = registry.log_training(pipeline, {}, {})
-    registry.log_reference(run, registry.reference(history.champion))
-    champion = registry.register(run)
-    promotion.promote(champion, history.champion, "a test")
-    assert fallback.fall_back(lake, day, nobody(champion)).level == 1
+    pipeline = registry.load(CASE, history.champion)
+    run = registry.log_training(CASE, pipeline, {}, {})
+    registry.log_reference(CASE, run, registry.reference(CASE, history.champion))
+    champion = registry.register(CASE, run)
+    promotion.promote(CASE, champion, history.champion, "a test")
+    assert fallback.fall_back(CASE, day, nobody(champion)).level == 1
     break_model(champion)
     publish(lake, day, nobody(champion))
     rows, facts = published(lake)
     assert rows["fallback"].unique().to_list() == [2]
-    assert rows["members"].unique().to_list() == [f"{usecase.NAME}:{history.champion.version}"]
+    assert rows["members"].unique().to_list() == [f"{CASE.name}:{history.champion.version}"]
     assert facts["fallback"] == "previous"
     assert "no model.skops" in facts["failed"]["champion"]
 
@@ -555,18 +556,18 @@ def test_with_the_registry_down_each_segment_gets_its_base_rate(
 
 
 def test_a_base_rate_knows_only_days_before(lake: Lake, history: History) -> None:
-    day = scoring.preprocess(lake, "2013-02-01")
+    day = scoring.preprocess(CASE, "2013-02-01")
     with pytest.raises(MissingData, match="no day before 2013-02-01"):
-        fallback.base_rates(lake, day)
+        fallback.base_rates(CASE, day)
 
 
 def test_without_segments_the_base_rate_is_that_of_all_rows(
     lake: Lake, history: History, day: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    by_segment = fallback.base_rates(lake, day)
+    by_segment = fallback.base_rates(CASE, day)
     monkeypatch.setattr(features, "SEGMENT", [])
-    [rate] = set(fallback.base_rates(lake, day).tolist())
-    assert len(fallback.base_rates(lake, day)) == len(by_segment)
+    [rate] = set(fallback.base_rates(CASE, day).tolist())
+    assert len(fallback.base_rates(CASE, day)) == len(by_segment)
     assert by_segment.min() < rate < by_segment.max()
 
 
@@ -579,9 +580,9 @@ def test_where_nothing_is_left_the_error_says_exactly_why(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     configure(mlflow_tracking_uri=f"http://127.0.0.1:{unused_port}")
-    day = scoring.preprocess(lake, "2013-02-01")
+    day = scoring.preprocess(CASE, "2013-02-01")
     with pytest.raises(MissingData, match="Nothing can score 2013-02-01") as failure:
-        fallback.fall_back(lake, day, nobody(history.champion))
+        fallback.fall_back(CASE, day, nobody(history.champion))
     message = str(failure.value)
     for line in (
         "member remote: it is down",
@@ -599,7 +600,7 @@ def test_what_an_ensemble_has_made_is_not_replaced_by_what_stands_in_for_it(
 ) -> None:
     publish(lake, day, ask_all(lake, day, history.champion))
     before = lake.current(ensemble.TABLE, OLD_DAY).name
-    again = scoring.preprocess(lake, OLD_DAY)
+    again = scoring.preprocess(CASE, OLD_DAY)
     with pytest.raises(Overtaken, match="which the ensemble made from the same inputs"):
         publish(lake, again, nobody(history.champion))
     assert lake.current(ensemble.TABLE, OLD_DAY).name == before

@@ -12,13 +12,11 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from include.usecase.schema import KEY
 from mlflow import MlflowClient
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from include import usecase
 from include.adapter import adapter
 from include.encoder import FeatureEncoder
 from include.errors import BadData
@@ -26,8 +24,10 @@ from include.lake.tables import Lake
 from include.messages import CHAMPION, ModelVersion, Rival
 from include.registry import promotion, registry
 from include.training import evaluation
-from include.usecase import features
+from include.usecases.flight_delays import features
+from include.usecases.flight_delays.schema import KEY
 from include.wording import counted
+from tests.case import CASE
 from tests.unit.conftest import History
 
 ROWS = 1000
@@ -175,7 +175,7 @@ def test_every_value_of_a_slicing_column_is_judged(lake: Lake, history: History)
     rows = lake.version(history.snapshot).read("holdout")
     labels = rows["label"].to_numpy()
     scores = RANDOM.uniform(size=len(rows))
-    found = evaluation.by_slice(rows, labels, scores)
+    found = evaluation.by_slice(CASE, rows, labels, scores)
     expected = {f"{column} = {v}" for column in features.SLICES for v in rows[column].unique()}
     assert set(found) == expected
     for column in features.SLICES:
@@ -196,29 +196,29 @@ def test_a_run_is_judged_by_its_scores_of_the_holdout(
     lake: Lake, history: History, own_registry: Path
 ) -> None:
     run = history.champion.run_id
-    version = lake.version(evaluation.evaluate_run(lake, history.snapshot, run, "xgboost"))
+    version = lake.version(evaluation.evaluate_run(CASE, history.snapshot, run, "xgboost"))
     holdout = lake.version(history.snapshot).read("holdout")
     kept = version.read("scores")
     assert kept.drop("score").equals(holdout.select(*KEY, "day", "label"))
-    scores = registry.load_run(run).predict_proba(holdout)[:, 1]
+    scores = registry.load_run(CASE, run).predict_proba(holdout)[:, 1]
     np.testing.assert_array_equal(evaluation.read_scores(version), scores)
 
     facts = version.manifest().metadata
     labels = holdout["label"].to_numpy()
     assert facts["figures"] == asdict(evaluation.figures(labels, scores))
-    sliced = evaluation.by_slice(holdout, labels, scores)
+    sliced = evaluation.by_slice(CASE, holdout, labels, scores)
     assert facts["slices"] == {name: asdict(found) for name, found in sliced.items()}
     assert facts["features"] == features.FEATURES
     assert facts["snapshot"] == history.snapshot
     assert (facts["candidate"], facts["run_id"]) == ("xgboost", run)
     assert facts["scoring_seconds_per_million"] > 0
-    assert facts["model_bytes"] == registry.model_bytes(run) > 100_000
+    assert facts["model_bytes"] == registry.model_bytes(CASE, run) > 100_000
     assert 0.5 < facts["figures"]["roc_auc"] < 0.8, "better than a coin, and knows no future"
 
 
 def test_the_figures_are_in_the_run(lake: Lake, history: History, own_registry: Path) -> None:
     run = history.champion.run_id
-    version = lake.version(evaluation.evaluate_run(lake, history.snapshot, run, "xgboost"))
+    version = lake.version(evaluation.evaluate_run(CASE, history.snapshot, run, "xgboost"))
     facts = version.manifest().metadata
     expected = dict(facts["figures"])
     expected["scoring_seconds_per_million"] = facts["scoring_seconds_per_million"]
@@ -234,22 +234,22 @@ def test_scores_do_not_depend_on_how_many_rows_are_scored_at_once(
     configure: Callable[..., None],
 ) -> None:
     configure(batch_rows=batch_rows)
-    rival = evaluation.find_rival(lake, history.snapshot)
-    reference = evaluation.evaluate_champion(lake, history.snapshot, rival)
+    rival = evaluation.find_rival(CASE, history.snapshot)
+    reference = evaluation.evaluate_champion(CASE, history.snapshot, rival)
     assert reference is not None
     holdout = lake.version(history.snapshot).read("holdout")
-    expected = registry.load(history.champion).predict_proba(holdout)[:, 1]
+    expected = registry.load(CASE, history.champion).predict_proba(holdout)[:, 1]
     np.testing.assert_array_equal(evaluation.read_scores(lake.version(reference)), expected)
 
 
 def test_the_champion_is_judged_on_the_same_rows(lake: Lake, history: History) -> None:
-    rival = evaluation.find_rival(lake, history.snapshot)
+    rival = evaluation.find_rival(CASE, history.snapshot)
     assert rival == Rival(history.champion, last_day="2013-02-11")
-    reference = evaluation.evaluate_champion(lake, history.snapshot, rival)
+    reference = evaluation.evaluate_champion(CASE, history.snapshot, rival)
     assert reference is not None
     version = lake.version(reference)
     assert evaluation.read_rival(version) == rival
-    assert evaluation.read_rows(lake, version).equals(
+    assert evaluation.read_rows(CASE, version).equals(
         lake.version(history.snapshot).read("holdout")
     )
 
@@ -257,17 +257,19 @@ def test_the_champion_is_judged_on_the_same_rows(lake: Lake, history: History) -
 def test_without_a_champion_there_is_nothing_to_judge(
     lake: Lake, history: History, own_registry: Path
 ) -> None:
-    MlflowClient(f"sqlite:///{own_registry}").delete_registered_model_alias(usecase.NAME, CHAMPION)
-    rival = evaluation.find_rival(lake, history.snapshot)
+    MlflowClient(f"sqlite:///{own_registry}").delete_registered_model_alias(CASE.name, CHAMPION)
+    rival = evaluation.find_rival(CASE, history.snapshot)
     assert rival is None
-    assert evaluation.evaluate_champion(lake, history.snapshot, rival) is None
+    assert evaluation.evaluate_champion(CASE, history.snapshot, rival) is None
 
 
 def crown(history: History, last_day: str) -> ModelVersion:
     """Make the history's model champion once more, as if it had been trained to another day."""
-    known = registry.log_training(registry.load(history.champion), {"last_day": last_day}, {})
-    version = registry.register(known)
-    promotion.promote(version, history.champion, "a test")
+    known = registry.log_training(
+        CASE, registry.load(CASE, history.champion), {"last_day": last_day}, {}
+    )
+    version = registry.register(CASE, known)
+    promotion.promote(CASE, version, history.champion, "a test")
     return version
 
 
@@ -276,18 +278,18 @@ def test_only_days_that_the_champion_has_not_seen_count(
 ) -> None:
     version = crown(history, last_day="2013-02-13")
     configure(gate_min_days=3)
-    rival = evaluation.find_rival(lake, history.snapshot)
+    rival = evaluation.find_rival(CASE, history.snapshot)
     assert rival == Rival(version, last_day="2013-02-13")
     assert adapter(Rival | None).validate_json(json.dumps(asdict(rival))) == rival
     later = lake.version(history.snapshot).read("holdout").filter(pl.col("day").dt.day() > 13)
     run = history.champion.run_id
     for reference in (
-        evaluation.evaluate_champion(lake, history.snapshot, rival),
-        evaluation.evaluate_run(lake, history.snapshot, run, "xgboost", rival),
+        evaluation.evaluate_champion(CASE, history.snapshot, rival),
+        evaluation.evaluate_run(CASE, history.snapshot, run, "xgboost", rival),
     ):
         assert reference is not None
         judged = lake.version(reference)
-        assert evaluation.read_rows(lake, judged).equals(later)
+        assert evaluation.read_rows(CASE, judged).equals(later)
         assert judged.read("scores")["day"].equals(later["day"])
         assert judged.manifest().metadata["figures"]["rows"] == len(later)
 
@@ -298,7 +300,7 @@ def test_a_champion_that_knows_the_holdout_cannot_be_compared(
 ) -> None:
     version = crown(history, last_day)
     with pytest.raises(BadData, match=f"Only {counted(unseen, 'day')} of the holdout") as failure:
-        evaluation.find_rival(lake, history.snapshot)
+        evaluation.find_rival(CASE, history.snapshot)
     five_later = date.fromisoformat(last_day) + timedelta(5)
     for words in (f"(version {version.version})", f"Ask again when the days to {five_later}"):
         assert words in str(failure.value)
@@ -312,20 +314,20 @@ def log_model(lake: Lake, history: History, numeric: list[str]) -> str:
     pipeline = Pipeline([("encode", encoder), ("classify", LogisticRegression())])
     known = rows.drop_nulls(numeric)
     pipeline.fit(known, known["label"].to_numpy())
-    return registry.log_training(pipeline, {}, {})
+    return registry.log_training(CASE, pipeline, {}, {})
 
 
 def test_a_champion_that_needs_other_columns_says_what_to_do(
     lake: Lake, history: History, own_registry: Path
 ) -> None:
-    old = registry.register(log_model(lake, history, ["distance", "dep_delay"]))
-    promotion.promote(old, history.champion, "a test")
-    rival = evaluation.find_rival(lake, history.snapshot)
+    old = registry.register(CASE, log_model(lake, history, ["distance", "dep_delay"]))
+    promotion.promote(CASE, old, history.champion, "a test")
+    rival = evaluation.find_rival(CASE, history.snapshot)
     with pytest.raises(BadData, match=f"champion, version {old.version}, cannot be") as failure:
-        evaluation.evaluate_champion(lake, history.snapshot, rival)
+        evaluation.evaluate_champion(CASE, history.snapshot, rival)
     for words in ("lacks: dep_delay", "take the alias 'champion' from it in MLflow"):
         assert words in str(failure.value)
-    assert registry.champion() == old
+    assert registry.champion(CASE) == old
 
 
 def test_a_challenger_that_needs_other_columns_is_refused(
@@ -333,14 +335,14 @@ def test_a_challenger_that_needs_other_columns_is_refused(
 ) -> None:
     run = log_model(lake, history, ["distance", "dep_delay"])
     with pytest.raises(BadData, match="lacks: dep_delay"):
-        evaluation.evaluate_run(lake, history.snapshot, run, "other")
+        evaluation.evaluate_run(CASE, history.snapshot, run, "other")
 
 
 def test_the_columns_that_a_model_reads_are_kept(
     lake: Lake, history: History, own_registry: Path
 ) -> None:
     run = log_model(lake, history, ["distance"])
-    version = lake.version(evaluation.evaluate_run(lake, history.snapshot, run, "other"))
+    version = lake.version(evaluation.evaluate_run(CASE, history.snapshot, run, "other"))
     assert version.manifest().metadata["features"] == ["distance", "carrier"]
 
 
@@ -349,12 +351,12 @@ def test_the_columns_that_a_model_reads_are_kept(
 def test_scores_that_are_no_probabilities_are_refused(
     wrong: float, lake: Lake, history: History, own_registry: Path
 ) -> None:
-    pipeline = registry.load_run(log_model(lake, history, ["distance"]))
+    pipeline = registry.load_run(CASE, log_model(lake, history, ["distance"]))
     pipeline["classify"].coef_[:] = wrong
-    run = registry.log_training(pipeline, {}, {})
+    run = registry.log_training(CASE, pipeline, {}, {})
     before = list(lake.published_keys("evaluations"))
     with pytest.raises(BadData, match=r"scores are NaN or outside 0 to 1\. Nothing was promoted"):
-        evaluation.evaluate_run(lake, history.snapshot, run, "other")
+        evaluation.evaluate_run(CASE, history.snapshot, run, "other")
     assert list(lake.published_keys("evaluations")) == before
 
 
@@ -367,6 +369,6 @@ def test_a_few_rows_are_scored_again_until_their_time_says_something() -> None:
             return np.column_stack([1 - rows["a"], rows["a"]])
 
     given = np.linspace(0, 1, 70)
-    scores, _ = evaluation.score(pl.DataFrame({"a": given}), Model())
+    scores, _ = evaluation.score(CASE, pl.DataFrame({"a": given}), Model())
     assert scores.tolist() == given.tolist()
     assert sum(asked) > evaluation.TIMED_ROWS

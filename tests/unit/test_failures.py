@@ -41,7 +41,7 @@ from include.orchestration.task_defaults import (
     check_conf,
     skips_if_overtaken,
 )
-from include.settings import settings
+from tests.case import CASE
 
 
 def airflow_says(status: int | None) -> AirflowRuntimeError:
@@ -278,8 +278,8 @@ def test_tasks_that_fail_together_come_back_apart() -> None:
 
 
 def test_every_task_has_an_owner_retries_by_kind_and_an_alert() -> None:
-    assert TASK_DEFAULTS["owner"] == settings().owner
-    assert TASK_DEFAULTS["retries"] == settings().retries
+    assert TASK_DEFAULTS["owner"] == CASE.settings.owner
+    assert TASK_DEFAULTS["retries"] == CASE.settings.retries
     assert isinstance(TASK_DEFAULTS["retry_policy"], RetryByKind)
     assert TASK_DEFAULTS["on_failure_callback"] is alerting.report_failure
     assert TASK_DEFAULTS["execution_timeout"] > timedelta(0)

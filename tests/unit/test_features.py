@@ -4,10 +4,10 @@ from datetime import date
 
 import polars as pl
 import pytest
-from include.usecase.schema import KEY, ORIGINS
 
 from include.lake.tables import Lake
-from include.usecase import features, source
+from include.usecases.flight_delays import features, source
+from include.usecases.flight_delays.schema import KEY, ORIGINS
 
 DAYS = [date(2013, *day) for day in ((1, 1), (3, 10), (7, 4), (11, 3), (12, 31))]
 """Among them both changes of the clock and the day without weather."""

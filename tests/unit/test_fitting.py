@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import skops.io
-from include.usecase.features import CATEGORICAL, FEATURES, NUMERIC
 from sklearn.base import clone
 from sklearn.metrics import log_loss
 from sklearn.pipeline import Pipeline
@@ -23,7 +22,8 @@ from include.errors import BadData
 from include.lake.files import to_arrow
 from include.lake.tables import Lake
 from include.training import fitting
-from include.usecase import models
+from include.usecases.flight_delays import models
+from include.usecases.flight_delays.features import CATEGORICAL, FEATURES, NUMERIC
 from tests.unit.conftest import History
 
 PLENTY = 1_000_000_000

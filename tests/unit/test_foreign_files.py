@@ -18,12 +18,13 @@ import pandera.polars as pa_polars
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from include.contract import Input
 from pyarrow.parquet import encryption
 
 from include.errors import BadData
 from include.lake.tables import Lake
+from include.usecase import Input
 from include.validation import validation
+from tests.case import at
 
 DAY = date(2026, 3, 1)
 ROWS = 3_000
@@ -78,7 +79,7 @@ def land(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[pl.DataFr
 def published(path: Path) -> pl.DataFrame:
     """Validate the landed file; returns what is published of it."""
     lake = Lake(str(path.parents[2]))
-    validation.validate_day(lake, "zoo", str(DAY))
+    validation.validate_day(at(lake), "zoo", str(DAY))
     return lake.current("zoo", str(DAY)).read("zoo")
 
 
@@ -86,7 +87,7 @@ def refusal(path: Path) -> str:
     """Why the landed file is not published: a message that names it."""
     lake = Lake(str(path.parents[2]))
     with pytest.raises(BadData) as failure:
-        validation.validate_day(lake, "zoo", str(DAY))
+        validation.validate_day(at(lake), "zoo", str(DAY))
     assert lake.manifest("zoo", str(DAY)) is None
     assert str(path) in str(failure.value)
     return str(failure.value)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from include.usecase.schema import KEY
 from mlflow import MlflowClient
 
 from include.errors import BadData
@@ -20,7 +19,9 @@ from include.registry import promotion, registry
 from include.settings import settings
 from include.training import evaluation, gate, training
 from include.training.gate import Evidence, Model
-from include.usecase import features, models, source
+from include.usecases.flight_delays import features, models, source
+from include.usecases.flight_delays.schema import KEY
+from tests.case import CASE, at
 
 RULES = [
     "better than the champion", "no worse on any slice", "calibrated", "not too good to be true",
@@ -67,7 +68,7 @@ EVIDENCE = Evidence(LABELS, DAYS, CHAMPION, True, shifts(0.2, 0.1))
 
 
 def answers(challenger: Model, evidence: Evidence = EVIDENCE) -> dict[str, Rule]:
-    return {rule.name: rule for rule in gate.check(challenger, evidence)}
+    return {rule.name: rule for rule in gate.check(CASE, challenger, evidence)}
 
 
 def refused_by(challenger: Model, evidence: Evidence = EVIDENCE) -> list[str]:
@@ -93,8 +94,8 @@ def test_a_gain_has_to_show_in_enough_of_the_samples(configure: Callable[..., No
     lucky = model(scores_that(know=np.repeat([0] * 3 + [0.3] * 7, 40)))
     gains = evaluation.log_losses(LABELS, CHAMPION.scores)
     gains -= evaluation.log_losses(LABELS, lucky.scores)
-    means = evaluation.bootstrap_means(gains, DAYS, settings().seed)
-    share = float((means >= settings().gate_min_gain).mean())
+    means = evaluation.bootstrap_means(gains, DAYS, CASE.settings.seed)
+    share = float((means >= CASE.settings.gate_min_gain).mean())
     assert 0 < share < 0.9
     assert BETTER in refused_by(lucky)
     configure(gate_confidence=share)
@@ -107,7 +108,7 @@ def test_a_loss_on_a_slice_is_refused_beyond_its_bound(configure: Callable[..., 
     known, loss = GOOD.slices["origin = EWR"], 0.1
     worse = replace(known, log_loss=CHAMPION.slices["origin = EWR"].log_loss + loss)
     challenger = replace(GOOD, slices={**GOOD.slices, "origin = EWR": worse})
-    exact = -gate.slice_gains(challenger, CHAMPION)["origin = EWR"]
+    exact = -gate.slice_gains(CASE, challenger, CHAMPION)["origin = EWR"]
     configure(gate_max_slice_loss=exact)
     assert refused_by(challenger) == []
     configure(gate_max_slice_loss=np.nextafter(exact, 0))
@@ -221,16 +222,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
         patch.setenv("ML_DATA_DIR", str(folder))
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         settings.cache_clear()
-        registry.create_store()
+        registry.create_store(CASE)
         lake, rows = Lake(str(folder / "lake")), real_rows(TRAINED[0], HOLDOUT[1])
         few = real_rows(WEAK[0], WEAK[1])
         old = keep(lake, few, few.filter(pl.col("day") == WEAK[1]))
         snapshot = keep(lake, *split(rows))
         weak, strong = (
-            registry.register(training.train(lake, taken, "xgboost", "the tests"))
+            registry.register(CASE, training.train(at(lake), taken, "xgboost", "the tests"))
             for taken in (old, snapshot)
         )
-        promotion.promote(weak, None, "the tests")
+        promotion.promote(CASE, weak, None, "the tests")
     settings.cache_clear()
     return World(lake, folder / "mlflow.db", rows, snapshot, weak, strong)
 
@@ -308,10 +309,12 @@ def shuffled(labels: np.ndarray) -> np.ndarray:
 def judge(world: World, snapshot: str, *runs: tuple[str, str], champion: bool = True) -> Verdict:
     """Put runs (candidate, id) to the gate; by default, train the candidate xgboost for it."""
     if not runs:
-        runs = (("xgboost", training.train(world.lake, snapshot, "xgboost", "a test")),)
-    lake, rival = world.lake, evaluation.find_rival(world.lake, snapshot) if champion else None
-    judged = [evaluation.evaluate_run(lake, snapshot, run, name, rival) for name, run in runs]
-    return gate.judge(lake, snapshot, evaluation.evaluate_champion(lake, snapshot, rival), judged)
+        runs = (("xgboost", training.train(at(world.lake), snapshot, "xgboost", "a test")),)
+    lake, rival = world.lake, evaluation.find_rival(at(world.lake), snapshot) if champion else None
+    judged = [evaluation.evaluate_run(at(lake), snapshot, run, name, rival) for name, run in runs]
+    return gate.judge(
+        at(lake), snapshot, evaluation.evaluate_champion(at(lake), snapshot, rival), judged
+    )
 
 
 def failed(verdict: Verdict) -> list[str]:
@@ -323,7 +326,7 @@ def failed(verdict: Verdict) -> list[str]:
 
 @pytest.fixture
 def strong_champion(world: World) -> None:
-    promotion.promote(world.strong, world.weak, "the tests")
+    promotion.promote(CASE, world.strong, world.weak, "the tests")
 
 
 def assert_tells_all(verdict: Verdict) -> None:
@@ -350,7 +353,7 @@ def kept(run: str) -> tuple[str, str, str, str]:
 
 
 def test_an_honestly_better_challenger_passes_every_rule_and_is_promoted(world: World) -> None:
-    linear = training.train(world.lake, world.snapshot, "logistic_regression", "a test")
+    linear = training.train(at(world.lake), world.snapshot, "logistic_regression", "a test")
     runs = {"logistic_regression": linear, "xgboost": world.strong.run_id}
     verdict = judge(world, world.snapshot, *runs.items())
     assert [rule for rules in verdict.rules.values() for rule in rules if not rule.passed] == []
@@ -358,8 +361,8 @@ def test_an_honestly_better_challenger_passes_every_rule_and_is_promoted(world: 
     assert verdict.challenger.candidate == "xgboost", "the better of two that passed"
     assert verdict.challenger.run_id == world.strong.run_id
     assert verdict.champion == world.weak
-    promotion.promote(world.strong, verdict.champion, "a test")
-    assert registry.champion() == world.strong
+    promotion.promote(CASE, world.strong, verdict.champion, "a test")
+    assert registry.champion(CASE) == world.strong
 
     assert verdict.markdown.startswith("**xgboost** passed: trained on 2013-03-23 and later")
     judged_on = (
@@ -422,7 +425,7 @@ def test_a_model_of_other_features_is_refused(
         return pipeline
 
     monkeypatch.setitem(models.CANDIDATES, "poorer", poorer)
-    run = training.train(world.lake, world.snapshot, "poorer", "a test")
+    run = training.train(at(world.lake), world.snapshot, "poorer", "a test")
     verdict = judge(world, world.snapshot, ("poorer", run))
     assert failed(verdict) == [FEATURES]
     assert "differs in visib" in verdict.markdown
@@ -434,7 +437,8 @@ def test_a_model_for_rows_that_lack_a_group_may_be_a_member_and_is_never_champio
     configure(gate_max_calibration_error=0.5)  # without weather it knows of no storm
     candidates = ("without_weather", "xgboost")
     runs = [
-        (name, training.train(world.lake, world.snapshot, name, "a test")) for name in candidates
+        (name, training.train(at(world.lake), world.snapshot, name, "a test"))
+        for name in candidates
     ]
     for several in (runs, runs[:1]):
         verdict = judge(world, world.snapshot, *several)
@@ -459,17 +463,19 @@ def test_a_slow_or_big_one_is_refused_by_its_own_rule(
 def test_figures_of_other_rows_or_against_another_champion_are_not_compared(world: World) -> None:
     lake, run = world.lake, world.strong.run_id
     other = keep(lake, *split(world.rows))
-    rival = evaluation.find_rival(lake, other)
-    ours, theirs = (evaluation.evaluate_champion(lake, s, rival) for s in (world.snapshot, other))
-    against_champion = evaluation.evaluate_run(lake, world.snapshot, run, "xgboost", rival)
-    against_base_rate = evaluation.evaluate_run(lake, world.snapshot, run, "xgboost")
+    rival = evaluation.find_rival(at(lake), other)
+    ours, theirs = (
+        evaluation.evaluate_champion(at(lake), s, rival) for s in (world.snapshot, other)
+    )
+    against_champion = evaluation.evaluate_run(at(lake), world.snapshot, run, "xgboost", rival)
+    against_base_rate = evaluation.evaluate_run(at(lake), world.snapshot, run, "xgboost")
     for champion, candidate in (
         (theirs, against_champion),
         (ours, against_base_rate),
         (None, against_champion),
     ):
         with pytest.raises(BadData, match=r"[Cc]lear this run from `take_snapshot`"):
-            gate.judge(lake, world.snapshot, champion, [candidate])
+            gate.judge(at(lake), world.snapshot, champion, [candidate])
 
 
 def test_a_holdout_of_one_class_promotes_nothing(world: World) -> None:

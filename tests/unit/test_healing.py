@@ -16,6 +16,7 @@ from include.messages import RollCall
 from include.metrics import Sample
 from include.monitoring import healing
 from include.partitions import days_before
+from tests.case import CASE, at
 from tests.unit.conftest import OLD_DAY, History
 from tests.unit.test_ensemble import ask_all, connect_to
 
@@ -49,7 +50,7 @@ def test_a_degraded_day_is_scored_again_for_some_days_and_counted_for_a_week_aft
     found = {}
     for later in range(11):
         sent.clear()
-        days = healing.days_to_heal(empty_lake, days_before(DAY, -later))
+        days = healing.days_to_heal(at(empty_lake), days_before(DAY, -later))
         [sample] = sent
         found[later] = days, sample.value
     again, unhealed, over = ([DAY], 0), ([], 1), ([], 0)
@@ -63,7 +64,7 @@ def test_days_that_nobody_waits_for_are_left_alone(
     publish_day(empty_lake, DAY, [])
     publish_day(empty_lake, days_before(DAY, 1), None)
     publish_day(empty_lake, days_before(DAY, 2), ["remote"])
-    assert healing.days_to_heal(empty_lake, DAY) == [days_before(DAY, 2)]
+    assert healing.days_to_heal(at(empty_lake), DAY) == [days_before(DAY, 2)]
 
 
 def test_without_days_to_heal_in_nothing_is_scored_again_and_it_is_said(
@@ -72,7 +73,7 @@ def test_without_days_to_heal_in_nothing_is_scored_again_and_it_is_said(
     configure(ensemble_heal_days=0)
     publish_day(empty_lake, DAY, ["remote"])
     sent.clear()
-    assert healing.days_to_heal(empty_lake, DAY) == []
+    assert healing.days_to_heal(at(empty_lake), DAY) == []
     assert [sample.value for sample in sent] == [1]
 
 
@@ -80,9 +81,9 @@ def test_without_days_to_heal_in_nothing_is_scored_again_and_it_is_said(
 
 
 def publish(lake: Lake, features: str, roll: RollCall, healing: bool) -> dict[str, Any]:
-    scored = ensemble.combine_day(lake, features, roll)
-    check = scoring.check_outputs(lake, scored.predictions, features, None)
-    return ensemble.publish(lake, scored, check, features, roll, "a run", healing)
+    scored = ensemble.combine_day(at(lake), features, roll)
+    check = scoring.check_outputs(at(lake), scored.predictions, features, None)
+    return ensemble.publish(at(lake), scored, check, features, roll, "a run", healing)
 
 
 def without(roll: RollCall, *names: str) -> RollCall:
@@ -97,7 +98,7 @@ def test_a_day_that_is_healed_is_replaced_by_what_more_members_made_and_by_nothi
     lake: Lake, history: History, unused_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect_to(f"http://127.0.0.1:{unused_port}", monkeypatch)
-    features = scoring.preprocess(lake, OLD_DAY)
+    features = scoring.preprocess(CASE, OLD_DAY)
     whole = ask_all(lake, features, history.champion)
     degraded, worse = without(whole, "xgboost"), without(whole, "hist_gradient_boosting")
     first = publish(lake, features, degraded, healing=False)["version"]

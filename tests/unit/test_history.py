@@ -25,6 +25,7 @@ from include.monitoring.history import (
     to_frame,
 )
 from include.partitions import days_before
+from tests.case import at
 
 KEY = "2013-06-30"
 SKILL = Figure("outcomes", "skill", 0.1, 900, "1", {"model": "champion", "slice": "all"})
@@ -37,7 +38,7 @@ def empty(tmp_path: Path) -> Lake:
 
 def values(lake: Lake, days: int = 30) -> list[float]:
     """All values, in the order of time."""
-    return read(lake, KEY, days)["value"].to_list()
+    return read(at(lake), KEY, days)["value"].to_list()
 
 
 def files(lake: Lake, key: str = KEY) -> list[Path]:
@@ -64,23 +65,23 @@ figure = st.builds(
 
 
 def facts(lake: Lake) -> pl.DataFrame:
-    return read(lake, KEY, 1).drop("recorded_at").sort(IDENTITY)
+    return read(at(lake), KEY, 1).drop("recorded_at").sort(IDENTITY)
 
 
 @given(st.lists(figure, max_size=12), st.integers(0, 12))
 def test_whatever_is_added_twice_or_in_parts_reads_the_same(found: list[Figure], cut: int) -> None:
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         whole, parts = Lake(one), Lake(other)
-        assert append(whole, KEY, found) == len(facts(whole))
-        assert append(whole, KEY, found) == 0
+        assert append(at(whole), KEY, found) == len(facts(whole))
+        assert append(at(whole), KEY, found) == 0
         for some in (found[:cut], found[cut:], found):
-            append(parts, KEY, some)
+            append(at(parts), KEY, some)
         assert_frame_equal(facts(parts), facts(whole))
 
 
 def test_a_figure_is_read_as_it_was_added(empty: Lake) -> None:
-    assert append(empty, KEY, [SKILL]) == 1
-    [row] = read(empty, KEY, 1).rows(named=True)
+    assert append(at(empty), KEY, [SKILL]) == 1
+    [row] = read(at(empty), KEY, 1).rows(named=True)
     labels = '{"model": "champion", "slice": "all"}'
     expected = (date(2013, 6, 30), "outcomes", "1", "skill", labels, 0.1, 900)
     assert tuple(row.values())[:-1] == expected
@@ -88,15 +89,15 @@ def test_a_figure_is_read_as_it_was_added(empty: Lake) -> None:
 
 
 def test_the_same_day_twice_adds_nothing_and_writes_nothing(empty: Lake) -> None:
-    append(empty, KEY, [SKILL])
+    append(at(empty), KEY, [SKILL])
     before = files(empty)
-    assert append(empty, KEY, [SKILL]) == 0
+    assert append(at(empty), KEY, [SKILL]) == 0
     assert files(empty) == before
 
 
 def test_of_what_has_changed_the_newest_counts_and_the_oldest_stays(empty: Lake) -> None:
     for value in (0.1, 0.2, 0.2, 0.1):
-        append(empty, KEY, [skill(value)])
+        append(at(empty), KEY, [skill(value)])
         assert values(empty) == [value]
     assert [pl.read_parquet(path)["value"].to_list() for path in files(empty)] == [
         [0.1], [0.2], [0.1]
@@ -104,31 +105,31 @@ def test_of_what_has_changed_the_newest_counts_and_the_oldest_stays(empty: Lake)
 
 
 def test_the_same_value_of_more_rows_is_news(empty: Lake) -> None:
-    append(empty, KEY, [skill(0.1, n=500)])
-    assert append(empty, KEY, [skill(0.1, n=900)]) == 1
-    assert read(empty, KEY, 1)["n"].to_list() == [900]
+    append(at(empty), KEY, [skill(0.1, n=500)])
+    assert append(at(empty), KEY, [skill(0.1, n=900)]) == 1
+    assert read(at(empty), KEY, 1)["n"].to_list() == [900]
 
 
 def test_only_what_is_new_is_added(empty: Lake) -> None:
-    append(empty, KEY, [SKILL])
-    assert append(empty, KEY, [SKILL, Figure("drift", "psi", 0.3)]) == 1
+    append(at(empty), KEY, [SKILL])
+    assert append(at(empty), KEY, [SKILL, Figure("drift", "psi", 0.3)]) == 1
     assert [len(pl.read_parquet(path)) for path in files(empty)] == [1, 1]
 
 
 def test_no_figures_are_no_file(empty: Lake) -> None:
-    assert append(empty, KEY, []) == 0
+    assert append(at(empty), KEY, []) == 0
     assert files(empty) == []
 
 
 def test_a_figure_that_is_not_a_number_is_the_same_one_again(empty: Lake) -> None:
     nothing = Figure("drift", "psi", float("nan"), 0)
-    assert append(empty, KEY, [nothing]) == 1
-    assert append(empty, KEY, [nothing]) == 0
+    assert append(at(empty), KEY, [nothing]) == 1
+    assert append(at(empty), KEY, [nothing]) == 0
 
 
 def test_the_order_of_labels_does_not_make_another_figure(empty: Lake) -> None:
-    append(empty, KEY, [Figure("drift", "psi", 1, 9, "", {"a": "x", "b": "y"})])
-    assert append(empty, KEY, [Figure("drift", "psi", 1, 9, "", {"b": "y", "a": "x"})]) == 0
+    append(at(empty), KEY, [Figure("drift", "psi", 1, 9, "", {"a": "x", "b": "y"})])
+    assert append(at(empty), KEY, [Figure("drift", "psi", 1, 9, "", {"b": "y", "a": "x"})]) == 0
 
 
 def test_of_a_figure_given_twice_the_last_one_counts() -> None:
@@ -137,14 +138,14 @@ def test_of_a_figure_given_twice_the_last_one_counts() -> None:
 
 @pytest.mark.parametrize("years", [1, 100])
 def test_what_is_added_after_the_clock_went_back_is_newer_still(empty: Lake, years: int) -> None:
-    append(empty, KEY, [skill(0.1)])
+    append(at(empty), KEY, [skill(0.1)])
     [path] = files(empty)
     later = datetime.now(UTC) + timedelta(days=365 * years)
     ahead = pl.read_parquet(path).with_columns(recorded_at=pl.lit(later, SCHEMA["recorded_at"]))
     path.unlink()
     ahead.write_parquet(path)
     for value in (0.2, 0.3, 0.2):
-        assert append(empty, KEY, [skill(value)]) == 1
+        assert append(at(empty), KEY, [skill(value)]) == 1
         assert values(empty) == [value]
     names = [path.name for path in files(empty)]
     assert len(set(names)) == 4, "nothing was replaced"
@@ -153,7 +154,7 @@ def test_what_is_added_after_the_clock_went_back_is_newer_still(empty: Lake, yea
 @pytest.mark.parametrize("key", ["2013-6-30", "", "../x"])
 def test_what_is_no_day_has_no_history(key: str, empty: Lake) -> None:
     with pytest.raises(BadData, match="is no partition"):
-        append(empty, key, [SKILL])
+        append(at(empty), key, [SKILL])
     assert list(empty.root.rglob("*")) == []
 
 
@@ -162,9 +163,9 @@ def test_what_is_no_day_has_no_history(key: str, empty: Lake) -> None:
 
 def test_of_a_history_with_a_gap_the_days_that_there_are_come_in_order(empty: Lake) -> None:
     for back in (3, 20, 0, 11):
-        append(empty, days_before(KEY, back), [skill(back)])
+        append(at(empty), days_before(KEY, back), [skill(back)])
     assert values(empty) == [20, 11, 3, 0]
-    assert read(empty, KEY, 30)["time"].is_sorted()
+    assert read(at(empty), KEY, 30)["time"].is_sorted()
 
 
 @pytest.mark.parametrize(("days", "expected"), [(1, [0]), (3, [0]), (4, [3, 0]), (400, [3, 0])])
@@ -172,12 +173,12 @@ def test_only_the_days_that_are_asked_for_are_read(
     days: int, expected: list[float], empty: Lake
 ) -> None:
     for back in (3, 0, -1):
-        append(empty, days_before(KEY, back), [skill(back)])
+        append(at(empty), days_before(KEY, back), [skill(back)])
     assert values(empty, days) == expected
 
 
 def test_without_a_history_there_is_an_empty_table(empty: Lake) -> None:
-    found = read(empty, KEY, 30)
+    found = read(at(empty), KEY, 30)
     assert found.schema == SCHEMA
     assert found.is_empty()
     assert newest(found) is None
@@ -185,7 +186,7 @@ def test_without_a_history_there_is_an_empty_table(empty: Lake) -> None:
 
 
 def test_what_a_writer_left_half_done_is_not_read(empty: Lake) -> None:
-    append(empty, KEY, [SKILL])
+    append(at(empty), KEY, [SKILL])
     [path] = files(empty)
     (path.parent / f".{path.name}.123.abc").write_bytes(path.read_bytes()[:20])
     (path.parent / ".hidden.parquet").write_bytes(b"PAR1")
@@ -196,8 +197,8 @@ def test_rows_are_selected_by_metric_and_labels(empty: Lake) -> None:
     psi = [
         Figure("drift", "psi", place, 1, "", {"feature": name}) for place, name in enumerate("ab")
     ]
-    append(empty, KEY, [SKILL, *psi, Figure("drift", "psi", 9)])
-    rows = read(empty, KEY, 1)
+    append(at(empty), KEY, [SKILL, *psi, Figure("drift", "psi", 9)])
+    rows = read(at(empty), KEY, 1)
     assert select(rows, "psi", feature="b")["value"].to_list() == [1]
     assert sorted(select(rows, "psi")["value"]) == [0, 1, 9]
     assert select(rows, "psi", feature="b", kind="stable").is_empty()
@@ -213,22 +214,22 @@ def test_a_label_is_found_again_whatever_it_says(value: str) -> None:
 
 def test_the_history_can_be_in_any_place(root: str) -> None:
     lake = Lake(root)
-    assert append(lake, KEY, [skill(0.1)]) == 1
-    append(lake, days_before(KEY, 2), [skill(0.2)])
-    assert append(lake, KEY, [skill(0.1)]) == 0
-    append(lake, KEY, [skill(0.3)])
+    assert append(at(lake), KEY, [skill(0.1)]) == 1
+    append(at(lake), days_before(KEY, 2), [skill(0.2)])
+    assert append(at(lake), KEY, [skill(0.1)]) == 0
+    append(at(lake), KEY, [skill(0.3)])
     assert values(lake) == [0.2, 0.3]
 
 
 def test_who_only_looks_is_told_which_files_cannot_be_read_and_gets_the_others(
     empty: Lake,
 ) -> None:
-    append(empty, KEY, [skill(0.1)])
-    append(empty, days_before(KEY, 1), [skill(0.2)])
+    append(at(empty), KEY, [skill(0.1)])
+    append(at(empty), days_before(KEY, 1), [skill(0.2)])
     [file] = files(empty)
     file.write_bytes(file.read_bytes()[:-1])
     unreadable: list[str] = []
-    assert read(empty, KEY, 2, unreadable)["value"].to_list() == [0.2]
+    assert read(at(empty), KEY, 2, unreadable)["value"].to_list() == [0.2]
     [told] = unreadable
     assert str(file) in told
     with pytest.raises(BadData, match=file.name):

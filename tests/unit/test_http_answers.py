@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from include.errors import BadData, PipelineError, ServerDown
 from include.inference import remote
 from include.inference.patient_http import Endpoint
-from include.usecase import features
+from include.usecases.flight_delays import features
 from tests.unit import model_servers
 from tests.unit.model_servers import MODEL, Answer, Request, Server, scored
 

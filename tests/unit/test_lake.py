@@ -27,6 +27,7 @@ from include.monitoring import history, stages
 from include.monitoring.page import health
 from include.training import snapshot
 from include.validation import validation
+from tests.case import CASE
 from tests.unit.conftest import NEW_DAY, OLD_DAY
 from tests.unit.helpers import damaged, replace, shown
 
@@ -335,9 +336,9 @@ def test_one_day_whose_manifest_is_damaged_stops_no_other_day(
     """A whole day's validation and scoring look at many days before it."""
     path = lake.partition_path("validated", "2013-02-10") / "current.json"
     files.put_text(path, "{")
-    assert validation.validate_day(lake, "validated", NEW_DAY)["flights"] > 900
-    features = scoring.preprocess(lake, NEW_DAY)
-    assert len(fallback.base_rates(lake, features)) > 900
+    assert validation.validate_day(CASE, "validated", NEW_DAY)["flights"] > 900
+    features = scoring.preprocess(CASE, NEW_DAY)
+    assert len(fallback.base_rates(CASE, features)) > 900
     assert str(path) in caplog.text
     assert "2013-02-10 is passed over" in caplog.text
 
@@ -361,12 +362,12 @@ def test_a_folder_that_is_no_partition_is_skipped_wherever_days_are_looked_throu
     (lake.root / "actuals" / "date=2013-02-22").write_text("a file")
     assert {table: list(lake.published_keys(table)) for table in days} == days
     assert lake.is_newest("actuals", OLD_DAY)
-    assert str(snapshot.newest_day(lake)) == OLD_DAY
-    assert len(fallback.base_rates(lake, scoring.preprocess(lake, OLD_DAY))) > 900
-    assert history.read(lake, OLD_DAY, 90).is_empty()
-    assert stages.rates(lake, datetime(2013, 2, 21, tzinfo=UTC)) == []
-    assert OLD_DAY in {day.key for day in health.look(lake).partitions}
-    assert health.look(lake).problems == []
+    assert str(snapshot.newest_day(CASE)) == OLD_DAY
+    assert len(fallback.base_rates(CASE, scoring.preprocess(CASE, OLD_DAY))) > 900
+    assert history.read(CASE, OLD_DAY, 90).is_empty()
+    assert stages.rates(CASE, datetime(2013, 2, 21, tzinfo=UTC)) == []
+    assert OLD_DAY in {day.key for day in health.look(CASE).partitions}
+    assert health.look(CASE).problems == []
 
 
 def test_a_folder_that_is_no_version_is_not_taken_for_a_later_one(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from include import landed
 from include.errors import BadData
 from include.lake.files import to_arrow
+from tests.case import CASE
 from tests.unit import children
 
 TEXTS = st.lists(
@@ -32,7 +33,7 @@ ENCODINGS: list[dict[str, Any]] = [
 
 
 def read(path: Path) -> list[pl.DataFrame]:
-    return list(landed.slices(path, {}))
+    return list(landed.slices(CASE, path, {}))
 
 
 @given(
@@ -121,7 +122,7 @@ def test_a_text_may_be_longer_where_its_input_says_so(tmp_path: Path) -> None:
     rows.write_parquet(tmp_path / "x")
     with pytest.raises(BadData, match=r"text of 20,000 bytes, more than the 10,000 .*MAX_TEXT"):
         read(tmp_path / "x")
-    (found,) = landed.slices(tmp_path / "x", {"text": 20_000})
+    (found,) = landed.slices(CASE, tmp_path / "x", {"text": 20_000})
     assert found.equals(rows)
 
 

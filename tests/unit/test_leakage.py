@@ -15,8 +15,9 @@ from sklearn.metrics import roc_auc_score
 
 from include.inference import scoring
 from include.lake.tables import Lake
-from include.usecase import features, source
+from include.usecases.flight_delays import features, source
 from include.validation import validation
+from tests.case import at
 from tests.unit.conftest import History
 from tests.unit.test_source import AFTER_THE_FACT
 
@@ -49,8 +50,8 @@ def features_of(
         monkeypatch.setattr(source, "_read", lambda name, columns: tables[name].select(columns))
         forget()
         lake = Lake(str(tmp_path / f"lake-{next(number)}"))
-        validation.validate_day(lake, "validated", key)
-        version = lake.version(scoring.preprocess(lake, key))
+        validation.validate_day(at(lake), "validated", key)
+        version = lake.version(scoring.preprocess(at(lake), key))
         return version.read("features"), version.describe("features").sha256
 
     def forget() -> None:

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
-from include.usecase.schema import CARRIERS, INPUTS, ORIGINS, TRUTH
 
 from include import USECASE
-from include.usecase import features
+from include.usecases.flight_delays import features
+from include.usecases.flight_delays.schema import CARRIERS, INPUTS, ORIGINS, TRUTH
 
 REPO = Path(__file__).resolve().parents[2]
 

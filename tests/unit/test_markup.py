@@ -21,6 +21,7 @@ from include.monitoring.page.health_page import Approval, render
 from include.registry import registry
 from include.validation import validation
 from include.wording import literal
+from tests.case import CASE
 
 HOSTILE = [
     "![x](http://evil.example/x.png)",
@@ -122,8 +123,8 @@ def test_the_page_of_models_has_no_other_tag_whatever_is_in_its_texts() -> None:
         problems=["a problem"],
     )  # fmt: skip
     asked = [Approval("Promote?", datetime.now(UTC), "/dags/x")]
-    plain = render(found, asked)
-    hostile = render(written(found, MARKUP), written(asked, MARKUP))
+    plain = render(CASE, found, asked)
+    hostile = render(CASE, written(found, MARKUP), written(asked, MARKUP))
     assert Tags(hostile).found == Tags(plain).found
     assert "{{ 7 * 7 }}" in hostile
 

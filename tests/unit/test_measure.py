@@ -19,9 +19,10 @@ from include.settings import settings
 from include.statistics import drift
 from include.statistics.profile import profile_of
 from include.statistics.profiles import keep
-from include.usecase import features
+from include.usecases.flight_delays import features
 from include.validation import validation
 from local.in_process import batch_inference
+from tests.case import CASE, at
 from tests.unit.conftest import NEW_DAY, OLD_DAY, TRAINED, History, copy_lake
 from tests.unit.helpers import landed, replace
 from tests.unit.test_ensemble import publish
@@ -48,7 +49,7 @@ def inferred(history: History, tmp_path_factory: pytest.TempPathFactory) -> Hist
         patch.setenv("MLFLOW_TRACKING_URI", history.registry)
         settings.cache_clear()
         for key in ALL:
-            batch_inference(Lake(str(folder / "lake")), key, history.champion)
+            batch_inference(at(Lake(str(folder / "lake"))), key, history.champion)
     settings.cache_clear()
     return History(folder, history.snapshot, history.champion)
 
@@ -65,13 +66,13 @@ def lake(inferred: History, history: History, configure: Configure, tmp_path: Pa
 def second(history: History, own_registry: Path) -> ModelVersion:
     """Version 2: version 1's files, with a run that knows no snapshot and no evaluation."""
     [made] = challengers(1)
-    registry.log_reference(made.run_id, registry.reference(history.champion))
+    registry.log_reference(CASE, made.run_id, registry.reference(CASE, history.champion))
     return made
 
 
 def look(lake: Lake) -> list[Figure]:
     """All figures of the day."""
-    return measure.figures(lake, OLD_DAY)
+    return measure.figures(at(lake), OLD_DAY)
 
 
 def found(day: list[Figure], metric: str, **labels: str) -> list[Figure]:
@@ -88,8 +89,8 @@ def change(lake: Lake, key: str = OLD_DAY, **changes: pl.Expr) -> None:
     """Publish and score a day anew whose flights came otherwise."""
     path = landed(lake, "flights", key)
     replace(path, pl.read_parquet(path).with_columns(**changes))
-    validation.validate_day(lake, "validated", key)
-    batch_inference(lake, key, registry.champion())
+    validation.validate_day(at(lake), "validated", key)
+    batch_inference(at(lake), key, registry.champion(CASE))
 
 
 def inputs(lake: Lake, *keys: str) -> pl.DataFrame:
@@ -106,26 +107,26 @@ def scores(lake: Lake, *keys: str) -> pl.Series:
 
 
 def test_no_figure_is_told_twice_and_each_is_a_number(lake: Lake) -> None:
-    figures = measure.figures(lake, OLD_DAY)
+    figures = measure.figures(CASE, OLD_DAY)
     identities = [(f.pipeline, f.model_version, f.metric, str(f.labels)) for f in figures]
     assert len(set(identities)) == len(identities) > 100
     assert [one for one in figures if not np.isfinite(one.value) or one.n < 0] == []
 
 
 def test_the_same_day_looked_at_twice_is_the_same(lake: Lake) -> None:
-    assert append(lake, OLD_DAY, measure.figures(lake, OLD_DAY)) > 100
-    assert append(lake, OLD_DAY, measure.figures(lake, OLD_DAY)) == 0
+    assert append(CASE, OLD_DAY, measure.figures(CASE, OLD_DAY)) > 100
+    assert append(CASE, OLD_DAY, measure.figures(CASE, OLD_DAY)) == 0
 
 
 def test_what_lands_later_does_not_change_a_day(lake: Lake, history: History) -> None:
-    before = measure.figures(lake, OLD_DAY)
-    validation.validate_day(lake, "validated", NEW_DAY)
-    batch_inference(lake, NEW_DAY, history.champion)
-    assert measure.figures(lake, OLD_DAY) == before
+    before = measure.figures(CASE, OLD_DAY)
+    validation.validate_day(CASE, "validated", NEW_DAY)
+    batch_inference(CASE, NEW_DAY, history.champion)
+    assert measure.figures(CASE, OLD_DAY) == before
 
 
 def test_a_day_of_which_nothing_is_there_says_just_that(lake: Lake) -> None:
-    figures = measure.figures(lake, NEW_DAY)
+    figures = measure.figures(CASE, NEW_DAY)
     assert {one.labels["table"]: one.value for one in figures if one.metric == "published"} == {
         "validated": 0, "predictions": 0, "ensemble_predictions": 0
     }  # fmt: skip
@@ -196,8 +197,8 @@ def test_a_feature_that_is_all_null_has_a_null_rate_and_no_moments(lake: Lake) -
     path = landed(lake, "weather", OLD_DAY)
     rows = pl.read_parquet(path)
     replace(path, rows.with_columns(pressure=pl.lit(None, pl.Float64)))
-    validation.validate_day(lake, "validated", OLD_DAY)
-    batch_inference(lake, OLD_DAY, registry.champion())
+    validation.validate_day(CASE, "validated", OLD_DAY)
+    batch_inference(CASE, OLD_DAY, registry.champion(CASE))
     about = {"table": "features", "column": "pressure"}
     day = look(lake)
     assert value(day, "null_rate", **about) == 1
@@ -226,8 +227,8 @@ def test_ten_rows_are_held_to_what_chance_gives_to_ten_rows(
     configure(min_volume_ratio=0)
     path = landed(lake, "flights", OLD_DAY)
     replace(path, pl.read_parquet(path).sort("time_hour").tail(10))
-    validation.validate_day(lake, "validated", OLD_DAY)
-    batch_inference(lake, OLD_DAY, history.champion)
+    validation.validate_day(CASE, "validated", OLD_DAY)
+    batch_inference(CASE, OLD_DAY, history.champion)
     about = {"feature": "distance", "reference": "trailing"}
     day = look(lake)
     [psi], [chance] = found(day, "psi", **about), found(day, "psi_by_chance", **about)
@@ -251,7 +252,7 @@ def test_values_far_from_the_usual_are_outliers_and_outside_the_range(lake: Lake
 def test_a_day_that_was_at_fault_is_not_what_the_next_is_compared_with(lake: Lake) -> None:
     kilometres = (pl.col("distance") * 1.609).cast(pl.Int32)
     change(lake, BEFORE[-1], distance=kilometres)
-    append(lake, BEFORE[-1], [Figure("decision", "rule", 3, 1, "", {"rule": "features"})])
+    append(CASE, BEFORE[-1], [Figure("decision", "rule", 3, 1, "", {"rule": "features"})])
     sound = pl.concat([inputs(lake, key) for key in BEFORE[:-1]])
     [rise] = found(look(lake), "psi", feature="distance", reference="trailing", days="1")
     pair = (sound["distance"], inputs(lake, OLD_DAY)["distance"])
@@ -335,8 +336,8 @@ def judged(lake: Lake, second: ModelVersion) -> ModelVersion:
     version = lake.new_version("evaluations", BEFORE[-1])
     version.write_frame("scores", scores(lake, BEFORE[-1]).to_frame())
     version.publish(["scores"])
-    reference = {**registry.reference(second), "evaluation": str(version)}
-    registry.log_reference(second.run_id, reference)
+    reference = {**registry.reference(CASE, second), "evaluation": str(version)}
+    registry.log_reference(CASE, second.run_id, reference)
     return second
 
 
@@ -346,7 +347,7 @@ def test_a_versions_own_days_are_compared_with_its_holdout(
     about = {"feature": "score", "reference": "training"}
     assert found(look(lake), "psi", **about) == [], "none is its own"
     for days, key in enumerate(reversed(ALL[-2:]), 1):
-        batch_inference(lake, key, judged)
+        batch_inference(CASE, key, judged)
         [psi] = found(look(lake), "psi", **about)
         assert (psi.model_version, psi.labels["days"]) == ("2", str(days))
     sides = [drift.distribution(scores(lake, *keys)) for keys in (ALL[-2:-1], ALL[-2:])]
@@ -357,7 +358,7 @@ def test_a_versions_own_days_are_compared_with_its_holdout(
 def test_an_evaluation_that_is_gone_is_nothing_to_compare_with(
     lake: Lake, judged: ModelVersion
 ) -> None:
-    batch_inference(lake, OLD_DAY, judged)
+    batch_inference(CASE, OLD_DAY, judged)
     shutil.rmtree(lake.root / "evaluations")
     day = look(lake)
     assert found(day, "psi", feature="score", reference="training") == []
@@ -367,7 +368,7 @@ def test_an_evaluation_that_is_gone_is_nothing_to_compare_with(
 def test_a_version_without_reference_is_compared_with_the_days_before_only(
     lake: Lake, second: ModelVersion
 ) -> None:
-    batch_inference(lake, OLD_DAY, second)
+    batch_inference(CASE, OLD_DAY, second)
     day = look(lake)
     compared = found(day, "psi")
     assert {one.labels["reference"] for one in compared} == {"trailing"}
@@ -410,7 +411,7 @@ def test_a_fallback_of_the_ensemble_and_its_absent_members_are_told(
 ) -> None:
     rows = str(lake.current("features", OLD_DAY))
     nobody = dict.fromkeys(("xgboost", "remote"))
-    publish(lake, rows, ensemble.call_roll(lake, rows, history.champion, nobody, {}))
+    publish(lake, rows, ensemble.call_roll(CASE, rows, history.champion, nobody, {}))
     day = look(lake)
     assert value(day, "fallback_level") == 1
     assert value(day, "members_absent") == 2
@@ -419,7 +420,7 @@ def test_a_fallback_of_the_ensemble_and_its_absent_members_are_told(
 
 def test_scores_for_pictures_are_those_of_the_day_and_the_window(lake: Lake) -> None:
     shutil.rmtree(lake.partition_path("predictions", BEFORE[1]))
-    rows = measure.scores(lake, OLD_DAY)
+    rows = measure.scores(CASE, OLD_DAY)
     days = [key for key in ALL if key != BEFORE[1]]
     assert rows["day"].unique().sort().dt.to_string().to_list() == days
     assert rows["score"].to_list() == scores(lake, *days).to_list()
@@ -427,6 +428,6 @@ def test_scores_for_pictures_are_those_of_the_day_and_the_window(lake: Lake) -> 
 
 def test_without_predictions_there_are_no_scores_for_pictures(lake: Lake) -> None:
     shutil.rmtree(lake.root / "predictions")
-    rows = measure.scores(lake, OLD_DAY)
+    rows = measure.scores(CASE, OLD_DAY)
     assert rows.is_empty()
     assert {*rows.columns} == {"score", "day"}

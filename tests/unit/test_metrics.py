@@ -23,6 +23,7 @@ from include.orchestration import alerting
 from include.registry import promotion
 from local import reference
 from local.in_process import batch_inference
+from tests.case import CASE
 from tests.unit.conftest import OLD_DAY, History
 from tests.unit.helpers import infer
 from tests.unit.test_promotion import challengers
@@ -43,7 +44,7 @@ class Server:
 
     def packets(self) -> list[str]:
         """Everything that was sent until now."""
-        metrics.send("pages_total", 77)
+        metrics.send(self.case.name, "pages_total", 77)
         found = []
         while not (packet := self.socket.recv(65536).decode()).endswith("ml.pages_total:77|c"):
             found.append(packet)
@@ -72,9 +73,9 @@ def nobody(configure: Callable[..., None]) -> Iterator[None]:
 
 
 def test_each_kind_arrives_with_its_labels_in_the_order_of_the_table(server: Server) -> None:
-    metrics.send("task_failures_total", kind="bug", task="score", dag="batch_inference")
-    metrics.send("quarantined_share", 0.25, input="flights")
-    metrics.send("inference_seconds", 1.5, model="late")
+    metrics.send(CASE.name, "task_failures_total", kind="bug", task="score", dag="batch_inference")
+    metrics.send(CASE.name, "quarantined_share", 0.25, input="flights")
+    metrics.send(CASE.name, "inference_seconds", 1.5, model="late")
     assert server.lines() == [
         "ml.task_failures_total.batch_inference.score.bug:1|c",
         "ml.quarantined_share.flights:0.25|g",
@@ -83,7 +84,7 @@ def test_each_kind_arrives_with_its_labels_in_the_order_of_the_table(server: Ser
 
 
 def test_a_negative_gauge_is_no_decrement(server: Server) -> None:
-    metrics.send("outcomes_skill", -0.02, model="champion", slice="all")
+    metrics.send(CASE.name, "outcomes_skill", -0.02, model="champion", slice="all")
     assert server.packets() == [
         "ml.outcomes_skill.champion.all:0|g\nml.outcomes_skill.champion.all:-0.02|g"
     ]
@@ -91,7 +92,7 @@ def test_a_negative_gauge_is_no_decrement(server: Server) -> None:
 
 def test_many_values_share_packets_that_fit_into_a_frame(server: Server) -> None:
     samples = [Sample("quarantined_share", n, {"input": f"input_{n}"}) for n in range(200)]
-    metrics.send_all(samples)
+    metrics.send_all(CASE.name, samples)
     packets = server.packets()
     assert sum(packet.count("\n") + 1 for packet in packets) == 200
     assert len(packets) < 10
@@ -99,8 +100,10 @@ def test_many_values_share_packets_that_fit_into_a_frame(server: Server) -> None
 
 
 def test_what_statsd_does_not_allow_in_a_name_becomes_an_underscore(server: Server) -> None:
-    metrics.send("quarantined_rows_total", 3, input="flights", reason="distance: in_range(0, 9.5)")
-    metrics.send("quarantined_rows_total", 1, input="flights", reason="")
+    metrics.send(
+        CASE.name, "quarantined_rows_total", 3, input="flights", reason="distance: in_range(0, 9.5)"
+    )
+    metrics.send(CASE.name, "quarantined_rows_total", 1, input="flights", reason="")
     assert server.lines() == [
         "ml.quarantined_rows_total.flights.distance_in_range_0_9_5_:3|c",
         "ml.quarantined_rows_total.flights.none:1|c",
@@ -116,7 +119,9 @@ def test_any_value_of_a_label_is_one_part_of_a_name(value: str) -> None:
 
 
 def test_of_a_kind_the_others_are_counted_with_nothing(server: Server) -> None:
-    metrics.count_one("ensemble_runs_total", "fallback", "champion", ["ensemble", "champion"])
+    metrics.count_one(
+        CASE.name, "ensemble_runs_total", "fallback", "champion", ["ensemble", "champion"]
+    )
     assert server.lines() == [
         "ml.ensemble_runs_total.ensemble:0|c",
         "ml.ensemble_runs_total.champion:1|c",
@@ -124,7 +129,10 @@ def test_of_a_kind_the_others_are_counted_with_nothing(server: Server) -> None:
 
 
 def test_a_block_that_fails_has_no_time(server: Server) -> None:
-    with pytest.raises(OSError, match="down"), metrics.timed("inference_seconds", model="late"):
+    with (
+        pytest.raises(OSError, match="down"),
+        metrics.timed(CASE.name, "inference_seconds", model="late"),
+    ):
         raise OSError("down")
     assert server.lines() == []
 
@@ -171,11 +179,11 @@ def test_a_bad_name_is_refused_in_tests_and_only_logged_in_production(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(metrics.UnknownMetric, match="no metric pages with"):
-        metrics.send("pages")
+        metrics.send(CASE.name, "pages")
     with pytest.raises(metrics.UnknownMetric, match=r"inference_seconds with the labels \['who'\]"):
-        metrics.send("inference_seconds", 1, who="late")
+        metrics.send(CASE.name, "inference_seconds", 1, who="late")
     monkeypatch.setattr(metrics, "REFUSE_UNKNOWN", False)
-    metrics.send("pages")
+    metrics.send(CASE.name, "pages")
     assert server.lines() == []
     assert "There is no metric pages" in caplog.text
 
@@ -184,8 +192,8 @@ def test_a_host_that_is_not_found_is_said_once(
     nobody: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        metrics.send("pages_total")
-        metrics.send("pages_total")
+        metrics.send(CASE.name, "pages_total")
+        metrics.send(CASE.name, "pages_total")
     assert caplog.text.count("no-such-host.invalid was not found") == 1
 
 
@@ -199,7 +207,7 @@ def test_a_name_server_that_is_silent_keeps_no_task_waiting(
         raise OSError("no name server answers")
 
     monkeypatch.setattr(socket, "getaddrinfo", ask)
-    metrics.send("pages_total")  # comes back
+    metrics.send(CASE.name, "pages_total")  # comes back
     assert not given_up.is_set()
     given_up.set()
 
@@ -207,7 +215,7 @@ def test_a_name_server_that_is_silent_keeps_no_task_waiting(
 def test_nothing_is_sent_and_nothing_fails_where_nobody_listens(server: Server) -> None:
     server.socket.close()
     for _ in range(3):  # the second one meets the "port unreachable" of the first
-        metrics.send("pages_total")
+        metrics.send(CASE.name, "pages_total")
 
 
 @pytest.mark.parametrize(
@@ -255,7 +263,7 @@ def test_a_promotion_that_is_asked_for_twice_is_counted_once(
 ) -> None:
     [second] = challengers(1)
     for _ in range(2):
-        promotion.promote(second, history.champion, "it is better")
+        promotion.promote(CASE, second, history.champion, "it is better")
     found = server.lines()
     assert found.count("ml.registry_events_total.promoted:1|c") == 1
     assert found.count(f"ml.champion_version:{second.version}|g") == 1
@@ -265,12 +273,12 @@ def test_what_monitoring_finds_of_a_day_is_sent_but_for_what_is_for_itself_alone
     server: Server, lake: Lake, history: History
 ) -> None:
     for key in ("2013-02-19", "2013-02-20"):
-        batch_inference(lake, key, history.champion)
+        batch_inference(CASE, key, history.champion)
         server.packets()
-        daily.observe(lake, key, datetime(2013, 2, 21, 8, tzinfo=UTC))
-        daily.decide(lake, key)
+        daily.observe(CASE, key, datetime(2013, 2, 21, 8, tzinfo=UTC))
+        daily.decide(CASE, key)
     sent = {line.split(".")[1].partition(":")[0] for line in server.lines()}
-    rows = monitoring_history.read(lake, "2013-02-20", 2).select("pipeline", "metric").unique()
+    rows = monitoring_history.read(CASE, "2013-02-20", 2).select("pipeline", "metric").unique()
     figures = {f"{pipeline}_{metric}" for pipeline, metric in rows.iter_rows()}
     assert figures & set(METRICS) == sent & figures
     kept = {"outcomes_days_after_training", "profiles_category_share", "state_published"}

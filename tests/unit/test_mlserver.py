@@ -20,7 +20,7 @@ import pytest
 from include.errors import BadData
 from include.inference import remote
 from include.inference.patient_http import Endpoint
-from include.usecase import features
+from include.usecases.flight_delays import features
 from tests.unit.helpers import free_ports, wait_until
 
 pytestmark = pytest.mark.exhaustive

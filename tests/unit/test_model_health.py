@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 from mlflow import MlflowClient
 
-from include import usecase
 from include.lake.files import put_text
 from include.lake.tables import Lake
 from include.messages import Decision, ModelVersion, Reason
@@ -24,6 +23,7 @@ from include.monitoring.page.health import Health, look
 from include.monitoring.page.health_page import Approval, render
 from include.registry import registry
 from include.registry.registry import Overview
+from tests.case import CASE, at
 from tests.unit.conftest import NEW_DAY, OLD_DAY, History
 from tests.unit.helpers import infer
 
@@ -31,7 +31,7 @@ SECRET = "user:password@"
 
 
 def page(found: Health, approvals: list[Approval] | None = None) -> str:
-    html = render(found, approvals, nonce="x")
+    html = render(CASE, found, approvals, nonce="x")
     for picture in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
         ElementTree.fromstring(picture)
     return html
@@ -53,15 +53,15 @@ def remember(lake: Lake, last: str = OLD_DAY, count: int = 30, feature: str = "d
             Figure("outcomes", "base_log_loss", 0.5, 900, version, about),
             Figure("drift", "psi", 0.9 if key == last else 0.01, 900, "", drift),
         ]
-        history.append(lake, key, figures)
+        history.append(at(lake), key, figures)
 
 
 def decide(lake: Lake, key: str = OLD_DAY, words: bool = True) -> Decision:
     rules = [Reason("age", "retrain", "63 days old", "≤ 28"), Reason("truth", "healthy", "", "")]
     found = Decision(key, "retrain", rules)
-    history.append(lake, key, policy.figures(found))
+    history.append(at(lake), key, policy.figures(found))
     if words:
-        decisions.keep(lake, found)
+        decisions.keep(at(lake), found)
     return found
 
 
@@ -76,7 +76,7 @@ def empty(tmp_path: Path) -> Lake:
 def test_an_empty_lake_shows_what_to_do_first_and_makes_no_registry(
     empty: Lake, tmp_path: Path
 ) -> None:
-    found = look(empty)
+    found = look(at(empty))
     assert found.is_empty
     html = page(found)
     assert "There is nothing to show yet" in html
@@ -85,12 +85,12 @@ def test_an_empty_lake_shows_what_to_do_first_and_makes_no_registry(
 
 
 def test_the_champion_is_shown_with_what_it_knows(lake: Lake, history: History) -> None:
-    found = look(lake).champion
+    found = look(CASE).champion
     assert found is not None
     assert (found.version, found.how) == (history.champion.version, "promoted")
     assert (found.reason, found.replaced) == ("the tests", "")
     assert found.last_day == "2013-02-11"
-    assert f"Promoted on {found.since[:10]}" in page(look(lake))
+    assert f"Promoted on {found.since[:10]}" in page(look(CASE))
 
 
 def test_a_champion_that_was_rolled_back_to_is_one_since_then() -> None:
@@ -108,7 +108,7 @@ def test_a_champion_that_was_rolled_back_to_is_one_since_then() -> None:
 
 def test_rows_are_counted_at_each_stage(lake: Lake, history: History) -> None:
     predicted = len(infer(lake, OLD_DAY, history.champion))
-    newest, before = look(lake).partitions[:2]
+    newest, before = look(CASE).partitions[:2]
     assert newest.key == OLD_DAY
     assert newest.predicted == newest.features == predicted
     assert newest.validated == predicted + (newest.rejected or 0)
@@ -118,26 +118,26 @@ def test_rows_are_counted_at_each_stage(lake: Lake, history: History) -> None:
 
 def test_a_day_that_was_refused_is_among_the_others(lake: Lake) -> None:
     put_text(lake.landing_path("flights", NEW_DAY), "no Parquet")
-    refused = look(lake).partitions[0]
+    refused = look(CASE).partitions[0]
     assert (refused.key, refused.validated, refused.predicted) == (NEW_DAY, None, None)
-    assert '<span class="bad">none</span>' in page(look(lake))
+    assert '<span class="bad">none</span>' in page(look(CASE))
 
 
 def test_the_newest_decision_is_shown_in_its_words(empty: Lake) -> None:
     decide(empty, "2013-02-18")
     decided = decide(empty)
-    found = look(empty)
+    found = look(at(empty))
     assert (found.decision, found.has_report) == (decided, False)
     html = page(found)
     assert "age: 63 days old." in html
     assert "Report of" not in html
     put_text(empty.partition_path("reports", OLD_DAY) / "report.html", "<h1>")
-    assert f'<a href="/reports/{OLD_DAY}">' in page(look(empty))
+    assert f'<a href="/reports/{OLD_DAY}">' in page(look(at(empty)))
 
 
 def test_a_decision_of_which_only_the_figures_were_kept_is_shown_too(empty: Lake) -> None:
     decide(empty, words=False)
-    found = look(empty).decision
+    found = look(at(empty)).decision
     assert found is not None
     assert (found.action, found.why) == ("retrain", "age")
     assert [reason.action for reason in found.reasons] == ["retrain", "healthy"]
@@ -146,7 +146,7 @@ def test_a_decision_of_which_only_the_figures_were_kept_is_shown_too(empty: Lake
 def test_skill_is_drawn_with_promotions_and_decisions_and_drift_with_its_bound(empty: Lake) -> None:
     remember(empty)
     decide(empty)
-    html = page(look(empty))
+    html = page(look(at(empty)))
     assert re.findall(r">(version \d+)</text>", html) == ["version 2"]
     assert f"<title>{OLD_DAY}: retrain</title>" in html
     assert re.search(r"champion \d+\.\d%</span>", html)
@@ -156,14 +156,14 @@ def test_skill_is_drawn_with_promotions_and_decisions_and_drift_with_its_bound(e
 
 def test_one_day_is_enough(empty: Lake) -> None:
     remember(empty, count=1)
-    html = page(look(empty))
+    html = page(look(at(empty)))
     assert html.count("<svg") == 2
     assert html.count('<circle class="point"') == 1
 
 
 def test_the_last_verdicts_are_told_by_training(lake: Lake, own_registry: Path) -> None:
     client = MlflowClient(f"sqlite:///{own_registry}")
-    experiment = client.get_experiment_by_name(usecase.NAME)
+    experiment = client.get_experiment_by_name(CASE.name)
     assert experiment is not None
     answers = {"xgboost": ("passed", ""), "logistic_regression": ("refused", "calibrated")}
     for run in client.search_runs([experiment.experiment_id]):
@@ -172,10 +172,10 @@ def test_the_last_verdicts_are_told_by_training(lake: Lake, own_registry: Path) 
         tags = {"verdict": verdict, "refused_by": refused_by, "chosen": chosen}
         for name, value in tags.items():
             client.set_tag(run.info.run_id, name, value)
-    [gate] = look(lake).gates
+    [gate] = look(CASE).gates
     assert gate.reason == "the tests"
     assert [one.candidate for one in gate.judged][::2] == ["xgboost", "logistic_regression"]
-    html = page(look(lake))
+    html = page(look(CASE))
     assert "✓ passed, and chosen" in html
     assert re.search(r"✗ refused:</span> calibrated", html)
 
@@ -203,7 +203,7 @@ def test_a_broken_history_file_is_named_and_the_rest_is_shown(
     else:
         whole = file.read_bytes()
         file.write_bytes(content if isinstance(content, bytes) else whole[: len(whole) // 2])
-    found = look(empty)
+    found = look(at(empty))
     [problem] = found.problems
     assert str(file) in problem
     assert found.decision == decided
@@ -214,7 +214,7 @@ def test_a_broken_history_file_is_named_and_the_rest_is_shown(
 
 def test_a_broken_manifest_is_named_and_the_other_days_are_shown(lake: Lake) -> None:
     put_text(lake.partition_path("validated", OLD_DAY) / "current.json", "{")
-    found = look(lake)
+    found = look(CASE)
     [problem] = found.problems
     assert problem.startswith(f"The manifest of validated of {OLD_DAY} cannot be read")
     assert [day.validated is None for day in found.partitions[:2]] == [True, False]
@@ -223,7 +223,7 @@ def test_a_broken_manifest_is_named_and_the_other_days_are_shown(lake: Lake) -> 
 def test_a_broken_decision_is_named(empty: Lake) -> None:
     decide(empty)
     put_text(empty.partition_path("reports", OLD_DAY) / "decision.json", "[]")
-    found = look(empty)
+    found = look(at(empty))
     assert found.decision is None
     [problem] = found.problems
     assert problem.startswith("The decision cannot be read")
@@ -232,7 +232,7 @@ def test_a_broken_decision_is_named(empty: Lake) -> None:
 def test_without_the_registry_the_rest_is_shown(lake: Lake, configure, unused_port: int) -> None:
     configure(mlflow_tracking_uri=f"http://{SECRET}127.0.0.1:{unused_port}")
     remember(lake)
-    found = look(lake, seconds=60)
+    found = look(CASE, seconds=60)
     [problem] = found.problems
     assert problem.startswith(f"The model registry at http://127.0.0.1:{unused_port} does not ans")
     html = page(found)
@@ -249,7 +249,7 @@ def test_a_registry_that_hangs_is_not_waited_for(
     monkeypatch.setattr(registry, "overview", lambda: done.wait(60))
     try:
         for _ in range(2):  # the second one waits behind the first, and no longer
-            [problem] = look(lake, seconds=0.1).problems
+            [problem] = look(CASE, seconds=0.1).problems
             assert "has not answered in 0.1 s" in problem
     finally:
         done.set()
@@ -262,7 +262,7 @@ def test_a_lake_that_cannot_be_listed_is_said_to_be_so(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(health, "list_folder", refuse)
-    found = look(empty)
+    found = look(at(empty))
     assert any(problem.startswith("The lake cannot be read") for problem in found.problems)
     assert "Permission denied" in page(found)
 
@@ -279,13 +279,13 @@ def test_days_far_from_each_other_are_set_apart() -> None:
 
 def test_the_last_day_s_drift_is_beside_the_last_column(empty: Lake) -> None:
     remember(empty, count=1)
-    found = look(empty)
+    found = look(at(empty))
     assert found.last is not None
-    few = health_page.drift_picture(found.history, found.last)
+    few = health_page.drift_picture(CASE, found.history, found.last)
     assert few is not None
     assert few.right < health_page.WIDTH / 2
     remember(empty, count=30)
-    many = health_page.drift_picture(look(empty).history, found.last)
+    many = health_page.drift_picture(CASE, look(at(empty)).history, found.last)
     assert many is not None
     assert many.right == health_page.WIDTH
 
@@ -294,9 +294,9 @@ def test_text_from_lake_and_registry_is_no_markup(empty: Lake) -> None:
     hostile = "<script>alert(1)</script>"
     remember(empty, feature=hostile)
     rules = [Reason(hostile, "watch", hostile, hostile)]
-    decisions.keep(empty, Decision(OLD_DAY, "watch", rules))
-    history.append(empty, OLD_DAY, [Figure("decision", "decision", 1)])
-    html = page(look(empty), [Approval(hostile, None, "javascript:")])
+    decisions.keep(at(empty), Decision(OLD_DAY, "watch", rules))
+    history.append(at(empty), OLD_DAY, [Figure("decision", "decision", 1)])
+    html = page(look(at(empty)), [Approval(hostile, None, "javascript:")])
     assert html.count("<script") == 1
 
 
@@ -316,7 +316,7 @@ def test_of_ten_thousand_partitions_only_the_shown_ones_are_read(
     manifest, files = Lake.manifest, history._files
     monkeypatch.setattr(Lake, "manifest", lambda *place: (read.append(place), manifest(*place))[1])
     monkeypatch.setattr(history, "_files", lambda day: (listed.append(day), files(day))[1])
-    assert [day.key for day in look(empty).partitions] == days("2040-05-18", 14)[::-1]
+    assert [day.key for day in look(at(empty)).partitions] == days("2040-05-18", 14)[::-1]
     assert len(read) == health.PARTITIONS * len(health.TABLES)
     assert len(listed) == health.DAYS
 

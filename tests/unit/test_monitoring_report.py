@@ -16,7 +16,8 @@ from include.messages import Action, Decision, Reason
 from include.monitoring import report, views
 from include.monitoring.history import SCHEMA
 from include.training.plots import ALARM
-from include.usecase import features
+from include.usecases.flight_delays import features
+from tests.case import CASE
 
 LAST = date(2013, 6, 30)
 PROMOTED = LAST - timedelta(20)
@@ -138,7 +139,7 @@ def sections(html: str) -> dict[str, bool]:
 @pytest.fixture(scope="module")
 def page() -> str:
     return report.render(
-        decision(), history_of(sample_history()), sample_outcomes(), sample_scores()
+        CASE, decision(), history_of(sample_history()), sample_outcomes(), sample_scores()
     )
 
 
@@ -174,13 +175,13 @@ def test_the_pictures_follow_the_colours_of_the_page(page: str) -> None:
 
 def test_the_same_figures_give_the_same_page(page: str) -> None:
     again = report.render(
-        decision(), history_of(sample_history()[::-1]), sample_outcomes(), sample_scores()
+        CASE, decision(), history_of(sample_history()[::-1]), sample_outcomes(), sample_scores()
     )
     assert again == page
 
 
 def test_what_is_not_known_yet_is_said_in_place_of_a_picture() -> None:
-    html = report.render(decision("healthy"), NO_HISTORY, NO_OUTCOMES, NO_SCORES)
+    html = report.render(CASE, decision("healthy"), NO_HISTORY, NO_OUTCOMES, NO_SCORES)
     assert len(sections(html)) == 6
     assert not any(sections(html).values())
     assert html.count("No truth is known yet") == 3
@@ -189,7 +190,7 @@ def test_what_is_not_known_yet_is_said_in_place_of_a_picture() -> None:
 
 def test_a_single_day_of_history_is_drawn_with_its_date_and_its_figures() -> None:
     history = history_of([row for row in sample_history(3) if row[0] == LAST])
-    html = report.render(decision(), history, NO_OUTCOMES, NO_SCORES)
+    html = report.render(CASE, decision(), history, NO_OUTCOMES, NO_SCORES)
     [drift, stages] = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
     seats = history.filter(pl.col("labels").str.contains("seats"))["value"].item()
     for picture, figure in ((drift, f"{seats:.2f}"), (stages, "50.0%")):
@@ -207,7 +208,7 @@ def test_each_picture_says_which_question_it_answers(page: str) -> None:
 
 def test_without_truth_the_rest_is_shown() -> None:
     history = history_of(sample_history()).filter(pl.col("pipeline") != "outcomes")
-    html = report.render(decision(), history, NO_OUTCOMES, sample_scores())
+    html = report.render(CASE, decision(), history, NO_OUTCOMES, sample_scores())
     shown = [title for title, picture in sections(html).items() if picture]
     assert shown == ["Drift of features and scores", "Failures by stage", "Scores of the day"]
 
@@ -215,13 +216,14 @@ def test_without_truth_the_rest_is_shown() -> None:
 @pytest.mark.parametrize(("label", "kind"), [(0, "negative"), (1, "positive")])
 def test_of_a_single_class_nothing_is_compared(label: int, kind: str) -> None:
     outcomes = sample_outcomes().with_columns(label=pl.lit(label, pl.Int8))
-    html = report.render(decision(), NO_HISTORY, outcomes, NO_SCORES)
+    html = report.render(CASE, decision(), NO_HISTORY, outcomes, NO_SCORES)
     assert html.count(f"All 8,400 rows whose truth is known are {kind}") == 2
 
 
 @pytest.mark.parametrize("days", [1, 4, 7])
 def test_a_history_of_few_days_is_shown(days: int) -> None:
     html = report.render(
+        CASE,
         decision(),
         history_of(sample_history(days)),
         sample_outcomes(1, 50),
@@ -241,7 +243,9 @@ def test_figures_that_are_none_leave_a_gap(value: float) -> None:
     outcomes = sample_outcomes().with_columns(
         pl.when(pl.col("score") > 0.5).then(None).otherwise("label").alias("label")
     )
-    assert all(sections(report.render(decision(), history_of(rows), outcomes, scores)).values())
+    assert all(
+        sections(report.render(CASE, decision(), history_of(rows), outcomes, scores)).values()
+    )
 
 
 def test_long_names_and_many_of_them_have_room() -> None:
@@ -251,7 +255,7 @@ def test_long_names_and_many_of_them_have_room() -> None:
         labels = {"feature": name, "kind": "stable", "reference": "trailing", "days": "1"}
         rows += [row(LAST - timedelta(back), "drift", "psi", 0.1, **labels) for back in range(90)]
         rows += losses(LAST, 0.4, 0.5, version=name) + losses(PROMOTED, 0.4, 0.5)
-    html = report.render(decision(), history_of(rows), NO_OUTCOMES, NO_SCORES)
+    html = report.render(CASE, decision(), history_of(rows), NO_OUTCOMES, NO_SCORES)
     assert html.count("long long long long …") == 60
     assert len(html.encode()) < 1_500_000
 
@@ -260,6 +264,7 @@ def test_long_names_and_many_of_them_have_room() -> None:
 def test_scores_that_are_all_the_same_are_shown(score: float) -> None:
     same = pl.lit(score, pl.Float32)
     html = report.render(
+        CASE,
         decision(),
         NO_HISTORY,
         sample_outcomes().with_columns(score=same, ensemble_score=same),
@@ -275,7 +280,7 @@ def test_text_from_the_data_is_neither_markup_nor_a_formula() -> None:
     rows += losses(LAST - timedelta(1), 0.4, 0.5) + losses(LAST, 0.4, 0.5, version=hostile)
     rows.append(row(LAST, "stages", "failed_runs", 0, dag="d", stage=hostile))
     shown = Decision(LAST.isoformat(), "watch", [Reason(hostile, "watch", hostile, hostile)])
-    html = report.render(shown, history_of(rows), NO_OUTCOMES, NO_SCORES)
+    html = report.render(CASE, shown, history_of(rows), NO_OUTCOMES, NO_SCORES)
     assert "<script" not in html
     for picture in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
         texts = [text.text or "" for text in ElementTree.fromstring(picture).iter() if text.text]
@@ -288,7 +293,7 @@ def drawn(figure: Figure | str) -> Axes:
 
 
 def test_a_promotion_is_marked_on_its_first_day_and_decisions_on_theirs() -> None:
-    axes = drawn(report._skill(history_of(sample_history()), LAST))
+    axes = drawn(report._skill(CASE, history_of(sample_history()), LAST))
     assert [text.get_text() for text in axes.texts] == [" version 2"]
     handles, names = axes.get_legend_handles_labels()
     assert names == ["champion", "ensemble", "retrain", "page"]
@@ -343,7 +348,7 @@ def test_what_the_policy_pages_for_is_outlined_and_no_more(
         rows.append(row(LAST, "drift", "psi_by_chance", chance, **labels))
         rows.append(row(LAST, "drift", "psi", 9.0, **labels | {"days": "28"}))
         rows.append(row(LAST, "drift", "psi", 9.0, **labels | {"reference": "training"}))
-    figure = report._drift(history_of(rows), LAST)
+    figure = report._drift(CASE, history_of(rows), LAST)
     assert isinstance(figure, Figure)
     names = [[label.get_text() for label in axes.get_yticklabels()] for axes in figure.axes]
     assert names == [["loud", "tolerated", "few rows", "quiet"], ["cold", "score"]]
@@ -360,7 +365,7 @@ def test_failures_of_a_stage_are_those_of_all_dags() -> None:
         row(LAST, "stages", "failed_runs", 0.0, 3, dag="b", stage="infer"),
         row(LAST, "stages", "failed_runs", 0.5, 2, dag="a", stage="validate"),
     ]
-    axes = drawn(report._stages(history_of(rows), LAST))
+    axes = drawn(report._stages(CASE, history_of(rows), LAST))
     assert [label.get_text() for label in axes.get_yticklabels()] == ["validate", "infer"]
     assert [text.get_text() for text in axes.texts][:2] == ["50.0%", "25.0%"]
 

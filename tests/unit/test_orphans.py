@@ -16,6 +16,7 @@ from include.lake import tables
 from include.lake.files import ORPHANED_AFTER, list_folder, put_text
 from include.lake.tables import Lake, Version, version_name
 from local.clean_lake import clean
+from tests.case import at
 from tests.unit import children
 from tests.unit.test_lake import Clock
 
@@ -70,7 +71,7 @@ def test_a_version_whose_writer_may_live_is_never_removed(
     lake = Lake(str(tmp_path))
     young = begin(lake, age, changed=changed)
     lake.new_version("table", DAY)
-    assert clean(lake) == []
+    assert clean(at(lake)) == []
     young.publish(["a"])
     assert lake.current("table", DAY).read("a")["x"].to_list() == [1]
 
@@ -83,7 +84,7 @@ def test_what_was_ever_published_is_never_removed(tmp_path: Path) -> None:
             version.publish(["a"])
     age_folder(tmp_path, OLD)
     lake.new_version("table", DAY)
-    assert clean(lake) == []
+    assert clean(at(lake)) == []
     assert all(version.read("a")["x"].to_list() == [1] for version in (replaced, overtaken))
 
 
@@ -94,7 +95,7 @@ def test_what_is_no_version_is_never_removed(name: str, tmp_path: Path) -> None:
     put_text(folder / "note.txt", "mine")
     age_folder(tmp_path, OLD)
     lake.new_version("table", DAY)
-    assert clean(lake) == []
+    assert clean(at(lake)) == []
     assert (folder / "note.txt").exists()
 
 
@@ -102,7 +103,7 @@ def test_nothing_is_removed_while_it_is_not_known_what_is_published(tmp_path: Pa
     lake = Lake(str(tmp_path))
     old = begin(lake, OLD)
     put_text(tmp_path / "table" / f"date={DAY}" / "current.json", "{")
-    assert clean(lake) == []
+    assert clean(at(lake)) == []
     assert list_folder(old.path)
 
 
@@ -117,9 +118,9 @@ def test_cleaning_finds_them_in_every_table_and_half_written_files_everywhere(
     for path in (*scratch, *mine):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("PAR1")
-    assert clean(lake) == [str(orphan.path) for orphan in orphans], "files are young"
+    assert clean(at(lake)) == [str(orphan.path) for orphan in orphans], "files are young"
     age_folder(tmp_path, OLD)
-    assert sorted(clean(lake)) == sorted(map(str, scratch))
+    assert sorted(clean(at(lake))) == sorted(map(str, scratch))
     assert all(path.exists() for path in mine)
 
 
@@ -149,7 +150,7 @@ def test_an_old_version_on_s3_is_removed_too(s3_root: str) -> None:
     published = begin_on_s3(lake, timedelta(0))
     published.publish(["a"])
     young = begin_on_s3(lake, -OLD)
-    assert clean(lake) == [str(old.path)]
+    assert clean(at(lake)) == [str(old.path)]
     names = {path.name for path in list_folder(old.path.parent)}
     assert names == {published.name, young.name, "current.json"}
 
@@ -175,7 +176,7 @@ def test_nothing_is_left_of_writers_that_were_killed_at_any_step(
         assert child.exitcode == -signal.SIGKILL
     assert step > 50
     children.write_version(lake, 0)
-    clean(lake)
+    clean(at(lake))
     versions = [path for path in list_folder(lake.partition_path("table", DAY)) if path.is_dir()]
     left = {file.name for version in versions for file in list_folder(version)}
     assert left == {"first.parquet", "second.parquet", "manifest.json"}

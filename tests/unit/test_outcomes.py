@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from include.usecase.schema import KEY
 from polars.testing import assert_frame_equal
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
@@ -21,9 +20,11 @@ from include.monitoring import outcomes
 from include.monitoring.history import read, select
 from include.partitions import days_before
 from include.registry import registry
-from include.usecase import features
+from include.usecases.flight_delays import features
+from include.usecases.flight_delays.schema import KEY
 from include.validation import validation
 from local.in_process import batch_inference
+from tests.case import CASE, at
 from tests.unit.conftest import OLD_DAY, TRAINED, History
 from tests.unit.helpers import landed, replace
 from tests.unit.test_ensemble import BY_NAME, ask, publish
@@ -38,7 +39,7 @@ CHAMPION = {"model": "champion", "slice": "all"}
 def second(history: History, own_registry: Path) -> ModelVersion:
     """Version 2: version 1's files, with a run of its own that names no snapshot."""
     [made] = challengers(1)
-    registry.log_reference(made.run_id, registry.reference(history.champion))
+    registry.log_reference(CASE, made.run_id, registry.reference(CASE, history.champion))
     return made
 
 
@@ -53,7 +54,7 @@ def truth(lake: Lake, key: str) -> pl.DataFrame:
 
 def known(lake: Lake, metric: str, **labels: str) -> pl.DataFrame:
     """What the history says of the champion, or of what else the labels name."""
-    return select(read(lake, OLD_DAY, 28), metric, **(labels or CHAMPION))
+    return select(read(at(lake), OLD_DAY, 28), metric, **(labels or CHAMPION))
 
 
 def value(lake: Lake, metric: str, **labels: str) -> float:
@@ -69,21 +70,21 @@ def published(lake: Lake, key: str = OLD_DAY) -> pl.DataFrame:
 
 
 def test_without_truth_yet_there_is_nothing_to_say(lake: Lake, history: History) -> None:
-    batch_inference(lake, OLD_DAY, history.champion)
+    batch_inference(CASE, OLD_DAY, history.champion)
     without_truth(lake, OLD_DAY)
-    assert outcomes.update(lake, OLD_DAY) == []
+    assert outcomes.update(CASE, OLD_DAY) == []
     assert lake.manifest(outcomes.TABLE, OLD_DAY) is None
-    assert read(lake, OLD_DAY, 28).is_empty()
+    assert read(CASE, OLD_DAY, 28).is_empty()
 
 
 def test_truth_of_a_day_that_nobody_has_predicted_is_left_alone(lake: Lake) -> None:
-    assert outcomes.update(lake, OLD_DAY) == []
-    assert read(lake, OLD_DAY, 28).is_empty()
+    assert outcomes.update(CASE, OLD_DAY) == []
+    assert read(CASE, OLD_DAY, 28).is_empty()
 
 
 def test_each_prediction_is_joined_with_its_truth(lake: Lake, history: History) -> None:
-    predicted = batch_inference(lake, OLD_DAY, history.champion)
-    assert outcomes.update(lake, OLD_DAY) == [OLD_DAY]
+    predicted = batch_inference(CASE, OLD_DAY, history.champion)
+    assert outcomes.update(CASE, OLD_DAY) == [OLD_DAY]
     rows = published(lake)
     given = lake.current("predictions", OLD_DAY).read("predictions", [*KEY, "score"])
     both = rows.select(*KEY, "score", "label")
@@ -101,28 +102,28 @@ def test_late_truth_is_picked_up_on_a_later_day_and_never_counted_twice(
 ) -> None:
     late = days_before(OLD_DAY, 3)
     for key in (late, BEFORE):
-        batch_inference(lake, key, history.champion)
+        batch_inference(CASE, key, history.champion)
     without_truth(lake, late)
-    assert outcomes.update(lake, BEFORE) == [BEFORE]
-    validation.validate_day(lake, "actuals", late)
-    assert outcomes.update(lake, OLD_DAY) == [late]
-    assert outcomes.update(lake, OLD_DAY) == []
-    rows = outcomes.read(lake, OLD_DAY, 28)
+    assert outcomes.update(CASE, BEFORE) == [BEFORE]
+    validation.validate_day(CASE, "actuals", late)
+    assert outcomes.update(CASE, OLD_DAY) == [late]
+    assert outcomes.update(CASE, OLD_DAY) == []
+    rows = outcomes.read(CASE, OLD_DAY, 28)
     assert not rows.select("day", *KEY).is_duplicated().any()
     assert known(lake, "log_loss")["n"].sum() == len(rows)
 
 
 def test_truth_that_comes_in_two_parts_counts_each_row_once(lake: Lake, history: History) -> None:
-    batch_inference(lake, OLD_DAY, history.champion)
+    batch_inference(CASE, OLD_DAY, history.champion)
     whole = truth(lake, OLD_DAY)
     every_other = pl.when(pl.int_range(pl.len()) % 2 == 0).then("arr_delay")
     republish(lake, "actuals", OLD_DAY, arr_delay=every_other)
     some = truth(lake, OLD_DAY)
-    assert outcomes.update(lake, OLD_DAY) == [OLD_DAY]
+    assert outcomes.update(CASE, OLD_DAY) == [OLD_DAY]
     assert len(published(lake)) == len(some) < len(whole)
     lake.landing_path("actuals", OLD_DAY).unlink()
-    validation.validate_day(lake, "actuals", OLD_DAY)
-    assert outcomes.update(lake, OLD_DAY) == [OLD_DAY]
+    validation.validate_day(CASE, "actuals", OLD_DAY)
+    assert outcomes.update(CASE, OLD_DAY) == [OLD_DAY]
     assert_frame_equal(published(lake).select(*KEY, "label"), whole, check_row_order=False)
     assert known(lake, "log_loss")["n"].to_list() == [len(whole)]
 
@@ -131,28 +132,28 @@ def test_how_far_back_is_looked_for_truth_is_a_setting(
     lake: Lake, history: History, configure: Callable[..., None]
 ) -> None:
     old = days_before(OLD_DAY, 4)
-    batch_inference(lake, old, history.champion)
+    batch_inference(CASE, old, history.champion)
     configure(outcome_lookback_days=4)
-    assert outcomes.update(lake, OLD_DAY) == []
+    assert outcomes.update(CASE, OLD_DAY) == []
     configure(outcome_lookback_days=5)
-    assert outcomes.update(lake, OLD_DAY) == [old]
+    assert outcomes.update(CASE, OLD_DAY) == [old]
 
 
 def test_the_same_day_twice_changes_nothing(lake: Lake, history: History) -> None:
-    batch_inference(lake, OLD_DAY, history.champion)
-    outcomes.update(lake, OLD_DAY)
-    manifest, rows = lake.manifest(outcomes.TABLE, OLD_DAY), read(lake, OLD_DAY, 28)
-    assert outcomes.update(lake, OLD_DAY) == []
+    batch_inference(CASE, OLD_DAY, history.champion)
+    outcomes.update(CASE, OLD_DAY)
+    manifest, rows = lake.manifest(outcomes.TABLE, OLD_DAY), read(CASE, OLD_DAY, 28)
+    assert outcomes.update(CASE, OLD_DAY) == []
     assert lake.manifest(outcomes.TABLE, OLD_DAY) == manifest
-    assert_frame_equal(read(lake, OLD_DAY, 28), rows)
+    assert_frame_equal(read(CASE, OLD_DAY, 28), rows)
 
 
 def test_a_day_scored_again_by_another_version_replaces_its_outcomes(
     lake: Lake, history: History, second: ModelVersion
 ) -> None:
     for model in (history.champion, second):
-        batch_inference(lake, OLD_DAY, model)
-        assert outcomes.update(lake, OLD_DAY) == [OLD_DAY]
+        batch_inference(CASE, OLD_DAY, model)
+        assert outcomes.update(CASE, OLD_DAY) == [OLD_DAY]
         rows = published(lake)
         assert set(rows["model_version"]) == {model.version}
         assert not rows.select(KEY).is_duplicated().any()
@@ -162,19 +163,19 @@ def test_a_day_scored_again_by_another_version_replaces_its_outcomes(
 def test_a_failure_between_history_and_outcomes_loses_and_doubles_nothing(
     lake: Lake, history: History
 ) -> None:
-    batch_inference(lake, OLD_DAY, history.champion)
+    batch_inference(CASE, OLD_DAY, history.champion)
     folder = lake.root / outcomes.TABLE
     assert isinstance(folder, Path)
     folder.symlink_to(lake.root / "a disk that is away")
     with pytest.raises(FileExistsError):
-        outcomes.update(lake, OLD_DAY)
-    rows = read(lake, OLD_DAY, 28)
+        outcomes.update(CASE, OLD_DAY)
+    rows = read(CASE, OLD_DAY, 28)
     assert len(rows)
     folder.unlink()
     assert lake.manifest(outcomes.TABLE, OLD_DAY) is None
-    assert outcomes.update(lake, OLD_DAY) == [OLD_DAY]
+    assert outcomes.update(CASE, OLD_DAY) == [OLD_DAY]
     assert len(published(lake)) == known(lake, "log_loss")["n"].sum()
-    assert_frame_equal(read(lake, OLD_DAY, 28), rows)
+    assert_frame_equal(read(CASE, OLD_DAY, 28), rows)
 
 
 # --- Truth that is odd ----------------------------------------------------------------------------
@@ -184,16 +185,16 @@ def test_a_failure_between_history_and_outcomes_loses_and_doubles_nothing(
 def test_truth_for_unknown_keys_is_counted_and_left_out(
     share: float, lake: Lake, history: History
 ) -> None:
-    predicted = batch_inference(lake, OLD_DAY, history.champion)
+    predicted = batch_inference(CASE, OLD_DAY, history.champion)
     path = landed(lake, "actuals", OLD_DAY, "actuals")
     rows = pl.read_parquet(path).with_columns(pl.col("arr_delay").fill_null(0))
     strangers = int(share * len(rows))
     other = pl.when(pl.int_range(pl.len()) < strangers).then(9999 - pl.int_range(pl.len()))
     replace(path, rows.with_columns(flight=other.otherwise("flight").cast(pl.Int32)))
-    validation.validate_day(lake, "actuals", OLD_DAY)
-    assert outcomes.update(lake, OLD_DAY) == [OLD_DAY]
+    validation.validate_day(CASE, "actuals", OLD_DAY)
+    assert outcomes.update(CASE, OLD_DAY) == [OLD_DAY]
     assert len(published(lake)) == predicted - strangers
-    [unknown] = select(read(lake, OLD_DAY, 1), "unknown_truth_rows").rows(named=True)
+    [unknown] = select(read(CASE, OLD_DAY, 1), "unknown_truth_rows").rows(named=True)
     assert (unknown["value"], unknown["n"]) == (strangers, predicted)
     assert value(lake, "label_coverage") == 1 - strangers / predicted
     assert len(known(lake, "log_loss")) == (share < 1)
@@ -202,22 +203,22 @@ def test_truth_for_unknown_keys_is_counted_and_left_out(
 def test_a_day_on_which_no_flight_arrived_has_outcomes_of_no_rows(
     lake: Lake, history: History
 ) -> None:
-    batch_inference(lake, OLD_DAY, history.champion)
+    batch_inference(CASE, OLD_DAY, history.champion)
     republish(lake, "actuals", OLD_DAY, arr_delay=pl.lit(None, pl.Float64))
-    assert outcomes.update(lake, OLD_DAY) == [OLD_DAY]
+    assert outcomes.update(CASE, OLD_DAY) == [OLD_DAY]
     assert published(lake).is_empty()
     assert value(lake, "label_coverage") == 0
     assert known(lake, "log_loss").is_empty()
-    assert len(outcomes.read(lake, OLD_DAY, 28)) == 0
+    assert len(outcomes.read(CASE, OLD_DAY, 28)) == 0
 
 
 @pytest.mark.parametrize(("delay", "rate"), [(0.0, 0), (90.0, 1)])
 def test_a_day_of_a_single_class_has_no_auc_but_all_else(
     delay: float, rate: float, lake: Lake, history: History
 ) -> None:
-    batch_inference(lake, OLD_DAY, history.champion)
+    batch_inference(CASE, OLD_DAY, history.champion)
     republish(lake, "actuals", OLD_DAY, arr_delay=pl.lit(delay))
-    outcomes.update(lake, OLD_DAY)
+    outcomes.update(CASE, OLD_DAY)
     assert value(lake, "rate") == rate
     for metric in ("log_loss", "brier", "calibration_error", "skill"):
         assert np.isfinite(value(lake, metric))
@@ -226,10 +227,10 @@ def test_a_day_of_a_single_class_has_no_auc_but_all_else(
 
 
 def test_ten_rows_of_truth_are_outcomes_of_ten_rows(lake: Lake, history: History) -> None:
-    batch_inference(lake, OLD_DAY, history.champion)
+    batch_inference(CASE, OLD_DAY, history.champion)
     few = pl.when(pl.int_range(pl.len()) < 10).then(pl.col("arr_delay").fill_null(0))
     republish(lake, "actuals", OLD_DAY, arr_delay=few)
-    outcomes.update(lake, OLD_DAY)
+    outcomes.update(CASE, OLD_DAY)
     assert known(lake, "log_loss")["n"].to_list() == [10]
     origins = [row for row in slices(lake, "origin") if row["n"]]
     assert sum(row["n"] for row in origins) == 10
@@ -246,8 +247,8 @@ def slices(lake: Lake, column: str, metric: str = "log_loss") -> list[dict[str, 
 
 @pytest.mark.parametrize("column", features.SLICES)
 def test_slices_add_up_to_all_rows(column: str, lake: Lake, history: History) -> None:
-    batch_inference(lake, OLD_DAY, history.champion)
-    outcomes.update(lake, OLD_DAY)
+    batch_inference(CASE, OLD_DAY, history.champion)
+    outcomes.update(CASE, OLD_DAY)
     for metric in ("log_loss", "brier", "rate", "mean_score", "base_log_loss"):
         found = slices(lake, column, metric)
         total = sum(row["value"] * row["n"] for row in found)
@@ -260,8 +261,8 @@ def test_a_slice_that_is_a_feature_and_no_key_is_found_in_the_features(
     lake: Lake, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features, "SLICES", ["origin", "dest"])
-    batch_inference(lake, OLD_DAY, history.champion)
-    outcomes.update(lake, OLD_DAY)
+    batch_inference(CASE, OLD_DAY, history.champion)
+    outcomes.update(CASE, OLD_DAY)
     sizes = dict(published(lake)["dest"].value_counts().iter_rows())
     found = {row["labels"].split("dest = ")[1][:3]: row["n"] for row in slices(lake, "dest")}
     assert found == sizes
@@ -281,7 +282,7 @@ def figures(labels: np.ndarray, base: float | None = 0.3, **scores: np.ndarray) 
     """What each model was worth on rows of one slice."""
     rows = pl.DataFrame({"label": labels, "origin": "EWR", "carrier": "UA", **scores})
     versions = {"champion": "7"}
-    found = outcomes.figures(rows, len(rows), 0, base, versions)
+    found = outcomes.figures(CASE, rows, len(rows), 0, base, versions)
     whole = [one for one in found if one.labels.get("slice") == "all"]
     return {f"{one.labels['model']} {one.metric}": one for one in whole}
 
@@ -336,12 +337,12 @@ def test_rows_that_a_model_has_not_scored_are_not_held_against_it() -> None:
 def test_the_ensemble_and_its_members_are_judged_beside_the_champion(
     lake: Lake, history: History
 ) -> None:
-    batch_inference(lake, OLD_DAY, history.champion)
+    batch_inference(CASE, OLD_DAY, history.champion)
     day = str(lake.current("features", OLD_DAY))
     names = [name for name, member in BY_NAME.items() if member.kind == "registry"]
     answers = {name: ask(lake, day, BY_NAME[name], history.champion) for name in names}
-    publish(lake, day, ensemble.call_roll(lake, day, history.champion, answers, {}))
-    outcomes.update(lake, OLD_DAY)
+    publish(lake, day, ensemble.call_roll(CASE, day, history.champion, answers, {}))
+    outcomes.update(CASE, OLD_DAY)
     rows = published(lake)
     for model, column in [("ensemble", "ensemble_score"), *((n, f"score_{n}") for n in names)]:
         loss = log_loss(rows["label"].to_numpy(), rows[column].to_numpy().astype(np.float64))
@@ -352,11 +353,11 @@ def test_the_ensemble_and_its_members_are_judged_beside_the_champion(
 
 
 def test_an_ensemble_that_is_late_is_joined_on_a_later_day(lake: Lake, history: History) -> None:
-    batch_inference(lake, OLD_DAY, history.champion)
-    outcomes.update(lake, OLD_DAY)
+    batch_inference(CASE, OLD_DAY, history.champion)
+    outcomes.update(CASE, OLD_DAY)
     day = str(lake.current("features", OLD_DAY))
-    publish(lake, day, ensemble.call_roll(lake, day, history.champion, {}, {}))
-    assert outcomes.update(lake, OLD_DAY) == [OLD_DAY]
+    publish(lake, day, ensemble.call_roll(CASE, day, history.champion, {}, {}))
+    assert outcomes.update(CASE, OLD_DAY) == [OLD_DAY]
     assert len(known(lake, "log_loss", model="ensemble", slice="all")) == 1
     assert len(known(lake, "log_loss")) == 1
 
@@ -367,7 +368,7 @@ def test_an_ensemble_that_is_late_is_joined_on_a_later_day(lake: Lake, history: 
 def test_the_base_rate_is_that_of_the_champions_training(lake: Lake, history: History) -> None:
     last = TRAINED[1]
     days = [truth(lake, days_before(last, back))["label"] for back in range(16)]
-    found = outcomes.base_rate(lake, OLD_DAY, history.champion)
+    found = outcomes.base_rate(CASE, OLD_DAY, history.champion)
     assert found == pytest.approx(pl.concat(days).to_numpy().mean(), abs=0.002)
     snapshot = lake.version(history.snapshot)
     labels = pl.concat([snapshot.read(part, ["label"]) for part in ("training", "holdout")])
@@ -378,8 +379,8 @@ def test_for_a_version_without_a_snapshot_it_is_that_of_the_outcomes_before(
     lake: Lake, second: ModelVersion
 ) -> None:
     for key in (BEFORE, OLD_DAY):
-        batch_inference(lake, key, second)
-    assert outcomes.update(lake, OLD_DAY) == [BEFORE, OLD_DAY]
+        batch_inference(CASE, key, second)
+    assert outcomes.update(CASE, OLD_DAY) == [BEFORE, OLD_DAY]
     skills = known(lake, "skill")
     assert skills["time"].dt.to_string().to_list() == [OLD_DAY], "nothing was known before"
     rate = published(lake, BEFORE)["label"].to_numpy().mean()
@@ -393,15 +394,15 @@ def test_a_training_that_cannot_be_found_is_none(gone: str, lake: Lake, history:
         model = ModelVersion(model.name, "9", "0" * 32)
     else:
         shutil.rmtree(lake.root / "training")
-    assert outcomes.training_snapshot(lake, model) is None
-    assert outcomes.base_rate(lake, OLD_DAY, model) is None
+    assert outcomes.training_snapshot(CASE, model) is None
+    assert outcomes.base_rate(CASE, OLD_DAY, model) is None
 
 
 # --- Reading --------------------------------------------------------------------------------------
 
 
 def test_without_outcomes_a_table_of_no_rows_is_read(lake: Lake) -> None:
-    rows = outcomes.read(lake, OLD_DAY, 28)
+    rows = outcomes.read(CASE, OLD_DAY, 28)
     assert rows.is_empty()
     assert {"day", "label", "score", "model_version"} <= {*rows.columns}
 
@@ -411,13 +412,13 @@ def test_days_are_read_in_order_over_a_gap_and_lack_what_they_lack(
 ) -> None:
     first = days_before(OLD_DAY, 3)
     for key in (OLD_DAY, first):
-        batch_inference(lake, key, history.champion)
+        batch_inference(CASE, key, history.champion)
     day = str(lake.current("features", OLD_DAY))
-    publish(lake, day, ensemble.call_roll(lake, day, history.champion, {}, {}))
-    outcomes.update(lake, OLD_DAY)
-    rows = outcomes.read(lake, OLD_DAY, 28)
+    publish(lake, day, ensemble.call_roll(CASE, day, history.champion, {}, {}))
+    outcomes.update(CASE, OLD_DAY)
+    rows = outcomes.read(CASE, OLD_DAY, 28)
     assert rows["day"].is_sorted()
     days = rows["day"].dt.to_string()
     assert days.unique().sort().to_list() == [first, OLD_DAY]
     assert (rows["ensemble_score"].is_null() == (days == first)).all()
-    assert len(outcomes.read(lake, OLD_DAY, 3)) == (days == OLD_DAY).sum()
+    assert len(outcomes.read(CASE, OLD_DAY, 3)) == (days == OLD_DAY).sum()

@@ -22,8 +22,9 @@ from include.monitoring.decision import ACTIONS
 from include.monitoring.history import SCHEMA, Figure, append, current, read, to_frame
 from include.monitoring.policy import decide, skill
 from include.partitions import days_before
-from include.usecase import features
+from include.usecases.flight_delays import features
 from include.wording import counted
+from tests.case import CASE, at
 
 KEY = "2013-06-30"
 DAYS = 30
@@ -145,7 +146,7 @@ def usual_day(back: int) -> list[Figure]:
 
 def today(*figures: Figure) -> Decision:
     """The decision about a day that differs from a usual one by these figures."""
-    return decide(known(usual(), rows(0, *figures)), KEY)
+    return decide(CASE, known(usual(), rows(0, *figures)), KEY)
 
 
 def wish(decision: Decision, rule: str) -> Action:
@@ -169,13 +170,13 @@ def outcomes(skills: list[float], version: str = "1", **more: float) -> pl.DataF
 
 
 def test_a_usual_day_is_healthy_and_every_rule_says_why() -> None:
-    decision = decide(usual(), KEY)
+    decision = decide(CASE, usual(), KEY)
     assert decision.action == "healthy"
     assert sorted(one.rule for one in decision.reasons) == RULES
 
 
 def test_of_a_history_without_a_row_every_rule_is_content() -> None:
-    decision = decide(SCHEMA.to_frame(), KEY)
+    decision = decide(CASE, SCHEMA.to_frame(), KEY)
     assert (decision.action, sorted(one.rule for one in decision.reasons)) == ("healthy", RULES)
 
 
@@ -201,20 +202,20 @@ def test_the_gravest_wish_is_the_decision_and_stands_first(found: list[Figure]) 
 def test_what_is_known_of_later_days_does_not_matter(later: list[Figure], days: int) -> None:
     after = [rows(-back, *later, *worth(-1, "2"), RETRAINING) for back in range(1, days + 1)]
     frame = known(usual(), rows(0, drifted(0.15)))
-    assert decide(known(frame, *after), KEY) == decide(frame, KEY)
+    assert decide(CASE, known(frame, *after), KEY) == decide(CASE, frame, KEY)
 
 
 @given(problems)
 def test_deciding_again_with_the_decision_in_the_history_is_the_same(found: list[Figure]) -> None:
     frame = known(usual(), outcomes([0.075, 0.08, 0.079] * 5), rows(0, *found))
-    first = decide(frame, KEY)
+    first = decide(CASE, frame, KEY)
     asked = [RETRAINING] if first.action == "retrain" else []
-    assert decide(known(frame, rows(0, *policy.figures(first), *asked)), KEY) == first
+    assert decide(CASE, known(frame, rows(0, *policy.figures(first), *asked)), KEY) == first
 
 
 def test_deciding_changes_nothing_of_what_it_is_given() -> None:
     frame = usual().clone()
-    decide(frame, KEY)
+    decide(CASE, frame, KEY)
     assert_frame_equal(frame, usual())
 
 
@@ -260,43 +261,43 @@ def test_skill_below_its_bound_retrains(
     above: float, action: Action, bound: float, configure: Configure
 ) -> None:
     configure(decay_min_skill=bound)
-    assert decide(outcomes([bound + above] * 14), KEY).action == action
+    assert decide(CASE, outcomes([bound + above] * 14), KEY).action == action
 
 
 def test_a_few_noisy_days_are_watched_and_do_not_retrain(configure: Configure) -> None:
     noisy = outcomes([0.4, -0.3, 0.35, -0.2, 0.3, -0.25, 0.2])
-    assert 0 < skill(noisy, KEY, 14)[0][0] < 0.08
-    assert decide(noisy, KEY).action == "watch"
+    assert 0 < skill(CASE, noisy, KEY, 14)[0][0] < 0.08
+    assert decide(CASE, noisy, KEY).action == "watch"
     configure(decay_confidence=0.5)
-    assert decide(noisy, KEY).action == "retrain", "the confidence is a setting"
+    assert decide(CASE, noisy, KEY).action == "retrain", "the confidence is a setting"
 
 
 def test_the_same_skill_on_steadier_days_is_enough() -> None:
-    assert decide(outcomes([0.075, 0.07] * 7), KEY).action == "retrain"
+    assert decide(CASE, outcomes([0.075, 0.07] * 7), KEY).action == "retrain"
 
 
 @pytest.mark.parametrize(("days", "least"), [(6, 7), (2, 3)])
 def test_of_too_few_days_nothing_is_said(days: int, least: int, configure: Configure) -> None:
     configure(decay_min_days=least)
-    decision = decide(outcomes([-1.0] * days), KEY)
+    decision = decide(CASE, outcomes([-1.0] * days), KEY)
     assert decision.action == "healthy"
     assert f"outcomes of {counted(days, 'day')} are known" in told(decision, "outcomes")
-    assert wish(decide(outcomes([-1.0] * (days + 1)), KEY), "outcomes") == "retrain"
+    assert wish(decide(CASE, outcomes([-1.0] * (days + 1)), KEY), "outcomes") == "retrain"
 
 
 def test_only_the_days_of_the_window_count(configure: Configure) -> None:
     frame = outcomes([-1.0] * 7 + [0.15] * 14)
-    assert decide(frame, KEY).action == "healthy"
+    assert decide(CASE, frame, KEY).action == "healthy"
     configure(decay_window_days=15)
-    assert "over 15 days" in told(decide(frame, KEY), "outcomes")
+    assert "over 15 days" in told(decide(CASE, frame, KEY), "outcomes")
     configure(decay_window_days=21)
-    assert decide(frame, KEY).action == "retrain"
+    assert decide(CASE, frame, KEY).action == "retrain"
 
 
 @given(st.lists(st.tuples(st.floats(-0.5, 0.9), st.integers(1, 2000)), min_size=1, max_size=13))
 def test_skill_is_that_of_all_rows_of_the_window_together(days: list[tuple[float, int]]) -> None:
     frame = known(*(rows(back, *worth(v, n=n)) for back, (v, n) in enumerate(days, 1)))
-    found, counted = skill(frame, KEY, 14)
+    found, counted = skill(CASE, frame, KEY, 14)
     values, sizes = np.array(days).T
     assert found[0] == pytest.approx(np.average(values, weights=sizes))
     assert counted == len(days)
@@ -306,25 +307,25 @@ def test_skill_is_that_of_all_rows_of_the_window_together(days: list[tuple[float
 
 def test_a_history_with_a_gap_is_judged_by_the_days_that_there_are() -> None:
     frame = known(*(rows(back, *worth(0.02)) for back in (1, 2, 3, 7, 8, 12, 13)))
-    assert "over 7 days" in told(decide(frame, KEY), "outcomes")
-    assert decide(frame, KEY).action == "retrain"
+    assert "over 7 days" in told(decide(CASE, frame, KEY), "outcomes")
+    assert decide(CASE, frame, KEY).action == "retrain"
 
 
 def test_the_days_of_the_champion_before_are_not_held_against_the_new_one() -> None:
     changed = known(outcomes([-1.0] * 14), outcomes([0.15] * 3, "2"))
-    assert "outcomes of 3 days are" in told(decide(changed, KEY), "outcomes")
+    assert "outcomes of 3 days are" in told(decide(CASE, changed, KEY), "outcomes")
 
 
 def test_neither_other_models_nor_slices_are_the_champion() -> None:
     ensemble = [rows(back, *worth(-1.0, model="ensemble")) for back in range(1, 15)]
     about = {"model": "champion", "slice": "origin = EWR"}
     sliced = [rows(back, Figure("outcomes", "log_loss", 9, 300, "1", about)) for back in range(9)]
-    assert decide(known(outcomes([0.15] * 14), *ensemble, *sliced), KEY).action == "healthy"
+    assert decide(CASE, known(outcomes([0.15] * 14), *ensemble, *sliced), KEY).action == "healthy"
 
 
 def test_a_day_scored_again_by_another_version_counts_as_that_ones() -> None:
     again = known(outcomes([-1.0] * 10), outcomes([0.15] * 10, "2"))
-    found, days = skill(again, KEY, 14)
+    found, days = skill(CASE, again, KEY, 14)
     assert (found[0], days) == (pytest.approx(0.15), 10)
 
 
@@ -332,23 +333,23 @@ def test_a_day_scored_by_its_first_version_again_counts_as_that_ones(tmp_path: P
     lake = Lake(str(tmp_path / "lake"))
     for version, value in (("1", 0.15), ("2", -1.0), ("1", 0.15)):  # promoted, and rolled back
         for back in range(1, 9):
-            append(lake, days_before(KEY, back), worth(value, version))
-    found, days = skill(read(lake, KEY, 14), KEY, 14)
+            append(at(lake), days_before(KEY, back), worth(value, version))
+    found, days = skill(CASE, read(at(lake), KEY, 14), KEY, 14)
     assert (found[0], days) == (pytest.approx(0.15), 8)
 
 
 def test_who_has_decayed_has_to_regain_a_little_more(configure: Configure) -> None:
     just_above = outcomes([0.085] * 14)
     before = known(just_above, rows(3, asked_for("retrain")))  # nobody looked since
-    assert decide(just_above, KEY).action == "healthy"
-    assert decide(before, KEY).action == "retrain"
+    assert decide(CASE, just_above, KEY).action == "healthy"
+    assert decide(CASE, before, KEY).action == "retrain"
     recovered = known(before, rows(1, asked_for("healthy")))
-    assert decide(recovered, KEY).action == "healthy"
-    assert decide(known(outcomes([0.095] * 14), before.filter(metric="rule")), KEY).action == (
-        "healthy"
-    )
+    assert decide(CASE, recovered, KEY).action == "healthy"
+    assert decide(
+        CASE, known(outcomes([0.095] * 14), before.filter(metric="rule")), KEY
+    ).action == ("healthy")
     configure(decay_hysteresis=0)
-    assert decide(before, KEY).action == "healthy"
+    assert decide(CASE, before, KEY).action == "healthy"
 
 
 # --- Cooldown -------------------------------------------------------------------------------------
@@ -361,16 +362,16 @@ def test_no_retraining_is_asked_for_again_before_the_cooldown_is_over(
 ) -> None:
     configure(retraining_cooldown_days=cooldown)
     frame = known(usual(), rows(0, reason))
-    early = decide(known(frame, rows(days - 1, RETRAINING)), KEY)
+    early = decide(CASE, known(frame, rows(days - 1, RETRAINING)), KEY)
     assert early.action == "watch"
     assert f"was requested {counted(days - 1, 'day')} ago" in early.why
     assert "the next can follow in 1 day" in early.why
-    assert decide(known(frame, rows(days, RETRAINING)), KEY).action == "retrain"
+    assert decide(CASE, known(frame, rows(days, RETRAINING)), KEY).action == "retrain"
 
 
 def test_decay_is_watched_while_its_retraining_is_young() -> None:
     frame = known(outcomes([0.02] * 14), rows(5, RETRAINING))
-    assert decide(frame, KEY).action == "watch"
+    assert decide(CASE, frame, KEY).action == "watch"
 
 
 @pytest.mark.parametrize("least", [1, 7, 12])
@@ -379,10 +380,10 @@ def test_a_challenger_that_would_have_seen_next_to_nothing_new_is_not_trained(
 ) -> None:
     configure(retraining_min_new_days=least, holdout_days=10)
     decayed = outcomes([0.02] * 14)
-    early = decide(known(decayed, rows(0, aged(10 + least))), KEY)
+    early = decide(CASE, known(decayed, rows(0, aged(10 + least))), KEY)
     assert early.action == "watch"
     assert f"a challenger would have seen {counted(least - 1, 'new day')}" in early.why
-    assert decide(known(decayed, rows(0, aged(11 + least))), KEY).action == "retrain"
+    assert decide(CASE, known(decayed, rows(0, aged(11 + least))), KEY).action == "retrain"
 
 
 def test_what_was_asked_for_today_does_not_stop_today() -> None:
@@ -391,8 +392,8 @@ def test_what_was_asked_for_today_does_not_stop_today() -> None:
 
 def test_worse_than_nothing_after_a_retraining_pages() -> None:
     worthless = outcomes([-0.05] * 14)
-    assert decide(worthless, KEY).action == "retrain", "that may still help"
-    decision = decide(known(worthless, rows(10, RETRAINING)), KEY)
+    assert decide(CASE, worthless, KEY).action == "retrain", "that may still help"
+    decision = decide(CASE, known(worthless, rows(10, RETRAINING)), KEY)
     assert decision.action == "page"
     assert "worse than knowing nothing after a retraining" in decision.why
 
@@ -400,8 +401,8 @@ def test_worse_than_nothing_after_a_retraining_pages() -> None:
 def test_who_is_worse_than_nothing_pages_once_in_a_cooldown() -> None:
     worthless = known(outcomes([-0.05] * 14), rows(10, RETRAINING))
     paged = known(worthless, rows(2, asked_for("page")), rows(1, asked_for("watch")))
-    assert decide(paged, KEY).action == "watch"
-    assert decide(known(worthless, rows(14, asked_for("page"))), KEY).action == "page"
+    assert decide(CASE, paged, KEY).action == "watch"
+    assert decide(CASE, known(worthless, rows(14, asked_for("page"))), KEY).action == "page"
 
 
 # --- Scores and age -------------------------------------------------------------------------------
@@ -420,17 +421,17 @@ def test_scores_that_have_drifted_are_watched_and_then_retrain(
 
 @pytest.mark.parametrize(("days", "action"), [(6, "healthy"), (7, "retrain")])
 def test_the_scores_of_a_few_days_say_nothing(days: int, action: Action) -> None:
-    assert decide(rows(0, scored(0.9, days)), KEY).action == action
+    assert decide(CASE, rows(0, scored(0.9, days)), KEY).action == action
 
 
 def test_of_a_day_scored_by_two_versions_the_scores_of_the_newer_one_count() -> None:
     again = known(usual(), rows(0, scored(0.9)), rows(0, scored(0.01, version="2")))
-    assert wish(decide(again, KEY), "scores") == "healthy"
+    assert wish(decide(CASE, again, KEY), "scores") == "healthy"
 
 
 def test_scores_that_were_compared_again_with_more_days_count_as_they_are_now() -> None:
     more = known(usual(), rows(0, scored(0.9, 14)), rows(0, scored(0.01, 13)))
-    assert wish(decide(more, KEY), "scores") == "healthy"
+    assert wish(decide(CASE, more, KEY), "scores") == "healthy"
 
 
 @pytest.mark.parametrize("bound", [28, 90])
@@ -442,7 +443,7 @@ def test_an_old_champion_is_trained_anew(bound: int, configure: Configure) -> No
 
 def test_of_a_day_scored_by_two_versions_the_age_of_the_newer_one_counts() -> None:
     again = known(usual(), rows(0, aged(60, "1")), rows(0, aged(3, "2")))
-    assert wish(decide(again, KEY), "age") == "healthy"
+    assert wish(decide(CASE, again, KEY), "age") == "healthy"
 
 
 # --- Features -------------------------------------------------------------------------------------
@@ -481,26 +482,26 @@ def test_what_chance_alone_gives_to_ten_rows_is_no_drift() -> None:
 def test_drift_is_watched_only_if_it_is_rare_as_a_days_largest() -> None:
     lively = [rows(back, drifted(0.16, "plane_age")) for back in (4, 9)]
     assert today(drifted(0.15)).action == "watch"
-    assert decide(known(usual(), *lively, rows(0, drifted(0.15))), KEY).action == "healthy"
-    assert decide(known(usual(), *lively, rows(0, drifted(0.17))), KEY).action == "watch"
+    assert decide(CASE, known(usual(), *lively, rows(0, drifted(0.15))), KEY).action == "healthy"
+    assert decide(CASE, known(usual(), *lively, rows(0, drifted(0.17))), KEY).action == "watch"
 
 
 def test_what_is_rare_is_told_in_units_of_each_features_own_bound() -> None:
     lively = [rows(back, drifted(0.09, "distance")) for back in (4, 9)]  # .9 of its bound
-    assert decide(known(usual(), *lively, rows(0, drifted(0.15))), KEY).action == "healthy"
-    assert decide(known(usual(), *lively, rows(0, drifted(0.19))), KEY).action == "watch"
+    assert decide(CASE, known(usual(), *lively, rows(0, drifted(0.15))), KEY).action == "healthy"
+    assert decide(CASE, known(usual(), *lively, rows(0, drifted(0.19))), KEY).action == "watch"
 
 
 def test_a_page_needs_no_rarity() -> None:
     stormy = [rows(back, drifted(0.9)) for back in range(1, DAYS)]
-    assert decide(known(usual(), *stormy, rows(0, drifted(0.25))), KEY).action == "page"
+    assert decide(CASE, known(usual(), *stormy, rows(0, drifted(0.25))), KEY).action == "page"
 
 
 @pytest.mark.parametrize(("days", "action"), [(19, "watch"), (29, "healthy")])
 def test_before_twenty_days_are_known_any_drift_is_watched(days: int, action: Action) -> None:
     well = usual(days + 1)
     lively = [rows(back, drifted(0.16)) for back in (4, 9)]
-    assert decide(known(well, *lively, rows(0, drifted(0.15))), KEY).action == action
+    assert decide(CASE, known(well, *lively, rows(0, drifted(0.15))), KEY).action == action
 
 
 def test_a_rise_of_nulls_pages_unless_any_share_may_be_null(configure: Configure) -> None:
@@ -526,20 +527,20 @@ def test_values_outside_the_usual_range_page_in_a_seasonal_feature_too(
 @pytest.mark.parametrize("metric", ["outside_range", "null_rise"])
 def test_a_use_case_whose_features_are_all_seasonal_is_warned_too(metric: str) -> None:
     found = [drifted(1.0, "temp", "seasonal", metric=name) for name in ("psi", metric)]
-    assert decide(rows(0, *found), KEY).action == "page"
+    assert decide(CASE, rows(0, *found), KEY).action == "page"
 
 
 def test_a_day_that_was_compared_with_the_training_first_counts_as_it_is_now() -> None:
     later = known(
         usual(), rows(0, drifted(0.9, reference="training")), rows(0, drifted(0.01))
     )  # what was missing before it has been published since
-    assert wish(decide(later, KEY), "features") == "healthy"
+    assert wish(decide(CASE, later, KEY), "features") == "healthy"
 
 
 def test_a_fault_of_the_data_pages_and_never_retrains_even_a_decayed_champion() -> None:
     decayed = [outcomes([0.02] * 14), rows(0, aged(60), scored(0.9))]
-    assert decide(known(usual(), *decayed), KEY).action == "retrain"
-    assert decide(known(usual(), *decayed, rows(0, drifted(0.9))), KEY).action == "page"
+    assert decide(CASE, known(usual(), *decayed), KEY).action == "retrain"
+    assert decide(CASE, known(usual(), *decayed, rows(0, drifted(0.9))), KEY).action == "page"
 
 
 # --- Whether the day is there ---------------------------------------------------------------------
@@ -562,7 +563,7 @@ def test_an_ensemble_is_missed_only_where_there_was_one() -> None:
     without = today(published("ensemble_predictions", 0))
     assert (without.action, "no ensemble_predictions" in without.why) == ("watch", True)
     never = [rows(back, published("ensemble_predictions", 0)) for back in range(DAYS)]
-    assert decide(known(usual(), *never), KEY).action == "healthy"
+    assert decide(CASE, known(usual(), *never), KEY).action == "healthy"
 
 
 def test_a_fallback_of_the_ensemble_is_watched() -> None:
@@ -600,7 +601,7 @@ def test_each_stage_that_failed_is_named() -> None:
 
 
 def test_the_failures_of_yesterday_are_not_told_again() -> None:
-    assert decide(known(usual(), rows(1, failed(1.0))), KEY).action == "healthy"
+    assert decide(CASE, known(usual(), rows(1, failed(1.0))), KEY).action == "healthy"
 
 
 # --- Truth ----------------------------------------------------------------------------------------
@@ -614,7 +615,7 @@ def test_truth_that_is_late_is_watched_and_then_pages(bound: int, configure: Con
         young = (pl.col("pipeline") == "outcomes") & (
             pl.col("time") > pl.lit(days_before(KEY, days + 1)).str.to_date()
         )
-        return wish(decide(usual().filter(~young), KEY), "truth")
+        return wish(decide(CASE, usual().filter(~young), KEY), "truth")
 
     assert [late(days) for days in (0, bound, bound + 1, 2 * bound, 2 * bound + 1)] == [
         "healthy", "healthy", "watch", "watch", "page"
@@ -625,27 +626,27 @@ def test_truth_that_is_late_is_watched_and_then_pages(bound: int, configure: Con
 def test_where_no_truth_ever_came_it_is_late_since_the_first_predictions(
     days: int, action: Action
 ) -> None:
-    decision = decide(usual(days).filter(pl.col("pipeline") != "outcomes"), KEY)
+    decision = decide(CASE, usual(days).filter(pl.col("pipeline") != "outcomes"), KEY)
     assert wish(decision, "truth") == action
     assert told(decision, "truth") == "no truth is known yet"
 
 
 def test_without_predictions_no_truth_is_waited_for() -> None:
     frame = known(*(rows(back, published("predictions", 0)) for back in range(DAYS)))
-    assert wish(decide(frame, KEY), "truth") == "healthy"
+    assert wish(decide(CASE, frame, KEY), "truth") == "healthy"
 
 
 def test_a_gap_in_scoring_is_no_late_truth() -> None:
     gap = [rows(back, *usual_day(back)) for back in (12, 11)]
     frame = known(*gap, rows(0, *usual_day(0)))
-    assert wish(decide(frame, KEY), "truth") == "healthy"
+    assert wish(decide(CASE, frame, KEY), "truth") == "healthy"
 
 
 def test_truth_of_which_no_key_is_known_is_none() -> None:
     nothing = Figure("outcomes", "label_coverage", 0.0, 900, "1", {"model": "champion"})
     frame = usual(8).filter(pl.col("metric") != "label_coverage")
     frame = known(frame, *(rows(back, nothing) for back in range(1, 8)))
-    assert wish(decide(frame, KEY), "truth") == "page"
+    assert wish(decide(CASE, frame, KEY), "truth") == "page"
 
 
 def test_days_that_the_champion_was_trained_on_say_nothing_of_its_skill() -> None:
@@ -653,7 +654,7 @@ def test_days_that_the_champion_was_trained_on_say_nothing_of_its_skill() -> Non
         rows(back, Figure("outcomes", "days_after_training", -1.0, 900, "1"))
         for back in range(3, DAYS)
     ]
-    assert "2 days" in told(decide(known(usual(), *flattered), KEY), "outcomes")
+    assert "2 days" in told(decide(CASE, known(usual(), *flattered), KEY), "outcomes")
 
 
 def test_an_old_champion_is_trained_anew_while_a_person_is_called_but_not_for_the_data() -> None:

@@ -18,40 +18,37 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.server.constants import BACKEND_STORE_URI_ENV_VAR
 
-from include import usecase
 from include.errors import BadData, MissingData
 from include.inference import scoring
 from include.lake.tables import Lake
 from include.messages import ModelVersion
 from include.registry import promotion, registry
-from include.settings import settings
 from local.in_process import predict
+from tests.case import CASE
 from tests.unit import children
 from tests.unit.conftest import OLD_DAY, History
 
 
 def client() -> MlflowClient:
-    return MlflowClient(settings().registry, settings().registry)
+    return MlflowClient(CASE.settings.registry, CASE.settings.registry)
 
 
 def environment() -> dict[str, str]:
     """What a process of its own needs to work with the same registry."""
-    return {"MLFLOW_TRACKING_URI": settings().registry}
+    return {"MLFLOW_TRACKING_URI": CASE.settings.registry}
 
 
 def challengers(number: int, files: str = "") -> list[ModelVersion]:
     """So many versions more, each with a run of its own and these files or those of version 1."""
-    first = registry.version("1")
-    source = files or client().get_model_version(usecase.NAME, "1").source
+    first = registry.version(CASE, "1")
+    source = files or client().get_model_version(CASE.name, "1").source
     experiment = client().get_run(first.run_id).info.experiment_id
     made = []
     for _ in range(number):
         run_id = client().create_run(experiment).info.run_id
         model_id = source.removeprefix("models:/") if not files else None
-        made_version = client().create_model_version(
-            usecase.NAME, source, run_id, model_id=model_id
-        )
-        made.append(ModelVersion(usecase.NAME, str(made_version.version), run_id))
+        made_version = client().create_model_version(CASE.name, source, run_id, model_id=model_id)
+        made.append(ModelVersion(CASE.name, str(made_version.version), run_id))
     return made
 
 
@@ -72,27 +69,27 @@ def third(second: ModelVersion) -> ModelVersion:
 
 
 def aliases() -> dict[str, str]:
-    found = client().get_registered_model(usecase.NAME).aliases
+    found = client().get_registered_model(CASE.name).aliases
     return {alias: str(number) for alias, number in found.items()}
 
 
 def tags(model: ModelVersion) -> dict[str, str]:
-    found: dict[str, str] = client().get_model_version(usecase.NAME, model.version).tags
+    found: dict[str, str] = client().get_model_version(CASE.name, model.version).tags
     return found
 
 
 def by_hand(alias: str, model: ModelVersion) -> None:
     """Move an alias as a person does in MLflow."""
-    client().set_registered_model_alias(usecase.NAME, alias, model.version)
+    client().set_registered_model_alias(CASE.name, alias, model.version)
 
 
 def without_champion() -> None:
-    client().delete_registered_model_alias(usecase.NAME, "champion")
+    client().delete_registered_model_alias(CASE.name, "champion")
 
 
 def state() -> object:
     """All that promotions change."""
-    versions = client().search_model_versions(f"name = '{usecase.NAME}'")
+    versions = client().search_model_versions(f"name = '{CASE.name}'")
     runs = {found.version: client().get_run(found.run_id).data.params for found in versions}
     return aliases(), {found.version: found.tags for found in versions}, runs
 
@@ -117,9 +114,9 @@ def test_a_promoted_version_is_champion_and_the_one_before_is_previous(
     first: ModelVersion, second: ModelVersion, third: ModelVersion
 ) -> None:
     for before, model in ((first, second), (second, third)):
-        promotion.promote(model, before, "it is better", "Ada")
-        assert registry.champion() == model
-        assert promotion.previous(model) == before
+        promotion.promote(CASE, model, before, "it is better", "Ada")
+        assert registry.champion(CASE) == model
+        assert promotion.previous(CASE, model) == before
         assert (aliases()["champion"], aliases()["previous"]) == (model.version, before.version)
         kept = tags(model)
         assert datetime.fromisoformat(kept.pop("promoted_at")).tzinfo
@@ -130,52 +127,52 @@ def test_a_promoted_version_is_champion_and_the_one_before_is_previous(
 def test_promoting_the_champion_again_changes_nothing(
     first: ModelVersion, second: ModelVersion
 ) -> None:
-    promotion.promote(second, first, "it is better", "Ada")
+    promotion.promote(CASE, second, first, "it is better", "Ada")
     with unchanged():
-        promotion.promote(second, first, "the task was cleared")
+        promotion.promote(CASE, second, first, "the task was cleared")
 
 
 def test_the_first_champion_has_no_previous_one(first: ModelVersion) -> None:
     without_champion()
-    promotion.promote(first, None, "there was none")
-    assert registry.champion() == first
+    promotion.promote(CASE, first, None, "there was none")
+    assert registry.champion(CASE) == first
     assert "previous" not in aliases()
     with pytest.raises(BadData, match=r"Version 1 .* nothing to roll back to.*Train a new"):
-        promotion.previous(first)
+        promotion.previous(CASE, first)
 
 
 def test_a_rollback_of_a_version_that_is_champion_no_more_changes_nothing(
     first: ModelVersion, second: ModelVersion
 ) -> None:
-    promotion.promote(second, first, "a test")
-    assert promotion.previous(second, second.version) == first
+    promotion.promote(CASE, second, first, "a test")
+    assert promotion.previous(CASE, second, second.version) == first
     with pytest.raises(BadData, match=f"the champion is version {second.version} by now"):
-        promotion.previous(second, first.version)
-    assert registry.champion() == second
+        promotion.previous(CASE, second, first.version)
+    assert registry.champion(CASE) == second
 
 
 def test_a_promotion_that_was_judged_against_an_earlier_champion_is_refused(
     first: ModelVersion, second: ModelVersion, third: ModelVersion
 ) -> None:
-    promotion.promote(second, first, "it is better")
+    promotion.promote(CASE, second, first, "it is better")
     with unchanged(), too_late(third, first, second):
-        promotion.promote(third, first, "it is better")
+        promotion.promote(CASE, third, first, "it is better")
     with unchanged(), too_late(third, None, second):
-        promotion.promote(third, None, "it is better")
-    promotion.promote(third, second, "it is better")
+        promotion.promote(CASE, third, None, "it is better")
+    promotion.promote(CASE, third, second, "it is better")
     with unchanged(), too_late(second, first, third):
-        promotion.promote(second, first, "the task of long ago was cleared")
+        promotion.promote(CASE, second, first, "the task of long ago was cleared")
 
 
 def test_a_rollback_puts_the_one_before_back_and_twice_goes_back_two(
     first: ModelVersion, second: ModelVersion, third: ModelVersion
 ) -> None:
-    promotion.promote(second, first, "it is better")
-    promotion.promote(third, second, "it is better")
-    promotion.roll_back(third, promotion.previous(third), "it is late")
-    assert (registry.champion(), aliases()["previous"]) == (second, "1")
-    promotion.roll_back(second, promotion.previous(second), "it is worse")
-    assert (registry.champion(), aliases().get("previous")) == (first, None)
+    promotion.promote(CASE, second, first, "it is better")
+    promotion.promote(CASE, third, second, "it is better")
+    promotion.roll_back(CASE, third, promotion.previous(CASE, third), "it is late")
+    assert (registry.champion(CASE), aliases()["previous"]) == (second, "1")
+    promotion.roll_back(CASE, second, promotion.previous(CASE, second), "it is worse")
+    assert (registry.champion(CASE), aliases().get("previous")) == (first, None)
     reasons = [tags(model).get("rollback_reason") for model in (first, second, third)]
     assert reasons == [None, "it is worse", "it is late"]
     assert datetime.fromisoformat(tags(third)["rolled_back_at"]).tzinfo
@@ -184,23 +181,23 @@ def test_a_rollback_puts_the_one_before_back_and_twice_goes_back_two(
 def test_a_finished_rollback_that_is_tried_again_changes_nothing(
     first: ModelVersion, second: ModelVersion, third: ModelVersion
 ) -> None:
-    promotion.promote(second, first, "it is better")
-    promotion.roll_back(second, first, "it is worse")
+    promotion.promote(CASE, second, first, "it is better")
+    promotion.roll_back(CASE, second, first, "it is worse")
     with unchanged():
-        promotion.roll_back(second, first, "the task was cleared")
-    promotion.promote(third, first, "it is better")
+        promotion.roll_back(CASE, second, first, "the task was cleared")
+    promotion.promote(CASE, third, first, "it is better")
     with unchanged(), too_late(first, second, third):
-        promotion.roll_back(second, first, "the task was cleared")
+        promotion.roll_back(CASE, second, first, "the task was cleared")
 
 
 def test_after_a_rollback_whatever_is_wanted_can_be_promoted_and_rolled_back(
     first: ModelVersion, second: ModelVersion, third: ModelVersion
 ) -> None:
     for model in (second, third, second, second, third):
-        promotion.promote(model, first, "it is better")
-        assert (registry.champion(), promotion.previous(model)) == (model, first)
-        promotion.roll_back(model, first, "it is worse")
-        assert registry.champion() == first
+        promotion.promote(CASE, model, first, "it is better")
+        assert (registry.champion(CASE), promotion.previous(CASE, model)) == (model, first)
+        promotion.roll_back(CASE, model, first, "it is worse")
+        assert registry.champion(CASE) == first
 
 
 @pytest.fixture(params=["gone", "damaged", "deleted"])
@@ -216,7 +213,7 @@ def spoil(request: pytest.FixtureRequest, first: ModelVersion, tmp_path: Path) -
         elif request.param == "damaged":
             (files / "model.skops").write_bytes((files / "model.skops").read_bytes()[:-1])
         else:
-            client().delete_model_version(usecase.NAME, model.version)
+            client().delete_model_version(CASE.name, model.version)
 
     return model, spoiled
 
@@ -228,7 +225,7 @@ def test_a_version_that_cannot_be_loaded_is_not_promoted(spoil: Spoil, first: Mo
     model, spoiled = spoil
     spoiled()
     with unchanged(), pytest.raises((BadData, MissingData), match=model.version):
-        promotion.promote(model, first, "it is better")
+        promotion.promote(CASE, model, first, "it is better")
 
 
 def test_a_version_that_cannot_be_loaded_is_not_rolled_back_to(
@@ -236,11 +233,11 @@ def test_a_version_that_cannot_be_loaded_is_not_rolled_back_to(
 ) -> None:
     model, spoiled = spoil
     (last,) = challengers(1)
-    promotion.promote(model, first, "it is better")
-    promotion.promote(last, model, "it is better")
+    promotion.promote(CASE, model, first, "it is better")
+    promotion.promote(CASE, last, model, "it is better")
     spoiled()
     with unchanged(), pytest.raises((BadData, MissingData), match=model.version):
-        promotion.roll_back(last, model, "it is worse")
+        promotion.roll_back(CASE, last, model, "it is worse")
 
 
 @pytest.mark.exhaustive
@@ -252,36 +249,36 @@ def test_a_version_that_cannot_be_loaded_any_more_is_in_nobodys_way(
     until_alias = (1, ["set_registered_model_alias"], promotion.promote, model, first, "better")
     start(children.change_champion_until, environment(), *until_alias).join()
     spoiled()
-    promotion.promote(other, first, "it is better")
-    assert (registry.champion(), promotion.previous(other)) == (other, first)
+    promotion.promote(CASE, other, first, "it is better")
+    assert (registry.champion(CASE), promotion.previous(CASE, other)) == (other, first)
 
 
 def test_a_champion_made_by_hand_is_respected(
     first: ModelVersion, second: ModelVersion, third: ModelVersion
 ) -> None:
-    promotion.promote(second, first, "it is better")
+    promotion.promote(CASE, second, first, "it is better")
     by_hand("champion", first)
     with unchanged(), too_late(third, second, first):
-        promotion.promote(third, second, "it is better")
-    promotion.promote(third, first, "it is better")
-    assert (registry.champion(), promotion.previous(third)) == (third, first)
+        promotion.promote(CASE, third, second, "it is better")
+    promotion.promote(CASE, third, first, "it is better")
+    assert (registry.champion(CASE), promotion.previous(CASE, third)) == (third, first)
 
 
 def test_predictions_are_made_by_the_champion_they_were_planned_with(
     lake: Lake, first: ModelVersion, history: History
 ) -> None:
     rows = lake.version(history.snapshot).read("training")[:3000]
-    other = registry.load(first).fit(rows, rows["label"].to_numpy())
-    second = registry.register(registry.log_training(other, {}, {}))
-    features = scoring.preprocess(lake, OLD_DAY)
-    planned = scoring.plan_chunks(lake, features, registry.champion())
-    promotion.promote(second, first, "it is better")
+    other = registry.load(CASE, first).fit(rows, rows["label"].to_numpy())
+    second = registry.register(CASE, registry.log_training(CASE, other, {}, {}))
+    features = scoring.preprocess(CASE, OLD_DAY)
+    planned = scoring.plan_chunks(CASE, features, registry.champion(CASE))
+    promotion.promote(CASE, second, first, "it is better")
     chunks = planned
     for chunk in chunks:
-        scoring.score_chunk(lake, chunk)
-    found = lake.version(scoring.assemble(lake, features, chunks)).read("predictions")
+        scoring.score_chunk(CASE, chunk)
+    found = lake.version(scoring.assemble(CASE, features, chunks)).read("predictions")
     assert found["model_version"].unique().to_list() == [first.version]
-    later = lake.version(predict(lake, OLD_DAY, registry.champion())).read("predictions")
+    later = lake.version(predict(CASE, OLD_DAY, registry.champion(CASE))).read("predictions")
     assert later["model_version"].unique().to_list() == [second.version]
     assert not found["score"].equals(later["score"])
 
@@ -294,8 +291,8 @@ Change = tuple[Any, ...]
 def changes(first: ModelVersion) -> dict[str, Change]:
     """What can be done to version 3, the champion, which replaced 2, which replaced 1."""
     second, third, fourth, fifth = challengers(4)
-    promotion.promote(second, first, "it is better")
-    promotion.promote(third, second, "it is better")
+    promotion.promote(CASE, second, first, "it is better")
+    promotion.promote(CASE, third, second, "it is better")
     return {
         "promotion": (promotion.promote, fourth, third, "it is better"),
         "another promotion": (promotion.promote, fifth, third, "it is better"),
@@ -343,7 +340,7 @@ def test_killed_at_any_step_it_can_be_tried_again_or_left_to_the_next_one(
     (last,) = challengers(1)
     if "first" in what:
         without_champion()
-    old, new = registry.find_champion(), next_champion(change)
+    old, new = registry.find_champion(CASE), next_champion(change)
     before = save(own_registry)
     champions, winners = [], set()
     for call in count(1):
@@ -353,22 +350,22 @@ def test_killed_at_any_step_it_can_be_tried_again_or_left_to_the_next_one(
         if child.exitcode == 0:
             break
         assert child.exitcode == -signal.SIGKILL
-        champions.append(registry.find_champion())
-        assert champions[-1] is None or registry.load(champions[-1])
+        champions.append(registry.find_champion(CASE))
+        assert champions[-1] is None or registry.load(CASE, champions[-1])
         died = save(own_registry)
 
         change[0](*change[1:])  # tried again
-        assert registry.champion() == new
-        expected = registry.version("1") if what == "rollback" else old
+        assert registry.champion(CASE) == new
+        expected = registry.version(CASE, "1") if what == "rollback" else old
         assert aliases().get("previous") == (expected.version if expected else None)
 
         put_back(own_registry, died)  # or not tried again, but another one comes
         refusal = children.refusal(*another)
         winner = new if refusal else next_champion(another)
-        assert registry.champion() == winner
+        assert registry.champion(CASE) == winner
         assert not refusal or f"the champion is version {new.version} by now" in refusal
         winners.add(winner)
-        promotion.promote(last, winner, "life goes on")
+        promotion.promote(CASE, last, winner, "life goes on")
     assert sorted(champions, key=lambda found: found == new) == champions, "back and forth"
     assert set(champions) == {old, new}
     assert winners == {new, next_champion(another)}
@@ -384,14 +381,14 @@ def test_a_promotion_that_died_at_its_end_does_not_come_back_later(
 ) -> None:
     until_done = (2, ["log_param"], promotion.promote, second, first, "it is better")
     start(children.change_champion_until, environment(), *until_done).join()
-    assert registry.champion() == second
+    assert registry.champion(CASE) == second
     if back == "rollback":
-        promotion.roll_back(second, first, "it is worse")
+        promotion.roll_back(CASE, second, first, "it is worse")
     else:
-        promotion.promote(second, first, "the task was tried again")
+        promotion.promote(CASE, second, first, "the task was tried again")
         by_hand("champion", first)
-    promotion.promote(third, first, "it is better")
-    assert registry.champion() == third
+    promotion.promote(CASE, third, first, "it is better")
+    assert registry.champion(CASE) == third
 
 
 class Paused:
@@ -434,7 +431,7 @@ def test_of_two_that_meet_at_any_step_one_wins(
         refusals = {next_champion(another): children.refusal(*another)}
         refusals[next_champion(change)] = paused.finish()
         winner = only_winner(refusals)
-        assert registry.champion() == winner
+        assert registry.champion(CASE) == winner
         for made in (change, another):
             tag = "rolled_back_at" if made[0] is promotion.roll_back else "promoted_at"
             assert (tag in tags(made[1])) == (next_champion(made) == winner)
@@ -451,10 +448,10 @@ def test_a_promotion_can_still_come_after_one_that_came_and_went_meanwhile(
 ) -> None:
     change = (promotion.promote, second, first, "it is better")
     paused = Paused(process_server, start, 1, ["log_param"], *change)
-    promotion.promote(third, first, "it is better")
-    promotion.roll_back(third, first, "it is worse")
+    promotion.promote(CASE, third, first, "it is better")
+    promotion.roll_back(CASE, third, first, "it is worse")
     assert paused.finish() == ""
-    assert (registry.champion(), promotion.previous(second)) == (second, first)
+    assert (registry.champion(CASE), promotion.previous(CASE, second)) == (second, first)
 
 
 def only_winner(messages: dict[ModelVersion, str]) -> ModelVersion:
@@ -505,7 +502,7 @@ def test_of_a_promotion_and_a_rollback_at_the_same_time_one_wins(
 ) -> None:
     champion = first
     for model in challengers(8):  # so that there is enough to roll back to
-        promotion.promote(model, champion, "it is better")
+        promotion.promote(CASE, model, champion, "it is better")
         champion = model
     assert race([challengers(8), [None] * 8], process_server, start) == 8
 

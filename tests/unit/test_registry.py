@@ -21,20 +21,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from include.usecase.models import TRUSTED_TYPES
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from include import usecase
 from include.errors import BadData, DependencyDown, MissingData
 from include.inference import scoring
 from include.lake.tables import Lake
 from include.messages import ModelVersion
 from include.monitoring import outcomes
 from include.registry import promotion, registry
-from include.usecase import models
+from include.usecases.flight_delays import models
+from include.usecases.flight_delays.models import TRUSTED_TYPES
+from tests.case import CASE
 from tests.unit.conftest import OLD_DAY, History
 from tests.unit.helpers import infer, refused
 
@@ -54,14 +54,14 @@ class Burglar(BaseEstimator):
 
 
 def test_the_champion_is_the_version_with_that_alias(lake: Lake, history: History) -> None:
-    assert registry.champion() == history.champion
-    assert registry.find_champion() == history.champion
-    assert registry.version(history.champion.version) == history.champion
+    assert registry.champion(CASE) == history.champion
+    assert registry.find_champion(CASE) == history.champion
+    assert registry.version(CASE, history.champion.version) == history.champion
 
 
 def test_a_version_that_is_not_there_is_missing(history: History, own_registry: Path) -> None:
     with pytest.raises(MissingData, match=r"version=99\) not found"):
-        registry.version("99")
+        registry.version(CASE, "99")
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_without_a_champion_nothing_is_scored_and_it_is_said_what_to_do(
 ) -> None:
     client = MlflowClient(f"sqlite:///{own_registry}")
     if gone == "alias":
-        client.delete_registered_model_alias(usecase.NAME, "champion")
+        client.delete_registered_model_alias(CASE.name, "champion")
     else:
-        client.delete_registered_model(usecase.NAME)
-    assert registry.find_champion() is None
+        client.delete_registered_model(CASE.name)
+    assert registry.find_champion(CASE) is None
     words = ["no champion of 'flight-delays'", str(own_registry), "`model_retraining`", action]
     with refused(lake, "predictions", OLD_DAY, *words, kind=MissingData):
-        infer(lake, OLD_DAY, registry.champion())
+        infer(lake, OLD_DAY, registry.champion(CASE))
 
 
 def test_an_empty_registry_beside_predictions_looks_new(
@@ -89,7 +89,7 @@ def test_an_empty_registry_beside_predictions_looks_new(
     configure(mlflow_tracking_uri=f"sqlite:///{tmp_path / 'moved.db'}", lake_root=lake.root)
     words = f"moved.db, which has no version at all, but {OLD_DAY} was scored by version 1"
     with pytest.raises(MissingData, match=words) as failure:
-        registry.champion(OLD_DAY)
+        registry.champion(CASE, OLD_DAY)
     assert "`model_retraining` once" not in str(failure.value)
 
 
@@ -98,7 +98,7 @@ def test_an_alias_on_a_version_that_is_gone_is_named_with_what_to_do(
     alias: str, history: History, own_registry: Path
 ) -> None:
     client = MlflowClient(f"sqlite:///{own_registry}")
-    client.set_registered_model_alias(usecase.NAME, alias, "1")
+    client.set_registered_model_alias(CASE.name, alias, "1")
     with sqlite3.connect(own_registry) as store:  # as older MLflow servers leave it
         query = "update registered_model_aliases set version = 99 where alias = ?"
         store.execute(query, [alias])
@@ -111,45 +111,49 @@ def test_an_alias_on_a_version_that_is_gone_is_named_with_what_to_do(
 def test_registering_a_run_again_gives_the_same_version(
     history: History, own_registry: Path
 ) -> None:
-    again = [registry.register(history.champion.run_id) for _ in range(2)]
+    again = [registry.register(CASE, history.champion.run_id) for _ in range(2)]
     assert again == [history.champion, history.champion]
     client = MlflowClient(f"sqlite:///{own_registry}")
-    assert len(client.search_model_versions(f"name = '{usecase.NAME}'")) == 1
-    assert list(registry.members(again[1])) == list(models.CANDIDATES)
+    assert len(client.search_model_versions(f"name = '{CASE.name}'")) == 1
+    assert list(registry.members(CASE, again[1])) == list(models.CANDIDATES)
 
 
 def test_a_registered_version_is_the_challenger_and_tells_where_it_comes_from(
     history: History, own_registry: Path
 ) -> None:
-    run = registry.log_training(registry.load(history.champion), {}, {})
+    run = registry.log_training(CASE, registry.load(CASE, history.champion), {}, {})
     for _ in range(2):
-        version = registry.register(run, "# Verdict\n\npassed", {"snapshot": history.snapshot})
+        version = registry.register(
+            CASE, run, "# Verdict\n\npassed", {"snapshot": history.snapshot}
+        )
     client = MlflowClient()
-    found = client.get_model_version_by_alias(usecase.NAME, "challenger")
+    found = client.get_model_version_by_alias(CASE.name, "challenger")
     assert (str(found.version), found.run_id) == (version.version, run)
     assert found.description == "# Verdict\n\npassed"
-    assert client.get_model_version(usecase.NAME, version.version).tags == {
+    assert client.get_model_version(CASE.name, version.version).tags == {
         "snapshot": history.snapshot
     }
-    assert len(client.search_model_versions(f"name = '{usecase.NAME}'")) == 2
-    assert registry.champion() == history.champion
+    assert len(client.search_model_versions(f"name = '{CASE.name}'")) == 2
+    assert registry.champion(CASE) == history.champion
 
 
 def new_version(history: History) -> ModelVersion:
     """Another run's model, registered."""
-    return registry.register(registry.log_training(registry.load(history.champion), {}, {}))
+    return registry.register(
+        CASE, registry.log_training(CASE, registry.load(CASE, history.champion), {}, {})
+    )
 
 
 def test_a_model_that_is_loaded_again_gives_the_same_probabilities(
     lake: Lake, history: History, own_registry: Path
 ) -> None:
     rows = lake.version(history.snapshot).read("training")
-    pipeline = registry.load(history.champion)
+    pipeline = registry.load(CASE, history.champion)
     pipeline.fit(rows[:3000], rows["label"][:3000].to_numpy())
     expected = pipeline.predict_proba(rows)
-    run = registry.log_training(pipeline, {"rows": 3000}, {"reason": "a test"})
-    version = registry.register(run)
-    for loaded in (registry.load_run(run), registry.load(version)):
+    run = registry.log_training(CASE, pipeline, {"rows": 3000}, {"reason": "a test"})
+    version = registry.register(CASE, run)
+    for loaded in (registry.load_run(CASE, run), registry.load(CASE, version)):
         np.testing.assert_array_equal(loaded.predict_proba(rows), expected)
     sha256 = hashlib.sha256(file_of(version).read_bytes()).hexdigest()
     assert MlflowClient().get_run(run).data.params == {"rows": "3000", "model_sha256": sha256}
@@ -158,7 +162,10 @@ def test_a_model_that_is_loaded_again_gives_the_same_probabilities(
 
 def log_model(pipeline: Pipeline, **options: Any) -> str:
     """Keep a model as somebody else might: in our registry, by MLflow's own means."""
-    with registry.connection(), mlflow.start_run(experiment_id=registry._experiment()) as run:
+    with (
+        registry.connection(CASE),
+        mlflow.start_run(experiment_id=registry._experiment(CASE)) as run,
+    ):
         logged = mlflow.sklearn.log_model(pipeline, name="model", pip_requirements=[], **options)
         mlflow.set_tag(registry.MODEL_URI, logged.model_uri)
     return str(run.info.run_id)
@@ -168,13 +175,13 @@ def test_a_model_file_with_a_type_that_is_not_trusted_is_refused_whatever_it_say
     history: History, own_registry: Path, tmp_path: Path
 ) -> None:
     trace = tmp_path / "was here"
-    champion = registry.load(history.champion)
+    champion = registry.load(CASE, history.champion)
     pipeline = Pipeline([*champion.steps, ("burglar", Burglar(str(trace)))])
     trusted = [*TRUSTED_TYPES, "tests.unit.test_registry.Burglar"]
     run = log_model(pipeline, skops_trusted_types=trusted)
     trace.unlink(missing_ok=True)
     with pytest.raises(BadData, match=r"tests\.unit\.test_registry\.Burglar"):
-        registry.load(registry.register(run))
+        registry.load(CASE, registry.register(CASE, run))
     assert not trace.exists()
 
 
@@ -196,9 +203,9 @@ class Stranger(BaseEstimator):
 def test_a_model_that_no_file_may_hold_fails_when_it_is_saved_and_is_not_tried_again(
     step: BaseEstimator, words: str, history: History, own_registry: Path
 ) -> None:
-    pipeline = Pipeline([*registry.load(history.champion).steps, ("stranger", step)])
+    pipeline = Pipeline([*registry.load(CASE, history.champion).steps, ("stranger", step)])
     with pytest.raises(BadData, match=words):
-        registry.log_training(pipeline, {"candidate": "trees"}, {})
+        registry.log_training(CASE, pipeline, {"candidate": "trees"}, {})
 
 
 def test_a_pickled_model_is_never_loaded(
@@ -209,7 +216,7 @@ def test_a_pickled_model_is_never_loaded(
     run = log_model(pipeline, serialization_format="cloudpickle")
     trace.unlink(missing_ok=True)
     with pytest.raises(MissingData, match=r"no model\.skops among the artifacts"):
-        registry.load_run(run)
+        registry.load_run(CASE, run)
     assert not trace.exists()
 
 
@@ -221,8 +228,8 @@ def test_a_model_file_that_is_cut_off_is_refused(
     uri = MlflowClient().get_run(version.run_id).data.tags[registry.MODEL_URI]
     path = Path(mlflow.artifacts.download_artifacts(uri)) / "model.skops"
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(BadData, match=f"models:/{usecase.NAME}/{version.version} is refused"):
-        registry.load(version)
+    with pytest.raises(BadData, match=f"models:/{CASE.name}/{version.version} is refused"):
+        registry.load(CASE, version)
 
 
 def file_of(version: ModelVersion) -> Path:
@@ -236,28 +243,31 @@ def test_another_models_file_in_place_of_a_versions_is_never_loaded(
     version, other = new_version(history), new_version(history)
     path, good = file_of(version), file_of(version).read_bytes()
     path.write_bytes(file_of(other).read_bytes())
-    loads = [registry.load, lambda version: registry.load_run(version.run_id)]
-    for load in (*loads, lambda version: promotion.promote(version, history.champion, "a test")):
+    loads = [registry.load, lambda version: registry.load_run(CASE, version.run_id)]
+    for load in (
+        *loads,
+        lambda version: promotion.promote(CASE, version, history.champion, "a test"),
+    ):
         with pytest.raises(BadData, match="is not the file that its training kept") as failure:
             load(version)
         assert str(path) in str(failure.value)
-    assert f"models:/{usecase.NAME}/{version.version}" in str(failure.value)
-    assert registry.champion() == history.champion
+    assert f"models:/{CASE.name}/{version.version}" in str(failure.value)
+    assert registry.champion(CASE) == history.champion
     path.write_bytes(good)
-    registry.load(version)
+    registry.load(CASE, version)
 
 
 def test_a_version_without_a_hash_is_loaded_and_that_is_logged_once(
     history: History, own_registry: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    champion = registry.load(history.champion)
-    version = registry.register(log_model(champion, skops_trusted_types=TRUSTED_TYPES))
+    champion = registry.load(CASE, history.champion)
+    version = registry.register(CASE, log_model(champion, skops_trusted_types=TRUSTED_TYPES))
     registry._log_unverified.cache_clear()  # another test's version 2 was logged, too
     with caplog.at_level(logging.WARNING, "include.registry.registry"):
         for _ in range(2):
-            registry.load(version)
+            registry.load(CASE, version)
     [line] = caplog.messages
-    assert line.startswith(f"models:/{usecase.NAME}/{version.version} was registered by an older")
+    assert line.startswith(f"models:/{CASE.name}/{version.version} was registered by an older")
 
 
 @pytest.mark.exhaustive
@@ -274,12 +284,12 @@ def test_on_s3_too_a_model_is_loaded_only_as_it_was_kept(
     }.items():
         monkeypatch.setenv(name, value)
     configure(mlflow_tracking_uri=history.registry)
-    pipeline = registry.load(history.champion)
+    pipeline = registry.load(CASE, history.champion)
     configure(mlflow_tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
-    with registry.connection() as client:
-        client.create_experiment(usecase.NAME, "s3://bucket/models")
-    version = registry.register(registry.log_training(pipeline, {}, {}))
-    assert str(registry.load(version)) == str(pipeline)
+    with registry.connection(CASE) as client:
+        client.create_experiment(CASE.name, "s3://bucket/models")
+    version = registry.register(CASE, registry.log_training(CASE, pipeline, {}, {}))
+    assert str(registry.load(CASE, version)) == str(pipeline)
     s3 = boto3.client("s3")
     [key] = [
         found["Key"]
@@ -288,16 +298,16 @@ def test_on_s3_too_a_model_is_loaded_only_as_it_was_kept(
     ]
     s3.put_object(Bucket="bucket", Key=key, Body=b"another model")
     with pytest.raises(BadData, match=f"s3://bucket/{key} is not the file that its training kept"):
-        registry.load(version)
+        registry.load(CASE, version)
 
 
 @pytest.mark.parametrize("has_hash", [True, False])
 def test_a_model_file_with_a_changed_byte_is_refused_or_without_a_hash_gives_the_same_model(
     has_hash: bool, history: History, own_registry: Path
 ) -> None:
-    champion, chance, refusals = registry.load(history.champion), random.Random(7), 0
+    champion, chance, refusals = registry.load(CASE, history.champion), random.Random(7), 0
     foreign = log_model(champion, skops_trusted_types=TRUSTED_TYPES)
-    version = new_version(history) if has_hash else registry.register(foreign)
+    version = new_version(history) if has_hash else registry.register(CASE, foreign)
     path = file_of(version)
     good = path.read_bytes()
     for _ in range(10 if has_hash else 40):
@@ -306,7 +316,7 @@ def test_a_model_file_with_a_changed_byte_is_refused_or_without_a_hash_gives_the
         content[place] ^= chance.randrange(1, 256)
         path.write_bytes(content)
         try:
-            assert str(registry.load(version)) == str(champion)
+            assert str(registry.load(CASE, version)) == str(champion)
         except BadData:
             refusals += 1
     assert refusals == 10 if has_hash else refusals > 20
@@ -317,43 +327,43 @@ def test_a_model_whose_files_are_gone_is_missing(history: History, own_registry:
     uri = MlflowClient().get_run(version.run_id).data.tags[registry.MODEL_URI]
     shutil.rmtree(mlflow.artifacts.download_artifacts(uri))
     with pytest.raises((MissingData, DependencyDown), match=r"artifact"):
-        registry.load(version)
+        registry.load(CASE, version)
 
 
 def test_what_is_logged_of_a_holdout_comes_back(history: History, own_registry: Path) -> None:
     version = new_version(history)
     scores = scoring.score_reference(np.linspace(0, 1, 50))
-    registry.log_reference(version.run_id, scores)
-    registry.log_metrics(version.run_id, {"roc_auc": 0.7})
-    assert registry.reference(version) == scores
+    registry.log_reference(CASE, version.run_id, scores)
+    registry.log_metrics(CASE, version.run_id, {"roc_auc": 0.7})
+    assert registry.reference(CASE, version) == scores
     assert MlflowClient().get_run(version.run_id).data.metrics == {"roc_auc": 0.7}
 
 
 def test_the_verdict_and_the_pictures_are_kept_with_a_run(
     history: History, own_registry: Path, tmp_path: Path
 ) -> None:
-    run = registry.log_training(registry.load(history.champion), {}, {})
+    run = registry.log_training(CASE, registry.load(CASE, history.champion), {}, {})
     figure = Figure(figsize=(1, 1))
     figure.subplots().plot([0, 1])
-    registry.log_verdict(run, "# passed", {"verdict": "passed"})
-    registry.log_plots(run, {"roc": figure})
+    registry.log_verdict(CASE, run, "# passed", {"verdict": "passed"})
+    registry.log_plots(CASE, run, {"roc": figure})
     folder = Path(MlflowClient().download_artifacts(run, "", str(tmp_path)))
     assert (folder / registry.VERDICT).read_text() == "# passed"
     assert (folder / "plots" / "roc.png").read_bytes().startswith(b"\x89PNG")
-    assert registry.tag(run, "verdict") == "passed"
-    assert registry.tag(run, "nothing of this name") == ""
+    assert registry.tag(CASE, run, "verdict") == "passed"
+    assert registry.tag(CASE, run, "nothing of this name") == ""
 
 
 def test_the_size_of_a_model_is_that_of_its_files(history: History, own_registry: Path) -> None:
     uri = MlflowClient().get_run(history.champion.run_id).data.tags[registry.MODEL_URI]
     files = Path(mlflow.artifacts.download_artifacts(uri))
     expected = sum(file.stat().st_size for file in files.iterdir())
-    assert registry.model_bytes(history.champion.run_id) == expected > 100_000
+    assert registry.model_bytes(CASE, history.champion.run_id) == expected > 100_000
 
 
 # --- Texts that somebody has damaged --------------------------------------------------------------
 
-MODEL = ModelVersion(usecase.NAME, "7", "a" * 32)
+MODEL = ModelVersion(CASE.name, "7", "a" * 32)
 SOUND = {
     "reference": json.dumps({**scoring.score_reference(np.linspace(0, 1, 50)), "evaluation": "e"}),
     "members": json.dumps({"xgboost": {"name": "m", "version": "3", "run_id": "r"}}),
@@ -417,14 +427,14 @@ def test_damaged_texts_of_a_registered_version_are_named(
     for read in (registry.reference, registry.members, registry.last_day):
         with pytest.raises(BadData, match=str(version)):
             read(version)
-    assert outcomes.model_age_days(version, OLD_DAY) is None
-    assert outcomes.training_snapshot(lake, version) is None
+    assert outcomes.model_age_days(CASE, version, OLD_DAY) is None
+    assert outcomes.training_snapshot(CASE, version) is None
 
 
 def test_a_run_that_does_not_say_where_its_model_is_is_named(
     history: History, own_registry: Path
 ) -> None:
-    run = registry.log_training(registry.load(history.champion), {}, {})
+    run = registry.log_training(CASE, registry.load(CASE, history.champion), {}, {})
     MlflowClient().delete_tag(run, registry.MODEL_URI)
     for use in (registry.load_run, registry.register, registry.model_bytes):
         with pytest.raises(MissingData, match=f"Run {run} of 'flight-delays' does not say where"):
@@ -432,24 +442,24 @@ def test_a_run_that_does_not_say_where_its_model_is_is_named(
 
 
 USES: list[Callable[[ModelVersion], object]] = [
-    lambda model: registry.champion(),
-    lambda model: registry.find_champion(),
+    lambda model: registry.champion(CASE),
+    lambda model: registry.find_champion(CASE),
     registry.load,
-    lambda model: registry.load_run(model.run_id),
+    lambda model: registry.load_run(CASE, model.run_id),
     registry.reference,
-    lambda model: registry.register(model.run_id),
-    lambda model: promotion.promote(model, None, "a test"),
+    lambda model: registry.register(CASE, model.run_id),
+    lambda model: promotion.promote(CASE, model, None, "a test"),
     promotion.previous,
-    lambda model: registry.log_metrics(model.run_id, {"roc_auc": 0.5}),
+    lambda model: registry.log_metrics(CASE, model.run_id, {"roc_auc": 0.5}),
     # MLflow knows the place of a run's artifacts from before, whatever is down: a run that is not.
-    lambda model: registry.log_reference("0" * 32, {}),
-    lambda model: registry.log_verdict("0" * 32, "", {"verdict": "passed"}),
-    lambda model: registry.log_plots("0" * 32, {"roc": Figure()}),
-    lambda model: registry.tag(model.run_id, "reason"),
-    lambda model: registry.model_bytes(model.run_id),
-    lambda model: registry.version(model.version),
-    lambda model: promotion.roll_back(model, model, "a test"),
-    lambda model: registry.create_store(),
+    lambda model: registry.log_reference(CASE, "0" * 32, {}),
+    lambda model: registry.log_verdict(CASE, "0" * 32, "", {"verdict": "passed"}),
+    lambda model: registry.log_plots(CASE, "0" * 32, {"roc": Figure()}),
+    lambda model: registry.tag(CASE, model.run_id, "reason"),
+    lambda model: registry.model_bytes(CASE, model.run_id),
+    lambda model: registry.version(CASE, model.version),
+    lambda model: promotion.roll_back(CASE, model, model, "a test"),
+    lambda model: registry.create_store(CASE),
 ]
 
 
@@ -484,7 +494,7 @@ def test_a_login_in_the_registrys_address_is_never_shown(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     configure(mlflow_tracking_uri=f"http://me:hunter2@127.0.0.1:{unused_port}")
     with pytest.raises(DependencyDown, match=f"registry at http://127.0.0.1:{unused_port}") as down:
-        registry.find_champion()
+        registry.find_champion(CASE)
     assert "hunter2" not in str(down.value)
 
 
@@ -506,7 +516,7 @@ def test_a_login_that_the_registrys_server_repeats_is_shown_neither_by_the_error
         Thread(target=server.serve_forever, daemon=True).start()
         configure(mlflow_tracking_uri=f"http://me:hunter2-hunter2@127.0.0.1:{server.server_port}")
         with pytest.raises(DependencyDown) as failure:
-            registry.find_champion()
+            registry.find_champion(CASE)
         server.shutdown()
     told = "".join(traceback.format_exception(failure.value))
     login = base64.b64encode(b"me:hunter2-hunter2").decode()

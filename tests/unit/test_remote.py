@@ -35,7 +35,7 @@ from include.inference.remote import Description, ModelServer
 from include.lake.files import to_arrow
 from include.masking import MASK
 from include.orchestration.task_defaults import RetryByKind
-from include.usecase import features
+from include.usecases.flight_delays import features
 from tests.unit import model_servers
 from tests.unit.model_servers import MODEL, Answer, Answering, Request, Server, score, scored
 

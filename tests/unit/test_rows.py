@@ -14,6 +14,7 @@ from include import landed as landed_module
 from include.lake.tables import Lake, Version
 from include.messages import RowCheck
 from include.validation import validation
+from tests.case import at
 from tests.unit.conftest import NEW_DAY
 from tests.unit.helpers import landed, replace
 
@@ -51,9 +52,9 @@ def with_value(rows: pl.DataFrame, place: int, column: str, value: Any) -> pl.Da
 
 def check(lake: Lake, input_name: str, table: str = "validated") -> RowCheck:
     """Check the rows of a landed file, once its contract is checked."""
-    files = validation.check_contract(lake, table, NEW_DAY)
+    files = validation.check_contract(at(lake), table, NEW_DAY)
     (file,) = [file for file in files if file.input_name == input_name]
-    return validation.check_rows(lake, file)
+    return validation.check_rows(at(lake), file)
 
 
 def split(lake: Lake, found: RowCheck) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -27,6 +27,7 @@ from include.monitoring.page import health
 from include.validation import validation
 from local import seed
 from local.environment import REPO
+from tests.case import CASE, at
 from tests.unit.conftest import History
 
 DAY = "2013-03-01"
@@ -51,15 +52,15 @@ LOOKS: dict[str, Callable[[Lake], object]] = {
     "whether a file is there": lambda lake: exists(text(lake)),
     "a text": lambda lake: read_text(text(lake)),
     "a part": lambda lake: open_parquet(lake.landing_path("flights", DAY)),
-    "what has landed": lambda lake: validation.check_contract(lake, "validated", DAY),
-    "the history": lambda lake: history.read(lake, DAY, 3),
-    "the stages": lambda lake: stages.rates(lake, NOW),
+    "what has landed": lambda lake: validation.check_contract(at(lake), "validated", DAY),
+    "the history": lambda lake: history.read(at(lake), DAY, 3),
+    "the stages": lambda lake: stages.rates(at(lake), NOW),
 }
 CHANGES: dict[str, Callable[[Lake], object]] = {
     "publishing": publish,
     "a text": lambda lake: put_text(text(lake), "text"),
-    "landing": lambda lake: validation.land(lake, "validated", DAY),
-    "the history": lambda lake: history.append(lake, DAY, [Figure("p", "m", 1)]),
+    "landing": lambda lake: validation.land(at(lake), "validated", DAY),
+    "the history": lambda lake: history.append(at(lake), DAY, [Figure("p", "m", 1)]),
 }
 
 
@@ -176,10 +177,10 @@ def test_who_may_only_read_sees_what_is_published_and_publishes_nothing(
 def test_the_rights_that_the_documentation_names_are_enough(user: Callable[..., Any]) -> None:
     named = set(re.findall(r"`(s3:\w+)`", (REPO / "docs/deploy.md").read_text()))
     lake, _ = user("worker", *named)
-    validation.validate_day(lake, "validated", DAY)
-    assert history.append(lake, DAY, [Figure("p", "m", 1)]) == 1
+    validation.validate_day(at(lake), "validated", DAY)
+    assert history.append(at(lake), DAY, [Figure("p", "m", 1)]) == 1
     assert list(lake.published_keys("validated")) == [DAY]
-    assert history.read(lake, DAY, 1)["value"].to_list() == [1]
+    assert history.read(at(lake), DAY, 1)["value"].to_list() == [1]
 
 
 def test_rights_that_are_lost_while_a_part_is_read_are_a_dependency_that_is_down(
@@ -220,7 +221,7 @@ def test_a_store_that_refuses_a_write_is_a_dependency_that_is_down(
 
 
 def test_the_health_page_says_why_it_shows_nothing(connect: Callable[..., Lake]) -> None:
-    found = health.look(connect("lost", bucket="no-such-bucket"))
+    found = health.look(at(connect("lost", bucket="no-such-bucket")))
     assert not found.is_empty
     assert any("bucket does not exist" in problem for problem in found.problems)
 
@@ -230,7 +231,7 @@ def test_the_health_page_does_not_wait_for_a_lake_that_hangs(
 ) -> None:
     configure(mlflow_tracking_uri=history.registry)
     for _ in range(6):  # more than there are threads to hang with it
-        found = health.look(Lake(silent_lake), seconds=60, lake_seconds=0.1)
+        found = health.look(at(Lake(silent_lake)), seconds=60, lake_seconds=0.1)
         [problem] = found.problems
         assert problem.startswith(f"The lake at {silent_lake} has not answered in 0.1 s")
         assert found.champion is not None
@@ -242,7 +243,7 @@ def test_history_is_not_seeded_into_a_lake_that_is_away_and_that_is_said_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure(lake_root=str(connect("lost", bucket="no-such-bucket").root))
-    assert seed.main(["--from", "2013-01-01", "--to", "2013-01-20"]) == 2
+    assert seed.main(CASE, ["--from", "2013-01-01", "--to", "2013-01-20"]) == 2
     said = capsys.readouterr()
     assert said.err.count("bucket does not exist") == 1
     assert "Seeded" not in said.out

@@ -8,25 +8,24 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from include.usecase.schema import KEY
 from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 from xgboost import XGBClassifier
 
-from include import usecase
 from include.encoder import FeatureEncoder
 from include.inference import scoring
 from include.lake.tables import Lake
 from include.messages import Evaluated, ModelVersion, Reason
 from include.monitoring import history, measure, policy
 from include.registry import registry
-from include.settings import settings
 from include.statistics.profile import profile_of
 from include.statistics.profiles import keep
 from include.training import evaluation, training
-from include.usecase import features, models
+from include.usecases.flight_delays import features, models
+from include.usecases.flight_delays.schema import KEY
+from tests.case import CASE, at
 
 FIRST = date(2013, 2, 1)
 TRAINING_DAYS, HOLDOUT_DAYS, DAY_ROWS = 28, 14, 300
@@ -71,29 +70,29 @@ def refitted(lake: Lake, shape: str, auc: float, patch: pytest.MonkeyPatch) -> M
     snapshot.write_frame("holdout", rows[TRAINING_DAYS * DAY_ROWS :])
     window = {"start": str(FIRST), "end": str(end), "holdout_days": HOLDOUT_DAYS}
     snapshot.publish(["training", "holdout"], window | {"labels": {"training": {"0": 1, "1": 1}}})
-    run = training.train(lake, str(snapshot), shape, "a test")
-    judged = evaluation.evaluate_run(lake, str(snapshot), run, shape)
+    run = training.train(at(lake), str(snapshot), shape, "a test")
+    judged = evaluation.evaluate_run(at(lake), str(snapshot), run, shape)
     found = lake.version(judged).manifest().metadata["figures"]["roc_auc"]
     assert found == pytest.approx(auc, abs=0.04)
     member = Evaluated(shape, run, judged)
-    return ModelVersion(usecase.NAME, "1", training.refit(lake, str(snapshot), member))
+    return ModelVersion(CASE.name, "1", training.refit(at(lake), str(snapshot), member))
 
 
 def score(lake: Lake, model: ModelVersion, auc: float, moved: float = 0) -> tuple[Reason, float]:
     """Score a fortnight of new days. Returns what is decided, and the largest PSI of one day."""
     first = FIRST + timedelta(days=TRAINING_DAYS + HOLDOUT_DAYS)
-    rows = days(first, settings().score_drift_days, STRENGTH[auc], seed=2)
+    rows = days(first, CASE.settings.score_drift_days, STRENGTH[auc], seed=2)
     rows = rows.with_columns(pl.col(features.NUMERIC[0]) + moved)
-    pipeline, psi = registry.load_run(model.run_id), []
+    pipeline, psi = registry.load_run(CASE, model.run_id), []
     for (day,), part in rows.partition_by("day", as_dict=True, maintain_order=True).items():
         scores = pl.Series("score", pipeline.predict_proba(part)[:, 1].astype(np.float32))
         version = lake.new_version("predictions", str(day))
         version.write_frame("predictions", part.select(*KEY, scores))
         keep(version, "predictions", profile_of(scores.to_frame()))
         version.publish(["predictions"], {"model": asdict(model)})
-        psi.append(scoring.population_stability(scores.to_numpy(), registry.reference(model)))
+        psi.append(scoring.population_stability(scores.to_numpy(), registry.reference(CASE, model)))
     key = str(day)
-    decision = policy.decide(history.to_frame(key, measure.figures(lake, key)), key)
+    decision = policy.decide(CASE, history.to_frame(key, measure.figures(at(lake), key)), key)
     [reason] = [one for one in decision.reasons if one.rule == "scores"]
     return reason, max(psi)
 
@@ -117,10 +116,10 @@ def test_days_like_those_of_the_training_request_nothing_and_others_a_retraining
     configure: Callable[..., None],
 ) -> None:
     configure(retraining_min_new_days=1, holdout_days=5)  # so that one may be requested at once
-    registry.create_store()
+    registry.create_store(CASE)
     lake = Lake(str(tmp_path / "lake"))
     model = refitted(lake, shape, auc, monkeypatch)
     alike, psi = score(lake, model, auc)
-    assert (alike.action, psi < settings().max_score_psi / 4) == ("healthy", True), alike.found
+    assert (alike.action, psi < CASE.settings.max_score_psi / 4) == ("healthy", True), alike.found
     moved, _ = score(lake, model, auc, moved=2)
     assert moved.action == "retrain"

@@ -15,8 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from include.usecase.features import FEATURES
-from include.usecase.schema import KEY
 
 from include import preprocess
 from include.encoder import FeatureEncoder
@@ -25,15 +23,18 @@ from include.inference import scoring
 from include.lake.tables import Lake
 from include.messages import Chunk, ModelVersion
 from include.registry import registry
+from include.usecases.flight_delays.features import FEATURES
+from include.usecases.flight_delays.schema import KEY
 from include.validation import validation
 from local.in_process import predict
+from tests.case import CASE, at
 from tests.unit import children
 from tests.unit.conftest import OLD_DAY, History, copy_lake
 from tests.unit.helpers import infer, refused, replace, shown
 
 
 def plan(lake: Lake, features: str, model: ModelVersion) -> list[Chunk]:
-    return scoring.plan_chunks(lake, features, model)
+    return scoring.plan_chunks(at(lake), features, model)
 
 
 def publish_validated(lake: Lake, key: str, flights: pl.DataFrame) -> None:
@@ -58,7 +59,7 @@ def test_a_score_is_the_probability_that_the_model_gives_the_row(
 ) -> None:
     predictions = infer(lake, OLD_DAY, history.champion)
     rows = lake.current("features", OLD_DAY).read("features")
-    expected = registry.load(history.champion).predict_proba(rows)[:, 1].astype(np.float32)
+    expected = registry.load(CASE, history.champion).predict_proba(rows)[:, 1].astype(np.float32)
     np.testing.assert_array_equal(predictions["score"].to_numpy(), expected)
 
 
@@ -71,12 +72,12 @@ def test_a_day_that_is_not_validated_is_missing(lake: Lake, history: History) ->
 @pytest.mark.parametrize("key", [None, "2013-3-1", "20130301", "../x"])
 def test_a_key_that_is_no_date_is_scored_by_nobody(key: str, lake: Lake) -> None:
     with pytest.raises(BadData, match="is no partition"):
-        scoring.preprocess(lake, key)
+        scoring.preprocess(CASE, key)
 
 
 def test_a_day_without_weather_is_scored(lake: Lake, history: History) -> None:
     key = "2013-12-31"
-    rows = validation.validate_day(lake, "validated", key)
+    rows = validation.validate_day(CASE, "validated", key)
     assert len(infer(lake, key, history.champion)) == rows["flights"]
 
 
@@ -106,13 +107,13 @@ def test_too_many_rejected_rows_fail_the_day(
     with refused(lake, "predictions", OLD_DAY, *words):
         infer(lake, OLD_DAY, history.champion)
     configure(max_rejected_share=1.0)
-    assert scoring.preprocess(lake, OLD_DAY)
+    assert scoring.preprocess(CASE, OLD_DAY)
 
 
 def test_an_empty_plan_is_no_plan_for_a_day_with_rows(lake: Lake, history: History) -> None:
-    features = scoring.preprocess(lake, OLD_DAY)
+    features = scoring.preprocess(CASE, OLD_DAY)
     with pytest.raises(BadData, match="0 scores for "):
-        scoring.assemble(lake, features, [])
+        scoring.assemble(CASE, features, [])
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ def test_chunks_hold_every_row_once_in_order(
     chunk_rows: int, batch_rows: int, lake: Lake, history: History, configure: Callable[..., None]
 ) -> None:
     configure(chunk_rows=chunk_rows, batch_rows=batch_rows, mlflow_tracking_uri=history.registry)
-    features = scoring.preprocess(lake, OLD_DAY)
+    features = scoring.preprocess(CASE, OLD_DAY)
     chunks = plan(lake, features, history.champion)
     rows = lake.current("validated", OLD_DAY).read("flights").height
     starts = [chunk.first_row for chunk in chunks]
@@ -150,11 +151,13 @@ def test_any_split_into_batches_gives_the_same_scores(
     version = Lake(str(history.folder / "lake")).version(history.snapshot)
     with version.parquet("training") as file:
         table = file.read()[:900].combine_chunks()
-    predict = scoring.predictor(history.champion)
-    whole = scoring.score_batch(table.to_batches()[0], predict, "model", "1")
+    predict = scoring.predictor(CASE, history.champion)
+    whole = scoring.score_batch(CASE, table.to_batches()[0], predict, "model", "1")
     edges = [0, *sorted(cuts), 900]
     parts = [
-        scoring.score_batch(table[a:b].combine_chunks().to_batches()[0], predict, "model", "1")
+        scoring.score_batch(
+            CASE, table[a:b].combine_chunks().to_batches()[0], predict, "model", "1"
+        )
         for a, b in pairwise(edges)
         if a < b
     ]
@@ -162,7 +165,7 @@ def test_any_split_into_batches_gives_the_same_scores(
 
 
 def score_paths(lake: Lake, chunks: list[Chunk]) -> list[Path]:
-    return [Path(scoring.score_chunk(lake, chunk)) for chunk in chunks]
+    return [Path(scoring.score_chunk(at(lake), chunk)) for chunk in chunks]
 
 
 @pytest.mark.parametrize("most", [1, 2, 7, 12])
@@ -178,8 +181,8 @@ def test_chunks_are_larger_where_they_would_be_more_than_airflow_maps(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", str(most))
     configure(chunk_rows=10, group_models=others > 0, experiment="shadow" if others else "off")
-    reference = scoring.preprocess(lake, OLD_DAY)
-    chunks = scoring.cut_chunks(lake, reference, history.champion)
+    reference = scoring.preprocess(CASE, OLD_DAY)
+    chunks = scoring.cut_chunks(CASE, reference, history.champion)
     assert len(chunks) * max(others, 1) <= max(most, others)
     rows = lake.version(reference).manifest().parts["features"].rows
     ends = [chunk.first_row + chunk.rows for chunk in chunks]
@@ -199,13 +202,13 @@ def test_a_chunk_that_is_scored_is_not_scored_again(
 ) -> None:
     caplog.set_level("INFO")
     configure(chunk_rows=300)
-    features = scoring.preprocess(lake, OLD_DAY)
+    features = scoring.preprocess(CASE, OLD_DAY)
     chunks = plan(lake, features, history.champion)
     before = {path: path.stat().st_ino for path in score_paths(lake, chunks)}
     by = f"{history.champion.name} version {history.champion.version}"
     assert re.search(rf"Scored: chunk rows 0 to 299, 300 rows by {by} in [0-9.]+ s: ", caplog.text)
     assert "Found: " not in caplog.text
-    again = plan(lake, scoring.preprocess(lake, OLD_DAY), history.champion)
+    again = plan(lake, scoring.preprocess(CASE, OLD_DAY), history.champion)
     assert [changed(chunk, features=features) for chunk in again] == chunks
     configure(mlflow_tracking_uri=f"sqlite:///{tmp_path / 'no such registry.db'}")
     assert {path: path.stat().st_ino for path in score_paths(lake, again)} == before
@@ -216,20 +219,22 @@ def test_a_chunk_that_is_scored_is_not_scored_again(
 def test_a_chunk_is_scored_again_by_a_new_version_of_the_model(
     lake: Lake, history: History, own_registry: Path
 ) -> None:
-    features = scoring.preprocess(lake, OLD_DAY)
+    features = scoring.preprocess(CASE, OLD_DAY)
     (first,) = plan(lake, features, history.champion)
-    pipeline = registry.load(history.champion)
-    (second,) = plan(lake, features, registry.register(registry.log_training(pipeline, {}, {})))
+    pipeline = registry.load(CASE, history.champion)
+    (second,) = plan(
+        lake, features, registry.register(CASE, registry.log_training(CASE, pipeline, {}, {}))
+    )
     one, other = score_paths(lake, [first, second])
     assert one != other
     assert pl.read_parquet(other)["model_version"].cast(pl.String).unique().to_list() == ["2"]
 
 
 def test_a_chunk_is_scored_again_when_its_rows_have_changed(lake: Lake, history: History) -> None:
-    (before,) = plan(lake, scoring.preprocess(lake, OLD_DAY), history.champion)
+    (before,) = plan(lake, scoring.preprocess(CASE, OLD_DAY), history.champion)
     rows = lake.current("validated", OLD_DAY).read("flights")
     publish_validated(lake, OLD_DAY, rows.with_columns(pl.col("distance") + 500))
-    (after,) = plan(lake, scoring.preprocess(lake, OLD_DAY), history.champion)
+    (after,) = plan(lake, scoring.preprocess(CASE, OLD_DAY), history.champion)
     one, other = (pl.read_parquet(path)["score"] for path in score_paths(lake, [before, after]))
     assert (one != other).any()
 
@@ -238,11 +243,11 @@ def test_a_champion_that_expects_other_columns_scores_nothing_and_names_them(
     lake: Lake, history: History, own_registry: Path
 ) -> None:
     published = infer(lake, OLD_DAY, history.champion)
-    pipeline = registry.load(history.champion)
+    pipeline = registry.load(CASE, history.champion)
     encoder = pipeline[0]
     assert isinstance(encoder, FeatureEncoder)
     pipeline.set_params(encode__numeric=[*encoder.numeric[:-2], "wind_at_destination", "moon"])
-    model = registry.register(registry.log_training(pipeline, {}, {}))
+    model = registry.register(CASE, registry.log_training(CASE, pipeline, {}, {}))
     words = [f"version {model.version} cannot score features/{OLD_DAY}/", "moon"]
     with refused(lake, "predictions", OLD_DAY, "wind_at_destination", *words):
         infer(lake, OLD_DAY, model)
@@ -256,9 +261,9 @@ Scored = tuple[str, list[Chunk], list[str]]
 def scored(lake: Lake, history: History, configure: Callable[..., None]) -> Scored:
     """A day's features, chunks and where their scores are."""
     configure(chunk_rows=300)
-    features = scoring.preprocess(lake, OLD_DAY)
+    features = scoring.preprocess(CASE, OLD_DAY)
     chunks = plan(lake, features, history.champion)
-    return features, chunks, [scoring.score_chunk(lake, chunk) for chunk in chunks]
+    return features, chunks, [scoring.score_chunk(CASE, chunk) for chunk in chunks]
 
 
 @pytest.mark.parametrize("rows", [slice(0, -1), slice(0, 0)])
@@ -270,7 +275,7 @@ def test_a_chunk_that_lost_scores_is_refused_by_name(
     replace(path, pq.read_table(path)[rows])
     words = [f"Chunk {chunks[1].label} has ", f"scores for {chunks[1].rows} rows", str(path)]
     with refused(lake, "predictions", OLD_DAY, *words):
-        scoring.assemble(lake, features, chunks)
+        scoring.assemble(CASE, features, chunks)
 
 
 def test_a_chunk_with_surplus_scores_is_refused_by_name(lake: Lake, scored: Scored) -> None:
@@ -279,14 +284,14 @@ def test_a_chunk_with_surplus_scores_is_refused_by_name(lake: Lake, scored: Scor
     table = pq.read_table(path)
     replace(path, pa.concat_tables([table, table[:1]]))
     with refused(lake, "predictions", OLD_DAY, f"has {chunks[0].rows + 1} scores", str(path)):
-        scoring.assemble(lake, features, chunks)
+        scoring.assemble(CASE, features, chunks)
 
 
 def test_a_lost_chunk_or_a_repeated_one_is_refused(lake: Lake, scored: Scored) -> None:
     features, chunks, _ = scored
     for order in ([0, 1], [0, 1, 2, 2, 3]):
         with refused(lake, "predictions", OLD_DAY, " scores for ", features):
-            scoring.assemble(lake, features, [chunks[n] for n in order if n < len(chunks)])
+            scoring.assemble(CASE, features, [chunks[n] for n in order if n < len(chunks)])
 
 
 def test_damaged_and_missing_scores_are_refused_by_path(lake: Lake, scored: Scored) -> None:
@@ -294,10 +299,10 @@ def test_damaged_and_missing_scores_are_refused_by_path(lake: Lake, scored: Scor
     path = Path(paths[0])
     replace(path, path.read_bytes()[:-100])
     with refused(lake, "predictions", OLD_DAY, str(path), "cannot be read as Parquet"):
-        scoring.assemble(lake, features, chunks)
+        scoring.assemble(CASE, features, chunks)
     path.unlink()
     with refused(lake, "predictions", OLD_DAY, str(path), kind=MissingData):
-        scoring.assemble(lake, features, chunks)
+        scoring.assemble(CASE, features, chunks)
 
 
 Scores = Callable[[pl.DataFrame], pl.DataFrame]
@@ -337,18 +342,18 @@ def test_wrong_predictions_are_held_back_with_every_reason(
     features = str(lake.current("features", OLD_DAY))
     where = [f"predictions of {OLD_DAY}", "version 1 are not published", str(version.path)]
     with refused(lake, "predictions", OLD_DAY, *where, *words):
-        scoring.check_outputs(lake, str(version), features, history.champion)
+        scoring.check_outputs(CASE, str(version), features, history.champion)
 
 
 def test_outputs_are_counted_against_the_features_they_were_made_from(
     lake: Lake, history: History
 ) -> None:
-    predictions = predict(lake, OLD_DAY, history.champion)
+    predictions = predict(CASE, OLD_DAY, history.champion)
     features = str(lake.current("features", OLD_DAY))
     rows = lake.current("validated", OLD_DAY).read("flights")
     publish_validated(lake, OLD_DAY, rows[:100])
-    scoring.preprocess(lake, OLD_DAY)  # another run has other features by now
-    check = scoring.check_outputs(lake, predictions, features, history.champion)
+    scoring.preprocess(CASE, OLD_DAY)  # another run has other features by now
+    check = scoring.check_outputs(CASE, predictions, features, history.champion)
     assert (check.rows, check.scored) == (len(rows), len(rows))
 
 
@@ -373,7 +378,7 @@ def test_a_day_is_scored_the_same_again_and_on_any_lake(
         assert infer(lake, OLD_DAY, history.champion).equals(expected)
         return
     remote = Lake(request.getfixturevalue("s3_root"))
-    validation.validate_day(remote, "validated", OLD_DAY)
+    validation.validate_day(at(remote), "validated", OLD_DAY)
     assert infer(remote, OLD_DAY, history.champion).equals(expected)
     assert infer(remote, OLD_DAY, history.champion).equals(expected)
 
@@ -426,9 +431,9 @@ def test_the_stability_index_is_a_number_and_never_negative(
 
 
 def test_scores_carry_the_key_as_the_features_have_it(lake: Lake, history: History) -> None:
-    features = lake.version(scoring.preprocess(lake, OLD_DAY))
+    features = lake.version(scoring.preprocess(CASE, OLD_DAY))
     with features.parquet("features") as file:
-        found = scoring.scores_schema(file.schema_arrow)
+        found = scoring.scores_schema(CASE, file.schema_arrow)
         given_keys = [file.schema_arrow.field(name) for name in KEY]
     assert [found.field(name) for name in KEY] == given_keys
     assert set(FEATURES) & set(found.names) == {"carrier", "origin"}
@@ -455,7 +460,7 @@ def test_features_of_other_rows_or_in_another_order_are_refused(
     monkeypatch.setattr(preprocess.features, "build_features", lambda day: change(build(day)))
     said = said.replace("812", str(rows := count_of(lake))).replace("821", str(rows + 9))
     with refused(lake, "features", OLD_DAY, said.replace("811", str(rows - 1))):
-        scoring.preprocess(lake, OLD_DAY)
+        scoring.preprocess(CASE, OLD_DAY)
 
 
 def count_of(lake: Lake) -> int:
@@ -467,13 +472,13 @@ def count_of(lake: Lake) -> int:
 def test_a_slow_run_never_replaces_predictions_from_newer_rows(
     lake: Lake, history: History
 ) -> None:
-    slow = predict(lake, OLD_DAY, history.champion)
+    slow = predict(CASE, OLD_DAY, history.champion)
     old_features = str(lake.current("features", OLD_DAY))
-    check = scoring.check_outputs(lake, slow, old_features, history.champion)
+    check = scoring.check_outputs(CASE, slow, old_features, history.champion)
     publish_validated(lake, OLD_DAY, lake.current("validated", OLD_DAY).read("flights")[:700])
     infer(lake, OLD_DAY, history.champion)
     with pytest.raises(Overtaken, match="was made from newer inputs"):
-        scoring.publish(lake, slow, check, {"features": old_features})
+        scoring.publish(CASE, slow, check, {"features": old_features})
     assert len(lake.current("predictions", OLD_DAY).read("predictions")) == 700
 
 

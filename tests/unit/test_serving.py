@@ -20,18 +20,18 @@ from mlflow import MlflowClient
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from include import usecase
 from include.inference import open_inference, scoring
 from include.lake.tables import Lake
 from include.messages import ModelVersion
 from include.registry import promotion, registry
-from include.settings import PROJECT, settings
-from include.usecase import features
+from include.settings import PROJECT
+from include.usecases.flight_delays import features
 from serving import app, models
+from tests.case import CASE
 from tests.unit.conftest import OLD_DAY, History
 from tests.unit.helpers import running, wait_until
 
-INFER = f"/v2/models/{usecase.NAME}/infer"
+INFER = f"/v2/models/{CASE.name}/infer"
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def client(url: str) -> InferenceServerClient:
 @pytest.fixture
 def rows(lake: Lake) -> pl.DataFrame:
     """A real day's features."""
-    return lake.version(scoring.preprocess(lake, OLD_DAY)).read("features")
+    return lake.version(scoring.preprocess(CASE, OLD_DAY)).read("features")
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def inputs(values: dict[str, np.ndarray], binary: bool = True) -> list[InferInpu
 
 
 def expected(rows: pl.DataFrame, history: History) -> np.ndarray:
-    scores: np.ndarray = registry.load(history.champion).predict_proba(rows)[:, 1:2]
+    scores: np.ndarray = registry.load(CASE, history.champion).predict_proba(rows)[:, 1:2]
     return scores
 
 
@@ -90,12 +90,12 @@ def test_an_independent_client_finds_its_way(
 ) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
-    assert client.is_model_ready(usecase.NAME)
-    assert client.is_model_ready(usecase.NAME, history.champion.version)
+    assert client.is_model_ready(CASE.name)
+    assert client.is_model_ready(CASE.name, history.champion.version)
     assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
     for version in ("", history.champion.version):
-        found = client.get_model_metadata(usecase.NAME, version)
-        assert (found["name"], found["versions"]) == (usecase.NAME, [history.champion.version])
+        found = client.get_model_metadata(CASE.name, version)
+        assert (found["name"], found["versions"]) == (CASE.name, [history.champion.version])
         assert [tensor["name"] for tensor in found["inputs"]] == features.FEATURES
         assert {tensor["datatype"] for tensor in found["inputs"]} == {"FP32", "BYTES"}
         assert found["outputs"] == [{"name": "score", "datatype": "FP32", "shape": [-1, 1]}]
@@ -114,7 +114,7 @@ def test_scores_are_those_of_the_model_in_bytes_and_in_json(
         rows = rows.with_columns(pl.col(features.NUMERIC).fill_null(0))
     wanted = None if answers is None else [InferRequestedOutput("score", binary_data=answers)]
     found = client.infer(
-        usecase.NAME, inputs(tensors(rows), asks), history.champion.version, wanted, "no. 1"
+        CASE.name, inputs(tensors(rows), asks), history.champion.version, wanted, "no. 1"
     )
     said = found.get_response()
     assert (said["id"], said["model_version"]) == ("no. 1", history.champion.version)
@@ -140,13 +140,13 @@ def test_null_and_the_empty_text_are_missing_and_any_order_and_type_will_do(
 
 
 def test_no_rows_have_no_scores(client: InferenceServerClient, rows: pl.DataFrame) -> None:
-    found = client.infer(usecase.NAME, inputs(tensors(rows.clear())))
+    found = client.infer(CASE.name, inputs(tensors(rows.clear())))
     assert found.as_numpy("score").shape == (0, 1)
 
 
 @pytest.mark.parametrize(
     ("model", "version", "words"),
-    [("x", "", "no model 'x'"), (usecase.NAME, "99", "version '99' of 'flight-delays'")],
+    [("x", "", "no model 'x'"), (CASE.name, "99", "version '99' of 'flight-delays'")],
 )
 def test_what_is_not_served_is_not_found(
     model: str, version: str, words: str, client: InferenceServerClient, rows: pl.DataFrame
@@ -238,9 +238,9 @@ def test_a_busy_server_scores_as_many_at_once_as_it_has_cores_and_says_that_it_l
 
 def new_champion(history: History) -> ModelVersion:
     """Another run's model of the same files, promoted."""
-    run = registry.log_training(registry.load(history.champion), {}, {})
-    version = registry.register(run)
-    promotion.promote(version, history.champion, "the test")
+    run = registry.log_training(CASE, registry.load(CASE, history.champion), {}, {})
+    version = registry.register(CASE, run)
+    promotion.promote(CASE, version, history.champion, "the test")
     return version
 
 
@@ -250,14 +250,14 @@ def test_a_new_champion_is_served_and_whoever_named_the_old_one_keeps_it(
     with running() as url:
         client = InferenceServerClient(url.removeprefix("http://"))
         second = new_champion(history)
-        wait_until(lambda: client.get_model_metadata(usecase.NAME)["versions"] == [second.version])
+        wait_until(lambda: client.get_model_metadata(CASE.name)["versions"] == [second.version])
         for asked, answers in [("", second), ("1", history.champion), ("2", second)]:
-            assert client.is_model_ready(usecase.NAME, asked)
-            said = client.infer(usecase.NAME, inputs(tensors(rows)), asked).get_response()
+            assert client.is_model_ready(CASE.name, asked)
+            said = client.infer(CASE.name, inputs(tensors(rows)), asked).get_response()
             assert said["model_version"] == answers.version
-        promotion.roll_back(second, history.champion, "the test")
-        wait_until(lambda: client.get_model_metadata(usecase.NAME)["versions"] == ["1"])
-        assert client.is_model_ready(usecase.NAME, "2")
+        promotion.roll_back(CASE, second, history.champion, "the test")
+        wait_until(lambda: client.get_model_metadata(CASE.name)["versions"] == ["1"])
+        assert client.is_model_ready(CASE.name, "2")
 
 
 def test_a_version_that_another_server_has_told_of_is_found(
@@ -265,7 +265,7 @@ def test_a_version_that_another_server_has_told_of_is_found(
 ) -> None:
     with running() as url:
         new_champion(history)
-        answer = ask(url, tensors(rows), f"/v2/models/{usecase.NAME}/versions/2/infer")
+        answer = ask(url, tensors(rows), f"/v2/models/{CASE.name}/versions/2/infer")
         assert answer.json()["model_version"] == "2"
 
 
@@ -302,18 +302,18 @@ def test_without_a_champion_it_is_not_ready_until_there_is_one(
     impatient: None, rows: pl.DataFrame, own_registry: Path
 ) -> None:
     registry_client = MlflowClient(f"sqlite:///{own_registry}")
-    registry_client.delete_registered_model_alias(usecase.NAME, "champion")
+    registry_client.delete_registered_model_alias(CASE.name, "champion")
     with running(ready=False) as url:
         assert httpx.get(f"{url}/v2/health/live").status_code == 200
         wait_until(lambda: "no champion" in httpx.get(f"{url}/v2/health/ready").text)
         for answer in (
             httpx.get(f"{url}/v2/health/ready"),
-            httpx.get(f"{url}/v2/models/{usecase.NAME}/ready"),
+            httpx.get(f"{url}/v2/models/{CASE.name}/ready"),
             ask(url, tensors(rows)),
         ):
             assert answer.status_code == 503
             assert "Give a version the alias 'champion' in MLflow" in answer.json()["error"]
-        registry_client.set_registered_model_alias(usecase.NAME, "champion", "1")
+        registry_client.set_registered_model_alias(CASE.name, "champion", "1")
         wait_until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200)
         assert ask(url, tensors(rows)).json()["model_version"] == "1"
 
@@ -321,9 +321,7 @@ def test_without_a_champion_it_is_not_ready_until_there_is_one(
 @pytest.fixture
 def known(own_registry: Path, impatient: None) -> Iterator[models.Models]:
     """What a server serves that has started before there was a champion."""
-    MlflowClient(f"sqlite:///{own_registry}").delete_registered_model_alias(
-        usecase.NAME, "champion"
-    )
+    MlflowClient(f"sqlite:///{own_registry}").delete_registered_model_alias(CASE.name, "champion")
     found = models.Models()
     with found.kept_up_to_date():
         wait_until(lambda: "no champion" in found.problem)
@@ -331,7 +329,7 @@ def known(own_registry: Path, impatient: None) -> Iterator[models.Models]:
 
 
 def promote(version: str) -> None:
-    MlflowClient(settings().registry).set_registered_model_alias(usecase.NAME, "champion", version)
+    MlflowClient(CASE.settings.registry).set_registered_model_alias(CASE.name, "champion", version)
 
 
 def test_a_new_champion_is_loaded_before_anybody_asks(known: models.Models) -> None:
@@ -381,7 +379,7 @@ def test_a_token_opens_the_models_and_nothing_else_does(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(app.TOKEN, "sésame")
-    path = f"{url}/v2/models/{usecase.NAME}"
+    path = f"{url}/v2/models/{CASE.name}"
     for wrong in ({}, {"Authorization": "Bearer"}, {"Authorization": "Bearer x"}):
         for method, address in (("GET", path), ("GET", f"{path}/ready"), ("POST", f"{path}/infer")):
             answer = httpx.request(method, address, headers=wrong)
@@ -399,7 +397,7 @@ def test_faults_come_when_asked_for_and_are_counted(url: str, rows: pl.DataFrame
     fail_with(url, error_rate=1, status=429, retry_after=7)
     answer = ask(url, tensors(rows))
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "7")
-    assert httpx.get(f"{url}/v2/models/{usecase.NAME}").status_code == 200
+    assert httpx.get(f"{url}/v2/models/{CASE.name}").status_code == 200
     fail_with(url, delay_seconds=0.3)
     began = time.monotonic()
     assert ask(url, tensors(rows)).status_code == 200
@@ -420,7 +418,7 @@ def test_nonsense_looks_right_and_is_wrong(
     def scores() -> np.ndarray:
         wanted = [InferRequestedOutput("score", binary_data=binary)]
         asked = inputs(tensors(rows))
-        answer: np.ndarray = client.infer(usecase.NAME, asked, outputs=wanted).as_numpy("score")
+        answer: np.ndarray = client.infer(CASE.name, asked, outputs=wanted).as_numpy("score")
         return answer
 
     right, found = scores(), {}
@@ -440,7 +438,7 @@ def test_nonsense_looks_right_and_is_wrong(
 
 def test_the_command_says_where_it_listens_and_has_no_faults_unless_told(lake: Lake) -> None:
     command = [sys.executable, "-m", "serving", "--port", "0"]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": settings().registry}
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": CASE.settings.registry}
     with subprocess.Popen(
         command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

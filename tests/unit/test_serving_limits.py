@@ -19,15 +19,15 @@ import numpy as np
 import psutil
 import pytest
 
-from include import usecase
 from include.inference import open_inference
 from include.lake.tables import Lake
-from include.settings import PROJECT, settings
-from include.usecase import features
+from include.settings import PROJECT
+from include.usecases.flight_delays import features
 from serving import app, listening
+from tests.case import CASE
 from tests.unit.helpers import running, wait_until
 
-INFER = f"/v2/models/{usecase.NAME}/infer"
+INFER = f"/v2/models/{CASE.name}/infer"
 TOKEN = {"Authorization": "Bearer t0ken"}
 
 SILENT = b""
@@ -215,7 +215,7 @@ def test_many_rows_are_scored_in_slices_and_come_back_in_their_order(
 def process(lake: Lake) -> Iterator[tuple[str, psutil.Process]]:
     """The model server as it is started, with the file descriptors of most systems."""
     command = [sys.executable, "-m", "serving", "--port", "0"]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": settings().registry, app.TOKEN: "t0ken"}
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": CASE.settings.registry, app.TOKEN: "t0ken"}
     with subprocess.Popen(
         command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024)),

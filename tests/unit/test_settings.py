@@ -20,6 +20,7 @@ from include.errors import BadData
 from include.settings import PROJECT, Settings, main, settings, variable
 from include.usecase import FIRST_WINDOW
 from local import days, demo, embedded, reference, rollback, seed, usecase
+from tests.case import CASE
 
 FIELDS = Settings.model_fields.items()
 
@@ -40,12 +41,12 @@ def test_the_defaults_are_right_by_themselves(configure) -> None:
 def test_every_setting_is_changed_by_its_variable(
     name: str, field: FieldInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = getattr(settings(), name)
+    before = getattr(CASE.settings, name)
     new: object = "x"
     if get_origin(field.annotation) is Literal:
         monkeypatch.setenv(variable(name), get_args(field.annotation)[-1])
         settings.cache_clear()
-        assert getattr(settings(), name) == get_args(field.annotation)[-1] != before
+        assert getattr(CASE.settings, name) == get_args(field.annotation)[-1] != before
         return
     if isinstance(before, date):
         new = before + timedelta(days=1)
@@ -58,7 +59,7 @@ def test_every_setting_is_changed_by_its_variable(
         new = (before + upper[0]) / 2 if upper else before * 2  # within the setting's bounds
     monkeypatch.setenv(variable(name), str(new))
     settings.cache_clear()
-    assert getattr(settings(), name) == (type(before)("x") if new == "x" else new)
+    assert getattr(CASE.settings, name) == (type(before)("x") if new == "x" else new)
 
 
 WRONG = [
@@ -91,7 +92,7 @@ def test_a_wrong_value_is_one_line_with_variable_value_and_what_is_allowed(
     monkeypatch.setenv(variable(name), value)
     settings.cache_clear()
     with pytest.raises(BadData) as failure:
-        settings()
+        CASE.settings
     assert str(failure.value).startswith(f"{variable(name)}={value} is wrong: it must be {allowed}")
     assert "\n" not in str(failure.value)
 
@@ -109,7 +110,7 @@ def test_places_of_all_kinds_are_taken(
     name: str, value: str, configure: Callable[..., None]
 ) -> None:
     configure(**{name: value})
-    assert getattr(settings(), name) == value
+    assert getattr(CASE.settings, name) == value
 
 
 def test_every_wrong_setting_has_its_line(
@@ -118,7 +119,7 @@ def test_every_wrong_setting_has_its_line(
     monkeypatch.setenv("ML_CHUNK_ROW", "5")
     configure(chunk_rows="abc", ab_share=2)
     with pytest.raises(BadData) as failure:
-        settings()
+        CASE.settings
     assert str(failure.value).splitlines() == [
         "ML_CHUNK_ROW is not a setting: did you mean ML_CHUNK_ROWS?",
         "ML_CHUNK_ROWS=abc is wrong: it must be a whole number ≥ 1",
@@ -143,7 +144,7 @@ def test_a_misspelt_name_is_refused_with_the_name_that_was_meant(
         patch.setenv(typo, "slack://secret")
         settings.cache_clear()
         with pytest.raises(BadData, match=f"{typo} is not a setting: did you mean ML_") as failure:
-            settings()
+            CASE.settings
     settings.cache_clear()
     assert str(failure.value).count("did you mean") == 1
     assert "secret" not in str(failure.value)
@@ -155,7 +156,7 @@ def test_names_that_may_be_somebody_elses_are_left_alone(
 ) -> None:
     monkeypatch.setenv(name, "5")
     configure()
-    assert settings().chunk_rows == (5 if name == "ml_chunk_rows" else 250_000)
+    assert CASE.settings.chunk_rows == (5 if name == "ml_chunk_rows" else 250_000)
 
 
 COMMANDS: list[tuple[Callable[..., int], list[str]]] = [
@@ -227,9 +228,9 @@ def test_a_notifier_that_could_never_be_told_is_named_when_settings_are_shown(
 
 
 def test_settings_are_read_once_and_cannot_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = settings()
+    before = CASE.settings
     monkeypatch.setenv("ML_CHUNK_ROWS", "5")
-    assert settings() is before
+    assert CASE.settings is before
     with pytest.raises(ValidationError, match="frozen"):
         before.chunk_rows = 5  # type: ignore[misc]
 
@@ -240,13 +241,13 @@ def test_everything_is_in_the_data_folder_unless_said_otherwise(
     for name in ("ML_DATA_DIR", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name)
     configure()
-    assert settings().lake == str(PROJECT / "data" / "lake")
-    assert settings().registry == f"sqlite:///{PROJECT / 'data' / 'mlflow' / 'mlflow.db'}"
+    assert CASE.settings.lake == str(PROJECT / "data" / "lake")
+    assert CASE.settings.registry == f"sqlite:///{PROJECT / 'data' / 'mlflow' / 'mlflow.db'}"
     configure(data_dir="/elsewhere", lake_root="s3://conn@bucket/lake")
-    assert settings().lake == "s3://conn@bucket/lake"
-    assert settings().registry == "sqlite:////elsewhere/mlflow/mlflow.db"
+    assert CASE.settings.lake == "s3://conn@bucket/lake"
+    assert CASE.settings.registry == "sqlite:////elsewhere/mlflow/mlflow.db"
     configure(mlflow_tracking_uri="http://mlflow:5000")
-    assert settings().registry == "http://mlflow:5000"
+    assert CASE.settings.registry == "http://mlflow:5000"
 
 
 @pytest.mark.parametrize(
@@ -259,11 +260,11 @@ def test_what_is_deployed_keeps_nothing_on_a_disk_that_nobody_has_chosen(
     deployed: None,
 ) -> None:
     with pytest.raises(BadData, match=f"{variable} is not set.*Deployment.*startup.sh"):
-        getattr(settings(), place)
+        getattr(CASE.settings, place)
     configure(lake_root="s3://bucket/lake", mlflow_tracking_uri="http://mlflow:5000")
-    assert getattr(settings(), place).endswith(("/lake", ":5000"))
+    assert getattr(CASE.settings, place).endswith(("/lake", ":5000"))
     configure(lake_root="", mlflow_tracking_uri="", data_dir="/shared")
-    assert "/shared/" in getattr(settings(), place)
+    assert "/shared/" in getattr(CASE.settings, place)
 
 
 def test_the_page_of_settings_is_what_the_settings_say() -> None:

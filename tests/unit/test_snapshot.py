@@ -13,9 +13,6 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from include.usecase.features import FEATURES
-from include.usecase.models import CANDIDATES
-from include.usecase.schema import KEY
 from scipy.stats import ks_2samp
 from sklearn.pipeline import Pipeline
 
@@ -24,8 +21,12 @@ from include.lake.tables import Lake
 from include.monitoring import daily
 from include.registry import registry
 from include.training import snapshot, training
-from include.usecase import features
+from include.usecases.flight_delays import features
+from include.usecases.flight_delays.features import FEATURES
+from include.usecases.flight_delays.models import CANDIDATES
+from include.usecases.flight_delays.schema import KEY
 from include.validation import validation
+from tests.case import CASE, at
 from tests.unit.conftest import FIRST_DAY, LAST_DAY, TRAINED, History
 from tests.unit.helpers import landed, refused, replace
 
@@ -37,7 +38,7 @@ def days_of(rows: pl.DataFrame) -> list[date]:
 
 
 def test_the_holdout_is_later_than_any_day_that_is_trained_on(lake: Lake) -> None:
-    version = lake.version(snapshot.take(lake, "2013-02-10", "2013-02-15", 2))
+    version = lake.version(snapshot.take(CASE, "2013-02-10", "2013-02-15", 2))
     days = [date(2013, 2, day) for day in range(10, 16)]
     assert days_of(version.read("training")) == days[:-2]
     assert days_of(version.read("holdout")) == days[-2:]
@@ -45,7 +46,7 @@ def test_the_holdout_is_later_than_any_day_that_is_trained_on(lake: Lake) -> Non
 
 
 def test_every_flight_that_arrived_is_in_it_once(lake: Lake) -> None:
-    version = lake.version(snapshot.take(lake, "2013-02-08", "2013-02-10", 1))
+    version = lake.version(snapshot.take(CASE, "2013-02-08", "2013-02-10", 1))
     rows = pl.concat(version.read(part) for part in ("training", "holdout"))
     keys = [f"2013-02-{day:02}" for day in (8, 9, 10)]
     truth = pl.concat([lake.current("actuals", key).read("actuals") for key in keys])
@@ -60,13 +61,13 @@ def test_a_row_that_would_not_be_scored_is_not_trained_on(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features, "REQUIRED", ["seats"])
-    version = lake.version(snapshot.take(lake, "2013-02-08", "2013-02-10", 1))
+    version = lake.version(snapshot.take(CASE, "2013-02-08", "2013-02-10", 1))
     for part in snapshot.PARTS:
         assert version.read(part)["seats"].null_count() == 0
 
 
 def test_it_names_the_versions_it_was_made_from_and_their_content(lake: Lake) -> None:
-    version = lake.version(snapshot.take(lake, "2013-02-10", "2013-02-12", 1))
+    version = lake.version(snapshot.take(CASE, "2013-02-10", "2013-02-12", 1))
     sources = version.manifest().metadata["sources"]
     assert list(sources) == ["2013-02-10", "2013-02-11", "2013-02-12"]
     for key, found in sources.items():
@@ -80,7 +81,7 @@ def test_it_names_the_versions_it_was_made_from_and_their_content(lake: Lake) ->
 
 
 def test_it_says_what_its_window_is_and_how_many_rows_of_each_class(lake: Lake) -> None:
-    version = lake.version(snapshot.take(lake, "2013-02-10", "2013-02-15", 2))
+    version = lake.version(snapshot.take(CASE, "2013-02-10", "2013-02-15", 2))
     facts = version.manifest().metadata
     assert (facts["start"], facts["end"], facts["holdout_days"]) == ("2013-02-10", "2013-02-15", 2)
     for part in ("training", "holdout"):
@@ -90,7 +91,7 @@ def test_it_says_what_its_window_is_and_how_many_rows_of_each_class(lake: Lake) 
 
 
 def test_the_same_history_gives_the_same_snapshot(lake: Lake, history: History) -> None:
-    again = lake.version(snapshot.take(lake, *TRAINED, holdout_days=5))
+    again = lake.version(snapshot.take(CASE, *TRAINED, holdout_days=5))
     before = lake.version(history.snapshot)
     assert again.manifest().parts == before.manifest().parts
     assert snapshot.fingerprint(again) == snapshot.fingerprint(before)
@@ -100,49 +101,49 @@ def test_the_same_history_gives_the_same_snapshot(lake: Lake, history: History) 
 def test_the_window_is_by_default_all_whose_truth_is_known(
     lake: Lake, configure: Callable[..., None]
 ) -> None:
-    validation.validate_day(lake, "validated", str(LAST_DAY + timedelta(1)))
+    validation.validate_day(CASE, "validated", str(LAST_DAY + timedelta(1)))
     configure(train_start=date(2013, 2, 17))
-    facts = lake.version(snapshot.take(lake, None, None, 1)).manifest().metadata
+    facts = lake.version(snapshot.take(CASE, None, None, 1)).manifest().metadata
     assert (facts["start"], facts["end"]) == ("2013-02-17", str(LAST_DAY))
 
 
 def test_truth_without_inputs_is_no_day_to_end_with(
     lake: Lake, configure: Callable[..., None]
 ) -> None:
-    validation.validate_day(lake, "actuals", str(LAST_DAY + timedelta(1)))
+    validation.validate_day(CASE, "actuals", str(LAST_DAY + timedelta(1)))
     configure(train_start=date(2013, 2, 17))
-    assert lake.version(snapshot.take(lake, None, None, 1)).key == str(LAST_DAY)
+    assert lake.version(snapshot.take(CASE, None, None, 1)).key == str(LAST_DAY)
 
 
 def test_a_retraining_that_an_old_day_asks_for_learns_nothing_of_later_days(
     lake: Lake, tmp_path: Path
 ) -> None:
     before = LAST_DAY - timedelta(1)
-    assert daily.train_until(lake, str(LAST_DAY)) == str(before)
-    assert daily.train_until(lake, str(LAST_DAY + timedelta(9))) == str(LAST_DAY)
-    assert daily.train_until(Lake(str(tmp_path / "empty")), str(LAST_DAY)) == str(before)
+    assert daily.train_until(CASE, str(LAST_DAY)) == str(before)
+    assert daily.train_until(CASE, str(LAST_DAY + timedelta(9))) == str(LAST_DAY)
+    assert daily.train_until(at(Lake(str(tmp_path / "empty"))), str(LAST_DAY)) == str(before)
 
 
 def test_a_lake_without_one_day_says_so(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match="not one day with inputs and truth"):
-        snapshot.take(Lake(str(tmp_path / "empty")), None, None, 5)
+        snapshot.take(at(Lake(str(tmp_path / "empty"))), None, None, 5)
 
 
 def test_every_day_that_is_missing_is_named(lake: Lake) -> None:
     start, end = str(FIRST_DAY - timedelta(1)), str(LAST_DAY + timedelta(1))
     words = "validated 2013-01-31, actuals 2013-01-31, validated 2013-02-21, actuals 2013-02-21"
     with refused(lake, "training", end, "4 partitions", words, kind=MissingData):
-        snapshot.take(lake, start, end, 5)
+        snapshot.take(CASE, start, end, 5)
 
 
 def test_a_long_list_of_missing_days_is_cut(lake: Lake) -> None:
     with pytest.raises(MissingData, match="actuals 2013-04-05 and 50 more"):
-        snapshot.take(lake, "2013-04-01", "2013-04-30", 5)
+        snapshot.take(CASE, "2013-04-01", "2013-04-30", 5)
 
 
 def test_a_day_that_is_missing_among_many_is_left_out_and_named(lake: Lake) -> None:
     shutil.rmtree(lake.partition_path("validated", "2013-02-05"))
-    version = lake.version(snapshot.take(lake, str(FIRST_DAY), str(LAST_DAY), 5))
+    version = lake.version(snapshot.take(CASE, str(FIRST_DAY), str(LAST_DAY), 5))
     days = version.read("training", ["day"])["day"]
     assert date(2013, 2, 5) not in days
     assert days.n_unique() == 14
@@ -162,7 +163,7 @@ def test_a_window_without_a_day_to_train_on_is_refused(
     start: str, end: str, holdout_days: int, lake: Lake
 ) -> None:
     with refused(lake, "training", end, f"window is {start} to {end}"):
-        snapshot.take(lake, start, end, holdout_days)
+        snapshot.take(CASE, start, end, holdout_days)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def test_a_window_that_can_never_be_trained_on_is_refused_before_a_day_is_looked
     start: str | None, end: str, holdout_days: int, words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(BadData, match=words) as failure:
-        snapshot.take(Lake(str(tmp_path / "no lake")), start, end, holdout_days)
+        snapshot.take(at(Lake(str(tmp_path / "no lake"))), start, end, holdout_days)
     assert "Start a new run with" in str(failure.value)
 
 
@@ -188,7 +189,7 @@ def test_a_window_that_can_never_be_trained_on_is_refused_before_a_day_is_looked
 def test_a_window_that_ends_on_no_date_is_refused(end: str, lake: Lake) -> None:
     for window in (("2013-02-10", end), (end, "2013-02-14")):
         with pytest.raises(BadData, match="is no partition"):
-            snapshot.take(lake, *window, 1)
+            snapshot.take(CASE, *window, 1)
 
 
 @pytest.mark.parametrize("part", ["training", "holdout"])
@@ -203,7 +204,7 @@ def test_a_part_that_teaches_nothing_is_refused(
     for key in days:
         republish(lake, "actuals", key, arr_delay=pl.lit(delays[0], pl.Float64))
     with refused(lake, "training", "2013-02-19", words, f"the {part} ({days[0]} to {days[-1]})"):
-        snapshot.take(lake, "2013-02-17", "2013-02-19", 1)
+        snapshot.take(CASE, "2013-02-17", "2013-02-19", 1)
 
 
 def republish(lake: Lake, table: str, key: str, **changes: pl.Expr) -> None:
@@ -211,7 +212,7 @@ def republish(lake: Lake, table: str, key: str, **changes: pl.Expr) -> None:
     name = "flights" if table == "validated" else table
     path = landed(lake, name, key, table)
     replace(path, pl.read_parquet(path).with_columns(**changes))
-    validation.validate_day(lake, table, key)
+    validation.validate_day(at(lake), table, key)
 
 
 @pytest.mark.parametrize("batch_rows", [100, 100_000])
@@ -219,7 +220,7 @@ def test_rows_are_in_the_order_of_the_days_however_they_are_written(
     batch_rows: int, lake: Lake, configure: Callable[..., None]
 ) -> None:
     configure(batch_rows=batch_rows)
-    version = lake.version(snapshot.take(lake, "2013-02-10", "2013-02-15", 2))
+    version = lake.version(snapshot.take(CASE, "2013-02-10", "2013-02-15", 2))
     for part in snapshot.PARTS:
         with version.parquet(part) as file:
             groups = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
@@ -233,7 +234,7 @@ def test_rows_are_in_the_order_of_the_days_however_they_are_written(
 
 
 def test_an_untouched_snapshot_is_verified(lake: Lake, history: History) -> None:
-    assert snapshot.verify(lake, history.snapshot) == history.snapshot
+    assert snapshot.verify(CASE, history.snapshot) == history.snapshot
 
 
 @pytest.mark.parametrize("part", ["training", "holdout"])
@@ -252,7 +253,7 @@ def test_a_damaged_part_is_named(damage: str, part: str, lake: Lake, history: Hi
         }[damage],
     )
     with pytest.raises(BadData, match=re.escape(str(path))):
-        snapshot.verify(lake, history.snapshot)
+        snapshot.verify(CASE, history.snapshot)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +267,7 @@ def test_a_damaged_part_is_named(damage: str, part: str, lake: Lake, history: Hi
 )  # fmt: skip
 def test_what_is_no_snapshot_is_refused(reference: str, lake: Lake) -> None:
     with pytest.raises(BadData, match=r"is no (snapshot|partition)"):
-        snapshot.verify(lake, reference)
+        snapshot.verify(CASE, reference)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +275,7 @@ def test_what_is_no_snapshot_is_refused(reference: str, lake: Lake) -> None:
 )
 def test_an_unknown_snapshot_is_refused(reference: str, lake: Lake) -> None:
     with pytest.raises(BadData, match=f"There is no snapshot {reference} under"):
-        snapshot.verify(lake, reference)
+        snapshot.verify(CASE, reference)
 
 
 def internals(pipeline: Pipeline) -> Any:
@@ -293,16 +294,16 @@ def test_a_training_is_repeated_bit_for_bit_though_its_days_were_published_again
     candidate: str, lake: Lake, own_registry: Path
 ) -> None:
     window = ("2013-02-08", "2013-02-12", 1)
-    reference = snapshot.take(lake, *window)
+    reference = snapshot.take(CASE, *window)
     first = train(lake, reference, candidate)
     republish(lake, "validated", "2013-02-09", seats=pl.col("seats") + 1)
     republish(lake, "actuals", "2013-02-10", arr_delay=pl.col("arr_delay") + 5)
-    again = train(lake, snapshot.verify(lake, reference), candidate)
+    again = train(lake, snapshot.verify(CASE, reference), candidate)
     holdout = lake.version(reference).read("holdout")
     np.testing.assert_array_equal(again.predict_proba(holdout), first.predict_proba(holdout))
     assert internals(again) == internals(first)
 
-    newer = snapshot.take(lake, *window)
+    newer = snapshot.take(CASE, *window)
     assert snapshot.fingerprint(lake.version(newer)) != snapshot.fingerprint(
         lake.version(reference)
     )
@@ -310,28 +311,28 @@ def test_a_training_is_repeated_bit_for_bit_though_its_days_were_published_again
 
 
 def train(lake: Lake, reference: str, candidate: str) -> Pipeline:
-    return registry.load_run(training.train(lake, reference, candidate, "a test"))
+    return registry.load_run(CASE, training.train(at(lake), reference, candidate, "a test"))
 
 
 # --- Shifts of its inputs -----------------------------------------------------------------------
 
 
 def test_each_feature_has_its_shift(lake: Lake, history: History) -> None:
-    found = snapshot.input_shifts(lake.version(history.snapshot))
+    found = snapshot.input_shifts(CASE, lake.version(history.snapshot))
     assert found["feature"].to_list() == FEATURES
     assert found["shift"].is_between(0, 1).all()
     assert found["usual"].null_count() == len(FEATURES), "16 days have two shifts before the last"
 
 
 def test_shifts_are_those_between_windows_of_the_length_of_the_holdout(lake: Lake) -> None:
-    version = lake.version(snapshot.take(lake, str(FIRST_DAY), str(LAST_DAY), 4))
+    version = lake.version(snapshot.take(CASE, str(FIRST_DAY), str(LAST_DAY), 4))
     rows = pl.concat([version.read(part) for part in snapshot.PARTS])
     starts = [FIRST_DAY + timedelta(number) for number in range(0, 20, 4)]
     windows = [rows.filter(pl.col("day").is_between(s, s + timedelta(3))) for s in starts]
     assert len(windows[-1]) == len(version.read("holdout"))
     for name, apart in (("temp", kolmogorov_smirnov), ("carrier", total_variation)):
         *earlier, last = (apart(one[name], other[name]) for one, other in pairwise(windows))
-        found = snapshot.input_shifts(version).row(by_predicate=pl.col("feature") == name)
+        found = snapshot.input_shifts(CASE, version).row(by_predicate=pl.col("feature") == name)
         assert found[1:] == pytest.approx((last, max(earlier)), abs=1e-12)
 
 
@@ -349,8 +350,8 @@ def test_nothing_is_usual_before_three_shifts_of_whole_windows(
     days: int, known: bool, lake: Lake
 ) -> None:
     first = LAST_DAY - timedelta(days - 1)
-    version = lake.version(snapshot.take(lake, str(first), str(LAST_DAY), 4))
-    usual = snapshot.input_shifts(version)["usual"]
+    version = lake.version(snapshot.take(CASE, str(first), str(LAST_DAY), 4))
+    usual = snapshot.input_shifts(CASE, version)["usual"]
     assert usual.is_not_null().all() if known else usual.is_null().all()
 
 

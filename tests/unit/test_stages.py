@@ -16,6 +16,7 @@ from include.lake.tables import Lake
 from include.monitoring import stages
 from include.monitoring.stages import StageRun, rates, record
 from include.validation import validation
+from tests.case import CASE, at
 from tests.unit.conftest import NEW_DAY, OLD_DAY
 from tests.unit.helpers import damaged, landed, replace
 
@@ -34,7 +35,7 @@ def empty(tmp_path: Path) -> Lake:
 
 def end(lake: Lake, run: str, states: dict[str, str | None], ended: datetime) -> list[StageRun]:
     """A run of a DAG ends."""
-    return record(lake, "dag", run, OLD_DAY, states, TASKS, "made by nobody", ended)
+    return record(at(lake), "dag", run, OLD_DAY, states, TASKS, "made by nobody", ended)
 
 
 def failures(found: list[StageRun]) -> dict[str, bool]:
@@ -43,13 +44,13 @@ def failures(found: list[StageRun]) -> dict[str, bool]:
 
 def shares(lake: Lake, now: datetime = NOW, hours: float = 24) -> dict[str, tuple[float, int]]:
     """The share of failed runs of each stage, and of how many runs."""
-    found = rates(lake, now, hours)
+    found = rates(at(lake), now, hours)
     return {one.labels["stage"]: (one.value, one.n) for one in found if one.metric == "failed_runs"}
 
 
 def lost(lake: Lake, now: datetime = NOW) -> dict[str, tuple[float, int]]:
     """The share of failed rows of each stage, and of how many rows."""
-    found = rates(lake, now)
+    found = rates(at(lake), now)
     return {one.labels["stage"]: (one.value, one.n) for one in found if one.metric == "failed_rows"}
 
 
@@ -96,19 +97,19 @@ def ended(lake: Lake, key: str, failed: str = "") -> dict[str, tuple[int, int]]:
     for tasks in (VALIDATION, TASKS):
         states = {name: "success" for names in tasks.values() for name in names}
         states |= {failed: "failed"} if failed else {}
-        found += record(lake, str(list(tasks)), "run", key, states, tasks, "predictions", NOW)
+        found += record(at(lake), str(list(tasks)), "run", key, states, tasks, "predictions", NOW)
     return {one.stage: (one.rows, one.failed_rows) for one in found}
 
 
 def test_every_stage_counts_the_rows_that_come_into_it(lake: Lake) -> None:
-    scoring.preprocess(lake, OLD_DAY)
+    scoring.preprocess(CASE, OLD_DAY)
     rows = len(lake.current("validated", OLD_DAY).read("flights"))
     assert ended(lake, OLD_DAY) == dict.fromkeys([*VALIDATION, *TASKS], (rows, 0))
 
 
 @pytest.mark.parametrize("task", ["inputs.publish", "preprocess", "score", "publish"])
 def test_a_stage_that_failed_has_lost_all_its_rows(task: str, lake: Lake) -> None:
-    scoring.preprocess(lake, OLD_DAY)
+    scoring.preprocess(CASE, OLD_DAY)
     stage = next(s for s, names in (VALIDATION | TASKS).items() if task in names)
     found = ended(lake, OLD_DAY, task)
     assert {name for name, (rows, failed) in found.items() if failed == rows} == {stage}
@@ -120,8 +121,8 @@ def test_rows_that_were_put_aside_are_lost_though_the_stage_passed(lake: Lake) -
     rows = pl.read_parquet(path).with_row_index()
     wrong = pl.when(pl.col("index") < 7).then(9).otherwise("block_minutes")
     replace(path, rows.with_columns(block_minutes=wrong.cast(pl.Int32)).drop("index"))
-    validation.validate_day(lake, "validated", OLD_DAY)
-    scoring.preprocess(lake, OLD_DAY)
+    validation.validate_day(CASE, "validated", OLD_DAY)
+    scoring.preprocess(CASE, OLD_DAY)
     found = ended(lake, OLD_DAY)
     assert found["validate"] == (len(rows), 7)
     assert found["preprocess"] == (len(rows) - 7, 0)
@@ -136,7 +137,7 @@ def test_rows_without_what_scoring_needs_are_lost_in_preprocessing(lake: Lake) -
     version.write_frame("flights", flights.with_columns(distance=unknown).drop("index"))
     version.write_frame("weather", source.read("weather"))
     version.publish(["flights", "weather"], source.manifest().metadata)
-    scoring.preprocess(lake, OLD_DAY)
+    scoring.preprocess(CASE, OLD_DAY)
     found = ended(lake, OLD_DAY)
     assert found["preprocess"] == (len(flights), 5)
     assert found["infer"] == (len(flights) - 5, 0)
@@ -150,15 +151,15 @@ def test_a_day_refused_for_its_broken_file_is_a_failed_run_of_unknown_rows(
 ) -> None:
     replace(landed(lake, "flights", NEW_DAY), content)
     with pytest.raises(BadData):
-        validation.validate_day(lake, "validated", NEW_DAY)
+        validation.validate_day(CASE, "validated", NEW_DAY)
     states = {"inputs.check_partition": "failed"}
-    record(lake, "data_validation", "run", NEW_DAY, states, VALIDATION, "validated", NOW)
+    record(CASE, "data_validation", "run", NEW_DAY, states, VALIDATION, "validated", NOW)
     assert (shares(lake), lost(lake)) == ({"validate": (1, 1)}, {})
 
 
 def test_a_day_of_which_nothing_landed_is_a_failed_run_of_unknown_rows(empty: Lake) -> None:
     record(
-        empty,
+        at(empty),
         "data_validation",
         "run",
         NEW_DAY,
@@ -173,7 +174,7 @@ def test_a_day_of_which_nothing_landed_is_a_failed_run_of_unknown_rows(empty: La
 def test_a_refused_day_has_lost_the_rows_that_landed(lake: Lake) -> None:
     rows = len(pl.read_parquet(landed(lake, "flights", NEW_DAY)))
     states = {"inputs.check_partition": "failed"}
-    record(lake, "data_validation", "run", NEW_DAY, states, VALIDATION, "validated", NOW)
+    record(CASE, "data_validation", "run", NEW_DAY, states, VALIDATION, "validated", NOW)
     assert lost(lake) == {"validate": (1, rows)}
 
 
@@ -181,7 +182,7 @@ def test_a_refused_day_has_lost_the_rows_that_landed(lake: Lake) -> None:
 
 
 def test_without_runs_there_is_nothing_to_say(empty: Lake) -> None:
-    assert rates(empty, NOW) == []
+    assert rates(at(empty), NOW) == []
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,7 @@ def test_a_run_counts_from_its_end_for_24_hours(
     before: timedelta, counted: bool, empty: Lake
 ) -> None:
     end(empty, "run", PASSED, NOW - before)
-    assert bool(rates(empty, NOW)) == counted
+    assert bool(rates(at(empty), NOW)) == counted
 
 
 def test_each_run_is_counted_on_one_day_only(empty: Lake) -> None:
@@ -238,8 +239,8 @@ def test_of_a_cleared_run_only_the_stages_of_its_last_end_count(hours: int, empt
 
 def test_the_runs_of_two_pipelines_are_told_apart(empty: Lake) -> None:
     for dag, states in (("one", PASSED), ("two", FAILED)):
-        record(empty, dag, "run", OLD_DAY, states, TASKS, "predictions", NOW)
-    infer = [one for one in rates(empty, NOW) if one.labels["stage"] == "infer"]
+        record(at(empty), dag, "run", OLD_DAY, states, TASKS, "predictions", NOW)
+    infer = [one for one in rates(at(empty), NOW) if one.labels["stage"] == "infer"]
     assert [(one.labels["dag"], one.value) for one in infer] == [("one", 0), ("two", 1)]
 
 
@@ -267,7 +268,7 @@ def test_shares_are_those_of_the_last_end_of_each_run(
     count = Counter(last.values())
     expected = {"infer": (count[True] / len(last), len(last))} if last else {}
     assert {stage: it for stage, it in shares(lake).items() if stage == "infer"} == expected
-    assert all(0 <= one.value <= 1 for one in rates(lake, NOW))
+    assert all(0 <= one.value <= 1 for one in rates(at(lake), NOW))
 
 
 def test_a_run_whose_failed_tasks_were_cleared_and_passed_counts_as_repaired(lake: Lake) -> None:
@@ -275,9 +276,9 @@ def test_a_run_whose_failed_tasks_were_cleared_and_passed_counts_as_repaired(lak
     states = {"inputs.land": "success", "inputs.publish": "failed"}
     before = datetime(2020, 1, 1, 6, tzinfo=UTC)
     for run, key in (("run", OLD_DAY), ("other", NEW_DAY)):
-        record(lake, "data_validation", run, key, states, VALIDATION, "validated", before)
+        record(CASE, "data_validation", run, key, states, VALIDATION, "validated", before)
     assert shares(lake, before) == {"validate": (1.0, 2)}
-    validation.validate_day(lake, "validated", OLD_DAY)
+    validation.validate_day(CASE, "validated", OLD_DAY)
     assert shares(lake, before) == {"validate": (0.5, 2)}, "whatever the clocks say"
 
 

@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from include.usecase.schema import KEY
 from mlflow import MlflowClient
 from mlflow.models import get_model_info
 from sklearn.pipeline import Pipeline
 
-from include import usecase
 from include.encoder import FeatureEncoder
 from include.errors import BadData, DependencyDown, MissingData
 from include.inference import scoring
@@ -23,7 +21,9 @@ from include.messages import Evaluated, ModelVersion, Rival, Verdict
 from include.registry import registry
 from include.training import evaluation, gate, training
 from include.training.snapshot import fingerprint
-from include.usecase import features, models
+from include.usecases.flight_delays import features, models
+from include.usecases.flight_delays.schema import KEY
+from tests.case import CASE, at
 from tests.unit.conftest import TRAINED, History
 
 
@@ -35,7 +35,7 @@ def test_a_training_keeps_what_repeats_it(
     lake: Lake, history: History, own_registry: Path, configure: Callable[..., None]
 ) -> None:
     configure(seed=8, git_commit="abc123+", training_memory_mb=1000)
-    run = training.train(lake, history.snapshot, "logistic_regression", "the drift of May")
+    run = training.train(CASE, history.snapshot, "logistic_regression", "the drift of May")
     rows = lake.version(history.snapshot).read("training")
     assert run_of(run).params == {
         "candidate": "logistic_regression",
@@ -60,7 +60,7 @@ def test_a_training_keeps_what_repeats_it(
 def test_a_model_says_what_it_reads_and_gives(
     lake: Lake, history: History, own_registry: Path
 ) -> None:
-    run = training.train(lake, history.snapshot, "logistic_regression", "a test")
+    run = training.train(CASE, history.snapshot, "logistic_regression", "a test")
     signature = get_model_info(run_of(run).tags[registry.MODEL_URI]).signature
     assert signature is not None
     assert signature.inputs.input_names() == features.FEATURES
@@ -70,9 +70,9 @@ def test_a_model_says_what_it_reads_and_gives(
 def test_training_again_gives_the_same_model(
     lake: Lake, history: History, own_registry: Path
 ) -> None:
-    again = registry.load_run(training.train(lake, history.snapshot, "xgboost", "again"))
+    again = registry.load_run(CASE, training.train(CASE, history.snapshot, "xgboost", "again"))
     rows = lake.version(history.snapshot).read("holdout")
-    champion = registry.load(history.champion)
+    champion = registry.load(CASE, history.champion)
     np.testing.assert_array_equal(again.predict_proba(rows), champion.predict_proba(rows))
 
 
@@ -80,9 +80,11 @@ def test_another_seed_gives_another_model(
     lake: Lake, history: History, own_registry: Path, configure: Callable[..., None]
 ) -> None:
     configure(seed=8)
-    other = registry.load_run(training.train(lake, history.snapshot, "xgboost", "another seed"))
+    other = registry.load_run(
+        CASE, training.train(CASE, history.snapshot, "xgboost", "another seed")
+    )
     rows = lake.version(history.snapshot).read("holdout")
-    champion = registry.load(history.champion)
+    champion = registry.load(CASE, history.champion)
     assert (other.predict_proba(rows) != champion.predict_proba(rows)).any()
 
 
@@ -92,7 +94,7 @@ def test_a_model_knows_the_days_before_the_holdout_only(lake: Lake, history: His
 
 
 def known_destinations(run_id: str, history: History) -> list[str]:
-    encoder = registry.load_run(run_id)[0]
+    encoder = registry.load_run(CASE, run_id)[0]
     assert isinstance(encoder, FeatureEncoder)
     return encoder.categories_["dest"]
 
@@ -105,7 +107,7 @@ def test_a_part_that_is_gone_is_missing_and_no_run_is_begun(
     assert isinstance(path, Path)
     path.unlink()
     with pytest.raises(MissingData, match="There is no file"):
-        training.train(lake, history.snapshot, "xgboost", "a test")
+        training.train(CASE, history.snapshot, "xgboost", "a test")
     assert all_runs() == runs
 
 
@@ -140,14 +142,14 @@ class Passed:
 @pytest.fixture
 def passed(lake: Lake, history: History, own_registry: Path) -> Passed:
     """The history's model, as if the gate had let it pass against the champion: itself."""
-    return judged_on(lake, history, evaluation.find_rival(lake, history.snapshot))
+    return judged_on(lake, history, evaluation.find_rival(CASE, history.snapshot))
 
 
 def judged_on(lake: Lake, history: History, rival: Rival | None) -> Passed:
     run = history.champion.run_id
-    judged = evaluation.evaluate_run(lake, history.snapshot, run, "xgboost", rival)
-    champion = evaluation.evaluate_champion(lake, history.snapshot, rival)
-    verdict = gate.judge(lake, history.snapshot, champion, [judged])
+    judged = evaluation.evaluate_run(at(lake), history.snapshot, run, "xgboost", rival)
+    champion = evaluation.evaluate_champion(at(lake), history.snapshot, rival)
+    verdict = gate.judge(at(lake), history.snapshot, champion, [judged])
     challenger = Evaluated("xgboost", run, judged)
     scores = evaluation.read_scores(lake.version(judged))
     verdict = replace(verdict, challenger=challenger, members=[challenger])
@@ -157,7 +159,7 @@ def judged_on(lake: Lake, history: History, rival: Rival | None) -> Passed:
 def test_a_refitted_challenger_knows_the_holdout_too_but_for_the_withheld_rows(
     passed: Passed, history: History
 ) -> None:
-    run = training.refit(passed.lake, passed.verdict.snapshot, passed.member)
+    run = training.refit(at(passed.lake), passed.verdict.snapshot, passed.member)
     assert run != passed.run
     version = passed.lake.version(history.snapshot)
     parts = [version.read("training"), version.read("holdout")]
@@ -172,36 +174,37 @@ def test_a_refitted_challenger_knows_the_holdout_too_but_for_the_withheld_rows(
     assert tags["mlflow.parentRunId"] == passed.run
     assert known_destinations(run, history) == sorted(set(fitted["dest"]))
     labels = parts[1]["label"].to_numpy()
-    after = registry.load_run(run).predict_proba(parts[1])[:, 1]
+    after = registry.load_run(CASE, run).predict_proba(parts[1])[:, 1]
     losses = [evaluation.log_losses(labels, scores).mean() for scores in (after, passed.scores)]
     assert losses[0] < losses[1]
 
 
 def reference_rows(passed: Passed, run: str) -> pl.DataFrame:
     """The rows that a version's reference is about, with their scores."""
-    reference = registry.reference(ModelVersion(usecase.NAME, "2", run))
+    reference = registry.reference(CASE, ModelVersion(CASE.name, "2", run))
     return passed.lake.version(reference["evaluation"]).read("scores")
 
 
 def test_later_scores_of_a_refitted_model_are_compared_with_its_own_on_the_withheld_rows(
     passed: Passed, history: History
 ) -> None:
-    run = training.refit(passed.lake, passed.verdict.snapshot, passed.member)
+    run = training.refit(at(passed.lake), passed.verdict.snapshot, passed.member)
     withheld = reference_rows(passed, run)
     rows = passed.lake.version(history.snapshot).read("holdout")
     rows = rows.join(withheld.select(KEY), on=KEY, how="semi", maintain_order="left")
-    own = registry.load_run(run).predict_proba(rows)[:, 1]
+    own = registry.load_run(CASE, run).predict_proba(rows)[:, 1]
     np.testing.assert_array_equal(withheld["score"], own)
-    assert registry.reference(ModelVersion(usecase.NAME, "2", run)) == {
+    assert registry.reference(CASE, ModelVersion(CASE.name, "2", run)) == {
         **scoring.score_reference(own),
-        "evaluation": registry.reference(ModelVersion(usecase.NAME, "2", run))["evaluation"],
+        "evaluation": registry.reference(CASE, ModelVersion(CASE.name, "2", run))["evaluation"],
     }
 
 
 def test_all_candidates_withhold_the_same_rows(passed: Passed, own_registry: Path) -> None:
     again = replace(passed.member, candidate="logistic_regression")
     runs = [
-        training.refit(passed.lake, passed.verdict.snapshot, one) for one in (passed.member, again)
+        training.refit(at(passed.lake), passed.verdict.snapshot, one)
+        for one in (passed.member, again)
     ]
     one, other = (reference_rows(passed, run) for run in runs)
     assert one.select(KEY).equals(other.select(KEY))
@@ -213,11 +216,11 @@ def test_without_a_refit_the_judged_model_itself_is_taken(
 ) -> None:
     configure(refit=False)
     runs = all_runs()
-    assert training.refit(passed.lake, passed.verdict.snapshot, passed.member) == passed.run
+    assert training.refit(at(passed.lake), passed.verdict.snapshot, passed.member) == passed.run
     assert all_runs() == runs
-    model = ModelVersion(usecase.NAME, "2", passed.run)
+    model = ModelVersion(CASE.name, "2", passed.run)
     evaluation = {"evaluation": passed.member.evaluation}
-    assert registry.reference(model) == scoring.score_reference(passed.scores) | evaluation
+    assert registry.reference(CASE, model) == scoring.score_reference(passed.scores) | evaluation
 
 
 def test_a_refit_that_is_worse_than_the_judged_model_is_refused(
@@ -228,26 +231,26 @@ def test_a_refit_that_is_worse_than_the_judged_model_is_refused(
 
     monkeypatch.setitem(models.CANDIDATES, "xgboost", unbalanced)
     with pytest.raises(BadData, match=r"xgboost fitted again with the holdout \(run ") as failure:
-        training.refit(passed.lake, passed.verdict.snapshot, passed.member)
+        training.refit(at(passed.lake), passed.verdict.snapshot, passed.member)
     assert "set ML_REFIT=false" in str(failure.value)
-    assert registry.champion() == history.champion
+    assert registry.champion(CASE) == history.champion
 
 
 @pytest.mark.parametrize("against", ["champion", "base rate"])
 def test_a_registered_challenger_tells_where_it_came_from(
     against: str, lake: Lake, history: History, own_registry: Path
 ) -> None:
-    rival = evaluation.find_rival(lake, history.snapshot) if against == "champion" else None
+    rival = evaluation.find_rival(CASE, history.snapshot) if against == "champion" else None
     passed = judged_on(lake, history, rival)
     verdict = passed.verdict
     tags = {"git_commit": "abc123", "mlflow.parentRunId": passed.run}
-    run = registry.log_training(registry.load_run(passed.run), {}, tags)
+    run = registry.log_training(CASE, registry.load_run(CASE, passed.run), {}, tags)
     runs = {"xgboost": run}
-    version = training.register(passed.lake, verdict, runs, "the drift of May", "manual__1")
+    version = training.register(at(passed.lake), verdict, runs, "the drift of May", "manual__1")
     assert version.run_id == run
-    assert {name: member.run_id for name, member in registry.members(version).items()} == runs
+    assert {name: member.run_id for name, member in registry.members(CASE, version).items()} == runs
 
-    kept = MlflowClient().get_model_version(usecase.NAME, version.version)
+    kept = MlflowClient().get_model_version(CASE.name, version.version)
     kept.tags.pop(registry.MEMBERS)
     assert verdict.challenger is not None
     facts = passed.lake.version(verdict.challenger.evaluation).manifest().metadata
@@ -279,13 +282,13 @@ def test_a_member_that_could_not_be_refitted_is_left_out_and_a_stale_one_too(
     other = replace(passed.member, candidate="logistic_regression", run_id="another run")
     verdict = replace(passed.verdict, members=[passed.member, other])
     stale = registry.log_training(
-        registry.load_run(passed.run), {}, {"mlflow.parentRunId": "an earlier run"}
+        CASE, registry.load_run(CASE, passed.run), {}, {"mlflow.parentRunId": "an earlier run"}
     )
     for runs in ({"xgboost": passed.run}, {"xgboost": passed.run, "logistic_regression": stale}):
-        version = training.register(passed.lake, verdict, runs, "a test", "manual__1")
-        assert list(registry.members(version)) == ["xgboost"]
+        version = training.register(at(passed.lake), verdict, runs, "a test", "manual__1")
+        assert list(registry.members(CASE, version)) == ["xgboost"]
     with pytest.raises(BadData, match="no refitted xgboost to register"):
-        training.register(passed.lake, verdict, {"xgboost": stale}, "a test", "manual__1")
+        training.register(at(passed.lake), verdict, {"xgboost": stale}, "a test", "manual__1")
 
 
 def test_a_run_that_is_registered_already_stays_the_version_it_is(
@@ -293,18 +296,18 @@ def test_a_run_that_is_registered_already_stays_the_version_it_is(
 ) -> None:
     runs = {"xgboost": passed.run}
     versions = [
-        training.register(passed.lake, passed.verdict, runs, "a test", "manual__1")
+        training.register(at(passed.lake), passed.verdict, runs, "a test", "manual__1")
         for _ in range(2)
     ]
-    assert versions == [history.champion] * 2 == [registry.champion()] * 2
-    assert registry.members(versions[1])["xgboost"].version == "1"
+    assert versions == [history.champion] * 2 == [registry.champion(CASE)] * 2
+    assert registry.members(CASE, versions[1])["xgboost"].version == "1"
 
 
 STEPS: list[Callable[[Passed, History], object]] = [
-    lambda passed, history: training.train(passed.lake, history.snapshot, "xgboost", "a test"),
-    lambda passed, history: training.refit(passed.lake, passed.verdict.snapshot, passed.member),
+    lambda passed, history: training.train(at(passed.lake), history.snapshot, "xgboost", "a test"),
+    lambda passed, history: training.refit(at(passed.lake), passed.verdict.snapshot, passed.member),
     lambda passed, history: training.register(
-        passed.lake, passed.verdict, {"xgboost": passed.run}, "a", "b"
+        at(passed.lake), passed.verdict, {"xgboost": passed.run}, "a", "b"
     ),
 ]
 
@@ -324,4 +327,4 @@ def test_a_registry_that_is_down_is_said_to_be_and_the_champion_stays(
     with pytest.raises(DependencyDown, match=rf"registry at http://127\.0\.0\.1:{unused_port}"):
         step(passed, history)
     configure(mlflow_tracking_uri=f"sqlite:///{own_registry}")
-    assert registry.champion() == history.champion
+    assert registry.champion(CASE) == history.champion

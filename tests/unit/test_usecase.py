@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from include.contract import PIECES, Piece, UsecaseInvalid, check_pieces
+
+from include.usecase import PIECES, Piece, UsecaseInvalid, check_pieces
 
 REPO = Path(__file__).resolve().parents[2]
 SECOND = REPO / "tests" / "doctor_visits"

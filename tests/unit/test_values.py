@@ -17,8 +17,9 @@ from include.lake.tables import Lake
 from include.messages import Branches, ModelVersion
 from include.statistics.profile import profile_of
 from include.training import snapshot
-from include.usecase import features
+from include.usecases.flight_delays import features
 from include.values import infinite, without_nan
+from tests.case import CASE, at
 from tests.unit.conftest import OLD_DAY, History
 
 FLOATS = st.one_of(st.none(), st.sampled_from([nan, inf, -inf, 0.0, 1.5]))
@@ -84,11 +85,11 @@ def test_nan_and_null_are_the_same_to_profile_encoder_and_shift(
 
 def test_a_row_whose_whole_group_is_nan_takes_the_path_of_rows_that_lack_it(lake: Lake) -> None:
     group = features.GROUPS[0]
-    rows = preprocess.features_of(lake.current("validated", OLD_DAY))
+    rows = preprocess.features_of(CASE, lake.current("validated", OLD_DAY))
     chosen = Branches("off", 0.1, {group.path: ModelVersion("m", "1", "run")}, {})
     for gap in (None, nan):
         gone = rows.with_columns(pl.lit(gap, pl.Float32).alias(name) for name in group.features)
-        assert set(branching.paths(gone, chosen)) == {group.path}
+        assert set(branching.paths(CASE, gone, chosen)) == {group.path}
 
 
 @pytest.mark.parametrize(
@@ -116,9 +117,9 @@ def test_a_required_feature_is_a_finite_number_in_scoring_and_in_training(
 
 def scored_and_trained(lake: Lake) -> list[pl.DataFrame]:
     """A day's rows as they would be scored, and as they would be trained on."""
-    scored = lake.version(scoring.preprocess(lake, OLD_DAY)).read("features")
+    scored = lake.version(scoring.preprocess(at(lake), OLD_DAY)).read("features")
     validated, truth = (lake.current(table, OLD_DAY) for table in ("validated", "actuals"))
-    trained = snapshot.labelled(date.fromisoformat(OLD_DAY), validated, truth)
+    trained = snapshot.labelled(CASE, date.fromisoformat(OLD_DAY), validated, truth)
     return [scored, trained]
 
 
@@ -131,5 +132,5 @@ def test_what_a_use_case_leaves_as_nan_is_null_in_its_published_features(
         "build_features",
         lambda inputs: build(inputs).with_columns(seats=pl.lit(nan, pl.Float32)),
     )
-    published = lake.version(scoring.preprocess(lake, OLD_DAY)).read("features")
+    published = lake.version(scoring.preprocess(CASE, OLD_DAY)).read("features")
     assert published["seats"].null_count() == len(published)

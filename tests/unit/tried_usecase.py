@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from tests.case import CASE
+
 PRELOADED = [
     "tests.unit.tried_usecase", "matplotlib.pyplot", "mlflow.sklearn", "pandera.polars", "polars",
     "pyarrow.parquet", "scipy.stats", "skops.io", "sklearn.ensemble", "sklearn.linear_model",
@@ -25,4 +27,4 @@ def look_at(folder: str, data: str, output: str) -> None:
     Path(data).mkdir(exist_ok=True)
     from local.usecase import main
 
-    sys.exit(main())
+    sys.exit(main(CASE))

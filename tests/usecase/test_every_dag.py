@@ -16,9 +16,6 @@ from threading import Thread
 import httpx
 import polars as pl
 import pytest
-from include.usecase.members import MEMBERS
-from include.usecase.models import CANDIDATES
-from include.usecase.schema import INPUTS, KEY, TRUTH
 
 from include.expected import expected_days, is_expected
 from include.inference.ensemble import TABLE as ENSEMBLE
@@ -29,10 +26,13 @@ from include.partitions import parse_key
 from include.registry import registry
 from include.settings import settings
 from include.usecase import FIRST_WINDOW, features, source
+from include.usecases.flight_delays.models import CANDIDATES
+from include.usecases.flight_delays.schema import INPUTS, KEY, TRUTH
 from local import embedded
 from local.client import Airflow, poll
 from local.environment import forget_settings
 from local.seed import seed
+from tests.case import CASE, at
 from tests.e2e.conftest import Pages, free_port, is_ready, pages_server
 from tests.integration.panels import panel_queries
 from tests.unit.test_alert_rules import ALERTS, metric_of
@@ -42,7 +42,7 @@ __all__ = ["pages_server"]  # a fixture
 START = date.fromisoformat(FIRST_WINDOW[0])
 AFTER = date.fromisoformat(FIRST_WINDOW[1]) + timedelta(days=1)
 DAY, NEXT, UNSCORED = (
-    day.isoformat() for day in expected_days(AFTER, AFTER + timedelta(days=30))[:3]
+    day.isoformat() for day in expected_days(CASE, AFTER, AFTER + timedelta(days=30))[:3]
 )
 
 SETTINGS = {
@@ -127,17 +127,17 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ML_DATA_DIR", str(folder))
         settings.cache_clear()
-        registry.create_store()
-        found = Lake(settings().lake)
-        days = expected_days(START, date.fromisoformat(FIRST_WINDOW[1]))
-        assert seed(found, *FIRST_WINDOW, say=lambda _: None) == len(days)
+        registry.create_store(CASE)
+        found = Lake(CASE.settings.lake)
+        days = expected_days(CASE, START, date.fromisoformat(FIRST_WINDOW[1]))
+        assert seed(at(found), *FIRST_WINDOW, say=lambda _: None) == len(days)
         yield found
     settings.cache_clear()
 
 
 @pytest.fixture(scope="module")
 def airflow(lake: Lake, statsd: StatsD, pages_server: tuple[Pages, int]) -> Iterator[Airflow]:
-    data = Path(settings().data_dir)
+    data = Path(CASE.settings.data_dir)
     told = {
         "ML_NOTIFY_URLS": f"json://127.0.0.1:{pages_server[1]}/hook",
         "ML_STATSD_HOST": "127.0.0.1",
@@ -193,10 +193,10 @@ def test_a_first_champion_is_trained_judged_and_promoted(airflow: Airflow) -> No
     run_id = run(airflow, "model_retraining", {"reason": "a test", **window})
     verdict = airflow.xcom("model_retraining", run_id, "judge")
     assert verdict["challenger"]["candidate"] in CANDIDATES
-    champion = registry.champion()
+    champion = registry.champion(CASE)
     assert champion.version == "1"
-    trained = {one.run_id for one in registry.members(champion).values()}
-    registry.register((trained - {champion.run_id}).pop())  # a shadow, from now on
+    trained = {one.run_id for one in registry.members(CASE, champion).values()}
+    registry.register(CASE, (trained - {champion.run_id}).pop())  # a shadow, from now on
 
 
 def test_a_day_is_validated_and_scored_by_the_champion_and_by_the_whole_ensemble(
@@ -218,7 +218,7 @@ def test_a_day_is_validated_and_scored_by_the_champion_and_by_the_whole_ensemble
         assert not predictions.select(KEY).is_duplicated().any()
     facts = lake.current(ENSEMBLE, DAY).manifest().metadata
     assert facts["fallback"] == "ensemble"
-    assert sorted(facts["answers"]) == sorted(member.name for member in MEMBERS)
+    assert sorted(facts["answers"]) == sorted(member.name for member in CASE.members)
 
 
 def test_the_monitor_judges_a_day_by_its_truth_and_its_retraining_can_be_undone(
@@ -228,7 +228,7 @@ def test_the_monitor_judges_a_day_by_its_truth_and_its_retraining_can_be_undone(
     land_with_a_bad_row(lake, NEXT)
     for key in days_after(DAY, NEXT):  # the first of them brings the truth of the day before
         run_id = run(airflow, "data_validation", key=key)
-        if not is_expected("validated", key):
+        if not is_expected(CASE, "validated", key):
             tasks = airflow.task_instances("data_validation", run_id)
             states = {one["state"] for one in tasks if one["task_id"].startswith("inputs.")}
             assert states == {"skipped"}
@@ -249,12 +249,12 @@ def test_the_monitor_judges_a_day_by_its_truth_and_its_retraining_can_be_undone(
 
     retraining = "model_retraining", f"monitoring__{NEXT}"
     assert airflow.wait(*retraining) == "success", why_failed(airflow, *retraining)
-    assert registry.champion().version == "3"
+    assert registry.champion(CASE).version == "3"
     health = httpx.get(f"{airflow.url}/model-health/", trust_env=False, timeout=60)
     assert "Version 3" in health.text
     assert any(candidate in health.text for candidate in CANDIDATES)
     run(airflow, "model_rollback", {"reason": "a test"})
-    assert registry.champion().version == "1"
+    assert registry.champion(CASE).version == "1"
 
 
 def test_a_day_whose_file_is_broken_is_refused_and_a_person_is_called(
@@ -276,7 +276,7 @@ def test_every_metric_that_boards_and_alerts_ask_for_was_sent_and_is_about_this_
     for name, taken in statsd.taken.items():
         assert {len(values) for values in taken} == {len(METRICS[name].labels)}, name
     assert statsd.values("input") == {one.name for one in [*INPUTS, TRUTH]}
-    assert statsd.values("member") == {member.name for member in MEMBERS}
+    assert statsd.values("member") == {member.name for member in CASE.members}
     assert statsd.values("candidate") == set(CANDIDATES)
     assert statsd.values("feature") == {*features.FEATURES, "score"}
     columns = {name for one in [*INPUTS, TRUTH] for name in one.schema.columns}

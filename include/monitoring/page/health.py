@@ -17,7 +17,7 @@ import polars as pl
 
 from include import expected
 from include.lake.files import first_line, list_folder
-from include.lake.tables import Lake, Manifest
+from include.lake.tables import Manifest
 from include.messages import Decision, Reason
 from include.monitoring import decision as decisions
 from include.monitoring import history as records
@@ -27,7 +27,7 @@ from include.partitions import is_key, parse_key
 from include.registry import registry
 from include.registry.promotion import REPLACED
 from include.registry.registry import Judged, Overview
-from include.usecase.schema import INPUTS
+from include.usecase import UseCase
 
 DAYS = 90
 """How far back skill and drift are looked at."""
@@ -129,22 +129,25 @@ class Health:
 
 
 def look(
-    lake: Lake, seconds: float = REGISTRY_SECONDS, lake_seconds: float = LAKE_SECONDS
+    case: UseCase, seconds: float = REGISTRY_SECONDS, lake_seconds: float = LAKE_SECONDS
 ) -> Health:
     """Look at everything.
 
     Args:
-        lake: where history and partitions are.
+        case: whose history, partitions and models they are.
         seconds: how long to wait for the registry.
         lake_seconds: how long to wait for the lake.
     """
-    registry.preload()  # these seconds are not the registry's
+    registry.preload(case)  # these seconds are not the registry's
     problems: list[str] = []
-    asked = _asking.submit(registry.overview)
-    read = LAKE_READERS.submit(_read, lake)
+    asked = _asking.submit(registry.overview, case)
+    read = LAKE_READERS.submit(_read, case)
     with_lake = "decision, skill, drift and the last partitions"
-    found = _answer(read, lake_seconds, f"The lake at {lake.root}", with_lake, problems) or Health()
-    with_registry, place = "champion and verdicts of the gate", registry.address()
+    found = (
+        _answer(read, lake_seconds, f"The lake at {case.lake.root}", with_lake, problems)
+        or Health()
+    )
+    with_registry, place = "champion and verdicts of the gate", registry.address(case)
     overview = (
         _answer(asked, seconds, f"The model registry at {place}", with_registry, problems)
         or Overview()
@@ -157,25 +160,25 @@ def look(
     )
 
 
-def _read(lake: Lake) -> Health:
+def _read(case: UseCase) -> Health:
     """What the lake says of it."""
     problems: list[str] = []
     keys: list[str] = []
     rows, last = records.SCHEMA.to_frame(), None
     decision, has_report = None, False
     with named("The lake", problems):
-        days = _keys(lake, records.TABLE)
-        landed = _keys(lake, f"landing/{INPUTS[0].name}")
-        published = [*_keys(lake, "validated"), *_keys(lake, "predictions")]
-        looked_at = [key for key in days if expected.is_expected("validated", key)]
+        days = _keys(case, records.TABLE)
+        landed = _keys(case, f"landing/{case.inputs[0].name}")
+        published = [*_keys(case, "validated"), *_keys(case, "predictions")]
+        looked_at = [key for key in days if expected.is_expected(case, "validated", key)]
         keys = sorted({*looked_at, *landed, *published})[-PARTITIONS:]
         if days:
             last = max(days)
-            rows = records.read(lake, last, DAYS, problems)
-    partitions = _partitions(lake, keys[::-1], problems)
+            rows = records.read(case, last, DAYS, problems)
+    partitions = _partitions(case, keys[::-1], problems)
     with named("The decision", problems):
-        if decision := _decision(lake, rows):
-            folder = list_folder(lake.partition_path(decisions.TABLE, decision.key))
+        if decision := _decision(case, rows):
+            folder = list_folder(case.lake.partition_path(decisions.TABLE, decision.key))
             has_report = any(path.name == "report.html" for path in folder)
     return Health(
         decision=decision,
@@ -213,9 +216,9 @@ def named(what: str, problems: list[str]) -> Iterator[None]:
         problems.append(f"{what} cannot be read: {first_line(error)}.")
 
 
-def _keys(lake: Lake, folder: str) -> list[str]:
+def _keys(case: UseCase, folder: str) -> list[str]:
     """The days that there is something of in a folder, whatever it is."""
-    names = [path.name for path in list_folder(lake.root / folder)]
+    names = [path.name for path in list_folder(case.lake.root / folder)]
     keys = [name.removeprefix("date=").removesuffix(".parquet") for name in names]
     return [key for key in keys if is_key(key)]
 
@@ -223,7 +226,7 @@ def _keys(lake: Lake, folder: str) -> list[str]:
 # --- the decision ---------------------------------------------------------------------------------
 
 
-def _decision(lake: Lake, rows: pl.DataFrame) -> Decision | None:
+def _decision(case: UseCase, rows: pl.DataFrame) -> Decision | None:
     """The newest decision; in the words of its rules where they were kept."""
     decided = records.select(rows, "decision").filter(pl.col("value").is_finite())
     newest = records.newest(decided)
@@ -231,7 +234,7 @@ def _decision(lake: Lake, rows: pl.DataFrame) -> Decision | None:
         return None
     today = rows.filter(pl.col("time") == newest)
     try:
-        return decisions.read(lake, str(newest))
+        return decisions.read(case, str(newest))
     except FileNotFoundError:  # it is of a time before they were
         [level] = records.select(today, "decision")["value"]
         asked = records.select(today, "rule").select(records.label("rule"), "value")
@@ -243,11 +246,11 @@ def _decision(lake: Lake, rows: pl.DataFrame) -> Decision | None:
 # --- partitions -----------------------------------------------------------------------------------
 
 
-def _partitions(lake: Lake, keys: list[str], problems: list[str]) -> list[Partition]:
+def _partitions(case: UseCase, keys: list[str], problems: list[str]) -> list[Partition]:
     def manifest(place: tuple[str, str]) -> Manifest | None:
         found = None
         with named(f"The manifest of {place[0]} of {place[1]}", problems):
-            found = lake.manifest(*place)
+            found = case.lake.manifest(*place)
         return found
 
     places = [(table, key) for key in keys for table in TABLES]
@@ -256,11 +259,11 @@ def _partitions(lake: Lake, keys: list[str], problems: list[str]) -> list[Partit
     partitions = []
     for key in keys:
         with named(f"What is published of {key}", problems):
-            partitions.append(_partition(key, {table: found[table, key] for table in TABLES}))
+            partitions.append(_partition(case, key, {table: found[table, key] for table in TABLES}))
     return partitions
 
 
-def _partition(key: str, manifests: dict[str, Manifest | None]) -> Partition:
+def _partition(case: UseCase, key: str, manifests: dict[str, Manifest | None]) -> Partition:
     def rows(table: str, part: str) -> int | None:
         manifest = manifests[table]
         return manifest.parts[part].rows if manifest and part in manifest.parts else None
@@ -269,7 +272,7 @@ def _partition(key: str, manifests: dict[str, Manifest | None]) -> Partition:
         manifest = manifests[table]
         return manifest.metadata.get(name, otherwise) if manifest else otherwise
 
-    main = INPUTS[0].name
+    main = case.inputs[0].name
     checks = fact("validated", "report", {}).get("inputs", [])
     return Partition(
         key=key,

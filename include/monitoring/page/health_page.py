@@ -13,7 +13,7 @@ from include.monitoring import history as records
 from include.monitoring import views
 from include.monitoring.decision import ACTIONS
 from include.monitoring.page.health import DAYS, Health
-from include.settings import settings
+from include.usecase import UseCase
 
 WIDTH, LEFT, RIGHT = 760, 46, 8
 HEIGHT, TOP, BOTTOM = 260, 18, 24
@@ -109,6 +109,7 @@ class DriftPicture:
 
 
 def render(
+    case: UseCase,
     health: Health,
     approvals: list[Approval] | None,
     root: str = "/",
@@ -137,12 +138,12 @@ def render(
         approvals=approvals,
         root=root,
         nonce=nonce,
-        skill=skill_picture(finite, health.last) if health.last else None,
-        drift=drift_picture(finite, health.last) if health.last else None,
+        skill=skill_picture(case, finite, health.last) if health.last else None,
+        drift=drift_picture(case, finite, health.last) if health.last else None,
         size={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP,
               "bottom": BOTTOM, "names": NAMES, "values": VALUES, "row": ROW},
-        window=settings().decay_window_days,
-        bound=settings().drift_page,
+        window=case.settings.decay_window_days,
+        bound=case.settings.drift_page,
         days=DAYS,
     )  # fmt: skip
 
@@ -169,7 +170,7 @@ def _moment(when: datetime | str | None) -> str:
 # --- skill ----------------------------------------------------------------------------------------
 
 
-def skill_picture(history: pl.DataFrame, last: date) -> SkillPicture | None:
+def skill_picture(case: UseCase, history: pl.DataFrame, last: date) -> SkillPicture | None:
     """Skill of champion and ensemble day by day; None where no truth is known."""
     models = {name: views.losses(history, name) for name in ("champion", "ensemble")}
     models = {name: days for name, days in models.items() if len(days)}
@@ -181,7 +182,7 @@ def skill_picture(history: pl.DataFrame, last: date) -> SkillPicture | None:
         for name, days in models.items()
     }
     means = {
-        name: views.rolling_skill(days, settings().decay_window_days)
+        name: views.rolling_skill(days, case.settings.decay_window_days)
         for name, days in models.items()
     }
     values = pl.concat(
@@ -269,14 +270,14 @@ def _some_days(first: date, last: date) -> list[date]:
 # --- drift ----------------------------------------------------------------------------------------
 
 
-def drift_picture(history: pl.DataFrame, last: date) -> DriftPicture | None:
+def drift_picture(case: UseCase, history: pl.DataFrame, last: date) -> DriftPicture | None:
     """Drift of features and scores day by day; None where nothing was compared."""
-    rows = views.drift(history)
+    rows = views.drift(case, history)
     if rows.is_empty():
         return None
     days = views.days_of(rows, last)
     cell = (WIDTH - NAMES - VALUES) / max(len(days), 20)  # a few days are no wide boxes
-    usual, is_stable = settings().drift_page, pl.col("kind") == "stable"
+    usual, is_stable = case.settings.drift_page, pl.col("kind") == "stable"
     blocks, below = [], 0.0
     for heading, part, full in (
         ("stable features", rows.filter(is_stable), 2 * usual),
