@@ -1,16 +1,20 @@
 """What holds for every DAG file, and the shape of each DAG, from a real parse."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from include.usecase import Member
+from include import usecases
+from include.usecase import Member, UseCase
 from tests.case import CASE
 
 REPO = Path(__file__).resolve().parents[2]
@@ -20,11 +24,18 @@ HEAVY = ["mlflow", "numpy", "pandas", "pandera", "polars", "pyarrow", "sklearn",
 
 PARSE = """
 import json, sys
+from pathlib import Path
 from airflow.dag_processing.dagbag import BundleDagBag
 before = set(sys.modules)
 bag = BundleDagBag(dag_folder=sys.argv[1], bundle_path=sys.argv[1], bundle_name="dags-folder")
 def retry_policy_of(task):
     return task.partial_kwargs.get("retry_policy") if task.is_mapped else task.retry_policy
+def names_of(assets):
+    parts = getattr(assets, "objects", None)
+    return [assets.name] if parts is None else [name for part in parts for name in names_of(part)]
+def waits_for(dag):
+    condition = getattr(dag.timetable, "asset_condition", None)
+    return [] if condition is None else names_of(condition)
 def describe(task):
     return {
         "downstream": sorted(task.downstream_task_ids),
@@ -54,29 +65,58 @@ print(json.dumps({
             "tags": sorted(dag.tags),
             "params": {name: dag.params.get_param(name).schema for name in dag.params},
             "tasks": {task.task_id: describe(task) for task in dag.tasks},
+            "file": Path(dag.fileloc).name,
+            "defaults": {name: dag.params.get_param(name).serialize()["value"] for name in dag.params},
+            "waits_for": waits_for(dag),
+            "assets": [*waits_for(dag), *(a.name for task in dag.tasks for a in task.outlets)],
         }
         for dag in bag.dags.values()
     },
-}))
+}, default=str))
 """
 
 
-def parse(folder: Path) -> dict[str, Any]:
+def parse(folder: Path, variables: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Parse a folder as the DAG processor does, in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", PARSE, str(folder)], check=True, capture_output=True, text=True
+        [sys.executable, "-c", PARSE, str(folder)],
+        env=os.environ | dict(variables or {}),
+        check=True,
+        capture_output=True,
+        text=True,
     )
     return json.loads(done.stdout.splitlines()[-1])
 
 
+SECOND = "tests/usecases/doctor_visits"
+BOTH = {"ML_USECASES": f"{CASE.name},{SECOND}"}
+
+
 @pytest.fixture(scope="module")
 def parsed() -> dict[str, Any]:
-    return parse(DAGS)
+    """What a deployment with two use cases has."""
+    return parse(DAGS, BOTH)
 
 
 @pytest.fixture(scope="module")
-def dags(parsed: dict[str, Any]) -> dict[str, Any]:
+def all_dags(parsed: dict[str, Any]) -> dict[str, Any]:
     return parsed["dags"]
+
+
+@pytest.fixture(scope="module", params=[CASE.name, "doctor_visits"])
+def case(request: pytest.FixtureRequest) -> UseCase:
+    return CASE if request.param == CASE.name else usecases.load(REPO / SECOND)
+
+
+@pytest.fixture(scope="module")
+def dags(all_dags: dict[str, Any], case: UseCase) -> dict[str, Any]:
+    """The DAGs of one use case, by pipeline."""
+    start = f"{case.name}."
+    return {
+        dag_id.removeprefix(start): dag
+        for dag_id, dag in all_dags.items()
+        if dag_id.startswith(start)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +128,54 @@ def tasks(dags: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_every_file_parses_and_holds_the_dag_it_is_named_after(parsed: dict[str, Any]) -> None:
+def test_every_file_parses_and_holds_the_dag_of_each_use_case_it_is_named_after(
+    parsed: dict[str, Any],
+) -> None:
     assert parsed["errors"] == {}
-    assert sorted(parsed["dags"]) == sorted(file.stem for file in DAGS.glob("*.py"))
+    files = {dag_id: dag["file"] for dag_id, dag in parsed["dags"].items()}
+    pipelines = [file.stem for file in DAGS.glob("*.py") if file.stem != "broken_usecases"]
+    assert files == {
+        f"{name}.{pipeline}": f"{pipeline}.py"
+        for name in (CASE.name, "doctor_visits")
+        for pipeline in pipelines
+    }
+
+
+def test_every_dag_is_tagged_with_its_use_case(dags: dict[str, Any], case: UseCase) -> None:
+    for dag_id, dag in dags.items():
+        assert case.name in dag["tags"], dag_id
+        assert len(dag["tags"]) > 1, dag_id
+
+
+def test_an_event_of_one_use_case_starts_no_dag_of_another(all_dags: dict[str, Any]) -> None:
+    for dag_id, dag in all_dags.items():
+        name = dag_id.partition(".")[0]
+        assert {asset.partition(".")[0] for asset in dag["assets"]} <= {name}, dag_id
+    waited_for = {asset for dag in all_dags.values() for asset in dag["waits_for"]}
+    assert waited_for == {
+        f"{name}.{asset}"
+        for name in (CASE.name, "doctor_visits")
+        for asset in ("validated", "degraded")
+    }
+
+
+def test_a_broken_use_case_is_one_import_error_and_the_others_stand(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(REPO / SECOND, broken, ignore=shutil.ignore_patterns("__pycache__"))
+    (broken / "models.py").unlink()
+    found = parse(DAGS, {"ML_USECASES": f"{broken},{CASE.name}"})
+    assert {dag_id.partition(".")[0] for dag_id in found["dags"]} == {CASE.name}
+    assert len(found["dags"]) == 6
+    [(file, error)] = found["errors"].items()
+    assert file.endswith("broken_usecases.py")
+    assert f"The use case in {broken} lacks the file models.py" in error
+
+
+def test_a_setting_of_one_use_case_changes_no_dag_of_another() -> None:
+    found = parse(DAGS, BOTH | {"ML_DOCTOR_VISITS__REQUIRE_APPROVAL": "true"})["dags"]
+    wants = {dag_id: dag["defaults"].get("require_approval") for dag_id, dag in found.items()}
+    assert wants["doctor_visits.model_retraining"] is True
+    assert wants["flight_delays.model_retraining"] is False
 
 
 def test_parsing_imports_nothing_heavy(parsed: dict[str, Any]) -> None:
@@ -200,13 +285,10 @@ def test_batch_inference_scores_each_validated_partition_in_chunks(dags: dict[st
     }
 
 
-def test_other_models_score_beside_the_champion_if_wanted_and_hold_nothing_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("ML_EXPERIMENT", "ab")
-    found = parse(DAGS)
+def test_other_models_score_beside_the_champion_if_wanted_and_hold_nothing_back() -> None:
+    found = parse(DAGS, {"ML_FLIGHT_DELAYS__EXPERIMENT": "ab"} | BOTH)
     assert found["errors"] == {}
-    dag = found["dags"]["batch_inference"]
+    dag = found["dags"][CASE.dag_id("batch_inference")]
     assert shape(dag) == {
         "resolve_champion": ["check_outputs", "others.resolve", "plan_chunks", "publish"],
         "preprocess": ["assemble", "check_outputs", "plan_chunks", "publish"],
@@ -232,15 +314,15 @@ def test_other_models_score_beside_the_champion_if_wanted_and_hold_nothing_back(
 
 
 def test_ensemble_inference_scores_each_member_apart_and_goes_on_without_those_that_fail(
-    dags: dict[str, Any],
+    dags: dict[str, Any], case: UseCase
 ) -> None:
     dag = dags["ensemble_inference"]
     assert dag["timetable"] == "PartitionedAssetTimetable"
-    names = [member.name for member in CASE.members]
-    for member in CASE.members:
+    names = [member.name for member in case.members]
+    for member in case.members:
         for step in ("plan", "score", "check"):
             task = dag["tasks"][f"{member.name}.{step}"]
-            assert task["pool"] == member.pool, "no member takes the slots of another"
+            assert task["pool"] == case.pool(member), "no member takes the slots of another"
             assert task["retries"] == dag["tasks"]["preprocess"]["retries"], "an outage is no fault"
             assert task["own_retries"] == member.retries
             assert task["timeout"] == 60 * member.minutes
@@ -257,7 +339,7 @@ def test_ensemble_inference_scores_each_member_apart_and_goes_on_without_those_t
     assert shape(dag) == {
         **groups,
         "resolve_champion": [
-            "call_roll", *(f"{m.name}.plan" for m in by_name() if m.kind == "registry")
+            "call_roll", *(f"{m.name}.plan" for m in by_name(case) if m.kind == "registry")
         ],
         "preprocess": sorted(
             [
@@ -275,12 +357,14 @@ def test_ensemble_inference_scores_each_member_apart_and_goes_on_without_those_t
     }  # fmt: skip
 
 
-def by_name() -> list[Member]:
-    return sorted(CASE.members, key=lambda member: member.name)
+def by_name(case: UseCase) -> list[Member]:
+    return sorted(case.members, key=lambda member: member.name)
 
 
-def test_every_pool_that_a_task_wants_is_made_when_airflow_starts(tasks: dict[str, Any]) -> None:
-    made = {"default_pool", *(member.pool for member in CASE.members)}
+def test_every_pool_that_a_task_wants_is_made_when_airflow_starts(
+    tasks: dict[str, Any], case: UseCase
+) -> None:
+    made = {"default_pool", *(case.pool(member) for member in case.members)}
     assert {task["pool"] for task in tasks.values()} == made
 
 
