@@ -398,8 +398,8 @@ class Settings(BaseSettings):
 
 
 INSTALLATION = {
-    "data_dir", "usecases", "batch_rows", "mlflow_tracking_uri", "git_commit", "statsd_host", "statsd_port",
-    "owner", "retries", "retry_base_seconds", "retry_max_seconds",
+    "data_dir", "usecases", "batch_rows", "mlflow_tracking_uri", "git_commit", "statsd_host",
+    "statsd_port", "owner", "retries", "retry_base_seconds", "retry_max_seconds",
 }  # fmt: skip
 """Settings of what all use cases share."""
 

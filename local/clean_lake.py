@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from include import usecases
 from include.errors import PipelineError
 from include.lake.files import ORPHANED_AFTER, list_folder, remove_old_scratch
 from include.lake.tables import remove_orphans
-from include.usecase import UseCase
+from include.usecase import UseCase, UsecaseInvalid
 
 if TYPE_CHECKING:
     from include.lake.files import AnyPath
@@ -43,22 +44,22 @@ def _partitions(case: UseCase) -> "Iterator[AnyPath]":
                 yield from (one for one in list_folder(folder) if one.name.startswith("date="))
 
 
-def main(case: UseCase) -> int:
-    """Clean the lake that the settings name."""
-    lake = case.lake
+def main() -> int:
+    """Clean the lakes of all enabled use cases."""
     try:
-        removed = clean(case)
-    except PipelineError as error:
+        for case in usecases.enabled():
+            removed = clean(case)
+            for path in removed:
+                print(path)
+            print(
+                f"{len(removed)} unpublished versions and half-written files older than "
+                f"{ORPHANED_AFTER.days} days were removed from {case.lake.root}"
+            )
+    except (PipelineError, UsecaseInvalid) as error:
         print(error, file=sys.stderr)
         return 2
-    for path in removed:
-        print(path)
-    print(
-        f"{len(removed)} unpublished versions and half-written files older than "
-        f"{ORPHANED_AFTER.days} days were removed from {lake.root}"
-    )
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(case))
+    sys.exit(main())

@@ -17,40 +17,40 @@ from include.expected import expected_days
 from include.inference import ensemble
 from include.lake.files import list_folder
 from include.partitions import parse_key
-from include.settings import settings
-from include.usecase import UseCase
+from include.usecase import UseCase, UsecaseInvalid
 from include.wording import listed
+from local.choose import add_option, chosen
 
-MONITORING = "model_monitoring"
 PATIENCE_SECONDS = 900
 """After which a day that has not come will not come without a person."""
 
 
-def main(case: UseCase, arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run data_validation for some days, which the others follow, then model_monitoring."""
     today = datetime.now(UTC).date()
     week = [str(today - timedelta(days=back)) for back in (7, 1)]
     parser = argparse.ArgumentParser(prog="python -m local.days", description=main.__doc__)
     parser.add_argument("--from", dest="start", default=week[0], help="by default a week ago")
     parser.add_argument("--to", dest="end", default=week[1], help="by default yesterday")
+    add_option(parser)
     options = parser.parse_args(arguments)
     try:
-        settings()
-    except PipelineError as error:
+        case = chosen(options.usecase)
+    except (PipelineError, UsecaseInvalid) as error:
         print(error, file=sys.stderr)
         return 2
+    monitoring = case.dag_id("model_monitoring")
     try:
         first, last = parse_key(options.start), parse_key(options.end)
-        lake = case.lake
         keys = [day.isoformat() for day in expected_days(case, first, last)]
         if not keys:
             raise BadData(f"The use case expects no data from {first} to {last}: nothing was run.")
-        backfill("data_validation", keys, "--max-active-runs", "2")
+        backfill(case.dag_id("data_validation"), keys, "--max-active-runs", "2")
         wait(keys, "scored", lambda key: is_scored(case, key))
         # Nobody is called for days that are past, and no retraining is asked for.
         conf = '{"act": false}'
-        backfill(MONITORING, keys, "--max-active-runs", "1", "--dag-run-conf", conf)
-        airflow("dags", "unpause", "--yes", MONITORING)
+        backfill(monitoring, keys, "--max-active-runs", "1", "--dag-run-conf", conf)
+        airflow("dags", "unpause", "--yes", monitoring)
         wait(keys, "monitored", lambda key: is_reported(case, key))
     except (PipelineError, TimeoutError) as error:
         print(error, file=sys.stderr)
@@ -103,4 +103,4 @@ def airflow(*command: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(case))
+    sys.exit(main())

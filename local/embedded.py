@@ -25,7 +25,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from include import USECASE
+from include import usecases
 from include.errors import BadData
 from include.settings import settings
 from local.client import Airflow, EmbeddedError, poll
@@ -289,7 +289,7 @@ def _wait_until_parsed(
     missing = {
         str(path.relative_to(dags_folder))
         for path in dags_folder.rglob("*.py")
-        if re.search(r"@dag\b|\bDAG\(", path.read_text(errors="replace"))
+        if re.search(r"@dag\b|@pipeline\b|\bDAG\(", path.read_text(errors="replace"))
     }
 
     def parsed() -> bool:
@@ -347,7 +347,7 @@ def settings_of_running(data: Path) -> dict[str, str]:
 def is_outdated(data: Path) -> bool:
     """Whether the library was edited since Airflow was started, which keeps parts of it loaded."""
     _, leaders = _read_state(data.resolve() / "airflow")
-    folders = (REPO / "include", USECASE)
+    folders = (REPO / "include", *usecases.folders())
     edited = max(path.stat().st_mtime for folder in folders for path in folder.rglob("*.py"))
     return edited > leaders["scheduler"].created
 

@@ -11,7 +11,7 @@ from include.settings import settings
 
 REPO = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
-KEPT = ("ML_DATA_DIR", "ML_USECASE")
+KEPT = ("ML_DATA_DIR", "ML_USECASES")
 
 
 LOCK_SECONDS = 60
@@ -33,7 +33,7 @@ def data_folder() -> Path:
 
 
 def forget_settings() -> list[str]:
-    """Drop what the shell says of lake, registry and limits; data folder and use case are kept.
+    """Drop what the shell says of lake, registry and limits; data folder and use cases are kept.
 
     What tries things out, breaks files and promotes models must never meet a real lake.
 

@@ -7,7 +7,6 @@ from itertools import chain
 from include.inference import branching, scoring
 from include.messages import Branches, ModelVersion, Verdict
 from include.registry import promotion
-from include.settings import settings
 from include.training import evaluation, gate, snapshot, training
 from include.usecase import UseCase
 
@@ -29,7 +28,7 @@ def batch_inference(case: UseCase, key: str, model: ModelVersion) -> int:
 def _predict(case: UseCase, key: str, model: ModelVersion) -> tuple[str, Branches | None]:
     features = scoring.preprocess(case, key)
     chunks = scoring.plan_chunks(case, features, model)
-    branches = branching.resolve(case, model) if settings().branches else None
+    branches = branching.resolve(case, model) if case.settings.branches else None
     others = branching.plan(case, chunks, branches).values() if branches else []
     for chunk in chain(chunks, *others):
         scoring.score_chunk(case, chunk)
@@ -44,17 +43,17 @@ def model_retraining(
     end: str | None,
     reason: str,
     run_id: str,
-    candidates: Iterable[str] = tuple(case.models.CANDIDATES),
+    candidates: Iterable[str] | None = None,
     holdout_days: int | None = None,
 ) -> Verdict:
     """From labelled history to the next champion, if the gate passes one. Returns the verdict.
 
     Only the challenger is fitted again, none of the ensemble's other members.
     """
-    taken = snapshot.take(case, start, end, holdout_days or settings().holdout_days)
+    taken = snapshot.take(case, start, end, holdout_days or case.settings.holdout_days)
     rival = evaluation.find_rival(case, taken)
     evaluations = []
-    for name in candidates:
+    for name in case.models.CANDIDATES if candidates is None else candidates:
         run = training.train(case, taken, name, reason)
         evaluations.append(evaluation.evaluate_run(case, taken, run, name, rival))
     champion = evaluation.evaluate_champion(case, taken, rival)

@@ -23,7 +23,6 @@ from include.expected import expected_days, is_expected
 from include.inference import ensemble, fallback, remote, scoring
 from include.inference.patient_http import Endpoint
 from include.lake.files import first_line
-from include.lake.tables import Lake
 from include.messages import Answer, ModelVersion
 from include.monitoring import daily
 from include.preprocess import check_keys
@@ -59,12 +58,12 @@ Say = Callable[[str], None]
 
 
 @contextlib.contextmanager
-def scratch(folder: str) -> Iterator[Lake]:
+def scratch(folder: str) -> Iterator[None]:
     """An empty lake and an empty registry, for this process, while the block runs."""
     os.environ |= OPEN_GATE | {"ML_DATA_DIR": folder, "MLFLOW_DISABLE_TELEMETRY": "true"}
     settings.cache_clear()
     with contextlib.redirect_stderr(io.StringIO()):  # MLflow tells of each version
-        yield Lake(settings().lake)
+        yield
 
 
 def rehearse(case: UseCase, say: Say) -> None:
@@ -123,14 +122,14 @@ def _validate(case: UseCase, say: Say) -> list[str]:
 
 def _try_day(case: UseCase, key: str, say: Say) -> tuple[pl.DataFrame, pl.DataFrame | None]:
     """The day's features, and its labels if its truth is expected."""
-    for table, names in validation.TABLES.items():
+    for table, awaited in case.tables.items():
         if not is_expected(case, table, key):
             continue
         there = validation.land(case, table, key)
-        for one in (validation.INPUTS[name] for name in names if name not in there):
+        for one in (one for one in awaited if one.name not in there):
             if one.required and one.expected(date.fromisoformat(key)):
                 raise Wrong(
-                    f"fetch in source.py gives nothing for {one.name} of {key}: FIRST_WINDOW has "
+                    f"fetch in source.py gives nothing for {one.name} of {key}: first_window has "
                     "to be of days for which there are data. If none are due on such a day, say so "
                     f"in schema.py by `expected` (or `required=False`) of {one.name}"
                 )
@@ -219,7 +218,7 @@ def _train(case: UseCase, taken: str, say: Say) -> ModelVersion:
     """Train every candidate, judge all of them, register the best and its ensemble, promote it."""
     evaluations = []
     for name, make in (case.models.CANDIDATES | case.models.WITHOUT).items():
-        _check_candidate(name, make(settings().seed))
+        _check_candidate(name, make(case.settings.seed))
         began = time.monotonic()
         try:
             run = training.train(case, taken, name, REASON)
@@ -287,7 +286,7 @@ def _score(case: UseCase, key: str, champion: ModelVersion, say: Say) -> None:
 
 def _serve(case: UseCase, key: str, champion: ModelVersion, say: Say) -> None:
     """Ask a real model server for the scores of a few rows, and compare them with the batch's."""
-    config = uvicorn.Config(app.create_app(), host="127.0.0.1", port=0, log_level="critical")
+    config = uvicorn.Config(app.create_app([case]), host="127.0.0.1", port=0, log_level="critical")
     server = uvicorn.Server(config)
     thread = Thread(target=server.run, daemon=True)
     thread.start()
@@ -298,7 +297,7 @@ def _serve(case: UseCase, key: str, champion: ModelVersion, say: Say) -> None:
         port = server.servers[0].sockets[0].getsockname()[1]
         with case.lake.current("features", key).parquet("features") as file:
             rows = next(file.iter_batches(100, columns=case.features.FEATURES))
-        with remote.connect(Endpoint(f"http://127.0.0.1:{port}"), case.name) as client:
+        with remote.connect(case, Endpoint(f"http://127.0.0.1:{port}"), case.name) as client:
             given = client.predict(rows, client.describe())
         apart = abs(given - scoring.predictor(case, champion)(rows)).max()
         if not apart < 1e-4:

@@ -8,34 +8,36 @@ import sys
 
 from include.errors import PipelineError
 from include.registry import registry
-from include.settings import settings
-from include.usecase import UseCase
+from include.usecase import UsecaseInvalid
 from local import embedded
+from local.choose import add_option, chosen
 from local.client import EmbeddedError
 
 
-def main(case: UseCase, arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Roll the champion back in the Airflow that runs here."""
     parser = argparse.ArgumentParser(prog="python -m local.rollback", description=main.__doc__)
     parser.add_argument("--reason", required=True, help="kept with the version that goes")
+    add_option(parser)
     options = parser.parse_args(arguments)
     if not options.reason.strip():
         parser.error("the reason is kept with the version that goes: say it in a few words")
     try:
-        settings()
+        case = chosen(options.usecase)
+        rollback = case.dag_id("model_rollback")
         airflow = embedded.running()
         if airflow is None:
             raise EmbeddedError("No Airflow runs here: `make start`, then this again")
-        airflow.unpause("model_rollback")
+        airflow.unpause(rollback)
         champion = registry.find_champion(case)
         conf = {"reason": options.reason, "version": champion.version if champion else None}
-        run_id = airflow.trigger("model_rollback", conf)
-        page = f"{airflow.url}/dags/model_rollback/runs/{run_id}"
-        if airflow.wait("model_rollback", run_id) != "success":
-            why = airflow.why_failed("model_rollback", run_id)
+        run_id = airflow.trigger(rollback, conf)
+        page = f"{airflow.url}/dags/{rollback}/runs/{run_id}"
+        if airflow.wait(rollback, run_id) != "success":
+            why = airflow.why_failed(rollback, run_id)
             raise EmbeddedError(f"The champion was not rolled back. {why}\nThe run: {page}")
-        versions = airflow.xcom("model_rollback", run_id, "find_previous")
-    except (EmbeddedError, PipelineError) as error:
+        versions = airflow.xcom(rollback, run_id, "find_previous")
+    except (EmbeddedError, PipelineError, UsecaseInvalid) as error:
         print(error, file=sys.stderr)
         return 2
     left, back = versions["model"]["version"], versions["to"]["version"]
@@ -44,4 +46,4 @@ def main(case: UseCase, arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(case))
+    sys.exit(main())

@@ -14,9 +14,9 @@ from contextlib import suppress
 from include.errors import BadData, MissingData, Overtaken, PipelineError
 from include.expected import expected_days
 from include.partitions import parse_key
-from include.settings import settings
-from include.usecase import UseCase
+from include.usecase import UseCase, UsecaseInvalid
 from include.validation import validation
+from local.choose import add_option, chosen
 
 
 def seed(case: UseCase, start: str, end: str, say: Callable[[str], None] = print) -> int:
@@ -32,7 +32,7 @@ def seed(case: UseCase, start: str, end: str, say: Callable[[str], None] = print
     published = 0
     for number, key in enumerate(days, start=1):
         try:
-            for table in validation.TABLES:
+            for table in case.tables:
                 if case.lake.manifest(table, key) is None:
                     with suppress(Overtaken):  # Airflow has published it meanwhile
                         validation.validate_day(case, table, key)
@@ -44,27 +44,23 @@ def seed(case: UseCase, start: str, end: str, say: Callable[[str], None] = print
     return published
 
 
-def main(case: UseCase, arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Seed the window of the first training, or another one."""
-    try:
-        settings()
-    except BadData as error:
-        print(error, file=sys.stderr)
-        return 2
     parser = argparse.ArgumentParser(prog="python -m local.seed", description=main.__doc__)
-    parser.add_argument(
-        "--from", dest="start", default=str(settings().train_start), help="first day"
-    )
-    parser.add_argument("--to", dest="end", default=case.first_window[1], help="last day")
+    parser.add_argument("--from", dest="start", help="first day; default: of the first training")
+    parser.add_argument("--to", dest="end", help="last day; default: of the first training")
+    add_option(parser)
     options = parser.parse_args(arguments)
     try:
-        published = seed(case, options.start, options.end)
-    except PipelineError as error:
+        case = chosen(options.usecase)
+        start, end = options.start or str(case.training_start), options.end or case.first_window[1]
+        published = seed(case, start, end)
+    except (PipelineError, UsecaseInvalid) as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{published} days from {options.start} to {options.end} are published in the lake")
+    print(f"{published} days from {start} to {end} are published in the lake of {case}")
     return 0 if published else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(case))
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Serve the champion: `python -m serving [--host 127.0.0.1] [--port 8500] [--faults]`."""
+"""Serve the champions of the enabled use cases: `python -m serving [--host 127.0.0.1] [--port 8500] [--faults]`."""
 
 import argparse
 import contextlib
@@ -9,8 +9,9 @@ import sys
 
 import uvicorn
 
+from include import usecases
 from include.errors import BadData
-from include.settings import settings
+from include.usecase import UsecaseInvalid
 from serving import listening
 from serving.app import create_app
 
@@ -40,14 +41,19 @@ def main() -> None:
     parser.add_argument("--faults", action="store_true", help="let /faults make it fail")
     arguments = parser.parse_args()
     try:
-        settings()
-    except BadData as error:
+        cases = usecases.enabled()
+        for wrong in usecases.broken().values():
+            print(f"Its models are not served. {wrong}", file=sys.stderr)
+    except (BadData, UsecaseInvalid) as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
+    if not cases:
+        print("There is no model to serve: no use case is enabled", file=sys.stderr)
+        raise SystemExit(2)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    app = create_app(arguments.faults)
+    app = create_app(cases, arguments.faults)
     with contextlib.suppress(KeyboardInterrupt):
         Server(listening.config(app, arguments.host, arguments.port)).run()
 

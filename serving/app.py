@@ -1,4 +1,6 @@
-"""The endpoints of the Open Inference Protocol v2, for the champion and the one before it.
+"""The endpoints of the Open Inference Protocol v2, for each use case's champion and the one before.
+
+A model is called like its use case.
 
 What a request must hold is said by the metadata of the model; which features may be missing is not
 the server's affair.
@@ -8,8 +10,8 @@ import hmac
 import json
 import logging
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from threading import Lock
 from typing import Annotated, Any
 
@@ -47,25 +49,18 @@ TOKEN = "MODEL_SERVER_TOKEN"
 SCORE = "score"
 """The one output: the probability of label 1."""
 
-INPUTS = [
-    {
-        "name": name,
-        "datatype": "FP32" if name in case.features.NUMERIC else "BYTES",
-        "shape": [-1, 1],
-    }
-    for name in case.features.FEATURES
-]
 OUTPUTS = [{"name": SCORE, "datatype": "FP32", "shape": [-1, 1]}]
 
 
-def create_app(faults: bool = False) -> FastAPI:
-    """A server that has begun to load the champion.
+def create_app(cases: Sequence[UseCase], faults: bool = False) -> FastAPI:
+    """A server that has begun to load the champions.
 
     Args:
+        cases: whose champions are served.
         faults: whether it can be told to fail.
     """
     app = FastAPI(openapi_url=None, lifespan=_while_it_runs)
-    app.state.models = Models()
+    app.state.models = {case.name: Models(case) for case in cases}
     app.state.limiter = CapacityLimiter(os.cpu_count() or 1)
     app.state.held_bytes = 0
     app.include_router(health)
@@ -79,8 +74,19 @@ def create_app(faults: bool = False) -> FastAPI:
 
 @asynccontextmanager
 async def _while_it_runs(app: FastAPI) -> AsyncIterator[None]:
-    with app.state.models.kept_up_to_date():
+    with ExitStack() as served:
+        for known in app.state.models.values():
+            served.enter_context(known.kept_up_to_date())
         yield
+
+
+def inputs_of(case: UseCase) -> list[dict[str, Any]]:
+    """What a use case's model reads: a tensor for each feature."""
+    numeric = case.features.NUMERIC
+    return [
+        {"name": name, "datatype": "FP32" if name in numeric else "BYTES", "shape": [-1, 1]}
+        for name in case.features.FEATURES
+    ]
 
 
 def _say_nothing(*_: Any) -> Response:
@@ -104,12 +110,13 @@ async def _authorize(request: Request) -> None:
         )
 
 
-def _find(case: UseCase, request: Request) -> Loaded:
+def _find(request: Request) -> Loaded:
     """The version that the address names."""
-    known: Models = request.app.state.models
+    served_models: dict[str, Models] = request.app.state.models
     name, version = request.path_params["model"], request.path_params.get("version")
-    if name != case.name:
-        raise HTTPException(404, f"there is no model {name!r}: this server has {case.name!r}")
+    if (known := served_models.get(name)) is None:
+        names = listed(map(repr, served_models))
+        raise HTTPException(404, f"there is no model {name!r}: this server has {names}")
     if known.get(version) is None:
         known.look()  # another server may have told the caller of a new champion
     found = known.get(version)
@@ -140,9 +147,10 @@ async def live() -> Response:
 
 @health.get("/health/ready")
 async def ready(request: Request) -> Response:
-    """Whether there is a model to score with."""
-    if not request.app.state.models.loaded:
-        raise HTTPException(503, request.app.state.models.problem)
+    """Whether there is a model to score with; `/v2/models/<use case>/ready` asks for one of them."""
+    found = request.app.state.models.values()
+    if not any(known.loaded for known in found):
+        raise HTTPException(503, " ".join(known.problem for known in found))
     return Response()
 
 
@@ -154,7 +162,7 @@ async def metadata(asked: Asked) -> dict[str, Any]:
         "name": asked.model.name,
         "versions": [asked.model.version],
         "platform": "sklearn_skops",
-        "inputs": INPUTS,
+        "inputs": inputs_of(asked.case),
         "outputs": OUTPUTS,
     }
 
@@ -168,7 +176,7 @@ async def model_ready(asked: Asked) -> Response:
 
 @models.post("/infer")
 @models.post("/versions/{version}/infer")
-async def infer(case: UseCase, asked: Asked, request: Request) -> Response:
+async def infer(asked: Asked, request: Request) -> Response:
     """Score rows."""
     state, parts, size = request.app.state, [], 0
     try:
@@ -192,7 +200,7 @@ _decoding = Lock()
 """Held while a request is parsed: what that takes is not multiplied by the number of cores."""
 
 
-def _answer(case: UseCase, asked: Loaded, parts: list[bytes], headers: Any) -> Response:
+def _answer(asked: Loaded, parts: list[bytes], headers: Any) -> Response:
     try:
         with _decoding:
             body = b"".join(parts)
@@ -200,7 +208,7 @@ def _answer(case: UseCase, asked: Loaded, parts: list[bytes], headers: Any) -> R
             message, tensors = decode("inputs", body, headers)
         binary = _wants_binary(message)
         identity = _identity(message)
-        table = _table(case, tensors)
+        table = _table(asked.case, tensors)
     except ProtocolError as error:
         reason = f"the request cannot be read: {error}"[:LONGEST_REASON]
         raise HTTPException(400, reason) from error

@@ -1,4 +1,4 @@
-"""Which versions are served: the champion, and the one that it has replaced while we served."""
+"""Which versions of a use case are served: the champion, and the one that it has replaced while we served."""
 
 import logging
 import math
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from include.messages import ModelVersion
 from include.registry import registry
+from include.usecase import UseCase
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -31,14 +32,16 @@ STUCK_SECONDS = 120.0
 class Loaded:
     """A version that is ready to predict."""
 
+    case: UseCase
     model: ModelVersion
     pipeline: "Pipeline"
 
 
 class Models:
-    """What is served. Whatever happens to the registry, what is loaded stays."""
+    """What is served of a use case. Whatever happens to the registry, what is loaded stays."""
 
-    def __init__(self) -> None:
+    def __init__(self, case: UseCase) -> None:
+        self.case = case
         self.loaded: tuple[Loaded, ...] = ()  # the champion comes first
         self.problem = "The champion is being loaded; ask again in a few seconds."
         self._began = self._as_of = -math.inf
@@ -92,7 +95,7 @@ class Models:
             served = self.loaded
             if not served or served[0].model != found:
                 self.problem = f"{found} is being loaded; ask again in a few seconds."
-                champion = Loaded(found, registry.load(self.case, found))
+                champion = Loaded(self.case, found, registry.load(self.case, found))
                 before = (one for one in served[:1] if one.model.version != found.version)
                 served = (champion, *before)
             self._serve(began, served)

@@ -31,7 +31,7 @@ from include.lake.files import NOT_WRITABLE, first_line
 from include.masking import masked
 from include.messages import CHALLENGER, CHAMPION, ModelVersion
 from include.partitions import parse_key
-from include.settings import BUILT_FROM, PROJECT
+from include.settings import BUILT_FROM, PROJECT, settings
 from include.usecase import UseCase
 from include.wording import listed
 
@@ -437,7 +437,7 @@ def log_training(
     import mlflow.sklearn
 
     signature = None if example is None else _signature(case, pipeline, example)
-    tags = {"git_commit": git_commit(case), **tags}
+    tags = {"git_commit": git_commit(), **tags}
     with (
         connection(case),
         mlflow.start_run(experiment_id=_experiment(case), run_name=name, tags=tags) as run,
@@ -712,10 +712,10 @@ def connection(case: UseCase) -> Iterator["MlflowClient"]:
         )  # a log shows the cause, too
 
 
-def git_commit(case: UseCase) -> str:
+def git_commit() -> str:
     """Commit of this code, with a `+` if files differ from it."""
-    if case.settings.git_commit:
-        return case.settings.git_commit
+    if settings().git_commit:
+        return settings().git_commit
     if BUILT_FROM.exists():
         return BUILT_FROM.read_text().strip()
     command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
