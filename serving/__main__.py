@@ -1,4 +1,7 @@
-"""Serve the champions of the enabled use cases: `python -m serving [--host 127.0.0.1] [--port 8500] [--faults]`."""
+"""Serve the champions of the enabled use cases.
+
+    python -m serving [--host 127.0.0.1] [--port 8500] [--faults]
+"""
 
 import argparse
 import contextlib
@@ -34,14 +37,16 @@ class Server(uvicorn.Server):
 
 
 def main() -> None:
-    """Run the server until it is told to end."""
-    parser = argparse.ArgumentParser(prog="python -m serving", description=__doc__)
+    """Serve the champions of the enabled use cases until it is told to end."""
+    parser = argparse.ArgumentParser(prog="python -m serving", description=main.__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8500, help="0 takes any that is free")
     parser.add_argument("--faults", action="store_true", help="let /faults make it fail")
     arguments = parser.parse_args()
     try:
         cases = usecases.enabled()
+        for case in cases:
+            _ = case.settings
         for wrong in usecases.broken().values():
             print(f"Its models are not served. {wrong}", file=sys.stderr)
     except (BadData, UsecaseInvalid) as error:

@@ -147,7 +147,7 @@ async def live() -> Response:
 
 @health.get("/health/ready")
 async def ready(request: Request) -> Response:
-    """Whether there is a model to score with; `/v2/models/<use case>/ready` asks for one of them."""
+    """Whether any model is there; `/v2/models/<use case>/ready` asks for a certain one."""
     found = request.app.state.models.values()
     if not any(known.loaded for known in found):
         raise HTTPException(503, " ".join(known.problem for known in found))

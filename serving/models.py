@@ -1,4 +1,7 @@
-"""Which versions of a use case are served: the champion, and the one that it has replaced while we served."""
+"""Which versions of a use case are served: the champion, and the one before it.
+
+That is the one that it has replaced while we served.
+"""
 
 import logging
 import math
