@@ -1,13 +1,14 @@
 """Every knob of the project, once: typed, with its default and unit, read from the environment.
 
 A setting `chunk_rows` is changed by the environment variable `ML_CHUNK_ROWS`, and for one use case
-by `ML_<USE CASE>__CHUNK_ROWS`; `make settings` prints them all, with what they are now. `make reference` lists them in `docs/settings.md`, where a
-comment above a setting becomes the heading of its group.
+by `ML_<USE CASE>__CHUNK_ROWS`; `make settings` prints them all, with what they are now. `make
+reference` lists them in `docs/settings.md`, where a comment above a setting becomes the heading of
+its group.
 """
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -437,8 +438,9 @@ def settings(usecase: str = "", own: tuple[tuple[str, Any], ...] = ()) -> Settin
             given[name], written[name] = value, f"{name} in own_settings of {usecase}"
         else:
             wrong.append(f"own_settings of {usecase} has {name!r}, {_no_setting(name)}")
+    there = {name.upper(): value for name, value in os.environ.items()}
     for name in PER_USECASE if usecase else ():
-        if (value := os.environ.get(variable(name, usecase))) is not None:
+        if (value := there.get(variable(name, usecase))) is not None:
             given[name], written[name] = value, variable(name, usecase)
     try:
         found = Settings(**given)
@@ -477,16 +479,34 @@ def _misspelt(usecase: str) -> Iterator[str]:
         and name.upper() not in known
         and (usecase or "__" not in name)
     ]
-    if unknown:
-        from difflib import get_close_matches
+    meant = {name.removeprefix(start): name for name in known}
+    for name in sorted(unknown):
+        setting = name.upper().removeprefix(start)
+        if usecase and setting.lower() in INSTALLATION:
+            yield f"{name} names {setting.lower()!r}, {_no_setting(setting.lower())}"
+        elif near := _nearest(setting, meant):
+            yield f"{name} is not a setting: did you mean {meant[near]}?"
+        elif usecase:
+            yield f"{name} names {setting.lower()!r}, {_no_setting(setting.lower())}"
 
-        meant = {name.removeprefix(start): name for name in known}
-        for name in sorted(unknown):
-            setting = name.upper().removeprefix(start)
-            if near := get_close_matches(setting, meant, 1, 0.75):
-                yield f"{name} is not a setting: did you mean {meant[near[0]]}?"
-            elif usecase:
-                yield f"{name} names {setting.lower()!r}, {_no_setting(setting.lower())}"
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(name, known, 1, 0.75)), None)
+
+
+def owned_variables() -> Iterator[tuple[str, str]]:
+    """The variables of the environment that are settings of one use case, and its name in them.
+
+    Others of that form may be anybody's.
+    """
+    known = [name.upper() for name in Settings.model_fields]
+    prefix = str(Settings.model_config["env_prefix"])
+    for name in os.environ:
+        owner, parted, setting = name.upper().removeprefix(prefix).partition("__")
+        if name.upper().startswith(prefix) and parted and _nearest(setting, known):
+            yield name, owner
 
 
 def _explained(name: str, value: Any, found: str, written: Mapping[str, str]) -> str:

@@ -261,14 +261,14 @@ class UseCase:
 
     def __post_init__(self) -> None:
         """Refuse what could never work."""
-        if not isinstance(self.name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
-            raise ValueError(
-                f"a use case cannot be called {self.name!r}: its name becomes part of DAGs, paths, "
-                "metrics and variables, and has to be lower-case letters, digits and underscores, "
-                "such as late_payments"
-            )
+        check_usecase_name(self.name)
+        if strange := [one for one in self.members if not isinstance(one, Member)]:
+            raise ValueError(f"members has {strange[0]!r}, which is no Member(...)")
         if not self.members:
             raise ValueError(f"{self.name} has no members: an ensemble needs at least one")
+        names = [member.name for member in self.members]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"members has {listed(sorted(twice))} twice")
         _check_window(self.first_window)
 
     @property
@@ -357,6 +357,20 @@ class UseCase:
 
     def __str__(self) -> str:
         return self.name
+
+
+def check_usecase_name(name: str) -> None:
+    """Refuse a name that cannot be that of a use case and of its folder.
+
+    Raises:
+        ValueError: saying what it has to be.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
+        raise ValueError(
+            f"a use case cannot be called {name!r}: its name becomes part of DAGs, paths, metrics "
+            "and variables, and has to be lower-case letters, digits and single underscores, such "
+            "as late_payments"
+        )
 
 
 def _check_window(window: Any) -> None:
