@@ -12,20 +12,24 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--usecase", help="name of the use case, if several are enabled")
 
 
-def chosen(name: str | None) -> UseCase:
+def chosen(name: str | None, usual: str = "") -> UseCase:
     """The use case of a name, or the only one that is enabled.
+
+    Args:
+        name: as it was given; nothing or empty if none was.
+        usual: the one that is meant if several are enabled and none is named.
 
     Raises:
         UsecaseInvalid: there is none of that name, it cannot be loaded, or several are enabled.
     """
     if name:
         return usecases.find(name)
-    found = usecases.enabled()
-    if len(found) == 1:
-        return found[0]
-    for wrong in () if found else usecases.broken().values():
-        raise wrong
+    names = [folder.name for folder in usecases.folders()]
+    if len(names) == 1 or usual in names:
+        return usecases.find(usual if usual in names else names[0])
+    if not names:
+        raise UsecaseInvalid("No use case is enabled: include/usecases has no folder of one.")
     raise UsecaseInvalid(
-        f"{listed([case.name for case in found]) or 'No use case'} are enabled: say which one is "
-        "meant, with --usecase NAME, or USECASE=NAME for make."
+        f"Several use cases are enabled: {listed(names)}. Say which one is meant, with "
+        "--usecase NAME, or USECASE=NAME for make."
     )

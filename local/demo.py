@@ -1,6 +1,6 @@
 """The main job, live: a week of real data through a real Airflow, from nothing to a table.
 
-    python -m local.demo [--port N]
+    python -m local.demo [--port N] [--usecase NAME]
 
 History is seeded, a champion is trained, and a week is validated and scored. One day's file is
 broken and one day has bad rows, on purpose. The ensemble scores one day with all its members and
@@ -27,32 +27,24 @@ from urllib.parse import quote
 import polars as pl
 from rich.console import Console
 
+from include import usecases
 from include.errors import PipelineError
 from include.lake import files
 from include.messages import ModelVersion
 from include.registry import promotion, registry
 from include.settings import settings
-from include.usecase import UseCase
+from include.usecase import UseCase, UsecaseInvalid
 from local import demo_report, embedded
+from local.choose import add_option, chosen
 from local.client import Airflow, EmbeddedError, Json, poll
-from local.demo_report import (
-    BAD_ROWS_DAY,
-    BROKEN_DAY,
-    DAYS,
-    DECAY_DAY,
-    MAIMED_DAY,
-    NEXT_DAYS,
-    WATCHED,
-    WHOLE_DAY,
-    Day,
-    bad_rows,
-    describe,
-)
+from local.demo_report import Day, bad_rows, days_of, describe
 from local.environment import forget_settings
 from local.in_process import batch_inference
 from local.seed import seed
 
-MAIN = case.inputs[0].name
+USUAL = "flight_delays"
+"""What the demo is about, if no other use case is named."""
+
 SETTINGS = {
     "ML_CHUNK_ROWS": "250",  # small, so that a day of a thousand rows is scored in several tasks
     # Airflow lets a daily DAG that is switched on run at once, for the day before today: it has
@@ -65,12 +57,14 @@ WAIT_SECONDS = 600
 FIRST_TRAINING = "demo__first_champion"
 """The run that trains the demo's first champion."""
 
-SECOND_TRAINING = f"monitoring__{DECAY_DAY}"
-"""The run that the monitor asks for."""
-
 OWN_FOLDER = (
     "To run the demo beside it, give it a folder of its own: ML_DATA_DIR=/tmp/demo make demo"
 )
+
+
+def second_training(case: UseCase) -> str:
+    """The run that the monitor asks for."""
+    return f"monitoring__{days_of(case).decay}"
 
 
 class Progress:
@@ -88,26 +82,25 @@ class Progress:
 
 def run(case: UseCase, data: Path, port: int, say: Progress) -> tuple[Airflow, list[Day]]:
     """The first half: start, seed, train, run the week. Returns Airflow and the table's lines."""
-    lake = case.lake
+    week = days_of(case).week
     with ThreadPoolExecutor(1) as other:
         starting = other.submit(embedded.start, data, port, extra=SETTINGS, say=say)
         registry.create_store(case)
         seed(case, *case.first_window, say)
         airflow = starting.result()
     say(f"Airflow is up: {airflow.url}")
-    check_trainings(airflow)
+    check_trainings(case, airflow)
     embedded.start_model_server(data)  # an earlier demo may have been killed while it was stopped
     drop_faulty_files(case, say)
     began = datetime.now(UTC)
-    for dag_id in ("data_validation", "batch_inference", "model_retraining", "model_rollback"):
-        airflow.unpause(dag_id)
+    for pipeline in ("data_validation", "batch_inference", "model_retraining", "model_rollback"):
+        airflow.unpause(case.dag_id(pipeline))
     crown_first_champion(case, airflow, say)
-    airflow.cancel_backfills("data_validation")
-    airflow.backfill(
-        "data_validation", DAYS[0].isoformat(), DAYS[-1].isoformat(), reprocess="completed"
-    )
-    say(f"A week is on its way: {DAYS[0]} to {DAYS[-1]}")
-    days = [describe(case, day, runs) for day, runs in follow(airflow, began, say)]
+    validation = case.dag_id("data_validation")
+    airflow.cancel_backfills(validation)
+    airflow.backfill(validation, str(week[0]), str(week[-1]), reprocess="completed")
+    say(f"A week is on its way: {week[0]} to {week[-1]}")
+    days = [describe(case, day, runs) for day, runs in follow(case, airflow, began, say)]
     return airflow, days
 
 
@@ -121,8 +114,8 @@ def check_start(case: UseCase, data: Path, port: int | None, say: Progress) -> i
     port = embedded.choose_port(data, port, say)
     if embedded.running(data) is not None:
         wanted = {"ML_DATA_DIR": str(data), **SETTINGS}
-        if usecase_folder := os.environ.get("ML_USECASE"):
-            wanted["ML_USECASE"] = usecase_folder
+        if enabled := os.environ.get("ML_USECASES"):
+            wanted["ML_USECASES"] = enabled
         told = embedded.settings_of_running(data)
         if different := sorted({name for name, _ in told.items() ^ wanted.items()}):
             raise EmbeddedError(
@@ -143,13 +136,13 @@ def check_start(case: UseCase, data: Path, port: int | None, say: Progress) -> i
     return port
 
 
-def check_trainings(airflow: Airflow) -> None:
+def check_trainings(case: UseCase, airflow: Airflow) -> None:
     """Make sure that the demo's trainings wait for no other one.
 
     Raises:
         EmbeddedError: naming the run in front of them.
     """
-    for dag_id in ("model_retraining", "model_rollback"):
+    for dag_id in (case.dag_id("model_retraining"), case.dag_id("model_rollback")):
         for state in ("running", "queued"):
             for found in airflow.runs(dag_id, state=state):
                 raise EmbeddedError(
@@ -169,14 +162,14 @@ def crown_first_champion(case: UseCase, airflow: Airflow, say: Progress) -> None
         promotion.promote(case, trained[0], champion, "the demo begins again")
         say(f"Version {trained[0].version}, an earlier demo's first champion, is champion again")
         return
-    say("Training the first champion: a run of model_retraining")
-    airflow.forget("model_retraining", FIRST_TRAINING)  # of a demo that did not get through it
+    retraining = case.dag_id("model_retraining")
+    say(f"Training the first champion: a run of {retraining}")
+    airflow.forget(retraining, FIRST_TRAINING)  # of a demo that did not get through it
     start, end = case.first_window
     window = {"start": start, "end": end, "reason": "the demo's first champion"}
     conf = {**window, "require_approval": False}
-    verdict = finish_training(
-        airflow, airflow.trigger("model_retraining", conf, run_id=FIRST_TRAINING), say
-    )
+    run_id = airflow.trigger(retraining, conf, run_id=FIRST_TRAINING)
+    verdict = finish_training(case, airflow, run_id, say)
     if verdict["challenger"] is None:
         demo_report.show_verdict(case, verdict, say.console)
         raise EmbeddedError(
@@ -191,7 +184,8 @@ def _store() -> Path:
 
 
 def _own_versions(case: UseCase) -> list[ModelVersion]:
-    return registry.versions_of(case, FIRST_TRAINING) + registry.versions_of(case, SECOND_TRAINING)
+    runs = (FIRST_TRAINING, second_training(case))
+    return [version for run in runs for version in registry.versions_of(case, run)]
 
 
 @contextmanager
@@ -211,11 +205,12 @@ def champion_kept(case: UseCase) -> Iterator[None]:
 
 def drop_faulty_files(case: UseCase, say: Progress) -> None:
     """Land what an upstream system might: a file cut off in the middle, and one with bad rows."""
-    whole = case.source.fetch(MAIN, BROKEN_DAY)
-    faulty = case.source.fetch(MAIN, BAD_ROWS_DAY)
+    main, days = case.inputs[0].name, days_of(case)
+    whole = case.source.fetch(main, days.broken)
+    faulty = case.source.fetch(main, days.bad_rows)
     assert whole is not None
     assert faulty is not None
-    with files.atomic_file(case.lake.landing_path(MAIN, BROKEN_DAY.isoformat())) as path:
+    with files.atomic_file(case.lake.landing_path(main, str(days.broken))) as path:
         whole.write_parquet(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     bad, number = bad_rows(len(faulty)), pl.int_range(pl.len())
@@ -228,44 +223,46 @@ def drop_faulty_files(case: UseCase, say: Progress) -> None:
         pl.when(number >= half).then(one).alias(one),
         pl.when(~number.is_between(half, bad - 1)).then(another).alias(another),
     )
-    with files.atomic_file(case.lake.landing_path(MAIN, BAD_ROWS_DAY.isoformat())) as path:
+    with files.atomic_file(case.lake.landing_path(main, str(days.bad_rows))) as path:
         faulty.write_parquet(path)
-    say(f"Dropped on purpose: half a file for {BROKEN_DAY}, {bad} bad rows for {BAD_ROWS_DAY}")
+    say(f"Dropped on purpose: half a file for {days.broken}, {bad} bad rows for {days.bad_rows}")
 
 
-def finish_training(airflow: Airflow, run_id: str, say: Progress) -> Json:
+def finish_training(case: UseCase, airflow: Airflow, run_id: str, say: Progress) -> Json:
     """Wait for a training that was asked for, and tell what came of it. Returns the verdict."""
-    if airflow.wait("model_retraining", run_id, WAIT_SECONDS) != "success":
-        page = f"{airflow.url}/dags/model_retraining/runs/{run_id}"
-        why = airflow.why_failed("model_retraining", run_id)
+    retraining = case.dag_id("model_retraining")
+    if airflow.wait(retraining, run_id, WAIT_SECONDS) != "success":
+        page = f"{airflow.url}/dags/{retraining}/runs/{run_id}"
+        why = airflow.why_failed(retraining, run_id)
         raise EmbeddedError(f"The training failed. {why}\nThe run: {page}")
-    verdict: Json = airflow.xcom("model_retraining", run_id, "judge")
+    verdict: Json = airflow.xcom(retraining, run_id, "judge")
     if verdict["challenger"] is None:
         say("The gate has refused all candidates: no new champion")
     else:
-        version = airflow.xcom("model_retraining", run_id, "promote")
+        version = airflow.xcom(retraining, run_id, "promote")
         say(f"Version {version}, {verdict['challenger']['candidate']}, is champion now")
     return verdict
 
 
-def ensemble(airflow: Airflow, say: Progress) -> None:
+def ensemble(case: UseCase, airflow: Airflow, say: Progress) -> None:
     """Have one day scored by all members, and one while the model server is down."""
-    airflow.unpause("ensemble_inference")
-    _score_by_ensemble(airflow, WHOLE_DAY, say)
+    airflow.unpause(case.dag_id("ensemble_inference"))
+    _score_by_ensemble(case, airflow, days_of(case).whole, say)
     say("Stopping the model server: the ensemble's remote member")
     embedded.stop_model_server(airflow.data)
     try:
-        _score_by_ensemble(airflow, MAIMED_DAY, say)
+        _score_by_ensemble(case, airflow, days_of(case).maimed, say)
     finally:
         embedded.start_model_server(airflow.data)
 
 
-def _score_by_ensemble(airflow: Airflow, day: date, say: Progress) -> None:
-    run_id = airflow.trigger("ensemble_inference", partition_key=day.isoformat())
-    state = airflow.wait("ensemble_inference", run_id, WAIT_SECONDS)
+def _score_by_ensemble(case: UseCase, airflow: Airflow, day: date, say: Progress) -> None:
+    dag_id = case.dag_id("ensemble_inference")
+    run_id = airflow.trigger(dag_id, partition_key=day.isoformat())
+    state = airflow.wait(dag_id, run_id, WAIT_SECONDS)
     say(f"{day}  ensemble_inference: {state}")
     if state != "success":
-        raise EmbeddedError(f"No ensemble: see {airflow.url}/dags/ensemble_inference/runs/{run_id}")
+        raise EmbeddedError(f"No ensemble: see {airflow.url}/dags/{dag_id}/runs/{run_id}")
 
 
 def close_the_loop(case: UseCase, airflow: Airflow, say: Progress) -> tuple[Json, Json]:
@@ -274,65 +271,69 @@ def close_the_loop(case: UseCase, airflow: Airflow, say: Progress) -> tuple[Json
     Raises:
         EmbeddedError: it does not ask for a retraining, or that fails.
     """
-    say(f"Eight weeks go by, to {DECAY_DAY}; the champion has scored the last two of them")
-    seed(case, _next(DAYS[-1]), WATCHED[-2].isoformat(), lambda line: None)
+    days = days_of(case)
+    monitoring, retraining = case.dag_id("model_monitoring"), case.dag_id("model_retraining")
+    say(f"Eight weeks go by, to {days.decay}; the champion has scored the last two of them")
+    seed(case, _next(days.week[-1]), str(days.watched[-2]), lambda line: None)
     champion = registry.champion(case)
-    for day in WATCHED[:-1]:
+    for day in days.watched[:-1]:
         batch_inference(case, day.isoformat(), champion)
-    score_day(airflow, DECAY_DAY)
-    say("The monitor looks at it: a run of model_monitoring")
-    airflow.unpause("model_monitoring")
-    key = DECAY_DAY.isoformat()
-    airflow.forget("model_retraining", SECOND_TRAINING)  # what an earlier demo asked for
-    run_id = airflow.trigger("model_monitoring", {"act": True}, partition_key=key)
-    if airflow.wait("model_monitoring", run_id, WAIT_SECONDS) != "success":
-        raise EmbeddedError(f"The monitor failed: see {airflow.url}/dags/model_monitoring")
-    decision: Json = airflow.xcom("model_monitoring", run_id, "decide")
+    score_day(case, airflow, days.decay)
+    say(f"The monitor looks at it: a run of {monitoring}")
+    airflow.unpause(monitoring)
+    key, asked_for = days.decay.isoformat(), second_training(case)
+    airflow.forget(retraining, asked_for)  # what an earlier demo asked for
+    run_id = airflow.trigger(monitoring, {"act": True}, partition_key=key)
+    if airflow.wait(monitoring, run_id, WAIT_SECONDS) != "success":
+        raise EmbeddedError(f"The monitor failed: see {airflow.url}/dags/{monitoring}")
+    decision: Json = airflow.xcom(monitoring, run_id, "decide")
     say(f"It decides: {decision['action']}")
     demo_report.show_decision(decision, say.console)
     if decision["action"] != "retrain":
         raise EmbeddedError("The monitor has not asked for a retraining")
-    if all(found["dag_run_id"] != SECOND_TRAINING for found in airflow.runs("model_retraining")):
+    if all(found["dag_run_id"] != asked_for for found in airflow.runs(retraining)):
         raise EmbeddedError(
             f"The monitor wants a retraining and has started none: one was asked for within "
-            f"{settings().retraining_cooldown_days} days of {key}, not by the demo. {OWN_FOLDER}"
+            f"{case.settings.retraining_cooldown_days} days of {key}, not by the demo. {OWN_FOLDER}"
         )
-    say("It has started model_retraining")
-    verdict = finish_training(airflow, SECOND_TRAINING, say)
-    for day in NEXT_DAYS:
-        score_day(airflow, day)
+    say(f"It has started {retraining}")
+    verdict = finish_training(case, airflow, asked_for, say)
+    for day in days.next:
+        score_day(case, airflow, day)
         model = case.lake.current("predictions", day.isoformat()).manifest().metadata["model"]
         say(f"{day} is scored by version {model['version']}")
     return decision, verdict
 
 
-def score_day(airflow: Airflow, day: date) -> None:
+def score_day(case: UseCase, airflow: Airflow, day: date) -> None:
     """Have a day validated and scored by Airflow."""
-    key = day.isoformat()
-    known = len(airflow.runs("batch_inference", partition_key_pattern=key))  # of an earlier demo
-    airflow.trigger("data_validation", partition_key=key)
-    state = airflow.wait_partition("batch_inference", key, WAIT_SECONDS, known)["state"]
+    key, scoring = day.isoformat(), case.dag_id("batch_inference")
+    known = len(airflow.runs(scoring, partition_key_pattern=key))  # of an earlier demo
+    airflow.trigger(case.dag_id("data_validation"), partition_key=key)
+    state = airflow.wait_partition(scoring, key, WAIT_SECONDS, known)["state"]
     if state != "success":
-        raise EmbeddedError(f"{key} was not scored: see {airflow.url}/dags/batch_inference")
+        raise EmbeddedError(f"{key} was not scored: see {airflow.url}/dags/{scoring}")
 
 
 def _next(day: date) -> str:
     return (day + timedelta(days=1)).isoformat()
 
 
-def follow(airflow: Airflow, began: datetime, say: Progress) -> list[tuple[date, dict[str, Json]]]:
-    """Wait until every day has ended, telling of each run that does. Returns the runs by DAG."""
-    ended: dict[date, dict[str, Json]] = {day: {} for day in DAYS}
+def follow(
+    case: UseCase, airflow: Airflow, began: datetime, say: Progress
+) -> list[tuple[date, dict[str, Json]]]:
+    """Wait until every day has ended, telling of each run. Returns the runs by their pipeline."""
+    ended: dict[date, dict[str, Json]] = {day: {} for day in days_of(case).week}
 
     def all_ended() -> bool:
-        for dag_id in ("data_validation", "batch_inference"):
-            for found in airflow.runs(dag_id):
+        for pipeline in ("data_validation", "batch_inference"):
+            for found in airflow.runs(case.dag_id(pipeline)):
                 day = _day_of(found, began)
-                if day is None or found["state"] not in ("success", "failed"):
+                if day not in ended or found["state"] not in ("success", "failed"):
                     continue
-                if dag_id not in ended[day]:
-                    say(f"{day}  {dag_id}: {found['state']}")
-                ended[day][dag_id] = found
+                if pipeline not in ended[day]:
+                    say(f"{day}  {pipeline}: {found['state']}")
+                ended[day][pipeline] = found
         return all(_has_ended(runs) for runs in ended.values())
 
     poll(all_ended, WAIT_SECONDS, every=1)
@@ -340,12 +341,11 @@ def follow(airflow: Airflow, began: datetime, say: Progress) -> list[tuple[date,
 
 
 def _day_of(found: Json, began: datetime) -> date | None:
-    """The day of the week that a run of this demo is for."""
+    """The day that a run of this demo is for."""
     queued = found["queued_at"] or found["run_after"]
     if datetime.fromisoformat(queued) < began or not found["partition_key"]:
         return None
-    day = date.fromisoformat(found["partition_key"])
-    return day if day in DAYS else None
+    return date.fromisoformat(found["partition_key"])
 
 
 def _has_ended(runs: dict[str, Json]) -> bool:
@@ -354,24 +354,24 @@ def _has_ended(runs: dict[str, Json]) -> bool:
     return runs["data_validation"]["state"] == "failed" or "batch_inference" in runs
 
 
-def failed_task(airflow: Airflow, day: date) -> str:
+def failed_task(case: UseCase, airflow: Airflow, day: date) -> str:
     """The address of the task that refused a day."""
-    run_id = airflow.runs("data_validation", partition_key_pattern=day.isoformat())[-1][
-        "dag_run_id"
-    ]
+    dag_id = case.dag_id("data_validation")
+    run_id = airflow.runs(dag_id, partition_key_pattern=day.isoformat())[-1]["dag_run_id"]
     failed = [
         task["task_id"]
-        for task in airflow.task_instances("data_validation", run_id)
+        for task in airflow.task_instances(dag_id, run_id)
         if task["state"] == "failed"
     ]
-    run_page = f"{airflow.url}/dags/data_validation/runs/{quote(run_id)}"
+    run_page = f"{airflow.url}/dags/{dag_id}/runs/{quote(run_id)}"
     return f"{run_page}/tasks/{failed[0]}" if failed else run_page
 
 
-def main(case: UseCase, arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run the demo and judge its table."""
     parser = argparse.ArgumentParser(prog="python -m local.demo", description=main.__doc__)
     parser.add_argument("--port", help="port of the UI; default: 8080 or the next free")
+    add_option(parser)
     options = parser.parse_args(arguments)
     os.umask(embedded.PRIVATE)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -381,41 +381,47 @@ def main(case: UseCase, arguments: list[str] | None = None) -> int:
         port = embedded.parse_port(options.port) if options.port else None
         if left_out := forget_settings():
             say(f"The demo has settings of its own and leaves out {', '.join(left_out)}")
+        case = chosen(options.usecase, USUAL)
         os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"
         data = embedded.data_folder()
         port = check_start(case, data, port, say)
         with champion_kept(case):
             airflow, days = run(case, data, port, say)
             demo_report.show(days, say.console)
-            lake = case.lake
-            ensemble(airflow, say)
+            ensemble(case, airflow, say)
             demo_report.show_ensemble(case, say.console)
             decision, verdict = close_the_loop(case, airflow, say)
         demo_report.show_verdict(case, verdict, say.console)
     except TimeoutError:
         print(f"The week has not ended after {WAIT_SECONDS} s: look at the UI", file=sys.stderr)
         return 2
-    except (EmbeddedError, PipelineError) as error:
+    except (EmbeddedError, PipelineError, UsecaseInvalid) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Interrupted. `make stop` ends Airflow, if it runs.", file=sys.stderr)
         return 130
-    say(f"The report of {decision['key']}: {airflow.url}/reports/{decision['key']}")
-    say(f"The task that refused {BROKEN_DAY}: {failed_task(airflow, BROKEN_DAY)}")
-    say("`make rollback REASON=…` puts the version before back, in seconds")
+    broken = days_of(case).broken
+    say(f"The report of {decision['key']}: {airflow.url}/reports/{case.name}/{decision['key']}")
+    say(f"The task that refused {broken}: {failed_task(case, airflow, broken)}")
+    say(f"{_rollback(case)} puts the version before back, in seconds")
     say(
         "This Airflow runs with the demo's settings: "
         f"{', '.join(f'{name}={value}' for name, value in SETTINGS.items())}. "
         "`make stop` and `make start` run it on the same data with yours."
     )
     say(f"Done. The UI is at {airflow.url} (no login); `make stop` ends it.")
-    wrong = [*demo_report.faults(days), *demo_report.ensemble_faults(case)]
+    wrong = [*demo_report.faults(case, days), *demo_report.ensemble_faults(case)]
     wrong += demo_report.loop_faults(case)
     for line in wrong:
         print(f"Not as it should be: {line}", file=sys.stderr)
     return 1 if wrong else 0
 
 
+def _rollback(case: UseCase) -> str:
+    several = len(usecases.folders()) > 1
+    return f"`make rollback REASON=…{f' USECASE={case.name}' if several else ''}`"
+
+
 if __name__ == "__main__":
-    sys.exit(main(case))
+    sys.exit(main())

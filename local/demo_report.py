@@ -13,21 +13,57 @@ from include.registry import registry
 from include.usecase import UseCase
 from local.client import Json
 
-DAYS = [date.fromisoformat(case.first_window[1]) + timedelta(days=n) for n in range(1, 8)]
-"""The week after the first champion's window."""
 
-DECAY_DAY = DAYS[-1] + timedelta(days=56)
-"""The day on which the monitor looks at the model again: after eight weeks in which none did."""
+@dataclass(frozen=True)
+class Days:
+    """The days that the demo is about.
 
-WATCHED = [DECAY_DAY - timedelta(days=back) for back in reversed(range(15))]
-"""Days whose outcomes it knows by then, and the day itself."""
+    Attributes:
+        week: the week after the first champion's window.
+    """
 
-NEXT_DAYS = [DECAY_DAY + timedelta(days=n) for n in (1, 2)]
-"""Days that the new champion scores."""
+    week: list[date]
 
-BAD_ROWS_DAY, BROKEN_DAY = DAYS[2], DAYS[4]
-WHOLE_DAY, MAIMED_DAY = DAYS[0], DAYS[1]
-"""Days that the ensemble scores with all its members, and with the model server stopped."""
+    @property
+    def decay(self) -> date:
+        """The day on which the monitor looks at the model again: no one did for eight weeks."""
+        return self.week[-1] + timedelta(days=56)
+
+    @property
+    def watched(self) -> list[date]:
+        """Days whose outcomes it knows by then, and the day itself."""
+        return [self.decay - timedelta(days=back) for back in reversed(range(15))]
+
+    @property
+    def next(self) -> list[date]:
+        """Days that the new champion scores."""
+        return [self.decay + timedelta(days=n) for n in (1, 2)]
+
+    @property
+    def bad_rows(self) -> date:
+        """The day that has bad rows, on purpose."""
+        return self.week[2]
+
+    @property
+    def broken(self) -> date:
+        """The day whose file is broken, on purpose."""
+        return self.week[4]
+
+    @property
+    def whole(self) -> date:
+        """The day that the ensemble scores with all its members."""
+        return self.week[0]
+
+    @property
+    def maimed(self) -> date:
+        """The day that it scores with the model server stopped."""
+        return self.week[1]
+
+
+def days_of(case: UseCase) -> Days:
+    """The days of a use case's demo."""
+    last = date.fromisoformat(case.first_window[1])
+    return Days([last + timedelta(days=n) for n in range(1, 8)])
 
 
 def bad_rows(rows: int) -> int:
@@ -76,11 +112,11 @@ def auc(case: UseCase, key: str, predictions: pl.DataFrame) -> float | None:
     return float(roc_auc_score(judged["label"], judged["score"]))
 
 
-def faults(days: list[Day]) -> list[str]:
+def faults(case: UseCase, days: list[Day]) -> list[str]:
     """What the table should have said and does not."""
-    found = []
+    found, about = [], days_of(case)
     for day in days:
-        refused, bad = day.key == BROKEN_DAY.isoformat(), day.key == BAD_ROWS_DAY.isoformat()
+        refused, bad = day.key == str(about.broken), day.key == str(about.bad_rows)
         if day.state != ("refused" if refused else "scored"):
             found.append(f"{day.key} is {day.state}")
         if refused or day.state != "scored":
@@ -113,8 +149,8 @@ def show(days: list[Day], console: Console) -> None:
 def ensemble_faults(case: UseCase) -> list[str]:
     """What the ensemble's days should have been and are not."""
     remote = {member.name for member in case.members if member.kind == "remote"}
-    found = []
-    for day, down in ((WHOLE_DAY, set()), (MAIMED_DAY, remote)):
+    found, about = [], days_of(case)
+    for day, down in ((about.whole, set()), (about.maimed, remote)):
         facts = case.lake.current(ENSEMBLE, day.isoformat()).manifest().metadata
         if facts["fallback"] != "ensemble" or set(facts["absent"]) != down:
             found.append(f"the ensemble of {day}: {facts['fallback']}, down: {facts['absent']}")
@@ -124,8 +160,8 @@ def ensemble_faults(case: UseCase) -> list[str]:
 def show_ensemble(case: UseCase, console: Console) -> None:
     """Print who has scored the ensemble's days."""
     table = Table("Mean score of", title="The ensemble")
-    columns = []
-    for day in (WHOLE_DAY, MAIMED_DAY):
+    columns, about = [], days_of(case)
+    for day in (about.whole, about.maimed):
         key = day.isoformat()
         table.add_column(key, justify="right")
         version = case.lake.current(ENSEMBLE, key)
@@ -147,7 +183,7 @@ def loop_faults(case: UseCase) -> list[str]:
     """What the days after the retraining should have been and are not."""
     champion = registry.champion(case).version
     found = []
-    for key in [day.isoformat() for day in NEXT_DAYS]:
+    for key in [day.isoformat() for day in days_of(case).next]:
         version = case.lake.current("predictions", key).manifest().metadata["model"]["version"]
         if version != champion:
             found.append(f"{key} is scored by version {version}, the champion is {champion}")
