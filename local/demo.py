@@ -38,7 +38,7 @@ from local import demo_report, embedded
 from local.choose import add_option, chosen
 from local.client import Airflow, EmbeddedError, Json, poll
 from local.demo_report import Day, bad_rows, days_of, describe
-from local.environment import forget_settings
+from local.environment import apart, forget_settings, variables
 from local.in_process import batch_inference
 from local.seed import seed
 
@@ -60,6 +60,12 @@ FIRST_TRAINING = "demo__first_champion"
 OWN_FOLDER = (
     "To run the demo beside it, give it a folder of its own: ML_DATA_DIR=/tmp/demo make demo"
 )
+
+
+def settings_for(case: UseCase, data: Path) -> dict[str, str]:
+    """Variables of the demo's Airflow, whatever the folder of the use case says."""
+    names = {name.removeprefix("ML_").lower(): value for name, value in SETTINGS.items()}
+    return variables(case, names) | apart(case, data)
 
 
 def second_training(case: UseCase) -> str:
@@ -84,7 +90,8 @@ def run(case: UseCase, data: Path, port: int, say: Progress) -> tuple[Airflow, l
     """The first half: start, seed, train, run the week. Returns Airflow and the table's lines."""
     week = days_of(case).week
     with ThreadPoolExecutor(1) as other:
-        starting = other.submit(embedded.start, data, port, extra=SETTINGS, say=say)
+        extra = settings_for(case, data)
+        starting = other.submit(embedded.start, data, port, extra=extra, say=say)
         registry.create_store(case)
         seed(case, *case.first_window, say)
         airflow = starting.result()
@@ -113,7 +120,7 @@ def check_start(case: UseCase, data: Path, port: int | None, say: Progress) -> i
     """
     port = embedded.choose_port(data, port, say)
     if embedded.running(data) is not None:
-        wanted = {"ML_DATA_DIR": str(data), **SETTINGS}
+        wanted = {"ML_DATA_DIR": str(data), **settings_for(case, data)}
         if enabled := os.environ.get("ML_USECASES"):
             wanted["ML_USECASES"] = enabled
         told = embedded.settings_of_running(data)
@@ -384,6 +391,8 @@ def main(arguments: list[str] | None = None) -> int:
         case = chosen(options.usecase, USUAL)
         os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"
         data = embedded.data_folder()
+        os.environ |= apart(case, data)
+        settings.cache_clear()
         port = check_start(case, data, port, say)
         with champion_kept(case):
             airflow, days = run(case, data, port, say)

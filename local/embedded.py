@@ -27,7 +27,6 @@ from pathlib import Path
 
 from include import usecases
 from include.errors import BadData
-from include.settings import settings
 from local.client import Airflow, EmbeddedError, poll
 from local.environment import (
     API_LOCK_SECONDS,
@@ -324,6 +323,19 @@ def _tail(log: Path, lines: int = 15) -> str:
     return "\n".join([*text[-lines:], f"(all of it: {log})"])
 
 
+def check_usecases(say: Say = print) -> None:
+    """Say what is wrong with use cases, whose DAGs will be missing.
+
+    Raises:
+        EmbeddedError: there would be no DAG at all.
+    """
+    wrong = [str(error) for error in usecases.broken().values()]
+    if not usecases.enabled():
+        raise EmbeddedError("\n".join(wrong) or "No use case is enabled: there would be no DAG.")
+    for text in wrong:
+        say(f"Warning: {text}")
+
+
 # --- running, stop -----------------------------------------------------------------------------
 
 
@@ -407,7 +419,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.umask(PRIVATE)
     try:
         if options.command == "start":
-            settings()
+            check_usecases()
             port = parse_port(options.port) if options.port else None
             print(f"The UI is at {start(port=port).url} (no login); `make stop` ends it.")
         elif options.command == "stop":

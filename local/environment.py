@@ -7,7 +7,8 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from include.settings import settings
+from include.settings import settings, variable
+from include.usecase import UseCase
 
 REPO = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
@@ -45,6 +46,27 @@ def forget_settings() -> list[str]:
         del os.environ[name]
     settings.cache_clear()
     return dropped
+
+
+def variables(case: UseCase, values: Mapping[str, str]) -> dict[str, str]:
+    """What gives settings these values, for a use case too whose folder says otherwise.
+
+    Args:
+        case: the use case.
+        values: by the names of the settings.
+    """
+    own = {variable(name, case.name): values[name] for name in values if name in case.own_settings}
+    return {variable(name): value for name, value in values.items()} | own
+
+
+def apart(case: UseCase, data: Path) -> dict[str, str]:
+    """What keeps a use case away from the lake and the people that its folder may name."""
+    instead = {"lake_root": str(data / "lake" / case.name), "notify_urls": ""}
+    return {
+        variable(name, case.name): value
+        for name, value in instead.items()
+        if name in case.own_settings
+    }
 
 
 def of_the_project(variables: Mapping[str, str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
+from pathlib import Path
 from statistics import median
 from threading import Thread
 from typing import Any
@@ -32,6 +33,7 @@ from include.training import evaluation, gate, snapshot, training
 from include.usecase import UseCase
 from include.validation import validation
 from include.wording import cut, listed
+from local.environment import apart, variables
 from local.in_process import batch_inference
 from local.wrong import Wrong
 from serving import app
@@ -40,14 +42,14 @@ DAYS, HOLDOUT = 8, 3
 """Days with data that are enough, if both parts have both labels; and those of them to judge on."""
 
 OPEN_GATE = {
-    "ML_GATE_CONFIDENCE": "0",
-    "ML_GATE_MAX_AUC": "1",
-    "ML_GATE_MAX_SLICE_LOSS": "1000",
-    "ML_GATE_MAX_CALIBRATION_ERROR": "1",
-    "ML_GATE_MAX_SHIFT_RATIO": "1000000",
-    "ML_GATE_MAX_SCORING_SECONDS": "1000000",
-    "ML_REFIT": "false",
-    "ML_MAX_SCORE_PSI": "1000000",
+    "gate_confidence": "0",
+    "gate_max_auc": "1",
+    "gate_max_slice_loss": "1000",
+    "gate_max_calibration_error": "1",
+    "gate_max_shift_ratio": "1000000",
+    "gate_max_scoring_seconds": "1000000",
+    "refit": "false",
+    "max_score_psi": "1000000",
 }
 """What a few days cannot show; size, features and the kinds of values are judged as ever."""
 
@@ -58,9 +60,10 @@ Say = Callable[[str], None]
 
 
 @contextlib.contextmanager
-def scratch(folder: str) -> Iterator[None]:
+def scratch(case: UseCase, folder: str) -> Iterator[None]:
     """An empty lake and an empty registry, for this process, while the block runs."""
-    os.environ |= OPEN_GATE | {"ML_DATA_DIR": folder, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    os.environ |= variables(case, OPEN_GATE) | apart(case, Path(folder))
+    os.environ |= {"ML_DATA_DIR": folder, "MLFLOW_DISABLE_TELEMETRY": "true"}
     settings.cache_clear()
     with contextlib.redirect_stderr(io.StringIO()):  # MLflow tells of each version
         yield
@@ -75,7 +78,7 @@ def rehearse(case: UseCase, say: Say) -> None:
     keys = _validate(case, say)
     first, split, last = keys[0], keys[-HOLDOUT], keys[-1]
     holdout_days = (date.fromisoformat(last) - date.fromisoformat(split)).days + 1
-    os.environ["ML_MAX_MISSING_SHARE"] = "0.99"  # a day that was refused has been told
+    os.environ |= variables(case, {"max_missing_share": "0.99"})  # what was refused has been told
     settings.cache_clear()
     taken = snapshot.take(case, first, last, holdout_days)
     registry.create_store(case)

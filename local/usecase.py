@@ -1,11 +1,12 @@
 """Is the use case whole, and can its first days go the whole way? In a minute, without Airflow.
 
-    make usecase [USECASE=folder]
+    make usecase [USECASE=name or folder]
 
 Its pieces are looked at, then its first days go through validation, training, the gate, the
 registry, scoring, a model server and monitoring, in a folder that is thrown away.
 """
 
+import argparse
 import logging
 import re
 import sys
@@ -16,48 +17,52 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from datetime import date
-from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
-from include import USECASE
+from include import usecases
 from include.errors import PipelineError
 from include.lake.files import first_line
 from include.settings import settings
-from include.usecase import PIECES, UseCase, UsecaseInvalid, check_columns, check_name
+from include.usecase import MODULES, UseCase, UsecaseInvalid, check_columns, check_name
 from include.wording import cut, few
+from local.choose import add_option, chosen
 from local.environment import forget_settings
 from local.wrong import Wrong
 
 NEVER_EMPTY = [
-    ("__init__", "NAME"),
     ("schema", "KEY"),
     ("schema", "INPUTS"),
     ("features", "FEATURES"),
     ("models", "CANDIDATES"),
-    ("members", "MEMBERS"),
 ]
 """Pieces without which there is nothing to do; all other lists may be empty."""
 
 
 def wrong_pieces(case: UseCase) -> list[str]:
     """What of the use case cannot be right, in sentences: wrong types, names that do not meet."""
-    modules = {module: _module(module) for module in dict.fromkeys(piece[0] for piece in PIECES)}
     mistyped = [
-        f"{name} in {module}.py is {getattr(modules[module], name)!r}, and not of the type {kind}"
-        for module, name, kind in PIECES
-        if not _is(getattr(modules[module], name), kind)
+        f"{name} in {module}.py is {getattr(getattr(case, module), name)!r}, and not of the type "
+        f"{kind}"
+        for module, kinds in pieces().items()
+        for name, kind in kinds.items()
+        if not _is(getattr(getattr(case, module), name), kind)
     ]
     empty = [
         f"{name} in {module}.py is empty"
         for module, name in NEVER_EMPTY
-        if not getattr(modules[module], name)
+        if not getattr(getattr(case, module), name)
     ]
     return mistyped or empty or _that_do_not_meet(case)
 
 
-def _module(name: str) -> Any:
-    return import_module("include.usecase" if name == "__init__" else f"include.usecase.{name}")
+def pieces() -> dict[str, dict[str, Any]]:
+    """Module → its pieces, each with its type."""
+    import polars as pl
+    from sklearn.pipeline import Pipeline
+
+    known = {"pl": pl, "Pipeline": Pipeline}  # which the library imports for type checkers only
+    return {module: get_type_hints(protocol, localns=known) for module, protocol in MODULES.items()}
 
 
 def _is(value: Any, kind: Any) -> bool:
@@ -70,7 +75,6 @@ def _is(value: Any, kind: Any) -> bool:
 
 
 def _that_do_not_meet(case: UseCase) -> list[str]:
-
     found = []
 
     def within(what: str, names: Iterable[str], whose: str, known: Iterable[str]) -> None:
@@ -113,15 +117,15 @@ def _that_do_not_meet(case: UseCase) -> list[str]:
         found.append(str(error))
     within("GROUPS", lacking, "the candidates of WITHOUT", case.models.WITHOUT)
     trained = [member.name for member in case.members if member.kind == "registry"]
-    within("MEMBERS", trained, "CANDIDATES", case.models.CANDIDATES)
+    within("members", trained, "CANDIDATES", case.models.CANDIDATES)
     first, last = map(date.fromisoformat, case.first_window)
-    shortest = 2 * settings().holdout_days
+    shortest = 2 * case.settings.holdout_days
     if (last - first).days + 1 < shortest:
-        found.append(f"FIRST_WINDOW has less than {shortest} days, two holdouts")
+        found.append(f"first_window has less than {shortest} days, two holdouts")
     return found
 
 
-def explained(error: Exception, lake_root: str) -> list[str]:
+def explained(error: Exception, case: UseCase, lake_root: str) -> list[str]:
     """What went wrong, in sentences: what it is, where in the use case, and what to do.
 
     Raises:
@@ -129,10 +133,12 @@ def explained(error: Exception, lake_root: str) -> list[str]:
     """
     if isinstance(error, Wrong):
         return [*error.sentences]
+    if isinstance(error, UsecaseInvalid):
+        return [str(error)]
     if isinstance(error, PipelineError):
         return _of_the_pipelines(str(error), lake_root)
     frames = traceback.extract_tb(error.__traceback__)
-    folder = USECASE.resolve()
+    folder = _folder(case).resolve()
     own = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(folder)]
     notes = "".join(f", {note}" for note in getattr(error, "__notes__", []))
     what = f"{type(error).__name__}: {cut(first_line(error), 300)}"
@@ -164,16 +170,29 @@ def _advice(error: Exception) -> str:
     return ""
 
 
-def main(case: UseCase) -> int:
+def _folder(case: UseCase) -> Path:
+    return Path(str(sys.modules[case.package].__file__)).parent
+
+
+def main(arguments: list[str] | None = None) -> int:
     """Look at the use case; the exit code is 0 if nothing is wrong with it."""
+    parser = argparse.ArgumentParser(prog="python -m local.usecase", description=main.__doc__)
+    add_option(parser)
+    options = parser.parse_args(arguments)
     try:
         settings()
+        forget_settings()
+        case = chosen(options.usecase)
     except PipelineError as error:
         print(error, file=sys.stderr)
         return 2
-    forget_settings()
+    except UsecaseInvalid as error:
+        is_broken = str(error) in map(str, usecases.broken().values())
+        print(f"Not as it should be: {error}" if is_broken else error, file=sys.stderr)
+        return 1 if is_broken else 2
     warnings.filterwarnings("ignore")
-    print(f"The use case in {USECASE}. Its tries are in a temporary folder; nothing else changes")
+    place = _folder(case)
+    print(f"The use case in {place}. Its tries are in a temporary folder; nothing else changes")
     began = time.monotonic()
     root = ""
     try:
@@ -182,11 +201,11 @@ def main(case: UseCase) -> int:
             from local.rehearsal import rehearse, scratch
 
             logging.disable(logging.WARNING)  # of Airflow and MLflow, too: the checks print
-            with tempfile.TemporaryDirectory() as folder, scratch(folder) as lake:
-                root = str(lake.root)
+            with tempfile.TemporaryDirectory() as folder, scratch(case, folder):
+                root = str(case.lake.root)
                 rehearse(case, lambda line: print(line, flush=True))
     except Exception as error:
-        wrong = explained(error, root)
+        wrong = explained(error, case, root)
     for line in wrong:
         print(f"Not as it should be: {line}.".replace("..", "."), file=sys.stderr)
     if not wrong:
@@ -196,4 +215,4 @@ def main(case: UseCase) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(case))
+    sys.exit(main())
