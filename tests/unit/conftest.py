@@ -21,7 +21,7 @@ import skops.io  # noqa: F401  it searches what is loaded already: 1 s now, 20 s
 
 from include.lake.tables import Lake
 from include.messages import ModelVersion
-from tests.case import CASE, at
+from tests.case import CASE
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -53,6 +53,16 @@ class History:
     folder: Path
     snapshot: str
     champion: ModelVersion
+
+    @property
+    def lakes(self) -> Path:
+        """Folder of all lakes, of which there is one."""
+        return self.folder / "lake"
+
+    @property
+    def lake(self) -> Lake:
+        """The lake with the days."""
+        return Lake(str(self.lakes / CASE.name), CASE.name)
 
     @property
     def registry(self) -> str:
@@ -95,16 +105,16 @@ def make_history(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
     patch.setenv("ML_DATA_DIR", str(folder))
     patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow' / 'mlflow.db'}")
     settings.cache_clear()
-    lake = Lake(str(folder / "lake"))
+    lake = CASE.lake
     for number in range((LAST_DAY - FIRST_DAY).days + 1):
         for table in validation.TABLES:
-            validation.validate_day(at(lake), table, (FIRST_DAY + timedelta(number)).isoformat())
+            validation.validate_day(CASE, table, (FIRST_DAY + timedelta(number)).isoformat())
     registry.create_store(CASE)
-    taken = snapshot.take(at(lake), *TRAINED, holdout_days=5)
+    taken = snapshot.take(CASE, *TRAINED, holdout_days=5)
     members = {}
     for name in models.CANDIDATES:
-        run = training.train(at(lake), taken, name, "the tests")
-        judged = lake.version(evaluation.evaluate_run(at(lake), taken, run, name))
+        run = training.train(CASE, taken, name, "the tests")
+        judged = lake.version(evaluation.evaluate_run(CASE, taken, run, name))
         registry.log_reference(CASE, run, scoring.score_reference(evaluation.read_scores(judged)))
         members[name] = registry.register_member(CASE, name, run, {})
     champion = registry.register(CASE, members["xgboost"].run_id, members=members)
@@ -146,14 +156,14 @@ def deployed(
 @pytest.fixture
 def lake(history: History, configure: Callable[..., None], tmp_path: Path) -> Lake:
     """A test's own lake with the history's days in it. The champion is the history's: read only."""
-    copy_lake(history, tmp_path / "lake")
+    copy_lake(history.lakes, tmp_path / "lake")
     configure(mlflow_tracking_uri=history.registry)
-    return Lake(str(tmp_path / "lake"))
+    return CASE.lake
 
 
-def copy_lake(history: History, folder: Path) -> None:
-    """Copy the history's lake by hard links: files of a lake are replaced, never changed."""
-    shutil.copytree(history.folder / "lake", folder, copy_function=os.link)
+def copy_lake(lakes: Path, folder: Path) -> None:
+    """Copy lakes by hard links: files of a lake are replaced, never changed."""
+    shutil.copytree(lakes, folder, copy_function=os.link)
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def train_on_full_disk(disk: Path, database: Path, history: Path, snapshot: str)
             (disk / "filler").unlink()
         else:
             fill(disk, room)
-        tried = attempt_training(Lake(str(history / "lake")), snapshot)
+        tried = attempt_training(Lake(str(history / "lake" / CASE.name)), snapshot)
         outcomes.append({"database": database.parent == disk, "room": room, **tried})
     return outcomes
 
@@ -103,7 +103,7 @@ def main(folder: Path, history: Path, snapshot: str) -> None:
         place.mkdir()
     mount(lake_disk)
     shutil.copytree(history / "lake", lake_disk / "lake")
-    lake = Lake(str(lake_disk / "lake"))
+    lake = Lake(str(lake_disk / "lake" / CASE.name))
     infer(lake, KEY, registry.champion(CASE))
     outcomes = []
     for what in WAYS:

@@ -294,7 +294,7 @@ def test_text_that_is_not_utf_8_fails_the_day_and_names_the_column(
 def test_a_key_that_is_no_partition_lands_and_publishes_nothing(
     table: str, key: str, tmp_path: Path
 ) -> None:
-    lake = Lake(str(tmp_path / "lake"))
+    lake = CASE.lake
     for use in (validation.land, validation.check_contract, validation.validate_day):
         with pytest.raises(BadData) as failure:
             use(lake, table, key)

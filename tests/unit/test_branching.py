@@ -289,7 +289,7 @@ def test_if_nobody_could_be_resolved_the_run_still_says_who_is_absent(
 
 def group_model(history: History, name: str) -> ModelVersion:
     """A model made for rows that lack a group, a member of the champion's."""
-    lake = Lake(str(history.folder / "lake"))
+    lake = history.lake
     run = training.train(at(lake), history.snapshot, name, "the tests")
     judged = lake.version(evaluation.evaluate_run(at(lake), history.snapshot, run, name))
     registry.log_reference(CASE, run, scoring.score_reference(evaluation.read_scores(judged)))

@@ -125,7 +125,7 @@ def test_no_weather_of_less_than_two_hours_before_reaches_a_feature(
 
 def test_no_feature_alone_tells_the_label(history: History) -> None:
     """A model given `dep_delay` reaches an AUC of 0.91; no honest feature comes near it."""
-    rows = Lake(str(history.folder / "lake")).version(history.snapshot).read("training")
+    rows = history.lake.version(history.snapshot).read("training")
     labels = rows["label"].to_numpy()
     found = {}
     for name in features.FEATURES:

@@ -44,12 +44,12 @@ Configure = Callable[..., None]
 def inferred(history: History, tmp_path_factory: pytest.TempPathFactory) -> History:
     """The history's lake with the predictions of five days."""
     folder = tmp_path_factory.mktemp("inferred")
-    copy_lake(history, folder / "lake")
+    copy_lake(history.lakes, folder / "lake")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", history.registry)
         settings.cache_clear()
         for key in ALL:
-            batch_inference(at(Lake(str(folder / "lake"))), key, history.champion)
+            batch_inference(at(Lake(str(folder / "lake" / CASE.name))), key, history.champion)
     settings.cache_clear()
     return History(folder, history.snapshot, history.champion)
 
@@ -57,9 +57,9 @@ def inferred(history: History, tmp_path_factory: pytest.TempPathFactory) -> Hist
 @pytest.fixture
 def lake(inferred: History, history: History, configure: Configure, tmp_path: Path) -> Lake:
     """A test's own lake, of which five days are scored."""
-    copy_lake(inferred, tmp_path / "lake")
+    copy_lake(inferred.lakes, tmp_path / "lake")
     configure(mlflow_tracking_uri=history.registry, drift_window_days=DAYS, score_drift_days=DAYS)
-    return Lake(str(tmp_path / "lake"))
+    return CASE.lake
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from include.adapter import adapter
-from include.lake.tables import Lake
 from include.messages import Action, Decision
 from include.monitoring import policy
 from include.monitoring.decision import ACTIONS
@@ -330,7 +329,7 @@ def test_a_day_scored_again_by_another_version_counts_as_that_ones() -> None:
 
 
 def test_a_day_scored_by_its_first_version_again_counts_as_that_ones(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path / "lake"))
+    lake = CASE.lake
     for version, value in (("1", 0.15), ("2", -1.0), ("1", 0.15)):  # promoted, and rolled back
         for back in range(1, 9):
             append(at(lake), days_before(KEY, back), worth(value, version))

@@ -56,7 +56,7 @@ def test_no_task_of_a_day_asks_more_often_than_it_has_to(
 ) -> None:
     configure(mlflow_tracking_uri=history.registry)
     lake, key, model = Lake(s3_root), NEW_DAY, history.champion
-    lake.root.fs.put(str(history.folder / "lake"), lake.root.path, recursive=True)
+    lake.root.fs.put(str(history.lake.root), lake.root.path, recursive=True)
     requests: dict[str, list[str]] = {}
 
     def task(name: str, function: Callable[..., Any], *arguments: Any) -> Any:

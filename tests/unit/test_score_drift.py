@@ -117,7 +117,7 @@ def test_days_like_those_of_the_training_request_nothing_and_others_a_retraining
 ) -> None:
     configure(retraining_min_new_days=1, holdout_days=5)  # so that one may be requested at once
     registry.create_store(CASE)
-    lake = Lake(str(tmp_path / "lake"))
+    lake = CASE.lake
     model = refitted(lake, shape, auc, monkeypatch)
     alike, psi = score(lake, model, auc)
     assert (alike.action, psi < CASE.settings.max_score_psi / 4) == ("healthy", True), alike.found

@@ -148,7 +148,7 @@ def test_the_size_of_chunks_and_batches_does_not_change_a_bit_of_the_scores(
 def test_any_split_into_batches_gives_the_same_scores(
     cuts: list[int], lake: Lake, history: History
 ) -> None:
-    version = Lake(str(history.folder / "lake")).version(history.snapshot)
+    version = history.lake.version(history.snapshot)
     with version.parquet("training") as file:
         table = file.read()[:900].combine_chunks()
     predict = scoring.predictor(CASE, history.champion)
