@@ -21,10 +21,10 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from include.usecase import UseCase
-
 if TYPE_CHECKING:
     import polars as pl
+
+    from include.usecase import UseCase
 
 REPO = Path(__file__).resolve().parent.parent
 SIZES = ["small", "full"]
@@ -130,7 +130,7 @@ def child(
     return answer
 
 
-def real_days(case: UseCase, first: date, last: date) -> "pl.DataFrame":
+def real_days(case: "UseCase", first: date, last: date) -> "pl.DataFrame":
     """The features of real days, with `label` (null where the truth is not known) and `day`."""
     import polars as pl
 
@@ -145,6 +145,13 @@ def real_days(case: UseCase, first: date, last: date) -> "pl.DataFrame":
         )
         days.append(rows.with_columns(day=pl.lit(day)))
     return pl.concat(days)
+
+
+def usecase() -> "UseCase":
+    """The use case that is measured."""
+    from include import usecases
+
+    return usecases.find("flight_delays")
 
 
 class Clock:

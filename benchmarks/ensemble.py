@@ -10,7 +10,6 @@
   members that had not seen these). No Airflow is needed.
 """
 
-from include.usecase import UseCase
 import json
 import os
 import subprocess
@@ -38,6 +37,7 @@ from benchmarks.common import (
     real_days,
     say,
     scratch_folder,
+    usecase,
 )
 from local import embedded
 from local.client import Airflow, poll
@@ -51,19 +51,20 @@ WINDOW = ("2013-01-01", "2013-01-31")
 KEY, YEAR = "2013-02-01", "2013-12-31"
 
 
-def main(case: UseCase, size: str) -> list[Claim]:
+def main(size: str) -> list[Claim]:
     """Measure all three."""
     with scratch_folder() as folder:
         env = {"ML_DATA_DIR": str(folder), "MLFLOW_LOGGING_LEVEL": "WARNING"}
         say("Training a champion and its ensemble on January; validating a day")
         child(prepare, env)
-        claims = [_dead_member(folder, size), *_failing_server(case, folder, env, size)]
+        claims = [_dead_member(folder, size), *_failing_server(folder, env, size)]
     say(f"Training anew each month, for {MONTHS[size]} months")
     return [*claims, *_worth(child(monthly, {}, months=MONTHS[size]))]
 
 
-def prepare(case: UseCase) -> dict[str, Any]:
+def prepare() -> dict[str, Any]:
     """A lake with a validated day, a champion, and the members that were trained with it."""
+    case = usecase()
     from include.inference import scoring
     from include.registry import promotion, registry
     from include.training import evaluation, snapshot, training
@@ -88,11 +89,10 @@ def prepare(case: UseCase) -> dict[str, Any]:
 
 
 def _dead_member(folder: Any, size: str) -> Claim:
-    from include.settings import settings
-
+    case = usecase()
     try:
         airflow = embedded.start(folder, free_port())
-        airflow.unpause("ensemble_inference")
+        airflow.unpause(case.dag_id("ensemble_inference"))
         sides = {
             "all up": partial(_run, airflow, True),
             "one down": partial(_run, airflow, False),
@@ -102,7 +102,7 @@ def _dead_member(folder: Any, size: str) -> Claim:
         seconds = {name: median(found) for name, found in alternate(sides, REPEATS[size]).items()}
     finally:
         embedded.stop(folder)
-    patience = settings().remote_give_up_seconds
+    patience = case.settings.remote_give_up_seconds
     return at_most(
         "one member of four down", (seconds["one down"] - patience) / seconds["all up"],
         f"x the time with all up, after the {patience:g} s of the breaker", MAX_RATIO,
@@ -116,11 +116,12 @@ def _run(airflow: Airflow, whole: bool) -> float:
     embedded.stop_model_server(airflow.data)
     if whole:
         _wait_until_ready(embedded.start_model_server(airflow.data))
-    run_id = airflow.trigger("ensemble_inference", partition_key=KEY)
-    assert airflow.wait("ensemble_inference", run_id) == "success"
-    absent = airflow.xcom("ensemble_inference", run_id, "call_roll")["absent"]
+    dag_id = usecase().dag_id("ensemble_inference")
+    run_id = airflow.trigger(dag_id, partition_key=KEY)
+    assert airflow.wait(dag_id, run_id) == "success"
+    absent = airflow.xcom(dag_id, run_id, "call_roll")["absent"]
     assert list(absent) == ([] if whole else ["remote"]), absent
-    [run] = [one for one in airflow.runs("ensemble_inference") if one["dag_run_id"] == run_id]
+    [run] = [one for one in airflow.runs(dag_id) if one["dag_run_id"] == run_id]
     began, ended = (datetime.fromisoformat(run[name]) for name in ("start_date", "end_date"))
     seconds = (ended - began).total_seconds()
     say(f"  {'all up' if whole else 'one down':10}{seconds:6.2f} s")
@@ -140,7 +141,7 @@ def _wait_until_ready(url: str) -> None:
 # --- a server that fails --------------------------------------------------------------------------
 
 
-def _failing_server(case: UseCase, folder: Any, env: dict[str, str], size: str) -> list[Claim]:
+def _failing_server(folder: Any, env: dict[str, str], size: str) -> list[Claim]:
     url = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "serving", "--faults", "--port", url.rpartition(":")[2]]
     server = subprocess.Popen(command, cwd=REPO, env={**os.environ, **env})
@@ -178,8 +179,9 @@ def _failing_server(case: UseCase, folder: Any, env: dict[str, str], size: str) 
     ]  # fmt: skip
 
 
-def publish_year(case: UseCase) -> dict[str, Any]:
+def publish_year() -> dict[str, Any]:
     """Publish the features of all real days as those of one."""
+    case = usecase()
     from include.settings import settings
 
     rows = real_days(case, date(2013, 1, 1), date.fromisoformat(YEAR)).drop("label", "day")
@@ -189,8 +191,9 @@ def publish_year(case: UseCase) -> dict[str, Any]:
     return {}
 
 
-def ask(case: UseCase, url: str, error_rate: float) -> dict[str, Any]:
+def ask(url: str, error_rate: float) -> dict[str, Any]:
     """Have the remote member score the year; compare with what its model gives without a server."""
+    case = usecase()
     import secrets
 
     import numpy as np
@@ -265,13 +268,13 @@ def isotonic(scores: Any, labels: Any, unknown: Any) -> Any:
 CALIBRATIONS = {"Platt's method": platt, "isotonic regression": isotonic}
 
 
-def monthly(case: UseCase, months: int) -> dict[str, Any]:
+def monthly(months: int) -> dict[str, Any]:
     """Log-losses of members and ensemble, each month scored by what was trained on all before."""
+    case = usecase()
     import numpy as np
     import polars as pl
 
     from include.inference import ensemble
-    from include.settings import settings
     from include.training.evaluation import log_losses
 
     edges = [date(2013, month, 1) for month in range(3, 13)] + [date(2014, 1, 1)]
@@ -282,7 +285,7 @@ def monthly(case: UseCase, months: int) -> dict[str, Any]:
     def score(known: pl.DataFrame, unknown: pl.DataFrame) -> dict[str, np.ndarray]:
         scores = {}
         for name, make in case.models.CANDIDATES.items():
-            model = make(settings().seed).fit(known, known["label"].to_numpy())
+            model = make(case.settings.seed).fit(known, known["label"].to_numpy())
             scores[name] = model.predict_proba(unknown)[:, 1].astype(np.float32)
         return scores | {
             "ensemble": ensemble.combine({**scores, "remote": scores["xgboost"]}, weights)

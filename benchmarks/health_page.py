@@ -4,7 +4,6 @@ The first page is the one after the start of Airflow's API server: it imports li
 promised is said of the pages after it, whose files are in the system's cache and in no other.
 """
 
-from include.usecase import UseCase
 import json
 from dataclasses import asdict
 from datetime import date, timedelta
@@ -20,6 +19,7 @@ from benchmarks.common import (
     program,
     say,
     scratch_folder,
+    usecase,
 )
 
 DAYS = 10_000
@@ -31,12 +31,12 @@ MAX_SECONDS = 2.0
 LAST = date(2040, 5, 18)
 
 
-def main(case: UseCase, size: str) -> list[Claim]:
+def main(size: str) -> list[Claim]:
     """Make the lake, as large whatever the size, and look at it in a fresh process."""
     with scratch_folder() as folder:
         env = {"ML_DATA_DIR": str(folder), "AIRFLOW_HOME": str(folder / "airflow")}
         say(f"Making {DAYS:,} days")
-        child(make_lake, env, folder=str(folder / "lake"))
+        child(make_lake, env)
         found = child(look, env)
     about = f"{DAYS:,} days, page of {found['bytes'] / 1000:.0f} kB"
     return [
@@ -46,17 +46,18 @@ def main(case: UseCase, size: str) -> list[Claim]:
     ]
 
 
-def make_lake(case: UseCase, folder: str) -> dict[str, Any]:
+def make_lake() -> dict[str, Any]:
     """A manifest for each table and day, and a history; no rows."""
+    case = usecase()
 
     from include.lake.files import Part, put_text
-    from include.lake.tables import Lake, Manifest
+    from include.lake.tables import Manifest
     from include.monitoring import history
     from include.monitoring.page import health
     from include.registry import registry
 
     registry.create_store(case)
-    lake = Lake(folder)
+    lake = case.lake
     keys = [str(LAST - timedelta(back)) for back in reversed(range(DAYS))]
     parts = dict.fromkeys([case.inputs[0].name, *health.TABLES, "rejected"], Part(900, 1, "", []))
     landing = Path(str(lake.landing_path(case.inputs[0].name, keys[0]))).parent
@@ -88,8 +89,9 @@ def _figures(count: int) -> Any:
         yield Figure("drift", "psi", 0.01, 900, "", labels)
 
 
-def look(case: UseCase) -> dict[str, float]:
+def look() -> dict[str, float]:
     """The time of the first page and of the slowest after it, and the memory of all."""
+    case = usecase()
     clock = Clock()
     from include.monitoring.page import health, health_page
 

@@ -12,7 +12,6 @@ Policy and gate have got their thresholds from the days to `TUNED_TO`; what came
 apart. The last line is one of JSON. Tables and a picture stay in `data/replay/<label>/`.
 """
 
-from include.usecase import UseCase
 import argparse
 import json
 import os
@@ -31,14 +30,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks.common import Clock, child
+from benchmarks.common import Clock, child, usecase
 from local.environment import data_folder, forget_settings
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from include.lake.tables import Lake
     from include.messages import Decision
+    from include.usecase import UseCase
 
 TUNED_TO = date(2013, 6, 30)
 ARMS = ["never", "weekly", "policy"]
@@ -48,11 +47,11 @@ KIND = "xgboost"
 FAULTY_DAYS = 3
 
 
-def main(case: UseCase) -> int:
+def main() -> int:
     """Replay, and print what it came to."""
-    options = _options(case)
+    options = _options()
     if options.step:
-        print(json.dumps(weekly(case, **json.loads(options.arguments))), flush=True)
+        print(json.dumps(weekly(**json.loads(options.arguments))), flush=True)
         return 0
     folder = Path(tempfile.mkdtemp(prefix="replay-"))
     target = data_folder() / "replay" / options.label
@@ -62,7 +61,7 @@ def main(case: UseCase) -> int:
         "ML_DATA_DIR": str(folder), "ML_SEED": str(options.seed), "MLFLOW_LOGGING_LEVEL": "WARNING",
         "OMP_WAIT_POLICY": "PASSIVE",
     }  # fmt: skip
-    console, clock = Console(highlight=False), Clock()
+    case, console, clock = usecase(), Console(highlight=False), Clock()
     try:
         with ThreadPoolExecutor(1) as other:
             asked = {
@@ -71,7 +70,8 @@ def main(case: UseCase) -> int:
                 "path": str(folder / "weekly.parquet"),
             }
             coming = other.submit(child, weekly, {}, **asked)
-            replayed = _Replay(date.fromisoformat(options.start), date.fromisoformat(options.end))
+            first, last = date.fromisoformat(options.start), date.fromisoformat(options.end)
+            replayed = _Replay(case, first, last)
             replayed.run(console)
             coming.result()
         scores = replayed.scores(folder / "weekly.parquet")
@@ -91,7 +91,7 @@ def main(case: UseCase) -> int:
     return 0
 
 
-def _options(case: UseCase) -> argparse.Namespace:
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.replay", description=main.__doc__)
     parser.add_argument("--start", default="2013-03-01", help="first day that is scored")
     parser.add_argument("--end", default="2013-12-31", help="last day")
@@ -109,13 +109,12 @@ def _days(first: date, last: date) -> list[date]:
 class _Replay:
     """The project's own loop, day by day, in a lake and a registry of its own."""
 
-    def __init__(self, start: date, end: date) -> None:
+    def __init__(self, case: "UseCase", start: date, end: date) -> None:
         from include.registry import registry
-        from include.settings import settings
 
-        self.lake: Lake = case.lake
+        self.case, self.lake = case, case.lake
         self.start, self.end = start, end
-        self.train_start = settings().train_start
+        self.train_start = case.training_start
         self.decisions: list[Decision] = []
         self.trainings: list[date] = []
         self.promotions: list[date] = []
@@ -261,7 +260,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def weekly(case: UseCase, start: str, end: str, path: str) -> dict[str, Any]:
+def weekly(start: str, end: str, path: str) -> dict[str, Any]:
     """The scores of a model that is trained anew each week, without a gate, on all that is known.
 
     What is known on a day is the truth of the days before it.
@@ -271,15 +270,16 @@ def weekly(case: UseCase, start: str, end: str, path: str) -> dict[str, Any]:
 
     from benchmarks.common import real_days
     from include.preprocess import is_usable
-    from include.settings import settings
 
+    case = usecase()
     first, last = date.fromisoformat(start), date.fromisoformat(end)
-    rows = real_days(case, settings().train_start, last).filter(is_usable(case))
+    rows = real_days(case, case.training_start, last).filter(is_usable(case))
     found = []
     for number, day in enumerate(_days(first, last)):
         if number % 7 == 0:
             known = rows.filter(pl.col("day") < day, pl.col("label").is_not_null())
-            model = case.models.CANDIDATES[KIND](settings().seed).fit(known, known["label"].to_numpy())
+            model = case.models.CANDIDATES[KIND](case.settings.seed)
+            model.fit(known, known["label"].to_numpy())
         today = rows.filter(pl.col("day") == day)
         scores = model.predict_proba(today)[:, 1].astype(np.float32)
         found.append(today.select(case.key).with_columns(weekly=pl.Series(scores)))
@@ -291,7 +291,7 @@ def weekly(case: UseCase, start: str, end: str, path: str) -> dict[str, Any]:
 
 
 def _tell(
-    case: UseCase, console: Console, scores: "pl.DataFrame", replayed: _Replay, target: Path
+    case: "UseCase", console: Console, scores: "pl.DataFrame", replayed: _Replay, target: Path
 ) -> dict[str, Any]:
     import polars as pl
 
@@ -410,9 +410,9 @@ def _picture(scores: "pl.DataFrame", replayed: _Replay, path: Path) -> None:
 # --- faults of the data ---------------------------------------------------------------------------
 
 
-def _inject(case: UseCase, console: Console, replayed: _Replay) -> dict[str, Any]:
+def _inject(case: "UseCase", console: Console, replayed: _Replay) -> dict[str, Any]:
     """Put each fault into single days, and see what says so on that day."""
-    from include.usecase.faults import FAULTS
+    from include.usecases.flight_delays.faults import FAULTS
 
     days = [day for day in _days(replayed.start, replayed.end) if replayed.was_scored(day)]
     # The newest first: what is done to a day changes what the days after it are compared with.
@@ -421,7 +421,7 @@ def _inject(case: UseCase, console: Console, replayed: _Replay) -> dict[str, Any
     table = Table("Fault", *(str(day) for day in chosen), title="Caught on the day, and by what")
     missed = 0
     with _quiet():
-        for name, fault in case.faults.FAULTS.items():
+        for name, fault in FAULTS.items():
             found = [_caught_by(case, day, fault) for day in chosen]
             missed += sum(text is None for text in found)
             table.add_row(name, *(text or "[red]missed[/]" for text in found))
@@ -429,10 +429,14 @@ def _inject(case: UseCase, console: Console, replayed: _Replay) -> dict[str, Any
     pages = Counter(one.key[:7] for one in replayed.decisions if one.action == "page")
     most = max(pages.values(), default=0)
     console.print(f"Pages on clean days: {pages.total()}, at most {most} in a month")
-    return {"faults": len(case.faults.FAULTS) * len(chosen), "missed": missed, "most_pages_a_month": most}
+    return {
+        "faults": len(FAULTS) * len(chosen),
+        "missed": missed,
+        "most_pages_a_month": most,
+    }
 
 
-def _caught_by(case: UseCase, day: date, fault: Any) -> str | None:
+def _caught_by(case: "UseCase", day: date, fault: Any) -> str | None:
     """What stops a faulty day, or calls a person about it."""
     import polars as pl
 
@@ -474,4 +478,4 @@ def _breach(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(case))
+    sys.exit(main())

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.common import (
     REPEATS,
@@ -27,9 +27,12 @@ from benchmarks.common import (
     program,
     say,
     scratch_folder,
+    usecase,
 )
-from include.usecase import UseCase
 from include.messages import Chunk
+
+if TYPE_CHECKING:
+    from include.usecase import UseCase
 
 ROWS = {"small": (500_000, 2_000_000), "full": (5_000_000, 20_000_000)}
 MIN_RATIO = 0.9
@@ -38,7 +41,7 @@ MAX_GROWTH = 1.1
 KEY = "2013-03-01"
 
 
-def main(case: UseCase, size: str) -> list[Claim]:
+def main(size: str) -> list[Claim]:
     """Make the data, run both sides in turns, then the pipeline on four times the rows."""
     rows, more_rows = ROWS[size]
     with scratch_folder() as folder:
@@ -89,26 +92,31 @@ def main(case: UseCase, size: str) -> list[Claim]:
     ]  # fmt: skip
 
 
-def train(case: UseCase, folder: str) -> dict[str, Any]:
+def train(folder: str) -> dict[str, Any]:
     """Train the use case's pipeline on two real months, register it, and keep it for the peer."""
+    case = usecase()
     import polars as pl
 
     from include.registry import promotion, registry
+    from include.usecases.flight_delays.models import xgboost
 
     days = [date(2013, 1, 1) + timedelta(days=number) for number in range(59)]
     truth = [rows for day in days if (rows := case.source.fetch("actuals", day)) is not None]
     labels = case.features.build_labels(pl.concat(truth))
     rows = pl.concat([_real_features(case, day) for day in days]).join(labels, on=case.key)
-    pipeline = case.models.xgboost(seed=7).fit(rows, rows["label"].to_numpy())
-    model = registry.register(case, registry.log_training(case, pipeline, {}, {"reason": "benchmark"}))
+    pipeline = xgboost(seed=7).fit(rows, rows["label"].to_numpy())
+    model = registry.register(
+        case, registry.log_training(case, pipeline, {}, {"reason": "benchmark"})
+    )
     promotion.promote(case, model, None, "benchmark")
     pipeline[1].get_booster().save_model(Path(folder) / "model.ubj")
     (Path(folder) / "categories.json").write_text(json.dumps(pipeline[0].categories_))
     return {}
 
 
-def generate(case: UseCase, folder: str, rows: int) -> dict[str, Any]:
+def generate(folder: str, rows: int) -> dict[str, Any]:
     """Publish features of so many rows, a batch at a time; returns how they are to be scored."""
+    case = usecase()
     import numpy as np
     import polars as pl
 
@@ -117,14 +125,18 @@ def generate(case: UseCase, folder: str, rows: int) -> dict[str, Any]:
     from include.registry import registry
     from include.settings import settings
 
-    days = [_real_features(case, date(2013, 1, 1) + timedelta(days=number)) for number in range(365)]
+    days = [
+        _real_features(case, date(2013, 1, 1) + timedelta(days=number)) for number in range(365)
+    ]
     real, lake = pl.concat(days), case.lake
     sample = lake.new_version("features", "2012-12-31")
     sample.write_frame("features", real)
-    version = lake.new_version("features", case.key)
+    version = lake.new_version("features", KEY)
     with version.write("features", to_arrow(real).schema) as writer:
         rng = np.random.default_rng(1)
-        for batch in _resampled(case, real, case.features.NUMERIC, rows, settings().batch_rows, rng):
+        for batch in _resampled(
+            case, real, case.features.NUMERIC, rows, settings().batch_rows, rng
+        ):
             writer.write_table(to_arrow(batch))
     version.publish(["features"])
     return {
@@ -135,7 +147,7 @@ def generate(case: UseCase, folder: str, rows: int) -> dict[str, Any]:
 
 
 def _resampled(
-    case: UseCase, real: Any, numeric: list[str], rows: int, batch_rows: int, rng: Any
+    case: "UseCase", real: Any, numeric: list[str], rows: int, batch_rows: int, rng: Any
 ) -> Iterator[Any]:
     """Real rows drawn at random, all of one date, each number up to 1 % away from a real one."""
     import polars as pl
@@ -146,24 +158,26 @@ def _resampled(
             pl.Series(name, 1 + rng.uniform(-0.01, 0.01, len(drawn)).round(3)) for name in numeric
         ]
         yield drawn.with_columns(
-            pl.lit(date.fromisoformat(case.key)).alias("date"),
+            pl.lit(date.fromisoformat(KEY)).alias("date"),
             *((pl.col(factor.name) * factor).round(2).cast(pl.Float32) for factor in noise),
         )
 
 
-def _real_features(case: UseCase, day: date) -> Any:
-
+def _real_features(case: "UseCase", day: date) -> Any:
     found = {name: case.source.fetch(name, day) for name in ("flights", "weather")}
-    return case.features.build_features({name: rows for name, rows in found.items() if rows is not None})
+    return case.features.build_features(
+        {name: rows for name, rows in found.items() if rows is not None}
+    )
 
 
-def pipeline(case: UseCase, folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
+def pipeline(folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
     """Score by the pipeline's own function, as its mapped task does."""
+    case = usecase()
     from include.inference import scoring
-    from include.lake import tables
     from include.registry import registry
 
-    registry.load(case, registry.champion(case))  # MLflow imports half of itself when it is first used
+    # MLflow imports half of itself when it is first used.
+    registry.load(case, registry.champion(case))
     clock = Clock()
     path = scoring.score_chunk(case, Chunk(**chunk))
     spent = clock.read()
@@ -172,8 +186,9 @@ def pipeline(case: UseCase, folder: str, chunk: dict[str, Any]) -> dict[str, Any
     return {"rows": chunk["rows"], **spent, "peak": peak_gigabytes()}
 
 
-def tight(case: UseCase, folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
+def tight(folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
     """Read, predict, write: what one would write for this file and this model only."""
+    case = usecase()
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -192,7 +207,7 @@ def tight(case: UseCase, folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
     booster = xgb.Booster(model_file=Path(folder) / "model.ubj")
     matrix = np.empty((batch_rows, len(case.features.FEATURES)), np.float32)
     with (
-        pq.ParquetFile(case.source) as file,
+        pq.ParquetFile(source) as file,
         pq.ParquetWriter(Path(folder) / "tight.parquet", schema) as writer,
     ):
         for batch in file.iter_batches(batch_rows, columns=case.features.FEATURES):

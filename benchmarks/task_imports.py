@@ -6,7 +6,6 @@ a process of its own. The figure is the time from the first mapped task's start 
 end; each DAG runs once before anything is counted. The chunks are scored anew in every run.
 """
 
-from include.usecase import UseCase
 import shutil
 from datetime import date, datetime, timedelta
 from functools import partial
@@ -23,6 +22,7 @@ from benchmarks.common import (
     program,
     say,
     scratch_folder,
+    usecase,
 )
 from local import embedded
 from local.client import Airflow
@@ -57,9 +57,9 @@ nothing()
 '''
 
 
-def main(case: UseCase, size: str) -> list[Claim]:
+def main(size: str) -> list[Claim]:
     """Start an Airflow on a folder of its own, run both DAGs in turns, stop it."""
-    repeats = RUNS[size]
+    repeats, scoring = RUNS[size], usecase().dag_id("batch_inference")
     with scratch_folder() as folder:
         say("Training a champion; publishing a day of 8,000 real flights")
         child(prepare, {"ML_DATA_DIR": str(folder)})
@@ -72,10 +72,10 @@ def main(case: UseCase, size: str) -> list[Claim]:
                 folder, free_port(), dags_folder=dags, extra={"ML_CHUNK_ROWS": str(ROWS)}
             )
             sides = {
-                "scoring": partial(_span, airflow, "batch_inference", KEY),
+                "scoring": partial(_span, airflow, scoring, KEY),
                 "nothing": partial(_span, airflow, "nothing", None),
             }
-            for dag_id in ("batch_inference", "nothing"):
+            for dag_id in (scoring, "nothing"):
                 airflow.unpause(dag_id)
             say("Each once, not counted, then in turns")
             alternate(sides, 1)
@@ -92,7 +92,7 @@ def main(case: UseCase, size: str) -> list[Claim]:
 
 def _span(airflow: Airflow, dag_id: str, partition_key: str | None) -> float:
     """Run a DAG; returns the seconds from its first mapped task's start to the last one's end."""
-    shutil.rmtree(airflow.data / "lake" / "scores", ignore_errors=True)
+    shutil.rmtree(airflow.data / "lake" / usecase().name / "scores", ignore_errors=True)
     run_id = airflow.trigger(dag_id, partition_key=partition_key)
     state = airflow.wait(dag_id, run_id)
     tasks = [one for one in airflow.task_instances(dag_id, run_id) if one["task_id"] == "score"]
@@ -105,19 +105,21 @@ def _span(airflow: Airflow, dag_id: str, partition_key: str | None) -> float:
     return seconds
 
 
-def prepare(case: UseCase) -> dict[str, Any]:
+def prepare() -> dict[str, Any]:
     """Register a champion, and publish a validated day that gives so many chunks."""
+    case = usecase()
     import polars as pl
 
     from include.inference import scoring
     from include.registry import promotion, registry
+    from include.usecases.flight_delays.models import xgboost
 
     days = [date(2013, 1, 1) + timedelta(days=number) for number in range(14)]
     flights = [rows for day in days if (rows := case.source.fetch("flights", day)) is not None]
     truth = [rows for day in days if (rows := case.source.fetch("actuals", day)) is not None]
     known = pl.concat(case.features.build_features({"flights": rows}) for rows in flights)
     known = known.join(case.features.build_labels(pl.concat(truth)), on=case.key)
-    pipeline = case.models.xgboost(seed=7).fit(known, known["label"].to_numpy())
+    pipeline = xgboost(seed=7).fit(known, known["label"].to_numpy())
     run_id = registry.log_training(case, pipeline, {}, {"reason": "benchmark"})
     scores = pipeline.predict_proba(known)[:, 1]
     registry.log_reference(case, run_id, scoring.score_reference(scores))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.common import (
     Claim,
@@ -22,7 +22,11 @@ from benchmarks.common import (
     program,
     say,
     scratch_folder,
+    usecase,
 )
+
+if TYPE_CHECKING:
+    from include.usecase import UseCase
 
 ROWS = {"small": 2_000_000, "full": 5_000_000}
 TREES = {"small": 10, "full": 50}
@@ -33,7 +37,7 @@ MAX_TIME = 2.0
 MAX_LOSS = 0.001
 
 
-def main(case: UseCase, size: str) -> list[Claim]:
+def main(size: str) -> list[Claim]:
     """Make the rows, then train on them by both sides in turns."""
     rows, trees = ROWS[size], TREES[size]
     with scratch_folder() as folder:
@@ -51,13 +55,13 @@ def main(case: UseCase, size: str) -> list[Claim]:
         say(f"Making {rows:,} rows, resampled from real ones")
         features = child(generate, env, path=path, rows=rows, seed=1)["features"]
         child(generate, env, path=holdout, rows=HOLDOUT_ROWS, seed=2)
-        say(f"Training {trees} trees on {rows:,} rows x {case.features} features, in turns")
+        say(f"Training {trees} trees on {rows:,} rows x {features} features, in turns")
         sides = {step.__name__: partial(run, step) for step in (in_memory, from_disk)}
         runs = alternate(sides, REPEATS)
     seconds = best(runs, "seconds")
     peaks = {side: max(one["peak"] for one in found) for side, found in runs.items()}
     losses = {side: found[0]["log_loss"] for side, found in runs.items()}
-    size_of = f"(best of {REPEATS}, {rows:,} rows x {case.features}, {trees} trees)"
+    size_of = f"(best of {REPEATS}, {rows:,} rows x {features}, {trees} trees)"
     return [
         at_most(
             "training from disk, memory", peaks["from_disk"] / peaks["in_memory"], "x peak RSS",
@@ -77,8 +81,9 @@ def main(case: UseCase, size: str) -> list[Claim]:
     ]  # fmt: skip
 
 
-def generate(case: UseCase, path: str, rows: int, seed: int) -> dict[str, Any]:
+def generate(path: str, rows: int, seed: int) -> dict[str, Any]:
     """Write real rows drawn at random, each number up to 1 % away from a real one."""
+    case = usecase()
     import numpy as np
     import polars as pl
 
@@ -111,17 +116,19 @@ def generate(case: UseCase, path: str, rows: int, seed: int) -> dict[str, Any]:
     return {"features": len(case.features.FEATURES)}
 
 
-def in_memory(case: UseCase, path: str, holdout: str, trees: int) -> dict[str, Any]:
+def in_memory(path: str, holdout: str, trees: int) -> dict[str, Any]:
     """Train with more memory than it takes."""
+    case = usecase()
     return _fit(case, path, holdout, trees, memory_bytes=10**15)
 
 
-def from_disk(case: UseCase, path: str, holdout: str, trees: int) -> dict[str, Any]:
+def from_disk(path: str, holdout: str, trees: int) -> dict[str, Any]:
     """Train with less memory than the rows need."""
+    case = usecase()
     return _fit(case, path, holdout, trees, memory_bytes=1)
 
 
-def _fit(case: UseCase, path: str, holdout: str, trees: int, memory_bytes: int) -> dict[str, Any]:
+def _fit(case: "UseCase", path: str, holdout: str, trees: int, memory_bytes: int) -> dict[str, Any]:
     import pyarrow.parquet as pq
     from sklearn.metrics import log_loss
 

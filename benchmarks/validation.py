@@ -27,10 +27,11 @@ from benchmarks.common import (
     program,
     say,
     scratch_folder,
+    usecase,
 )
 
 if TYPE_CHECKING:
-    from include.usecase import Input
+    from include.usecase import Input, UseCase
 
 ROWS = {"small": 500_000, "full": 5_000_000}
 ROWS_OF_TEXTS = {"small": 100_000, "full": 400_000}
@@ -42,7 +43,7 @@ BAD_SHARE = 0.001
 WEATHER = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure"]
 
 
-def main(case: UseCase, size: str) -> list[Claim]:
+def main(size: str) -> list[Claim]:
     """Make a clean file and one with bad rows; validate each by both sides in turns."""
     rows = ROWS[size]
     claims: list[Claim] = []
@@ -98,33 +99,49 @@ def _claims(kind: str, rows: int, runs: dict[str, list[dict[str, Any]]]) -> list
     ]  # fmt: skip
 
 
-def _contract(case: UseCase) -> "Input":
+def _contract() -> "Input":
     """The flights' contract with the columns of the weather, and flight numbers for more rows."""
     from dataclasses import replace
 
     import pandera.polars as pa
     import polars as pl
 
+    from include.usecases.flight_delays.schema import FLIGHTS
+    from include.usecases.flight_delays.schema import WEATHER as WEATHER_INPUT
+
     columns = {
-        **case.schema.FLIGHTS.schema.columns,
+        **FLIGHTS.schema.columns,
         "flight": pa.Column(pl.Int32, pa.Check.in_range(1, 99_999_999, n_failure_cases=10)),
-        **{name: case.schema.WEATHER.schema.columns[name] for name in WEATHER},
+        **{name: WEATHER_INPUT.schema.columns[name] for name in WEATHER},
     }
     schema = pa.DataFrameSchema(columns, strict=True, ordered=True)
     # pandera imports a part of itself when it validates for the first time.
     schema.validate(pl.DataFrame(schema={name: one.dtype.type for name, one in columns.items()}))
-    limits = {**case.schema.FLIGHTS.max_null_rate, **dict.fromkeys(WEATHER, 0.5)}
-    return replace(case.schema.FLIGHTS, name="benchmark", schema=schema, max_null_rate=limits)
+    limits = {**FLIGHTS.max_null_rate, **dict.fromkeys(WEATHER, 0.5)}
+    return replace(FLIGHTS, name="benchmark", schema=schema, max_null_rate=limits)
 
 
-def generate(case: UseCase, path: str, rows: int, bad: int) -> dict[str, Any]:
+def _with_contract() -> "UseCase":
+    """The use case, of which one more input is known."""
+    from dataclasses import replace
+    from types import SimpleNamespace
+
+    case = replace(usecase())
+    more = SimpleNamespace(KEY=case.key, INPUTS=[*case.inputs, _contract()], TRUTH=case.truth)
+    vars(case)["schema"] = more
+    return case
+
+
+def generate(path: str, rows: int, bad: int) -> dict[str, Any]:
     """Write real rows drawn at random, with a key of their own each; some of them are bad."""
+    case = usecase()
     from datetime import timedelta
 
     import numpy as np
     import polars as pl
 
     from include.lake.files import to_arrow, write_parquet
+    from include.usecases.flight_delays.source import WEATHER_AGE
 
     days = []
     for number in range(0, 360, 6):
@@ -132,10 +149,10 @@ def generate(case: UseCase, path: str, rows: int, bad: int) -> dict[str, Any]:
         flights, weather = case.source.fetch("flights", day), case.source.fetch("weather", day)
         assert flights is not None
         assert weather is not None
-        weather = weather.with_columns(pl.col("time_hour") + case.source.WEATHER_AGE)
+        weather = weather.with_columns(pl.col("time_hour") + WEATHER_AGE)
         joined = flights.join(weather, on=["origin", "time_hour"], how="left")
         days.append(joined.with_columns(pl.col("time_hour") + (DAY - day)))
-    real = pl.concat(days).select(list(_contract(case).schema.columns))
+    real = pl.concat(days).select(list(_contract().schema.columns))
     real = real.filter(pl.col("wind_speed").fill_null(0) <= 150)  # the year has one such storm
     real = real.with_columns(pl.lit(DAY).alias("date"))
     rng = np.random.default_rng(1)
@@ -157,13 +174,13 @@ def generate(case: UseCase, path: str, rows: int, bad: int) -> dict[str, Any]:
     return {}
 
 
-def pipeline(case: UseCase, path: str) -> dict[str, Any]:
+def pipeline(path: str) -> dict[str, Any]:
     """Contract, rows, key and partition, as the tasks of `data_validation` call them."""
+    case = _with_contract()
     from include.lake.files import open_parquet
     from include.validation import validation
 
-    table_input = _contract(case)
-    validation.INPUTS[table_input.name] = table_input
+    table_input = case.input("benchmark")
 
     clock = Clock()
     with open_parquet(Path(path)) as file:
@@ -179,8 +196,9 @@ def pipeline(case: UseCase, path: str) -> dict[str, Any]:
     return {**spent, "peak": peak_gigabytes(), "bad": check.quarantined}
 
 
-def repeated_texts(case: UseCase, path: str) -> dict[str, Any]:
+def repeated_texts(path: str) -> dict[str, Any]:
     """Give every row one of two long texts, then validate and write the rows as a task does."""
+    case = _with_contract()
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -200,20 +218,19 @@ def repeated_texts(case: UseCase, path: str) -> dict[str, Any]:
         rows.set_column(place, pa.field("tailnum", coded.type), coded), landed, store_schema=False
     )
     del rows
-    validation.INPUTS["benchmark"] = _contract(case)
     version = str(lake.new_version("validated", key))
     check = validation.check_rows(case, LandedFile("benchmark", version))
     assert check.quarantined == 0, check
     return {"peak": peak_gigabytes(), "bytes": landed.stat().st_size}
 
 
-def pandera(case: UseCase, path: str) -> dict[str, Any]:
+def pandera(path: str) -> dict[str, Any]:
     """Read the file, validate it by one schema, find the rows that broke a rule."""
     import pandera.errors
     import pandera.polars as pa
     import polars as pl
 
-    table_input = _contract(case)
+    table_input = _contract()
     of_the_day = pa.Column(pl.Date, pa.Check.equal_to(DAY, n_failure_cases=10))
     schema = pa.DataFrameSchema(
         {**table_input.schema.columns, "date": of_the_day},
