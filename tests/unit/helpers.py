@@ -3,7 +3,7 @@
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -20,10 +20,11 @@ from include.errors import BadData, PipelineError
 from include.lake.files import Part
 from include.lake.tables import Lake, Version
 from include.messages import ModelVersion
+from include.usecase import UseCase
 from include.validation import validation
 from local.in_process import batch_inference
 from serving import app, listening
-from tests.case import at
+from tests.case import CASE, at
 
 if TYPE_CHECKING:
     from fastapi.testclient import TestClient
@@ -118,9 +119,11 @@ def watched(read: Callable[[], object], pause: float = 0.01) -> Iterator[list[ob
 
 
 @contextmanager
-def running(faults: bool = False, ready: bool = True) -> Iterator[str]:
+def running(
+    faults: bool = False, ready: bool = True, cases: Sequence[UseCase] = (CASE,)
+) -> Iterator[str]:
     """A model server on a port of its own; gives its address."""
-    server = uvicorn.Server(listening.config(app.create_app(faults), "127.0.0.1", 0))
+    server = uvicorn.Server(listening.config(app.create_app(cases, faults), "127.0.0.1", 0))
     thread = Thread(target=server.run)
     thread.start()
     try:

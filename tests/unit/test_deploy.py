@@ -20,7 +20,6 @@ from deploy.package import DeployError
 from deploy.upload import LIVE, STAGED, Bucket
 from include.registry import registry
 from include.registry.registry import git_commit
-from tests.case import CASE
 
 OLD = {
     ".airflowignore": "include/\n",
@@ -63,7 +62,11 @@ def test_mwaa_gets_the_dags_with_the_library_inside_and_nothing_else_of_the_repo
         "dags", "plugins.zip", "requirements.txt", "startup.sh",
     ]  # fmt: skip
     dags = {path.relative_to(built / "dags").as_posix() for path in (built / "dags").rglob("*.*")}
-    assert {"model_monitoring.py", "include/usecase/members.py", ".airflowignore"} <= dags
+    assert {
+        "model_monitoring.py",
+        "include/usecases/flight_delays/models.py",
+        ".airflowignore",
+    } <= dags
     assert "include/templates/monitoring_report.html" in dags
     assert not [path for path in dags if "__pycache__" in path]
     assert {path.split("/")[0] for path in dags if "/" in path} == {"include"}
@@ -104,7 +107,7 @@ def test_the_copy_in_plugins_is_only_for_who_has_no_dag_files(
     said = package.run_isolated([sys.executable, "-c", program], built, built, PYTHONPATH=path)
     assert said.split()[-1] == str(built / home)
     copied = sorted(path.name for path in (built / "plugins/include/as_built").iterdir())
-    assert {"COMMIT", "lake", "templates", "usecase"} <= set(copied)
+    assert {"COMMIT", "lake", "templates", "usecases"} <= set(copied)
 
 
 def test_the_same_plugins_make_the_same_bytes(built: Path, tmp_path: Path) -> None:
@@ -183,11 +186,11 @@ def test_an_astro_project_is_complete_and_leaves_airflow_to_the_runtime(tmp_path
 def test_a_build_notes_its_commit_where_there_will_be_no_git(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit = git_commit(CASE)
+    commit = git_commit()
     package.copy_code("include", tmp_path / "include")
     monkeypatch.setattr(registry, "BUILT_FROM", tmp_path / "include" / "COMMIT")
     monkeypatch.setattr(registry, "PROJECT", tmp_path)
-    assert git_commit(CASE) == commit != "unknown"
+    assert git_commit() == commit != "unknown"
 
 
 PROJECT = {

@@ -21,6 +21,7 @@ from include.errors import BadData
 from include.inference import remote
 from include.inference.patient_http import Endpoint
 from include.usecases.flight_delays import features
+from tests.case import CASE
 from tests.unit.helpers import free_ports, wait_until
 
 pytestmark = pytest.mark.exhaustive
@@ -151,7 +152,7 @@ def server(expected: np.ndarray, programs: Path, folder: Path) -> Iterator[Endpo
 def test_probabilities_are_scores_once_their_output_is_named(
     server: Endpoint, rows: pa.RecordBatch, expected: np.ndarray
 ) -> None:
-    with remote.connect(server, "late", output="predict_proba") as asked:
+    with remote.connect(CASE, server, "late", output="predict_proba") as asked:
         description = asked.describe()
         scores = asked.predict(rows, description)
         asked.check_order(rows, scores, description)
@@ -165,5 +166,8 @@ def test_probabilities_are_scores_once_their_output_is_named(
 def test_the_label_that_it_answers_otherwise_is_no_score(
     server: Endpoint, rows: pa.RecordBatch, output: str, words: str
 ) -> None:
-    with remote.connect(server, "late", output) as asked, pytest.raises(BadData, match=words):
+    with (
+        remote.connect(CASE, server, "late", output) as asked,
+        pytest.raises(BadData, match=words),
+    ):
         asked.predict(rows, asked.describe())

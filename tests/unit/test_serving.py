@@ -25,6 +25,7 @@ from include.lake.tables import Lake
 from include.messages import ModelVersion
 from include.registry import promotion, registry
 from include.settings import PROJECT
+from include.usecase import UseCase
 from include.usecases.flight_delays import features
 from serving import app, models
 from tests.case import CASE
@@ -146,7 +147,7 @@ def test_no_rows_have_no_scores(client: InferenceServerClient, rows: pl.DataFram
 
 @pytest.mark.parametrize(
     ("model", "version", "words"),
-    [("x", "", "no model 'x'"), (CASE.name, "99", "version '99' of 'flight-delays'")],
+    [("x", "", "no model 'x'"), (CASE.name, "99", "version '99' of 'flight_delays'")],
 )
 def test_what_is_not_served_is_not_found(
     model: str, version: str, words: str, client: InferenceServerClient, rows: pl.DataFrame
@@ -290,7 +291,7 @@ def test_without_the_registry_it_goes_on(
 def test_a_registry_that_hangs_holds_up_nobody(
     impatient: None, url: str, rows: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "find_champion", lambda: time.sleep(2))
+    monkeypatch.setattr(registry, "find_champion", lambda _: time.sleep(2))
     monkeypatch.setattr(models, "WAIT_SECONDS", 0.1)
     began = time.monotonic()
     assert httpx.get(f"{url}/v2/health/ready").status_code == 200
@@ -322,7 +323,7 @@ def test_without_a_champion_it_is_not_ready_until_there_is_one(
 def known(own_registry: Path, impatient: None) -> Iterator[models.Models]:
     """What a server serves that has started before there was a champion."""
     MlflowClient(f"sqlite:///{own_registry}").delete_registered_model_alias(CASE.name, "champion")
-    found = models.Models()
+    found = models.Models(CASE)
     with found.kept_up_to_date():
         wait_until(lambda: "no champion" in found.problem)
         yield found
@@ -341,9 +342,9 @@ def test_while_a_champion_is_loaded_nobody_hears_that_there_is_none(
     known: models.Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded, load = Event(), registry.load
-    monkeypatch.setattr(registry, "load", lambda model: loaded.wait(30) and load(model))
+    monkeypatch.setattr(registry, "load", lambda case, model: loaded.wait(30) and load(case, model))
     promote("1")
-    wait_until(lambda: known.problem.startswith("flight-delays version 1 is being loaded"))
+    wait_until(lambda: known.problem.startswith("flight_delays version 1 is being loaded"))
     loaded.set()
     wait_until(lambda: known.get() is not None)
 
@@ -353,8 +354,8 @@ def test_a_look_up_that_hangs_is_left_behind_and_what_it_finds_late_is_too_old(
 ) -> None:
     hangs, answers, find = Event(), Event(), registry.find_champion
 
-    def hang() -> ModelVersion | None:
-        before = find()
+    def hang(case: UseCase) -> ModelVersion | None:
+        before = find(case)
         hangs.set()
         answers.wait(30)
         return before

@@ -13,6 +13,8 @@ from typing import Any
 
 HOME = Path(os.environ["AIRFLOW_HOME"]).resolve()
 DAGS, PLUGINS = HOME / "dags", HOME / "plugins"
+BROKEN = "broken_usecases.py"
+"""Holds no DAG, but the import error of use cases that cannot be loaded."""
 
 PARSE = """
 from airflow.dag_processing.dagbag import BundleDagBag
@@ -77,7 +79,7 @@ def in_full(faults: dict[str, str]) -> str:
 def test_every_file_in_dags_parses_and_holds_a_dag() -> None:
     errors, dags = run(PARSE)
     assert not errors, in_full(errors)
-    files = sorted(file.name for file in DAGS.glob("*.py"))
+    files = sorted(file.name for file in DAGS.glob("*.py") if file.name != BROKEN)
     assert sorted({file for file, _ in dags}) == files, f"{files} hold these DAGs: {dags}"
     print(f"{len(dags)} DAGs")
 
