@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from textwrap import fill
 from typing import Any, get_args
 
 from pydantic import SecretStr
 
-from include.metrics import PREFIX, TABLE, Metric
-from include.settings import PROJECT, Settings, bounds, variable
+from include.metrics import PREFIX, TABLE, USECASE, Metric
+from include.settings import INSTALLATION, PROJECT, Settings, bounds, variable
+from include.wording import listed
 
 REPO = Path(__file__).resolve().parent.parent
 SETTINGS, METRICS = REPO / "docs" / "settings.md", REPO / "docs" / "metrics.md"
@@ -26,9 +28,9 @@ BUCKETS = "0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120,
 MAPPING_HEAD = f"""\
 # Made by `make reference` from include/metrics.py and local/reference.py: change those.
 #
-# Our own metrics come as ml.<name>.<value of each label>; Airflow's with labels already, in
-# InfluxDB's style, and get the ending that says what they are. Gauges go when nobody has sent them
-# for a while: ours after three days, as most are sent once a day.
+# Our own metrics come as ml.<name>.<use case>.<value of each label>; Airflow's with labels already,
+# in InfluxDB's style, and get the ending that says what they are. Gauges go when nobody has sent
+# them for a while: ours after three days, as most are sent once a day.
 defaults:
   observer_type: histogram  # can be added up over workers, which quantiles cannot
   histogram_options:
@@ -57,14 +59,19 @@ METRICS_HEAD = """\
 
 Made by `make reference` from the table in `include/metrics.py`, which also says when a gauge about
 a day is sent. They are sent if `ML_STATSD_HOST` is set, and are in Prometheus under these names; a
-timer is a histogram there (`…_bucket`, `…_sum`, `…_count`). A label's value has `_` for what StatsD
-does not allow. Airflow's own metrics are `airflow_…`.
+timer is a histogram there (`…_bucket`, `…_sum`, `…_count`). The label `usecase` says which use case
+it is about, and `dag` a pipeline without the name of its use case. A label's value has `_` for what
+StatsD does not allow. Airflow's own metrics are `airflow_…`, with `dag_id="<use case>.<pipeline>"`.
 
 | metric | type | unit | labels | meaning |
 |---|---|---|---|---|
 """
 
-SETTINGS_HEAD = """\
+SHARED = fill(
+    listed([f"`{variable(name)}`" for name in Settings.model_fields if name in INSTALLATION], 99),
+    100,
+)
+SETTINGS_HEAD = f"""\
 # Settings
 
 Made by `make reference` from `include/settings.py`. Each is an environment variable, read when a
@@ -72,9 +79,15 @@ process starts. A wrong value or a misspelt name stops every command, DAG and mo
 line that names the variable, its value and what is allowed. `make settings` prints the current
 values, with secrets masked.
 
+A value for one use case alone has the use case's name in its variable, before two underscores:
+`ML_FLIGHT_DELAYS__GATE_MAX_AUC`. It comes before what the use case's own folder says
+(`own_settings`), which comes before `ML_GATE_MAX_AUC`. What all use cases share cannot be set for
+one:
+{SHARED}.
+
 `make start` and the other local commands read them from the shell, the stack from `settings.env`,
 MWAA and Astro as [Deploy](deploy.md) says. `make demo` and `make usecase` read only `ML_DATA_DIR`
-and `ML_USECASE`, so that they never meet your lake or registry.
+and `ML_USECASES`, so that they never meet your lake or registry.
 """
 
 SETTINGS_COLUMNS = """
@@ -94,15 +107,15 @@ def mapping() -> str:
 
 
 def _rule(metric: Metric) -> str:
+    labels = (USECASE, *metric.labels)
     lines = [
-        f"  - match: {'.'.join([PREFIX, metric.name, *('*' for _ in metric.labels)])}",
+        f"  - match: {'.'.join([PREFIX, metric.name, *('*' for _ in labels)])}",
         f"    name: {PREFIX}_{metric.name}",
     ]
     if metric.kind == "gauge":
         lines.append("    ttl: 72h")
-    if metric.labels:
-        labels = (f'{name}: "${n}"' for n, name in enumerate(metric.labels, start=1))
-        lines.append(f"    labels: {{{', '.join(labels)}}}")
+    parts = (f'{name}: "${n}"' for n, name in enumerate(labels, start=1))
+    lines.append(f"    labels: {{{', '.join(parts)}}}")
     return "\n".join(lines) + "\n"
 
 
@@ -110,7 +123,7 @@ def metrics_page() -> str:
     """The text of the page of metrics."""
     rows = (
         f"| `{PREFIX}_{metric.name}` | {metric.kind} | {metric.unit} "
-        f"| {', '.join(f'`{name}`' for name in metric.labels)} | {metric.meaning} |\n"
+        f"| {', '.join(f'`{name}`' for name in (USECASE, *metric.labels))} | {metric.meaning} |\n"
         for metric in TABLE
     )
     return METRICS_HEAD + "".join(rows)
@@ -156,7 +169,7 @@ def _default(value: Any) -> str:
     if isinstance(value, Path):
         return f"`{value.relative_to(PROJECT)}` in the project's folder"
     if isinstance(value, date):
-        return "the first of the use case's `FIRST_WINDOW`"
+        return "the first of the use case's `first_window`"
     shown = str(value).lower() if isinstance(value, bool) else str(value)
     return f"`{shown}`" if shown else "empty"
 
