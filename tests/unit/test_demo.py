@@ -6,21 +6,23 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from include import usecases
 from include.lake.tables import Lake
 from include.messages import CHAMPION, ModelVersion
 from include.registry import promotion, registry
+from include.settings import settings
 from include.usecases.flight_delays import features
 from include.usecases.flight_delays.schema import TRUTH
 from local import demo, demo_report, embedded
 from local.client import Airflow, EmbeddedError
-from local.demo_report import BAD_ROWS_DAY, BROKEN_DAY, DAYS, Day
+from local.demo_report import Day
 from local.processes import Leader
 from tests.case import CASE, at
 from tests.unit.conftest import OLD_DAY, History
@@ -30,6 +32,7 @@ from tests.unit.test_promotion import challengers
 __all__ = ["server"]  # a fixture
 
 NO_AIRFLOW = Airflow("http://127.0.0.1:9", Path())
+DAYS = demo_report.days_of(CASE)
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def versions(history: History, own_registry: Path) -> list[ModelVersion]:
     """The champions of an earlier demo: the first, and the one that replaced it."""
     first, [second] = history.champion, challengers(1)
     with registry.connection(CASE) as client:
-        for model, run in ((first, demo.FIRST_TRAINING), (second, demo.SECOND_TRAINING)):
+        for model, run in ((first, demo.FIRST_TRAINING), (second, demo.second_training(CASE))):
             client.set_model_version_tag(model.name, model.version, "dag_run", run)
     promotion.promote(CASE, second, first, "the demo")
     return [first, second]
@@ -48,7 +51,7 @@ def test_the_demo_begins_again_with_its_first_champion(
 ) -> None:
     for _ in range(2):
         demo.check_start(CASE, tmp_path, None, demo.Progress())
-        demo.crown_first_champion(at(Lake(str(tmp_path))), NO_AIRFLOW, demo.Progress())
+        demo.crown_first_champion(at(Lake(str(tmp_path), CASE.name)), NO_AIRFLOW, demo.Progress())
         assert registry.champion(CASE) == versions[0]
         promotion.promote(CASE, versions[1], versions[0], "the demo, once more")
 
@@ -58,7 +61,7 @@ def test_a_demo_that_ends_early_gives_the_crown_back(
     end: type[BaseException], versions: list[ModelVersion], tmp_path: Path
 ) -> None:
     with suppress(end), demo.champion_kept(CASE):
-        demo.crown_first_champion(at(Lake(str(tmp_path))), NO_AIRFLOW, demo.Progress())
+        demo.crown_first_champion(at(Lake(str(tmp_path), CASE.name)), NO_AIRFLOW, demo.Progress())
         assert registry.champion(CASE) == versions[0]
         raise end
     assert registry.champion(CASE) == versions[1]
@@ -80,7 +83,7 @@ def test_nothing_is_begun_when_the_port_is_taken(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        assert demo.main(CASE, ["--port", str(port)]) == 2
+        assert demo.main(["--port", str(port)]) == 2
     assert capsys.readouterr().err.startswith(f"Port {port} cannot be used (it is taken): ")
     assert list(tmp_path.iterdir()) == []
 
@@ -93,8 +96,9 @@ def test_it_does_not_begin_while_a_training_is_active(
     none = {"dag_runs": [], "total_entries": 0}
     one = {"dag_runs": [{"dag_run_id": "mine", "state": state}], "total_entries": 1}
     found.answers = [(200, none)] * (state == "queued") + [(200, one)]
-    with pytest.raises(EmbeddedError, match=f"mine of model_retraining is {state}.*/runs/mine$"):
-        demo.check_trainings(airflow)
+    retraining = CASE.dag_id("model_retraining")
+    with pytest.raises(EmbeddedError, match=f"mine of {retraining} is {state}.*/runs/mine$"):
+        demo.check_trainings(CASE, airflow)
 
 
 @pytest.fixture
@@ -112,7 +116,7 @@ def running(tmp_path: Path) -> Iterator[dict[str, str]]:
         ({}, ""),
         ({"ML_LAKE_ROOT": "s3://real/lake"}, "ML_LAKE_ROOT"),
         ({"ML_CHUNK_ROWS": "100"}, "ML_CHUNK_ROWS"),
-        ({"ML_USECASE": "elsewhere"}, "ML_USECASE"),
+        ({"ML_USECASES": "elsewhere"}, "ML_USECASES"),
     ],
 )
 def test_an_airflow_with_other_settings_is_left_alone(
@@ -123,7 +127,7 @@ def test_an_airflow_with_other_settings_is_left_alone(
     own_registry: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv("ML_USECASE", raising=False)
+    monkeypatch.delenv("ML_USECASES", raising=False)
     with registry.connection(CASE) as client:
         client.delete_registered_model_alias(registry.champion(CASE).name, CHAMPION)
     process = subprocess.Popen(["sleep", "60"], env=running | different, start_new_session=True)
@@ -136,7 +140,7 @@ def test_an_airflow_with_other_settings_is_left_alone(
         edited = tmp_path / "usecase" / "schema.py"
         edited.parent.mkdir()
         edited.touch()
-        monkeypatch.setattr(embedded, "USECASE", edited.parent)
+        monkeypatch.setattr(usecases, "folders", lambda: [edited.parent])
         with pytest.raises(EmbeddedError, match=r"code has changed.*make stop"):
             demo.check_start(CASE, tmp_path, None, demo.Progress())
         return
@@ -148,20 +152,21 @@ def test_an_airflow_with_other_settings_is_left_alone(
 def week(auc: float | None) -> list[Day]:
     """A week that went as it should."""
     days = []
-    for day in DAYS:
-        bad = 20 if day == BAD_ROWS_DAY else 0
+    for day in DAYS.week:
+        bad = 20 if day == DAYS.bad_rows else 0
         days.append(Day(day.isoformat(), 900, bad, 900 - bad, "scored", auc))
-    days[DAYS.index(BROKEN_DAY)] = Day(BROKEN_DAY.isoformat(), None, None, None, "refused", None)
+    refused = Day(DAYS.broken.isoformat(), None, None, None, "refused", None)
+    days[DAYS.week.index(DAYS.broken)] = refused
     return days
 
 
 @pytest.mark.parametrize("auc", [0.55, 0.95, 0.999, 1.0, None])
 def test_how_good_a_model_is_is_no_fault(auc: float | None) -> None:
-    assert demo_report.faults(week(auc)) == []
+    assert demo_report.faults(CASE, week(auc)) == []
 
 
 def test_a_week_that_is_no_better_than_chance_is_a_fault() -> None:
-    [fault] = demo_report.faults(week(0.5))
+    [fault] = demo_report.faults(CASE, week(0.5))
     assert "no better than chance" in fault
 
 
@@ -170,7 +175,7 @@ def test_what_went_wrong_with_a_day_is_a_fault() -> None:
     days[0] = Day(days[0].key, 900, 3, 897, "scored", 0.7)
     days[1] = Day(days[1].key, 900, 0, 899, "scored", 0.7)
     days[5] = Day(days[5].key, None, None, None, "refused", None)
-    assert len(demo_report.faults(days)) == 3
+    assert len(demo_report.faults(CASE, days)) == 3
 
 
 def test_a_day_on_which_all_turned_out_alike_has_no_auc(
@@ -182,3 +187,17 @@ def test_a_day_on_which_all_turned_out_alike_has_no_auc(
     assert demo_report.auc(CASE, day, scored) == 0.5
     monkeypatch.setattr(features, "build_labels", lambda _: labels.with_columns(label=pl.lit(1)))
     assert demo_report.auc(CASE, day, scored) is None
+
+
+def test_the_demo_keeps_away_from_the_lake_and_the_people_that_the_use_case_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = {"lake_root": "s3://real/lake", "notify_urls": "json://real", "chunk_rows": 9}
+    case = replace(CASE, own_settings=named)
+    assert case.settings.lake_of(case.name) == "s3://real/lake"
+    for name, value in demo.settings_for(case, tmp_path).items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    assert case.settings.lake_of(case.name) == str(tmp_path / "lake" / case.name)
+    assert case.settings.notify_urls.get_secret_value() == ""
+    assert case.settings.chunk_rows == 250
