@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from include.monitoring.page.health_page import Approval
 
 RETRAINING = "model_retraining"
-"""The DAG that asks a person for approval."""
+"""The pipeline that asks a person for approval."""
 
 RULES = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; "
@@ -31,22 +31,40 @@ async def model_health(scope: Any, receive: Any, send: Any) -> None:
 def _application() -> "FastAPI":
     from airflow.api_fastapi.app import API_ROOT_PATH
     from airflow.api_fastapi.core_api.security import GetUserDep
-    from fastapi.responses import HTMLResponse
+    from fastapi import HTTPException
+    from fastapi.responses import HTMLResponse, RedirectResponse
 
-    from include.monitoring.page.behind_login import application
-    from include.orchestration.report_link import MONITORING
+    from include import usecases
+    from include.monitoring.page import behind_login
 
-    pages = application(MONITORING)
+    pages = behind_login.application()
+
+    def visible(user: Any) -> list[str]:
+        """Names of the use cases that a user may see."""
+        names = [case.name for case in usecases.enabled()]
+        return [name for name in names if behind_login.may_see(name, user)]
 
     @pages.get("/")
-    def page(user: GetUserDep) -> HTMLResponse:  # no coroutine: the server goes on meanwhile
+    def first_page(user: GetUserDep) -> RedirectResponse:
+        if names := visible(user):
+            return RedirectResponse(f"{API_ROOT_PATH}model-health/{names[0]}")
+        if wrong := usecases.broken():
+            raise HTTPException(503, "\n".join(map(str, wrong.values())))
+        raise HTTPException(403, "You may not see the monitoring of any use case.")
+
+    @pages.get("/{usecase}")
+    def page(usecase: str, user: GetUserDep) -> HTMLResponse:  # no coroutine: it may take long
+        case = behind_login.case_of(usecase)
         from include.monitoring.page import health, health_page
 
         nonce = token_urlsafe(16)
         found, approvals = health.look(case), None
         with health.named("What waits for a person's approval", found.problems):
-            approvals = _approvals(user, API_ROOT_PATH)
-        html = health_page.render(case, found, approvals, API_ROOT_PATH, nonce)
+            approvals = _approvals(case.dag_id(RETRAINING), user, API_ROOT_PATH)
+        found.problems.extend(map(str, usecases.broken().values()))
+        html = health_page.render(
+            case, found, approvals, API_ROOT_PATH, nonce, others=visible(user)
+        )
         headers = {
             "Content-Security-Policy": RULES.format(nonce=nonce),
             "Cache-Control": "no-store",
@@ -57,7 +75,7 @@ def _application() -> "FastAPI":
     return pages
 
 
-def _approvals(user: Any, root: str) -> "list[Approval] | None":
+def _approvals(retraining: str, user: Any, root: str) -> "list[Approval] | None":
     """What retraining asks and nobody has answered; None for who may not see it.
 
     Airflow's API has the same list, but asking it from here takes a token and a request to itself.
@@ -78,7 +96,7 @@ def _approvals(user: Any, root: str) -> "list[Approval] | None":
     if not get_auth_manager().is_authorized_dag(
         method="GET",
         access_entity=DagAccessEntity.HITL_DETAIL,
-        details=DagDetails(id=RETRAINING),
+        details=DagDetails(id=retraining),
         user=user,
     ):
         return None
@@ -86,7 +104,7 @@ def _approvals(user: Any, root: str) -> "list[Approval] | None":
         select(HITLDetail.subject, HITLDetail.created_at, TaskInstance.run_id, TaskInstance.task_id)
         .join(TaskInstance, TaskInstance.id == HITLDetail.ti_id)
         .where(
-            TaskInstance.dag_id == RETRAINING,
+            TaskInstance.dag_id == retraining,
             TaskInstance.state.in_([TaskInstanceState.AWAITING_INPUT, TaskInstanceState.DEFERRED]),
             HITLDetail.responded_at.is_(None),
         )
@@ -94,7 +112,7 @@ def _approvals(user: Any, root: str) -> "list[Approval] | None":
     )
     with create_session() as session:
         found = session.execute(waiting).all()
-    place = f"{root}dags/{RETRAINING}/runs/{{run}}/tasks/{{task}}/required_actions"
+    place = f"{root}dags/{retraining}/runs/{{run}}/tasks/{{task}}/required_actions"
     return [
         Approval(subject, asked_at, place.format(run=quote(run, safe=""), task=task))
         for subject, asked_at, run, task in found

@@ -8,6 +8,7 @@ DAG files with it after a new one has been uploaded.
 """
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 from airflow.jobs.job import Job
@@ -28,22 +29,17 @@ class PoolMaker:
             return
         if sys.argv[1:2] == ["dag-processor"]:  # a job that starts does not know yet which it is
             return
+        from include import usecases
 
-        for member in self.case.members:
-            try:
-                with create_session() as session:
-                    if Pool.get_pool(member.pool, session=session) is None:
-                        description = f"Tasks that score with {member.name}"
-                        session.add(
-                            Pool(
-                                pool=member.pool,
-                                slots=member.slots,
-                                description=description,
-                                include_deferred=False,
-                            )
-                        )
-            except IntegrityError:  # another component, starting beside this one, was first
-                continue
+        for case in usecases.enabled():
+            for member in case.members:
+                self._make(case.pool(member), member.slots, f"Tasks that score with {member.name}")
+
+    def _make(self, name: str, slots: int, description: str) -> None:
+        with suppress(IntegrityError), create_session() as session:  # another one was first
+            if Pool.get_pool(name, session=session) is None:
+                pool = Pool(pool=name, slots=slots, description=description, include_deferred=False)
+                session.add(pool)
 
 
 class EnsemblePools(AirflowPlugin):

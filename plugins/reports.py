@@ -1,4 +1,4 @@
-"""Shows the daily reports of monitoring in Airflow's UI, at `/reports/<day>`, behind its login.
+"""Shows the daily reports of monitoring in Airflow's UI, at `/reports/<use case>/<day>`, behind its login.
 
 They are read from the lake. Airflow loads a plugin in every process, tasks included: what is needed
 to serve pages is therefore imported with the first request. That goes for the library too: a DAG
@@ -34,18 +34,19 @@ def _application() -> "FastAPI":
     from include.errors import BadData
     from include.lake.files import read_text
     from include.monitoring.page import behind_login
-    from include.orchestration.report_link import MONITORING
     from include.partitions import parse_key
 
-    pages = behind_login.application(MONITORING)
+    pages = behind_login.application()
 
-    @pages.get("/{key:path}")
-    def report(key: str) -> HTMLResponse:
+    @pages.get("/{usecase}/{key:path}")
+    def report(usecase: str, key: str) -> HTMLResponse:
+        case = behind_login.case_of(usecase)
         try:
             parse_key(key)
         except BadData:
             raise HTTPException(
-                400, f"{key!r} is no day. A report's address ends in a date: /reports/2026-03-01"
+                400,
+                f"{key!r} is no day. A report's address ends in a date: /reports/{case}/2026-03-01",
             ) from None
         lake = case.lake
         path = lake.partition_path("reports", key) / "report.html"
@@ -63,7 +64,8 @@ def _application() -> "FastAPI":
         except FileNotFoundError:
             raise HTTPException(
                 404,
-                f"There is no report of {key}. The task write_report of the DAG {MONITORING} "
+                f"There is no report of {key}. The task write_report of the DAG "
+                f"{case.dag_id(behind_login.MONITORING)} "
                 "writes it: see its run for this day.",
             ) from None
         except BadData as error:  # not a file, for example

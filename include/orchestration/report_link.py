@@ -9,9 +9,6 @@ from include.usecase import UseCase
 if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
-MONITORING = "model_monitoring"
-"""The DAG whose reports they are: who may see it may see them."""
-
 
 def report_link(case: UseCase, key: str) -> str:
     """Address of a day's report; without a host if `[api] base_url` is not set."""

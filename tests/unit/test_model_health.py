@@ -80,7 +80,7 @@ def test_an_empty_lake_shows_what_to_do_first_and_makes_no_registry(
     assert found.is_empty
     html = page(found)
     assert "There is nothing to show yet" in html
-    assert '<a href="/dags/data_validation">' in html
+    assert '<a href="/dags/flight_delays.data_validation">' in html
     assert not (tmp_path / "mlflow.db").exists()
 
 
@@ -132,7 +132,7 @@ def test_the_newest_decision_is_shown_in_its_words(empty: Lake) -> None:
     assert "age: 63 days old." in html
     assert "Report of" not in html
     put_text(empty.partition_path("reports", OLD_DAY) / "report.html", "<h1>")
-    assert f'<a href="/reports/{OLD_DAY}">' in page(look(at(empty)))
+    assert f'<a href="/reports/flight_delays/{OLD_DAY}">' in page(look(at(empty)))
 
 
 def test_a_decision_of_which_only_the_figures_were_kept_is_shown_too(empty: Lake) -> None:
@@ -246,7 +246,7 @@ def test_a_registry_that_hangs_is_not_waited_for(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = Event()
-    monkeypatch.setattr(registry, "overview", lambda: done.wait(60))
+    monkeypatch.setattr(registry, "overview", lambda case: done.wait(60))
     try:
         for _ in range(2):  # the second one waits behind the first, and no longer
             [problem] = look(CASE, seconds=0.1).problems
@@ -324,8 +324,8 @@ def test_of_ten_thousand_partitions_only_the_shown_ones_are_read(
 def test_the_api_server_is_spared_the_libraries_of_training() -> None:
     heavy = {"sklearn", "matplotlib", "xgboost", "scipy.stats"}
     script = (
-        "import sys; from include.registry import registry; "
+        "import sys; from tests.case import CASE; from include.registry import registry; "
         "from include.monitoring.page import health_page; "
-        f"registry.preload(); sys.exit(bool({heavy} & set(sys.modules)))"
+        f"registry.preload(CASE); sys.exit(bool({heavy} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

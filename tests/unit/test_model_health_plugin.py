@@ -12,7 +12,7 @@ from include.lake.tables import Lake
 from plugins.model_health import ModelHealth
 from tests.unit.helpers import log_in
 
-PAGE = "/model-health/"
+PAGE = "/model-health/flight_delays"
 
 
 def test_who_may_see_the_monitoring_sees_the_page(ana: TestClient, lake: Lake) -> None:
@@ -36,7 +36,7 @@ def test_only_the_page_s_own_script_runs_and_no_other_site_frames_it(ana: TestCl
 def test_without_a_login_it_shows_nothing(visitor: TestClient, lake: Lake) -> None:
     answer = visitor.get(PAGE)
     assert answer.status_code == 307
-    assert answer.headers["location"] == "/api/v2/auth/login?next=%2Fmodel-health%2F"
+    assert answer.headers["location"] == "/api/v2/auth/login?next=%2Fmodel-health%2Fflight_delays"
     assert answer.text == ""
 
 

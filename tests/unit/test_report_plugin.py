@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from include.lake.files import put_text
 from include.lake.tables import Lake
 from include.orchestration.report_link import ReportLink, report_link
+from tests.case import CASE
 from tests.unit.helpers import log_in
 
 KEY = "2013-03-01"
@@ -22,22 +23,22 @@ def write_report(root: str, text: str) -> None:
 
 def test_a_report_is_shown_from_wherever_the_lake_is(ana: TestClient, root: str, configure) -> None:
     configure(lake_root=root)
-    write_report(root, "<h1>größe</h1>")
-    answer = ana.get(f"/reports/{KEY}")
+    write_report(f"{root}/{CASE.name}", "<h1>größe</h1>")
+    answer = ana.get(f"/reports/flight_delays/{KEY}")
     assert (answer.status_code, answer.text) == (200, "<h1>größe</h1>")
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
 
 
 def test_what_is_in_the_lake_can_run_no_script(ana: TestClient, tmp_path) -> None:
-    write_report(str(tmp_path / "lake"), "<script>alert(1)</script>")
-    rules = ana.get(f"/reports/{KEY}").headers["content-security-policy"]
+    write_report(str(tmp_path / "lake" / CASE.name), "<script>alert(1)</script>")
+    rules = ana.get(f"/reports/flight_delays/{KEY}").headers["content-security-policy"]
     assert "default-src 'none'" in rules
     assert "sandbox" in rules
     assert "script" not in rules
 
 
 def test_a_day_without_a_report_is_said_to_have_none(ana: TestClient) -> None:
-    answer = ana.get(f"/reports/{KEY}")
+    answer = ana.get(f"/reports/flight_delays/{KEY}")
     assert answer.status_code == 404
     assert answer.text.startswith(f"There is no report of {KEY}. The task write_report of the DAG")
 
@@ -45,13 +46,13 @@ def test_a_day_without_a_report_is_said_to_have_none(ana: TestClient) -> None:
 @pytest.mark.usefixtures("s3_root")
 def test_a_lake_that_cannot_be_read_is_said_to_be_so(ana: TestClient, configure) -> None:
     configure(lake_root="s3://lake_test@no-such-bucket/lake")
-    answer = ana.get(f"/reports/{KEY}")
+    answer = ana.get(f"/reports/flight_delays/{KEY}")
     assert answer.status_code == 503
-    assert "bucket does not exist, at s3://lake_test@no-such-bucket/lake/reports" in answer.text
+    assert "bucket does not exist, at s3://lake_test@no-such-bucket/lake/flight_delays/reports" in answer.text
 
 
 @pytest.mark.usefixtures("deployed")
-@pytest.mark.parametrize("page", [f"/reports/{KEY}", "/model-health/"])
+@pytest.mark.parametrize("page", [f"/reports/flight_delays/{KEY}", "/model-health/flight_delays"])
 def test_a_lake_that_nobody_has_set_is_said_to_be_so(ana: TestClient, page: str) -> None:
     answer = ana.get(page)
     assert answer.status_code == 503
@@ -64,9 +65,9 @@ def test_a_lake_that_hangs_is_not_waited_for(
 ) -> None:
     configure(lake_root=silent_lake)
     monkeypatch.setattr("include.monitoring.page.behind_login.LAKE_SECONDS", 0.1)
-    answer = ana.get(f"/reports/{KEY}")
+    answer = ana.get(f"/reports/flight_delays/{KEY}")
     assert answer.status_code == 503
-    assert answer.text.startswith(f"The lake at {silent_lake} has not answered in 0.1 s")
+    assert answer.text.startswith(f"The lake at {silent_lake}/{CASE.name} has not answered in 0.1 s")
 
 
 @pytest.mark.parametrize(
@@ -74,23 +75,26 @@ def test_a_lake_that_hangs_is_not_waited_for(
     ["today", "2013-3-1", "2013-02-30", "", f"{KEY}/", "..%2F..%2Fx", f"{KEY}%2F..%2Fx", "%00"],
 )
 def test_what_is_no_day_is_refused(key: str, ana: TestClient) -> None:
-    answer = ana.get(f"/reports/{key}")
+    answer = ana.get(f"/reports/flight_delays/{key}")
     assert answer.status_code == 400
     assert "is no day" in answer.text
 
 
 def test_who_is_not_logged_in_is_led_to_the_login_and_back(visitor: TestClient, tmp_path) -> None:
-    write_report(str(tmp_path / "lake"), "secret")
+    write_report(str(tmp_path / "lake" / CASE.name), "secret")
     for key in (KEY, "today"):
-        answer = visitor.get(f"/reports/{key}")
+        answer = visitor.get(f"/reports/flight_delays/{key}")
         assert answer.status_code == 307
-        assert answer.headers["location"] == f"/api/v2/auth/login?next=%2Freports%2F{key}"
+        assert (
+            answer.headers["location"]
+            == f"/api/v2/auth/login?next=%2Freports%2Fflight_delays%2F{key}"
+        )
         assert answer.text == ""
 
 
 def test_who_may_not_see_the_dag_may_not_see_its_reports(visitor: TestClient, tmp_path) -> None:
-    write_report(str(tmp_path / "lake"), "secret")
-    answer = log_in(visitor, "bob", None).get(f"/reports/{KEY}")
+    write_report(str(tmp_path / "lake" / CASE.name), "secret")
+    answer = log_in(visitor, "bob", None).get(f"/reports/flight_delays/{KEY}")
     assert answer.status_code == 403
     assert "secret" not in answer.text
 
@@ -99,9 +103,9 @@ def test_a_link_leads_to_the_report_below_the_address_of_airflow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://example.com/airflow/")
-    assert report_link(KEY) == f"https://example.com/airflow/reports/{KEY}"
+    assert report_link(CASE, KEY) == f"https://example.com/airflow/reports/flight_delays/{KEY}"
     monkeypatch.delenv("AIRFLOW__API__BASE_URL")
-    assert report_link(KEY) == f"/reports/{KEY}"
+    assert report_link(CASE, KEY) == f"/reports/flight_delays/{KEY}"
 
 
 def test_the_button_is_kept_for_its_task_alone() -> None:
@@ -113,7 +117,7 @@ def test_the_button_is_kept_for_its_task_alone() -> None:
 
         @task
         def write_report(key: str) -> str:
-            return report_link(key)
+            return report_link(CASE, key)
 
         link = write_report(decide())
         link.operator.operator_extra_links = [ReportLink()]

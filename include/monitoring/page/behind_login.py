@@ -5,11 +5,13 @@ when the first one is asked for.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from include.usecase import UseCase
 
 LAKE_SECONDS = 15.0
 """How long a page waits for the lake: a client of S3 tries for minutes."""
@@ -19,17 +21,56 @@ LAKE_READERS = ThreadPoolExecutor(4, "lake")
 more, and of several people who look at once, none waits for the others."""
 
 
-def application(dag_id: str) -> "FastAPI":
-    """An application for those who may see a DAG. Who is not logged in is led to the login."""
+MONITORING = "model_monitoring"
+"""The pipeline whose pages they are: who may see a use case's may see them."""
+
+
+def may_see(usecase: str, user: Any) -> bool:
+    """Whether a user may see the monitoring of a use case."""
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.api_fastapi.auth.managers.models.resource_details import DagDetails
+
+    details = DagDetails(id=f"{usecase}.{MONITORING}")
+    return get_auth_manager().is_authorized_dag(method="GET", details=details, user=user)
+
+
+def case_of(name: str) -> "UseCase":
+    """The use case of a page's address.
+
+    Raises:
+        HTTPException: there is none of that name, or it cannot be loaded.
+    """
+    from fastapi import HTTPException
+
+    from include import usecases
+    from include.usecase import UsecaseInvalid
+
+    try:
+        return usecases.find(name)
+    except UsecaseInvalid as error:
+        raise HTTPException(404, str(error)) from None
+
+
+def application() -> "FastAPI":
+    """An application of pages, of one use case each, for those who may see its monitoring.
+
+    A path that is about a use case has the parameter `usecase`. Who is not logged in is led to the
+    login.
+    """
     from airflow.api_fastapi.app import API_ROOT_PATH
-    from airflow.api_fastapi.core_api.security import requires_access_dag
+    from airflow.api_fastapi.core_api.security import GetUserDep
     from fastapi import Depends, FastAPI, HTTPException, Request
     from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 
     from include.errors import PipelineError
+    from include.usecase import UsecaseInvalid
 
-    may_see = Depends(requires_access_dag("GET", param_dag_id=dag_id))
-    made = FastAPI(openapi_url=None, dependencies=[may_see])
+    def check(request: Request, user: GetUserDep) -> None:
+        usecase = request.path_params.get("usecase")
+        if usecase is not None and not may_see(usecase, user):
+            raise HTTPException(403, f"You may not see {usecase}.{MONITORING}.")
+
+    made = FastAPI(openapi_url=None, dependencies=[Depends(check)])
 
     @made.exception_handler(HTTPException)
     def refuse(request: Request, refusal: HTTPException) -> Response:
@@ -38,8 +79,9 @@ def application(dag_id: str) -> "FastAPI":
             return RedirectResponse(f"{API_ROOT_PATH}api/v2/auth/login?{there}")
         return PlainTextResponse(refusal.detail, refusal.status_code)
 
+    @made.exception_handler(UsecaseInvalid)
     @made.exception_handler(PipelineError)
-    def explain(request: Request, failure: PipelineError) -> Response:
+    def explain(request: Request, failure: Exception) -> Response:
         return PlainTextResponse(str(failure), 503)
 
     return made

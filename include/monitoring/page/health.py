@@ -138,13 +138,14 @@ def look(
         seconds: how long to wait for the registry.
         lake_seconds: how long to wait for the lake.
     """
+    root = case.lake.root
     registry.preload(case)  # these seconds are not the registry's
     problems: list[str] = []
     asked = _asking.submit(registry.overview, case)
     read = LAKE_READERS.submit(_read, case)
     with_lake = "decision, skill, drift and the last partitions"
     found = (
-        _answer(read, lake_seconds, f"The lake at {case.lake.root}", with_lake, problems)
+        _answer(read, lake_seconds, f"The lake at {root}", with_lake, problems)
         or Health()
     )
     with_registry, place = "champion and verdicts of the gate", registry.address(case)

@@ -1,6 +1,6 @@
 """The page *Model health* as HTML: its pictures are lines and boxes that need no library."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -115,6 +115,7 @@ def render(
     root: str = "/",
     nonce: str = "",
     now: datetime | None = None,
+    others: Sequence[str] = (),
 ) -> str:
     """The page.
 
@@ -124,6 +125,7 @@ def render(
         root: path of Airflow's UI, with a slash at its end.
         nonce: of the page's own script, as the `Content-Security-Policy` has it.
         now: when it is looked at.
+        others: names of the use cases whose pages are linked, this one among them.
     """
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parents[2] / "templates"),
@@ -134,6 +136,8 @@ def render(
     templates.filters |= {"count": _count, "moment": _moment, "days_until": _days_until}
     finite = health.history.filter(pl.col("value").is_finite())
     return templates.get_template("model_health.html").render(
+        case=case,
+        others=others if len(others) > 1 else (),
         health=health,
         approvals=approvals,
         root=root,
