@@ -352,6 +352,11 @@ class Settings(BaseSettings):
             raise ValueError("a folder, or a URI with two slashes such as s3://bucket/lake")
         return value
 
+    @field_validator("train_start", mode="before")
+    @classmethod
+    def _is_none_if_empty(cls, value: Any) -> Any:
+        return value or None
+
     @field_validator("data_dir")
     @classmethod
     def _is_on_this_machine(cls, value: Path) -> Path:
@@ -519,7 +524,7 @@ def _explained(name: str, value: Any, found: str, written: Mapping[str, str]) ->
 
 def _allowed(name: str) -> str:
     """What a setting may be, in words."""
-    kind: Any = Settings.model_fields[name].annotation
+    kind = type_of(name)
     kinds = {
         bool: "true or false",
         date: "a date such as 2026-01-31",
@@ -528,6 +533,12 @@ def _allowed(name: str) -> str:
     }
     words = kinds.get(kind) or f"one of {', '.join(get_args(kind))}"
     return f"{words} {' and '.join(bounds(name))}".strip()
+
+
+def type_of(name: str) -> Any:
+    """The type of a setting's value, if it has one."""
+    kind: Any = Settings.model_fields[name].annotation
+    return date if kind == date | None else kind
 
 
 def bounds(name: str) -> list[str]:

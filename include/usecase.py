@@ -257,7 +257,7 @@ class UseCase:
     name: str
     first_window: tuple[str, str]
     members: Sequence[Member]
-    own_settings: Mapping[str, Any] = field(default_factory=dict)
+    own_settings: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may be secrets
 
     def __post_init__(self) -> None:
         """Refuse what could never work."""

@@ -16,7 +16,7 @@ from typing import Any, get_args
 from pydantic import SecretStr
 
 from include.metrics import PREFIX, TABLE, USECASE, Metric
-from include.settings import INSTALLATION, PROJECT, Settings, bounds, variable
+from include.settings import INSTALLATION, PROJECT, Settings, bounds, type_of, variable
 from include.wording import listed
 
 REPO = Path(__file__).resolve().parent.parent
@@ -153,7 +153,7 @@ def _headings() -> Iterator[tuple[str, str]]:
 
 def _row(name: str) -> str:
     field = Settings.model_fields[name]
-    kind: Any = field.annotation
+    kind = type_of(name)
     cells = [
         f"`{variable(name)}`",
         TYPES.get(kind) or ", ".join(f"`{one}`" for one in get_args(kind)),  # of a Literal
@@ -168,9 +168,7 @@ def _default(value: Any) -> str:
     """A default as it would be set, or where machine and use case have it from."""
     if isinstance(value, Path):
         return f"`{value.relative_to(PROJECT)}` in the project's folder"
-    if isinstance(value, date):
-        return "the first of the use case's `first_window`"
-    shown = str(value).lower() if isinstance(value, bool) else str(value)
+    shown = str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
     return f"`{shown}`" if shown else "empty"
 
 
