@@ -1,10 +1,10 @@
 """The one door to StatsD: every metric that the project's own code sends, in one table.
 
-A metric leaves as `ml.<name>.<use case>.<value of each label>`, and `prometheus/statsd_mapping.yml`
-makes it `ml_<name>{usecase="…", label="value", …}`. What is monitored is in Airflow's tasks, so that
-sending it never fails one and never waits: packets are UDP, a name that is not known is dropped with
-a line in the log (and refused in tests), and a host that cannot be found in a second is not looked
-for again.
+A metric leaves as `ml.<name>.<use case>.<value of each label>`; `prometheus/statsd_mapping.yml`
+makes it `ml_<name>{usecase="…", label="value", …}`. What is monitored is in Airflow's tasks, so
+sending it never fails one and never waits: packets are UDP, a name that is not known is dropped
+with a line in the log (and refused in tests), and a host that cannot be found in a second is not
+looked for again.
 
 A gauge about a day is sent only if no later day is there (`send_of_day`), so that a backfill of
 last month does not look like today. A counter that tells kinds of things apart is sent for all of

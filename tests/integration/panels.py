@@ -44,4 +44,4 @@ def without_variables(expression: str) -> str:
 
 def without_fallback(expression: str) -> str:
     """A query without what it shows where there is nothing to show."""
-    return re.sub(r" or (on\(\) label_replace\()?vector\(0\).*$", "", expression)
+    return re.sub(r" or (on\(\) (label_replace\()?)?vector\(0\).*$", "", expression)

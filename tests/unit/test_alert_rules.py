@@ -19,6 +19,14 @@ ALERTS = {rule["alert"]: rule for group in RULES["groups"] for rule in group["ru
 CASES = yaml.safe_load((REPO / "prometheus/tests/alerts_test.yml").read_text())["tests"]
 RUNBOOK = (REPO / "docs/runbook.md").read_text()
 
+PIPELINES = {path.stem for path in (REPO / "dags").glob("*.py")} - {"broken_usecases"}
+PLATFORM = {
+    rule["alert"]
+    for group in RULES["groups"]
+    for rule in group["rules"]
+    if group["name"] == "platform"
+}
+
 each_alert = pytest.mark.parametrize("name", ALERTS)
 
 
@@ -62,9 +70,48 @@ def test_an_alert_has_all_that_a_person_needs(name: str) -> None:
 @each_alert
 def test_an_alert_about_a_dag_leads_to_its_runs(name: str) -> None:
     rule = ALERTS[name]
-    if "dag" in rule["labels"] or re.search(r"by \(dag\b|\"dag\"", rule["expr"]):
+    if "dag" in rule["labels"] or re.search(r"by \([^)]*\bdag\b|\"dag\"", rule["expr"]):
         link = rule["annotations"]["dag_runs"]
-        assert re.fullmatch(r"\{\{ \$externalLabels.airflow \}\}/dags/[^/]+/runs", link)
+        runs = r"\{\{ \$externalLabels.airflow \}\}/dags/\{\{ \$labels.usecase \}\}\.([^/]+)/runs"
+        found = re.fullmatch(runs, link)
+        assert found, link
+        assert found[1] in {"{{ $labels.dag }}", *PIPELINES}
+
+
+@each_alert
+def test_an_alert_on_our_metrics_is_about_one_use_case_and_names_it(name: str) -> None:
+    """So that what happens to one neither fires nor ends an alert about another."""
+    rule = ALERTS[name]
+    ours = metrics_in(rule["expr"])
+    notes = rule["annotations"]
+    assert notes["summary"].startswith("{{ $labels.usecase }}: ") == bool(ours)
+    assert ("?var-usecase={{ $labels.usecase }}" in notes["dashboard"]) == bool(ours)
+    if ours:
+        expression = rule["expr"]
+        grouped = re.findall(r"\b(?:max|min|sum|count|avg)\b *(.{0,12})", expression)
+        assert len(grouped) >= len(ours)
+        assert all(how.startswith("by (usecase") for how in grouped), expression
+        matched = re.findall(r"\bon \(([^)]*)\)", expression)
+        assert all("usecase" in re.split(", *", labels) for labels in matched), expression
+        assert "vector(" not in expression
+
+
+def test_alerts_of_two_use_cases_are_neither_grouped_nor_silenced_together() -> None:
+    told = yaml.safe_load((REPO / "prometheus/alertmanager.yml").read_text())
+    assert "usecase" in told["route"]["group_by"]
+    assert not any("group_by" in route for route in told["route"]["routes"])
+    for rule in told["inhibit_rules"]:
+        assert "usecase" in rule.get("equal", []) or all(
+            set(re.findall(r"[A-Z]\w+", matcher)) <= PLATFORM for matcher in rule["source_matchers"]
+        ), rule
+
+
+def test_every_alert_on_our_metrics_has_a_case_with_a_second_use_case_that_is_well() -> None:
+    of_two = [case for case in CASES if 'usecase="other"' in str(case["input_series"])]
+    expected = str([one["exp_samples"] for case in of_two for one in case["promql_expr_test"]])
+    for name in set(ALERTS) - PLATFORM:
+        assert f'usecase="one",alertname="{name}"' in expected, name
+    assert 'usecase="other"' not in expected
 
 
 def test_the_runbook_has_a_section_for_every_alert_and_for_nothing_else() -> None:
@@ -84,8 +131,9 @@ def test_our_metrics_of_an_alert_are_in_the_table_with_their_labels(name: str) -
     for metric_name, selected in metrics_in(expression):
         metric = metric_of(metric_name)
         assert metric is not None, f"ml_{metric_name} is not in include/metrics.TABLE"
-        labels |= set(metric.labels)
-        assert selected <= set(metric.labels)
+        known = {metrics.USECASE, *metric.labels}
+        labels |= known
+        assert selected <= known
     if labels:
         grouped = ",".join(re.findall(r"by \(([^)]*)\)", expression))
         assert set(re.findall(r"\w+", grouped)) <= labels | FROM_PROMETHEUS
@@ -116,8 +164,7 @@ def test_an_alert_names_no_input_feature_or_model_of_a_use_case(name: str) -> No
 
 def test_every_dag_has_an_alert_on_its_failed_runs() -> None:
     asked = " ".join(re.findall(r'ml_run_failed_timestamp_seconds\{dag=~?"([^"]+)"', str(ALERTS)))
-    dags = {path.stem for path in (REPO / "dags").glob("*.py")}
-    assert set(re.split(r"[ |]", asked)) == dags
+    assert set(re.split(r"[ |]", asked)) == PIPELINES
 
 
 def test_links_lead_where_compose_puts_the_servers() -> None:

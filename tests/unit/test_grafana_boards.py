@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from include.metrics import METRICS
+from include.metrics import METRICS, USECASE
 from tests.integration.panels import boards, panel_queries, panels
 
 REPO = Path(__file__).resolve().parents[2]
@@ -98,9 +98,9 @@ def test_queries_name_only_metrics_of_the_table_and_their_labels() -> None:
         assert names <= set(METRICS), (uid, title)
         for name, selector in re.findall(r"\b(ml_\w+)\{([^}]*)\}", expression):
             asked = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selector))
-            assert asked <= set(METRICS[metric_of(name)].labels), (uid, title)
+            assert asked <= {USECASE, *METRICS[metric_of(name)].labels}, (uid, title)
         for by in re.findall(r"\bby \(([^)]*)\)", expression) if names else ():
-            known = {"le"}.union(*(METRICS[name].labels for name in names))
+            known = {"le", USECASE}.union(*(METRICS[name].labels for name in names))
             assert set(by.split(", ")) <= known, (uid, title)
 
 
@@ -135,8 +135,57 @@ def test_links_lead_to_boards_and_dags_that_exist(uid: str) -> None:
         assert link["type"] != "dashboards" or set(link["tags"]) <= tags
         assert set(board["tags"]) >= set(link["tags"])
     assert set(re.findall(r"/d/([\w-]+)", text)) <= set(BOARDS)
-    dags = {path.stem for path in (REPO / "dags").glob("*.py")}
-    assert set(re.findall(r"/dags/(\w+)/runs", text)) <= dags
+    dags = {path.stem for path in (REPO / "dags").glob("*.py")} - {"broken_usecases"}
+    of_panel = r"\$\{__(?:field\.labels|data\.fields)\.\w+\}"
+    for place in re.findall(r"/dags/([^'\"]+)/runs", text):
+        if place != "${__field.labels.dag_id}":  # Airflow's own
+            usecase, pipeline = re.fullmatch(rf"({of_panel})\.(\w+|{of_panel})", place).groups()
+            assert usecase.endswith(".usecase}")
+            assert pipeline in dags or pipeline.endswith(".dag}")
+
+
+@pytest.mark.parametrize("uid", BOARDS)
+def test_a_board_shows_any_use_case_and_keeps_it_on_the_way_to_another(uid: str) -> None:
+    board = BOARDS[uid]
+    first, *others = board["templating"]["list"]
+    assert (first["name"], first["multi"], first["includeAll"]) == (USECASE, True, True)
+    assert first["current"]["value"] == ["$__all"]
+    for variable in others:
+        if variable["type"] == "query":
+            assert "$usecase" in variable["query"]["query"], variable["name"]
+    for link in board["links"]:
+        assert link["includeVars"] == (link["type"] == "dashboards")
+    for url in re.findall(r"'url': '(/d/[^']+)'", str(board)):
+        assert url.endswith("&${usecase:queryparam}")
+    [alerts] = [one for one in board["annotations"]["list"] if "expr" in one]
+    assert 'usecase=~"$usecase|"' in alerts["expr"], "the platform's alerts have none"
+    assert "{{usecase}}" in alerts["titleFormat"]
+
+
+def test_a_variable_that_links_take_to_another_board_means_the_same_there() -> None:
+    asked: dict[str, set[str]] = {}
+    for board in BOARDS.values():
+        for variable in board["templating"]["list"]:
+            asked.setdefault(variable["name"], set()).add(str(variable["query"]))
+    assert {name for name, queries in asked.items() if len(queries) > 1} == set()
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_a_panel_tells_use_cases_apart(panel: dict[str, Any]) -> None:
+    for target in panel["targets"]:
+        expression = target["expr"]
+        if "ALERTS" in expression:
+            assert 'usecase=~"$usecase|"' in expression
+        if "dag_id" in expression:
+            assert 'dag_id=~"$usecase[.]' in expression
+        series = OURS.findall(expression)
+        assert expression.count('usecase=~"$usecase"') == len(series)
+        if not series or panel["type"] == "heatmap":  # which shows all that are chosen together
+            continue
+        groups = re.findall(r"\b(?:max|min|sum|count|avg)\b *(.{0,12})", expression)
+        assert len(groups) == len(series)
+        assert all(how.startswith("by (usecase") for how in groups)
+        assert target["legendFormat"] == "__auto" or "{{usecase}}" in target["legendFormat"]
 
 
 @pytest.mark.parametrize("uid", BOARDS)
