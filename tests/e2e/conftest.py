@@ -19,7 +19,8 @@ from local import embedded
 from local.client import Airflow
 from local.environment import forget_settings
 from local.seed import seed
-from tests.case import CASE, at
+from tests.case import CASE
+from tests.e2e.dag_ids import INFERENCE, RETRAINING, ROLLBACK
 
 SETTINGS = {
     "ML_CHUNK_ROWS": "250",
@@ -59,7 +60,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     patch.setenv("ML_DATA_DIR", str(folder))
     settings.cache_clear()
     registry.create_store(CASE)
-    assert seed(at(Lake(settings().lake)), "2013-01-01", "2013-01-21", say=lambda _: None) == 21
+    assert seed(CASE, "2013-01-01", "2013-01-21", say=lambda _: None) == 21
     yield folder
     patch.undo()
     settings.cache_clear()
@@ -105,7 +106,7 @@ def airflow(data: Path, pages_server: tuple[Pages, int]) -> Iterator[Airflow]:
     """The running Airflow; its DAGs are on, but for the daily ones, which tests start by hand."""
     notified = {"ML_NOTIFY_URLS": f"json://:secret@127.0.0.1:{pages_server[1]}/hook"}
     running = embedded.start(data, free_port(), extra=SETTINGS | notified)
-    for dag_id in ("batch_inference", "model_retraining", "model_rollback"):
+    for dag_id in (INFERENCE, RETRAINING, ROLLBACK):
         running.unpause(dag_id)
     yield running
     embedded.stop(data)
@@ -113,13 +114,13 @@ def airflow(data: Path, pages_server: tuple[Pages, int]) -> Iterator[Airflow]:
 
 @pytest.fixture(scope="session")
 def lake(data: Path) -> Lake:
-    return Lake(CASE.settings.lake)
+    return CASE.lake
 
 
 @pytest.fixture(scope="session")
 def champion(airflow: Airflow) -> ModelVersion:
     """A champion, trained by the DAG on what was seeded."""
     window = {"start": "2013-01-01", "end": "2013-01-21", "holdout_days": 5}
-    run_id = airflow.trigger("model_retraining", {"reason": "end-to-end test", **window})
-    assert airflow.wait("model_retraining", run_id) == "success"
+    run_id = airflow.trigger(RETRAINING, {"reason": "end-to-end test", **window})
+    assert airflow.wait(RETRAINING, run_id) == "success"
     return registry.champion(CASE)

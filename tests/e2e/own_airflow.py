@@ -25,7 +25,7 @@ def own_data(data: Path, variables: Mapping[str, str] | None = None) -> Iterator
         for name, value in {"ML_DATA_DIR": str(data), **(variables or {})}.items():
             patch.setenv(name, value)
         settings.cache_clear()
-        yield Lake(CASE.settings.lake)
+        yield CASE.lake
     settings.cache_clear()
 
 

@@ -18,6 +18,7 @@ from include.usecases.flight_delays import features
 from local.client import Airflow
 from local.seed import seed
 from tests.case import CASE, at
+from tests.e2e.dag_ids import INFERENCE, MONITORING, RETRAINING, VALIDATION
 from tests.e2e.own_airflow import own_airflow, own_data
 
 pytestmark = pytest.mark.exhaustive  # an Airflow of its own: a minute and a half
@@ -43,7 +44,7 @@ def airflow(lake: Lake) -> Iterator[Airflow]:
         "ML_GROUP_MODELS": "true", "ML_EXPERIMENT": "ab", "ML_AB_SHARE": str(SHARE)
     }  # fmt: skip
     with own_airflow(CASE.settings.data_dir, branching) as running:
-        for name in ("model_retraining", "data_validation", "batch_inference", "model_monitoring"):
+        for name in (RETRAINING, VALIDATION, INFERENCE, MONITORING):
             running.unpause(name)
         yield running
 
@@ -52,8 +53,8 @@ def airflow(lake: Lake) -> Iterator[Airflow]:
 def challenger(airflow: Airflow) -> ModelVersion:
     """Another model of the champion's training, as a version that has not been promoted."""
     window = {"start": FIRST, "end": LAST, "holdout_days": 5}
-    run_id = airflow.trigger("model_retraining", {"reason": "end-to-end test", **window})
-    assert airflow.wait("model_retraining", run_id) == "success"
+    run_id = airflow.trigger(RETRAINING, {"reason": "end-to-end test", **window})
+    assert airflow.wait(RETRAINING, run_id) == "success"
     champion = registry.champion(CASE)
     others = registry.members(CASE, champion)
     assert {group.path for group in features.GROUPS} <= others.keys()
@@ -63,8 +64,8 @@ def challenger(airflow: Airflow) -> ModelVersion:
 
 def score(airflow: Airflow, key: str) -> str:
     """Have a day validated and scored. Returns the run that has scored it."""
-    airflow.trigger("data_validation", partition_key=key)
-    run = airflow.wait_partition("batch_inference", key, 300)
+    airflow.trigger(VALIDATION, partition_key=key)
+    run = airflow.wait_partition(INFERENCE, key, 300)
     assert run["state"] == "success"
     return str(run["dag_run_id"])
 
@@ -72,7 +73,7 @@ def score(airflow: Airflow, key: str) -> str:
 def states(airflow: Airflow, run_id: str) -> dict[str, set[str]]:
     """States of each task, of all that were mapped from it."""
     found: dict[str, set[str]] = {}
-    for task in airflow.task_instances("batch_inference", run_id):
+    for task in airflow.task_instances(INFERENCE, run_id):
         found.setdefault(task["task_id"], set()).add(task["state"])
     return found
 
@@ -101,9 +102,9 @@ def test_each_row_takes_its_path_and_the_monitor_compares_the_two(
         rest = rows.filter(~pl.col("path").is_in(groups))
         is_drawn = draw(CASE, rest, str(challenger)) < SHARE
         assert ((rest["path"] == CHALLENGER).to_numpy() == is_drawn).all()
-    run_id = airflow.trigger("model_monitoring", {"act": False}, partition_key=DAYS[-1])
-    assert airflow.wait("model_monitoring", run_id) == "success"
-    decision = airflow.xcom("model_monitoring", run_id, "decide")
+    run_id = airflow.trigger(MONITORING, {"act": False}, partition_key=DAYS[-1])
+    assert airflow.wait(MONITORING, run_id) == "success"
+    decision = airflow.xcom(MONITORING, run_id, "decide")
     [said] = [one["found"] for one in decision["reasons"] if one["rule"] == "experiment"]
     assert f"version {challenger.version}" in said
     assert "confidence of 50%" in said, "the truth of one day is known, of which nothing follows"
@@ -121,7 +122,7 @@ def test_a_challenger_that_fails_holds_nothing_back_and_the_champion_scores_its_
     airflow: Airflow, lake: Lake, challenger: ModelVersion
 ) -> None:
     key = DAYS[-1]
-    [run] = airflow.runs("batch_inference", partition_key_pattern=key)
+    [run] = airflow.runs(INFERENCE, partition_key_pattern=key)
     run_id = run["dag_run_id"]
     [folder] = Path(str(lake.partition_path("scores", key))).glob(
         f"*-{challenger.name}-{challenger.version}-*"
@@ -129,8 +130,8 @@ def test_a_challenger_that_fails_holds_nothing_back_and_the_champion_scores_its_
     shutil.rmtree(folder)
     folder.write_text("not a folder: no score of the challenger can be written here")
     before = published(lake, key)[0]
-    airflow.clear("batch_inference", run_id)
-    ended, found = airflow.wait("batch_inference", run_id), states(airflow, run_id)
+    airflow.clear(INFERENCE, run_id)
+    ended, found = airflow.wait(INFERENCE, run_id), states(airflow, run_id)
     assert ended == "success", found
     assert found["others.score"] == {"failed", "success"}, "the model of a group has answered"
     rows, facts = published(lake, key)

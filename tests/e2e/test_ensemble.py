@@ -17,6 +17,7 @@ from local import embedded
 from local.client import Airflow, poll
 from tests.case import CASE
 from tests.e2e.conftest import is_ready
+from tests.e2e.dag_ids import ENSEMBLE_INFERENCE
 
 DAY = "2013-01-21"
 
@@ -24,9 +25,9 @@ DAY = "2013-01-21"
 @pytest.fixture(autouse=True)
 def on(airflow: Airflow, champion: ModelVersion) -> Iterator[None]:
     """The DAG is on for these tests only: in others every validated day would start it."""
-    airflow.unpause("ensemble_inference")
+    airflow.unpause(ENSEMBLE_INFERENCE)
     yield
-    airflow.pause("ensemble_inference")
+    airflow.pause(ENSEMBLE_INFERENCE)
 
 
 @pytest.fixture
@@ -48,10 +49,10 @@ def score(
     Returns:
         States of its tasks, and what the day says of it.
     """
-    run_id = again or airflow.trigger("ensemble_inference", partition_key=DAY)
+    run_id = again or airflow.trigger(ENSEMBLE_INFERENCE, partition_key=DAY)
     if again:
-        airflow.clear("ensemble_inference", again)
-    assert airflow.wait("ensemble_inference", run_id) == "success"
+        airflow.clear(ENSEMBLE_INFERENCE, again)
+    assert airflow.wait(ENSEMBLE_INFERENCE, run_id) == "success"
     published = lake.current(TABLE, DAY)
     rows, facts = published.read("predictions"), published.manifest().metadata
     assert facts["dag_run"] == run_id
@@ -64,7 +65,7 @@ def states(airflow: Airflow, run_id: str) -> dict[str, str]:
     """State of each task, of mapped ones that of the last."""
     return {
         task["task_id"]: task["state"]
-        for task in airflow.task_instances("ensemble_inference", run_id)
+        for task in airflow.task_instances(ENSEMBLE_INFERENCE, run_id)
     }
 
 
@@ -94,14 +95,14 @@ def test_a_server_that_says_when_to_come_back_is_asked_then_and_holds_no_worker_
 ) -> None:
     busy = {"error_rate": 1, "status": 503, "retry_after": 8}
     httpx.put(f"{server}/faults", json=busy).raise_for_status()
-    run_id = airflow.trigger("ensemble_inference", partition_key=DAY)
+    run_id = airflow.trigger(ENSEMBLE_INFERENCE, partition_key=DAY)
     poll(lambda: states(airflow, run_id)["remote.score"] == "up_for_retry", timeout=60)
     httpx.put(f"{server}/faults", json={}).raise_for_status()
-    assert airflow.wait("ensemble_inference", run_id) == "success"
+    assert airflow.wait(ENSEMBLE_INFERENCE, run_id) == "success"
     facts = lake.current(TABLE, DAY).manifest().metadata
     assert "remote" in facts["answers"]
     assert "wants to be asked again in 8 s" in airflow.log(
-        "ensemble_inference", run_id, "remote.score", map_index=0
+        ENSEMBLE_INFERENCE, run_id, "remote.score", map_index=0
     )
 
 
@@ -123,6 +124,6 @@ def test_with_every_model_out_of_reach_each_segment_gets_its_base_rate(
     assert "There is no champion" in facts["absent"]["xgboost"]
     assert facts["lacking"] == "0 members answered, 2 have to"
     assert "There is no champion" in facts["failed"]["champion"]
-    log = airflow.log("ensemble_inference", run_id, "publish", try_number=2)
+    log = airflow.log(ENSEMBLE_INFERENCE, run_id, "publish", try_number=2)
     assert "Traceback" not in log
     assert "error calling listener" not in log

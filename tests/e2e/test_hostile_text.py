@@ -24,7 +24,6 @@ import pytest
 from airflow.api_fastapi.auth.tokens import JWTGenerator
 from playwright.sync_api import Page, expect
 
-from include import USECASE
 from include.lake.tables import Lake
 from include.partitions import parse_key
 from include.registry import registry
@@ -33,10 +32,12 @@ from local.client import Airflow, poll
 from tests.case import CASE
 from tests.e2e.browser import PATIENCE, needs_browser, new_page
 from tests.e2e.conftest import Pages
+from tests.e2e.dag_ids import RETRAINING
 from tests.e2e.own_airflow import left_behind, own_airflow, own_data
 
 pytestmark = [pytest.mark.exhaustive, needs_browser]  # an Airflow of its own: three minutes
 
+FLIGHTS = Path(source.__file__).parent
 FIRST, LAST, DAY, BROKEN = "2013-01-01", "2013-02-10", "2013-02-11", "2013-02-12"
 TEMPLATE = "{{ var.value.canary }}"
 RENDERED = "the-variable-was-rendered"
@@ -121,11 +122,13 @@ class Stack:
     ended: list[str] = field(default_factory=list)
     seen: dict[str, str] = field(default_factory=dict)
 
-    def run(self, dag_id: str, key: str | None = None, conf: dict | None = None) -> None:
+    def run(self, pipeline: str, key: str | None = None, conf: dict | None = None) -> None:
         """Run a DAG to its end."""
-        self.ended.append(f"{dag_id} {self.airflow.wait(dag_id, self.start(dag_id, key, conf))}")
+        run_id = self.start(pipeline, key, conf)
+        self.ended.append(f"{pipeline} {self.airflow.wait(CASE.dag_id(pipeline), run_id)}")
 
-    def start(self, dag_id: str, key: str | None = None, conf: dict | None = None) -> str:
+    def start(self, pipeline: str, key: str | None = None, conf: dict | None = None) -> str:
+        dag_id = CASE.dag_id(pipeline)
         self.airflow.unpause(dag_id)
         return self.airflow.trigger(dag_id, conf, partition_key=key)
 
@@ -145,13 +148,13 @@ def stack(
 ) -> Iterator[Stack]:
     """An Airflow that has been through all of it."""
     foreign, data = Foreign(), tmp_path_factory.mktemp("hostile")
-    usecase = hostile_usecase(tmp_path_factory.mktemp("usecase") / "hostile", foreign)
+    usecase = hostile_usecase(tmp_path_factory.mktemp("usecase") / CASE.name, foreign)
     server = {"conn_type": "http", "host": "127.0.0.1", "port": foreign.server_port}
     told = {
         "ML_NOTIFY_URLS": f"mmost://127.0.0.1:{pages_server[1]}/{'x' * 24}",
         "AIRFLOW_CONN_MODEL_SERVER": json.dumps(server),
     }
-    with own_data(data, {"ML_USECASE": str(usecase)}) as lake:
+    with own_data(data, {"ML_USECASES": str(usecase)}) as lake:
         seed = [sys.executable, "-m", "local.seed", "--from", FIRST, "--to", LAST]
         subprocess.run(seed, check=True)  # in a process that takes this use case for its own
         registry.create_store(CASE)
@@ -169,17 +172,19 @@ def stack(
 
 def hostile_usecase(folder: Path, foreign: Foreign) -> Path:
     """The use case with any text as a carrier, hostile in each row, and in a feature's name."""
-    shutil.copytree(USECASE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(FLIGHTS, folder, ignore=shutil.ignore_patterns("__pycache__"))
     feature = repr(foreign.text("feature"))
     features = folder / "features.py"
     text = features.read_text().replace('"plane_age"', feature)
     made = 'plane_age=pl.col("date").dt.year() - pl.col("plane_year")'
     assert made in text
     features.write_text(text.replace(made, f"**{{{feature}: {made.partition('=')[2]}}}"))
+    declared = folder / "__init__.py"
+    lines = declared.read_text().splitlines(keepends=True)
+    declared.write_text("".join(line for line in lines if "boost" not in line))
     added = {
         "schema": "for one in (FLIGHTS, ACTUALS):\n    one.schema.columns['carrier'].checks = []\n",
         "models": "CANDIDATES = {'logistic_regression': logistic_regression}\n",
-        "members": "MEMBERS = [one for one in MEMBERS if 'boost' not in one.name]\n",
         "source": f"""
 honest = fetch
 def fetch(input_name, day):
@@ -198,7 +203,7 @@ def fetch(input_name, day):
 def go_through_all(stack: Stack) -> None:
     """Every DAG, with hostile text wherever people, data, models and servers may put some."""
     (stack.airflow.data / "seen").mkdir()
-    text, health = stack.foreign.text, f"{stack.airflow.url}/model-health/"
+    text, health = stack.foreign.text, f"{stack.airflow.url}/model-health/{CASE}"
     window = {"start": FIRST, "end": "2013-01-21", "holdout_days": 5}
     stack.run("model_retraining", conf={"reason": text("reason"), **window})
     write_tags(text("tag"))
@@ -209,21 +214,21 @@ def go_through_all(stack: Stack) -> None:
     stack.run("batch_inference", DAY)
     stack.run("ensemble_inference", DAY)
     stack.run("model_monitoring", DAY, {"act": True})
-    stack.look("report", f"{stack.airflow.url}/reports/{DAY}", "Reasons")
+    stack.look("report", f"{stack.airflow.url}/reports/{CASE}/{DAY}", "Reasons")
     [page] = stack.lake.partition_path("validated", BROKEN).rglob("report.html")
     stack.look("refused day", Path(str(page)).as_uri(), "Why it failed")
 
     window = {"start": FIRST, "end": LAST, "holdout_days": 5}
     asked = {"reason": text("reason"), "require_approval": True, **window}
     run_id = stack.start("model_retraining", conf=asked)
-    poll(lambda: stack.airflow.waiting_approvals("model_retraining", run_id), timeout=180)
+    poll(lambda: stack.airflow.waiting_approvals(RETRAINING, run_id), timeout=180)
     time.sleep(3)  # an answer that comes before Airflow has seen the asking process end is lost
-    question = f"{stack.airflow.url}/dags/model_retraining/runs/{quote(run_id)}/tasks/approve"
+    question = f"{stack.airflow.url}/dags/{RETRAINING}/runs/{quote(run_id)}/tasks/approve"
     stack.look("approval", f"{question}/required_actions", "to champion?")
     stack.look("health before", health, "Waiting for a person")
     visitor = logged_in(stack.airflow, text("approver"))
-    visitor.answer("model_retraining", run_id, "approve", "Approve")
-    stack.ended.append(f"approval {stack.airflow.wait('model_retraining', run_id)}")
+    visitor.answer(RETRAINING, run_id, "approve", "Approve")
+    stack.ended.append(f"approval {stack.airflow.wait(RETRAINING, run_id)}")
     stack.look("health after", health, "Version 2")
     stack.run("model_rollback", conf={"reason": text("rollback")})
     stack.look("health at the end", health, "Rolled back to")

@@ -30,6 +30,7 @@ from local.in_process import batch_inference
 from local.seed import seed
 from tests.case import CASE, at
 from tests.e2e.conftest import SETTINGS, is_ready
+from tests.e2e.dag_ids import INFERENCE
 from tests.e2e.own_airflow import own_airflow, own_data
 
 pytestmark = pytest.mark.exhaustive  # an Airflow of its own
@@ -48,8 +49,9 @@ class Stack:
     lake: Lake
     data: Path
 
-    def run(self, dag_id: str, key: str | None = None, conf: dict[str, Any] | None = None) -> str:
+    def run(self, pipeline: str, key: str | None = None, conf: dict[str, Any] | None = None) -> str:
         """Run a DAG that has to succeed. Returns the run."""
+        dag_id = CASE.dag_id(pipeline)
         self.airflow.unpause(dag_id)
         run_id = self.airflow.trigger(dag_id, conf, partition_key=key)
         assert self.airflow.wait(dag_id, run_id) == "success"
@@ -74,10 +76,10 @@ def champion(stack: Stack) -> ModelVersion:
     """All DAGs, in the order in which a day meets them. Returns the champion that they made."""
     window = {"start": SEEDED[0], "end": SEEDED[1], "holdout_days": 5}
     stack.run("model_retraining", conf={"reason": "the lake is on S3", **window})
-    stack.airflow.unpause("batch_inference")
+    stack.airflow.unpause(INFERENCE)
     for key in DAYS:
         stack.run("data_validation", key)
-        assert stack.airflow.wait_partition("batch_inference", key)["state"] == "success"
+        assert stack.airflow.wait_partition(INFERENCE, key)["state"] == "success"
     stack.run("model_monitoring", WATCHED, {"act": False})
     embedded.stop_model_server(stack.data)
     server = embedded.start_model_server(stack.data)  # it serves the champion from its start on
@@ -147,12 +149,12 @@ def test_the_monitor_has_found_the_same_figures(stack: Stack, folder: Lake) -> N
 
 
 def test_the_pages_in_the_ui_show_what_is_on_s3(stack: Stack, champion: ModelVersion) -> None:
-    health = httpx.get(f"{stack.airflow.url}/model-health/", timeout=60, trust_env=False)
+    health = httpx.get(f"{stack.airflow.url}/model-health/{CASE}", timeout=60, trust_env=False)
     assert health.status_code == 200
     assert f"Version {champion.version}" in health.text
     assert f"Decision about {WATCHED}" in health.text
     assert "cannot be read" not in health.text
-    report = httpx.get(f"{stack.airflow.url}/reports/{WATCHED}", timeout=60, trust_env=False)
+    report = httpx.get(f"{stack.airflow.url}/reports/{CASE}/{WATCHED}", timeout=60, trust_env=False)
     assert report.status_code == 200
     assert WATCHED in report.text
 

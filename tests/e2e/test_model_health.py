@@ -12,6 +12,7 @@ from local.in_process import batch_inference
 from local.seed import seed
 from tests.case import CASE
 from tests.e2e.browser import PATIENCE, needs_browser, new_page
+from tests.e2e.dag_ids import MONITORING
 
 KEY = "2013-01-28"
 
@@ -23,9 +24,9 @@ def decided(airflow: Airflow, lake: Lake, champion: ModelVersion) -> None:
     """A day that was scored and decided about."""
     seed(CASE, KEY, KEY, say=lambda _: None)
     batch_inference(CASE, KEY, champion)
-    airflow.unpause("model_monitoring")
-    run_id = airflow.trigger("model_monitoring", {"act": False}, partition_key=KEY)
-    assert airflow.wait("model_monitoring", run_id) == "success"
+    airflow.unpause(MONITORING)
+    run_id = airflow.trigger(MONITORING, {"act": False}, partition_key=KEY)
+    assert airflow.wait(MONITORING, run_id) == "success"
 
 
 @pytest.fixture(params=["light", "dark"])
@@ -50,18 +51,18 @@ def test_it_is_found_in_the_navigation_and_shows_champion_and_decision(
     expect(page.get_by_role("cell", name=KEY)).to_be_visible()
     theme = browser_page.evaluate("document.documentElement.className.includes('dark')")
     assert page.locator("html").get_attribute("data-theme") == ("dark" if theme else "light")
-    assert [url for url in asked if "/model-health/" in url], "the page itself was asked"
+    assert [url for url in asked if f"/model-health/{CASE}" in url], "the page itself was asked"
     assert {url for url in asked if "model-health" in url and not url.startswith(airflow.url)} == (
         set()
     )
 
     page.get_by_role("link", name=f"Report of {KEY}").click()
-    browser_page.wait_for_url(f"{airflow.url}/reports/{KEY}")
+    browser_page.wait_for_url(f"{airflow.url}/reports/{CASE}/{KEY}")
     expect(browser_page.get_by_role("heading", name=KEY)).to_be_visible()
 
 
 def test_it_fits_a_phone(airflow: Airflow, browser_page: Page) -> None:
     browser_page.set_viewport_size({"width": 390, "height": 844})
-    browser_page.goto(f"{airflow.url}/model-health/")
+    browser_page.goto(f"{airflow.url}/model-health/{CASE}")
     expect(browser_page.get_by_role("heading", name="Champion")).to_be_visible()
     assert browser_page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -18,7 +18,7 @@ import pytest
 from include.lake.tables import Lake
 from local.client import Airflow
 from local.seed import seed
-from tests.case import at
+from tests.case import CASE, at
 from tests.e2e.own_airflow import keep_page, left_behind, own_airflow, own_data
 from tests.e2e.test_outage import Door
 
@@ -73,12 +73,13 @@ class Stack:
     door: Door
     ended: list[str]
 
-    def run(self, dag_id: str, key: str | None = None, conf: dict | None = None) -> str:
+    def run(self, pipeline: str, key: str | None = None, conf: dict | None = None) -> str:
         """Run a DAG, however it ends. Returns the state."""
+        dag_id = CASE.dag_id(pipeline)
         self.airflow.unpause(dag_id)
         run_id = self.airflow.trigger(dag_id, conf, partition_key=key)
         state = self.airflow.wait(dag_id, run_id)
-        self.ended.append(f"{dag_id} {state}")
+        self.ended.append(f"{pipeline} {state}")
         return state
 
 
@@ -141,11 +142,11 @@ def go_through_all(stack: Stack) -> None:
     stack.run("model_retraining", conf={"reason": TEMPLATE, "holdout_days": 5})
     stack.run("model_rollback", conf={"reason": TEMPLATE})
     stack.run("model_monitoring", DAY, {"act": True})
-    for page in (f"/reports/{DAY}", "/model-health/"):
+    for page in (f"/reports/{CASE}/{DAY}", f"/model-health/{CASE}"):
         keep_page(stack.airflow, page)
     stack.door.shut = True
     stack.run("data_validation", AWAY)
-    for page in (f"/reports/{DAY}", "/model-health/"):
+    for page in (f"/reports/{CASE}/{DAY}", f"/model-health/{CASE}"):
         keep_page(stack.airflow, page)
     stack.door.shut = False
 

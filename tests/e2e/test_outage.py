@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 import pytest
 
 from include.inference.ensemble import TABLE
-from include.lake.tables import Lake
 from include.registry import registry
 from local import embedded
 from local.client import Airflow, poll
@@ -23,6 +22,7 @@ from local.seed import seed
 from tests.case import CASE, at
 from tests.conftest import s3_environment
 from tests.e2e.conftest import is_ready
+from tests.e2e.dag_ids import ENSEMBLE_INFERENCE, MONITORING, RETRAINING
 from tests.e2e.own_airflow import own_airflow, own_data
 
 pytestmark = pytest.mark.exhaustive  # an Airflow of its own
@@ -76,14 +76,14 @@ def airflow(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ai
         registry.create_store(CASE)
         assert seed(at(lake), "2013-01-01", NEXT, say=lambda _: None) == 22
         with own_airflow(data) as running:
-            running.unpause("model_retraining")
+            running.unpause(RETRAINING)
             window = {"start": "2013-01-01", "end": "2013-01-21", "holdout_days": 5}
             asked = {"reason": "the lake goes away", **window}
-            run_id = running.trigger("model_retraining", asked)
-            assert running.wait("model_retraining", run_id) == "success"
-            running.pause("model_retraining")  # the monitor asks for another one
+            run_id = running.trigger(RETRAINING, asked)
+            assert running.wait(RETRAINING, run_id) == "success"
+            running.pause(RETRAINING)  # the monitor asks for another one
             start_server(data)
-            for dag_id in ("ensemble_inference", "model_monitoring"):
+            for dag_id in (ENSEMBLE_INFERENCE, MONITORING):
                 running.unpause(dag_id)
             yield running
             door.shut = False
@@ -96,12 +96,12 @@ def start_server(data: Path) -> None:
 
 
 def published(key: str) -> dict[str, Any]:
-    return Lake(CASE.settings.lake).current(TABLE, key).manifest().metadata
+    return CASE.lake.current(TABLE, key).manifest().metadata
 
 
 def tries(airflow: Airflow, run_id: str) -> int:
     """The most tries that a task of a member has had."""
-    found = airflow.task_instances("ensemble_inference", run_id)
+    found = airflow.task_instances(ENSEMBLE_INFERENCE, run_id)
     return max(task["try_number"] for task in found if task["task_id"].split(".")[0] in NAMES)
 
 
@@ -112,13 +112,13 @@ def states(airflow: Airflow, dag_id: str, run_id: str) -> dict[str, str]:
 def test_a_lake_that_is_away_for_longer_than_a_member_may_be_costs_no_member(
     airflow: Airflow, door: Door
 ) -> None:
-    run_id = airflow.trigger("ensemble_inference", partition_key=DAY)
-    poll(lambda: states(airflow, "ensemble_inference", run_id)["preprocess"] == "success", 120)
+    run_id = airflow.trigger(ENSEMBLE_INFERENCE, partition_key=DAY)
+    poll(lambda: states(airflow, ENSEMBLE_INFERENCE, run_id)["preprocess"] == "success", 120)
     door.shut = True
     allowed = max(member.retries for member in CASE.members) + 1
     poll(lambda: tries(airflow, run_id) > allowed, timeout=240)
     door.shut = False
-    assert airflow.wait("ensemble_inference", run_id) == "success"
+    assert airflow.wait(ENSEMBLE_INFERENCE, run_id) == "success"
     facts = published(DAY)
     assert sorted(facts["answers"]) == NAMES, facts["absent"]
     assert facts["fallback"] == "ensemble"
@@ -126,19 +126,19 @@ def test_a_lake_that_is_away_for_longer_than_a_member_may_be_costs_no_member(
 
 def test_a_day_heals_once_its_members_are_back_and_is_then_left_alone(airflow: Airflow) -> None:
     embedded.stop_model_server(airflow.data)
-    run_id = airflow.trigger("ensemble_inference", partition_key=NEXT)
-    assert airflow.wait("ensemble_inference", run_id) == "success"
+    run_id = airflow.trigger(ENSEMBLE_INFERENCE, partition_key=NEXT)
+    assert airflow.wait(ENSEMBLE_INFERENCE, run_id) == "success"
     assert published(NEXT)["awaited"] == ["remote"]
 
     start_server(airflow.data)
-    watching = airflow.trigger("model_monitoring", {"act": True}, partition_key=NEXT)
-    assert airflow.wait_partition("ensemble_inference", NEXT, known=1)["state"] == "success"
+    watching = airflow.trigger(MONITORING, {"act": True}, partition_key=NEXT)
+    assert airflow.wait_partition(ENSEMBLE_INFERENCE, NEXT, known=1)["state"] == "success"
     facts = published(NEXT)
     assert sorted(facts["answers"]) == NAMES, facts["absent"]
-    assert airflow.xcom("model_monitoring", watching, "heal_ensemble") == [NEXT]
+    assert airflow.xcom(MONITORING, watching, "heal_ensemble") == [NEXT]
 
-    airflow.wait("model_monitoring", watching)
-    again = airflow.trigger("model_monitoring", {"act": True}, partition_key=NEXT)
-    airflow.wait("model_monitoring", again)
-    assert states(airflow, "model_monitoring", again)["heal_ensemble"] == "skipped"
-    assert len(airflow.runs("ensemble_inference", partition_key_pattern=NEXT)) == 2
+    airflow.wait(MONITORING, watching)
+    again = airflow.trigger(MONITORING, {"act": True}, partition_key=NEXT)
+    airflow.wait(MONITORING, again)
+    assert states(airflow, MONITORING, again)["heal_ensemble"] == "skipped"
+    assert len(airflow.runs(ENSEMBLE_INFERENCE, partition_key_pattern=NEXT)) == 2

@@ -40,7 +40,7 @@ def test_what_airflow_makes_only_its_user_can_read(
     assert home.stat().st_mode & 0o077 == 0  # and so is all that is below
     made = [home / "airflow.db", home / "secrets.json"]
     made += [path for path in (home / "logs").rglob("*") if "dag_id=" in str(path)]
-    made += [*data.glob("lake/training/*/*"), *data.glob("lake/training/*/*/*")]
+    made += [*data.glob("lake/*/training/*/*"), *data.glob("lake/*/training/*/*/*")]
     artifacts = [path for path in (data / "mlflow").rglob("*") if champion.run_id in path.parts]
     assert len(artifacts) > 3
     assert len(made) > 10

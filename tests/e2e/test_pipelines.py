@@ -15,15 +15,16 @@ from include.usecases.flight_delays.schema import KEY
 from local import embedded
 from local.client import Airflow, poll
 from tests.e2e.conftest import SETTINGS
+from tests.e2e.dag_ids import INFERENCE, VALIDATION
 
 pytestmark = pytest.mark.usefixtures("champion")
 
 
 def validate(airflow: Airflow, key: str) -> tuple[str, str]:
     """Run `data_validation` for one day. Returns the run and its state."""
-    airflow.unpause("data_validation")
-    run_id = airflow.trigger("data_validation", partition_key=key)
-    return run_id, airflow.wait("data_validation", run_id)
+    airflow.unpause(VALIDATION)
+    run_id = airflow.trigger(VALIDATION, partition_key=key)
+    return run_id, airflow.wait(VALIDATION, run_id)
 
 
 def assert_scored_once(lake: Lake, key: str, model: ModelVersion) -> None:
@@ -41,7 +42,7 @@ def test_a_validated_day_is_scored_in_chunks_and_published_with_its_lineage(
 ) -> None:
     _, state = validate(airflow, "2013-01-22")
     assert state == "success"
-    run = airflow.wait_partition("batch_inference", "2013-01-22")
+    run = airflow.wait_partition(INFERENCE, "2013-01-22")
     assert run["state"] == "success"
     assert_scored_once(lake, "2013-01-22", champion)
     manifest = lake.manifest("predictions", "2013-01-22")
@@ -50,7 +51,7 @@ def test_a_validated_day_is_scored_in_chunks_and_published_with_its_lineage(
     assert manifest.metadata["model"]["version"] == champion.version
     chunks = [
         task["rendered_map_index"]
-        for task in airflow.task_instances("batch_inference", run["dag_run_id"])
+        for task in airflow.task_instances(INFERENCE, run["dag_run_id"])
         if task["task_id"] == "score"
     ]
     assert len(chunks) == 4
@@ -66,22 +67,22 @@ def test_a_broken_file_fails_the_day_at_once_and_a_repaired_one_lets_it_go_on(
 
     run_id, state = validate(airflow, "2013-01-23")
     assert state == "failed"
-    tasks = task_states(airflow, "data_validation", run_id)
+    tasks = task_states(airflow, VALIDATION, run_id)
     assert tasks["inputs.check_contract"]["state"] == "failed"
     assert tasks["inputs.check_contract"]["try_number"] == 1, "bad data is not tried again"
     assert tasks["inputs.publish"]["state"] == "upstream_failed"
     assert tasks["truth.publish"]["state"] == "success", "the truth of the day before goes on"
     assert lake.manifest("validated", "2013-01-23") is None
-    assert airflow.runs("batch_inference", partition_key_pattern="2013-01-23") == []
-    record = failure_record(airflow, "data_validation", run_id, "inputs.check_contract")
+    assert airflow.runs(INFERENCE, partition_key_pattern="2013-01-23") == []
+    record = failure_record(airflow, VALIDATION, run_id, "inputs.check_contract")
     assert record["kind"] == "bad data"
     assert record["partition"] == "2013-01-23"
     assert str(landed) in record["message"]
 
     landed.unlink()
-    airflow.clear("data_validation", run_id)
-    assert airflow.wait("data_validation", run_id) == "success"
-    assert airflow.wait_partition("batch_inference", "2013-01-23")["state"] == "success"
+    airflow.clear(VALIDATION, run_id)
+    assert airflow.wait(VALIDATION, run_id) == "success"
+    assert airflow.wait_partition(INFERENCE, "2013-01-23")["state"] == "success"
     assert_scored_once(lake, "2013-01-23", champion)
 
 
@@ -90,7 +91,7 @@ def test_a_key_that_is_no_date_fails_with_a_message_and_publishes_nothing(
 ) -> None:
     run_id, state = validate(airflow, "2013-3-1")
     assert state == "failed"
-    record = failure_record(airflow, "data_validation", run_id, "inputs.land")
+    record = failure_record(airflow, VALIDATION, run_id, "inputs.land")
     assert "'2013-3-1' is no partition" in record["message"]
     assert not [path for path in lake.root.rglob("*") if "2013-3-1" in path.name]
 
@@ -99,18 +100,18 @@ def test_a_key_that_is_no_date_fails_with_a_message_and_publishes_nothing(
 def test_a_power_cut_loses_nothing_and_duplicates_nothing(
     airflow: Airflow, data: Path, lake: Lake, champion: ModelVersion
 ) -> None:
-    airflow.unpause("data_validation")
+    airflow.unpause(VALIDATION)
     keys = ["2013-01-24", "2013-01-25"]
     for key in keys:
-        airflow.trigger("data_validation", partition_key=key)
-    poll(lambda: any_running(airflow, "batch_inference", "score"), timeout=120, every=0.1)
+        airflow.trigger(VALIDATION, partition_key=key)
+    poll(lambda: any_running(airflow, INFERENCE, "score"), timeout=120, every=0.1)
     port = int(airflow.url.rsplit(":", 1)[1])
     cut_the_power(data)
 
     revived = embedded.start(data, port, extra=SETTINGS)
 
     for key in keys:
-        assert revived.wait_partition("batch_inference", key)["state"] == "success"
+        assert revived.wait_partition(INFERENCE, key)["state"] == "success"
         assert_scored_once(lake, key, champion)
 
 
@@ -118,12 +119,12 @@ def test_a_second_run_of_a_day_gives_the_same_predictions_without_scoring_again(
     airflow: Airflow, lake: Lake
 ) -> None:
     before = lake.current("predictions", "2013-01-22")
-    run_id = airflow.trigger("batch_inference", partition_key="2013-01-22")
-    assert airflow.wait("batch_inference", run_id) == "success"
+    run_id = airflow.trigger(INFERENCE, partition_key="2013-01-22")
+    assert airflow.wait(INFERENCE, run_id) == "success"
     after = lake.current("predictions", "2013-01-22")
     assert after.name != before.name
     assert after.read("predictions").equals(before.read("predictions"))
-    assert "is already scored" in airflow.log("batch_inference", run_id, "score", map_index=0)
+    assert "is already scored" in airflow.log(INFERENCE, run_id, "score", map_index=0)
 
 
 @pytest.mark.exhaustive
@@ -132,20 +133,20 @@ def test_a_run_that_was_overtaken_is_skipped_and_starts_nothing(
 ) -> None:
     key = "2013-01-26"
     validate(airflow, key)
-    airflow.wait_partition("batch_inference", key)
+    airflow.wait_partition(INFERENCE, key)
     published = lake.current("validated", key)
     manifest = published.manifest()
     published.publish([*manifest.parts], manifest.metadata, made_from="inputs of the future")
-    before = airflow.runs("batch_inference", partition_key_pattern=key)
+    before = airflow.runs(INFERENCE, partition_key_pattern=key)
 
     run_id, state = validate(airflow, key)
 
     assert state == "success"
-    tasks = task_states(airflow, "data_validation", run_id)
+    tasks = task_states(airflow, VALIDATION, run_id)
     assert tasks["inputs.publish"]["state"] == "skipped"
-    assert "was made from newer inputs" in airflow.log("data_validation", run_id, "inputs.publish")
+    assert "was made from newer inputs" in airflow.log(VALIDATION, run_id, "inputs.publish")
     assert lake.current("validated", key).name == published.name
-    assert len(airflow.runs("batch_inference", partition_key_pattern=key)) == len(before)
+    assert len(airflow.runs(INFERENCE, partition_key_pattern=key)) == len(before)
 
 
 def task_states(airflow: Airflow, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ from local import rollback
 from local.client import Airflow, poll
 from local.seed import seed
 from tests.case import CASE
+from tests.e2e.dag_ids import RETRAINING, ROLLBACK
 
 WINDOW = {"start": "2013-01-01", "end": "2013-02-10", "holdout_days": 5}
 """Twenty days more than the champion has seen, on which it is honestly and clearly beaten."""
@@ -24,16 +25,16 @@ def newer_days(lake: Lake, champion: ModelVersion) -> None:
 
 
 def ask(airflow: Airflow, **params: Any) -> str:
-    return airflow.trigger("model_retraining", {"reason": "a test", **WINDOW, **params})
+    return airflow.trigger(RETRAINING, {"reason": "a test", **WINDOW, **params})
 
 
 def question(airflow: Airflow, run_id: str) -> dict[str, Any]:
     """Wait until a run asks a person."""
 
     def asked() -> list[dict[str, Any]]:
-        [run] = [r for r in airflow.runs("model_retraining") if r["dag_run_id"] == run_id]
+        [run] = [r for r in airflow.runs(RETRAINING) if r["dag_run_id"] == run_id]
         assert run["state"] in ("queued", "running"), f"the run is {run['state']} and has not asked"
-        return airflow.waiting_approvals("model_retraining", run_id)
+        return airflow.waiting_approvals(RETRAINING, run_id)
 
     [found] = poll(asked, timeout=180)
     # An answer that comes before Airflow has seen the asking process end is lost: it asks again.
@@ -42,7 +43,7 @@ def question(airflow: Airflow, run_id: str) -> dict[str, Any]:
 
 
 def states(airflow: Airflow, run_id: str) -> dict[str, str]:
-    tasks = airflow.task_instances("model_retraining", run_id)
+    tasks = airflow.task_instances(RETRAINING, run_id)
     return {task["task_id"]: task["state"] for task in tasks}
 
 
@@ -62,17 +63,17 @@ def test_only_one_run_at_a_time_and_only_a_yes_in_time_promotes(airflow: Airflow
     assert "better than the champion" in asked["body"]
     assert asked["body"].startswith(f"`{reason}`\n"), "no template, and no picture"
     assert "to champion?" in asked["subject"]
-    page = httpx.get(f"{airflow.url}/model-health/", trust_env=False, timeout=60).text
+    page = httpx.get(f"{airflow.url}/model-health/{CASE}", trust_env=False, timeout=60).text
     assert asked["subject"] in page
     assert "/tasks/approve/required_actions" in page
-    [waiting] = [r for r in airflow.runs("model_retraining") if r["dag_run_id"] == ignored]
+    [waiting] = [r for r in airflow.runs(RETRAINING) if r["dag_run_id"] == ignored]
     assert waiting["state"] == "queued", "recorded, not lost, and not at the same time"
-    airflow.answer("model_retraining", rejected, "approve", "Reject")
-    assert airflow.wait("model_retraining", rejected) == "success"
+    airflow.answer(RETRAINING, rejected, "approve", "Reject")
+    assert airflow.wait(RETRAINING, rejected) == "success"
     assert states(airflow, rejected)["promote"] == "skipped"
 
     question(airflow, ignored)
-    assert airflow.wait("model_retraining", ignored) == "success"
+    assert airflow.wait(RETRAINING, ignored) == "success"
     assert states(airflow, ignored)["promote"] == "skipped"
 
     assert registry.champion(CASE) == before
@@ -85,15 +86,15 @@ def test_an_approved_challenger_is_promoted_and_a_rollback_brings_the_old_one_ba
     before, events = registry.champion(CASE), len(champion_events(airflow))
     run_id = ask(airflow, require_approval=True)
     question(airflow, run_id)
-    airflow.answer("model_retraining", run_id, "approve", "Approve")
-    assert airflow.wait("model_retraining", run_id) == "success"
+    airflow.answer(RETRAINING, run_id, "approve", "Approve")
+    assert airflow.wait(RETRAINING, run_id) == "success"
     after = registry.champion(CASE)
-    assert after.version == airflow.xcom("model_retraining", run_id, "promote")
+    assert after.version == airflow.xcom(RETRAINING, run_id, "promote")
     assert promotion.previous(CASE, after) == before
     assert len(champion_events(airflow)) == events + 1
 
-    back = airflow.trigger("model_rollback", {"reason": "a test"})
-    assert airflow.wait("model_rollback", back) == "success"
+    back = airflow.trigger(ROLLBACK, {"reason": "a test"})
+    assert airflow.wait(ROLLBACK, back) == "success"
     assert registry.champion(CASE) == before
     assert len(champion_events(airflow)) == events + 2
 
@@ -101,7 +102,7 @@ def test_an_approved_challenger_is_promoted_and_a_rollback_brings_the_old_one_ba
     assert rollback.main(CASE, ["--reason", "once more"]) == 2
     told = capsys.readouterr().err
     assert told.startswith(f"The champion was not rolled back. Version {before.version} of ")
-    assert f"The run: {airflow.url}/dags/model_rollback/runs/" in told
+    assert f"The run: {airflow.url}/dags/{ROLLBACK}/runs/" in told
     assert registry.champion(CASE) == before
 
 
@@ -109,8 +110,8 @@ def test_an_approved_challenger_is_promoted_and_a_rollback_brings_the_old_one_ba
 def test_a_dry_run_judges_and_changes_nothing(airflow: Airflow) -> None:
     before = registry.champion(CASE)
     run_id = ask(airflow, dry_run=True)
-    assert airflow.wait("model_retraining", run_id) == "success"
-    assert airflow.xcom("model_retraining", run_id, "judge")["challenger"] is not None
+    assert airflow.wait(RETRAINING, run_id) == "success"
+    assert airflow.xcom(RETRAINING, run_id, "judge")["challenger"] is not None
     found = states(airflow, run_id)
     assert [found[task] for task in ("refit", "register", "promote")] == ["skipped"] * 3
     assert registry.champion(CASE) == before
