@@ -1,14 +1,27 @@
 """The use case that most tests are about, and the same one with its tables elsewhere."""
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 from include.lake.tables import Lake
-from include.usecase import UseCase
+from include.usecase import Input, UseCase
 from include.usecases.flight_delays import USECASE as CASE
 
-__all__ = ["CASE", "at"]
+__all__ = ["CASE", "SECOND", "at", "with_inputs"]
+
+SECOND = Path(__file__).parent / "usecases" / "doctor_visits"
+"""Folder of another use case."""
 
 
 def at(lake: Lake) -> UseCase:
     """The use case with its tables in another lake."""
     return replace(CASE, own_settings={**CASE.own_settings, "lake_root": str(lake.root)})
+
+
+def with_inputs(case: UseCase, *inputs: Input) -> UseCase:
+    """The use case with other inputs."""
+    changed = replace(case)
+    schema = SimpleNamespace(KEY=inputs[0].key, INPUTS=list(inputs), TRUTH=case.truth)
+    changed.__dict__["schema"] = schema
+    return changed

@@ -210,9 +210,9 @@ def race(together: Any, outcomes: Any, turns: list[ModelVersion | None]) -> None
         registry.load(CASE, wanted)
         together.wait(60)
         if turn:
-            message = refusal(promotion.promote, turn, champion, "a race")
+            message = refusal(promotion.promote, CASE, turn, champion, "a race")
         else:
-            message = refusal(promotion.roll_back, champion, wanted, "a race")
+            message = refusal(promotion.roll_back, CASE, champion, wanted, "a race")
         together.wait(60)
         outcomes.put((number, wanted, message, registry.champion(CASE)))
 

@@ -107,7 +107,7 @@ def make_history(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
     settings.cache_clear()
     lake = CASE.lake
     for number in range((LAST_DAY - FIRST_DAY).days + 1):
-        for table in validation.TABLES:
+        for table in CASE.tables:
             validation.validate_day(CASE, table, (FIRST_DAY + timedelta(number)).isoformat())
     registry.create_store(CASE)
     taken = snapshot.take(CASE, *TRAINED, holdout_days=5)

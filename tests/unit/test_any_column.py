@@ -7,7 +7,6 @@ import pandera.polars as pa_polars
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +15,7 @@ from include.lake.tables import Lake
 from include.landed import foreign_data
 from include.usecase import Input
 from include.validation import validation
-from tests.case import at
+from tests.case import at, with_inputs
 
 KEY = "2026-03-01"
 ROWS = 3
@@ -130,16 +129,13 @@ def test_a_column_of_any_type_is_published_or_refused_by_name(
         }
     )
     declared = Input("any", schema, ["id"], belongs=lambda day: pl.lit(True))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(validation.TABLES, "any", ["any"])
-        patch.setitem(validation.INPUTS, "any", declared)
-        refusal = None
-        try:
-            validation.validate_day(at(lake), "any", KEY)
-        except BadData as error:
-            refusal = str(error)
+    refusal = None
+    try:
+        validation.validate_day(with_inputs(at(lake), declared), "validated", KEY)
+    except BadData as error:
+        refusal = str(error)
     if refusal is None:
-        assert len(lake.current("any", KEY).read("any")) == ROWS
+        assert len(lake.current("validated", KEY).read("any")) == ROWS
     else:
         assert str(path) in refusal
         assert "'value'" in refusal or "value:" in refusal

@@ -93,7 +93,7 @@ READERS: dict[str, tuple[str, str, Callable[[Lake, History], object]]] = {
     "the output checks": ("features", "rejected", lambda lake, history: scoring.check_outputs(
         at(lake), str(lake.current("predictions", OLD_DAY)),
         str(lake.current("features", OLD_DAY)), history.champion)),
-    "training": ("actuals", "actuals", lambda lake, _: snapshot.labelled(CASE, 
+    "training": ("actuals", "actuals", lambda lake, _: snapshot.labelled(CASE,
         partitions.parse_key(OLD_DAY), lake.current("validated", OLD_DAY),
         lake.current("actuals", OLD_DAY))),
     "outcomes": ("predictions", "predictions", lambda lake, _: outcomes.join(at(lake), OLD_DAY)),

@@ -77,7 +77,7 @@ def test_a_day_that_is_not_expected_is_passed_over_and_its_source_is_not_asked(
 ) -> None:
     assert not validation.is_due(CASE, "validated", SATURDAY)
     assert validation.is_due(CASE, "validated", MONDAY)
-    for table in validation.TABLES:
+    for table in CASE.tables:
         assert validation.validate_day(CASE, table, SATURDAY) == {}
         assert lake.manifest(table, SATURDAY) is None
     said: list[str] = []
@@ -174,7 +174,7 @@ def test_an_empty_day_goes_through_the_whole_loop(
     champion = registry.champion(CASE)
     for one in (*INPUTS, TRUTH):
         land_empty(lake, one, FRIDAY)
-    for table in validation.TABLES:
+    for table in CASE.tables:
         validation.validate_day(CASE, table, FRIDAY)
     assert batch_inference(CASE, FRIDAY, champion) == 0
     rows = str(lake.current("features", FRIDAY))
@@ -198,7 +198,7 @@ def test_an_empty_day_goes_through_the_whole_loop(
     decision = daily.decide(CASE, FRIDAY)
     assert {reason.rule for reason in decision.reasons if reason.action == "page"} == set()
     daily.write_report(CASE, FRIDAY, decision)
-    for table in validation.TABLES:
+    for table in CASE.tables:
         validation.validate_day(CASE, table, MONDAY)
     batch_inference(CASE, MONDAY, champion)
     daily.observe(CASE, MONDAY, datetime.now(UTC))
@@ -216,7 +216,7 @@ def test_predictions_are_stale_after_a_weekend_only_if_friday_was_not_scored(
     weekdays: None, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[Sample] = []
-    monkeypatch.setattr("include.metrics.send_all", lambda samples: sent.extend(samples))
+    monkeypatch.setattr("include.metrics.send_all", lambda _, samples: sent.extend(samples))
     validation.validate_day(CASE, "validated", FRIDAY)
     sent.clear()
     validation.pass_over(CASE, "validated", SATURDAY)

@@ -22,7 +22,7 @@ from include.inference.remote import ORDER_ROWS
 from include.lake.tables import Lake
 from include.messages import Answer, Chunk, ModelVersion, RollCall, Scored
 from include.registry import promotion, registry
-from include.usecase import Member
+from include.usecase import Member, UseCase
 from include.usecases.flight_delays import features
 from include.usecases.flight_delays.schema import KEY
 from tests.case import CASE, at
@@ -341,15 +341,16 @@ def test_two_of_four_are_enough_and_the_others_have_a_reason(lake: Lake, day: st
 def test_below_the_quorum_there_is_no_ensemble(
     lake: Lake, day: str, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lacking(*names: str) -> str:
-        return ensemble.call_roll(at(lake), day, None, scored_alike(lake, day, *names), {}).lacking
+    def lacking(*names: str, case: UseCase = CASE) -> str:
+        return ensemble.call_roll(case, day, None, scored_alike(lake, day, *names), {}).lacking
 
     assert lacking("xgboost") == "1 member answered, 2 have to"
     assert lacking("xgboost", "remote") == ""
     shadows = [replace(member, weight=float(member.name != "remote")) for member in CASE.members]
-    monkeypatch.setattr(ensemble, "CASE.members", shadows)
-    assert lacking("xgboost", "remote") == "1 member answered, 2 have to", "without weight"
-    configure(ensemble_quorum=1, mlflow_tracking_uri=registry.settings().registry)
+    shadowed = replace(CASE, members=shadows)
+    said = lacking("xgboost", "remote", case=shadowed)
+    assert said == "1 member answered, 2 have to", "without weight"
+    configure(ensemble_quorum=1, mlflow_tracking_uri=CASE.settings.registry)
     assert lacking("xgboost") == ""
 
 
@@ -362,8 +363,8 @@ def test_without_a_required_member_there_is_no_ensemble(
     assert ensemble.call_roll(CASE, day, None, given, {}).lacking == lacking
     configure(ensemble_required="")
     demanding = [replace(member, required=member.kind == "remote") for member in CASE.members]
-    monkeypatch.setattr(ensemble, "CASE.members", demanding)
-    assert ensemble.call_roll(CASE, day, None, given, {}).lacking == lacking
+    case = replace(CASE, members=demanding)
+    assert ensemble.call_roll(case, day, None, given, {}).lacking == lacking
 
 
 @pytest.mark.parametrize("wrong", [{"ensemble_required": "remot"}, {"ensemble_quorum": 5}])
@@ -465,10 +466,10 @@ def test_two_members_with_the_same_wrong_constant_do_not_outvote_the_others(
 ) -> None:
     right = scoring.predictor
 
-    def wrong(model: ModelVersion) -> scoring.Predict:
+    def wrong(case: UseCase, model: ModelVersion) -> scoring.Predict:
         if model.name.endswith(".logistic_regression"):
             return lambda batch: np.full(batch.num_rows, 0.5, np.float32)
-        return right(model)
+        return right(case, model)
 
     monkeypatch.setattr(scoring, "predictor", wrong)
     tell(server, nonsense="constant")

@@ -5,7 +5,7 @@ What cannot be read for good, encrypted or of an unknown codec, is refused with 
 
 import base64
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,10 +21,9 @@ import pytest
 from pyarrow.parquet import encryption
 
 from include.errors import BadData
-from include.lake.tables import Lake
-from include.usecase import Input
+from include.usecase import Input, UseCase
 from include.validation import validation
-from tests.case import at
+from tests.case import CASE, with_inputs
 
 DAY = date(2026, 3, 1)
 ROWS = 3_000
@@ -62,33 +61,37 @@ def contract(frame: pl.DataFrame) -> Input:
 
 
 @pytest.fixture
-def land(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[pl.DataFrame], Path]:
+def land() -> Iterator[Callable[[pl.DataFrame], Path]]:
     """Declares the columns of a frame as a contract; gives the path where its file lands."""
-    monkeypatch.setitem(validation.TABLES, "zoo", ["zoo"])
-    path = Lake(str(tmp_path)).landing_path("zoo", str(DAY))
+    path = CASE.lake.landing_path("zoo", str(DAY))
     assert isinstance(path, Path)
     path.parent.mkdir(parents=True)
 
     def declare(frame: pl.DataFrame) -> Path:
-        monkeypatch.setitem(validation.INPUTS, "zoo", contract(frame))
+        DECLARED["zoo"] = with_inputs(CASE, contract(frame))
         return path
 
-    return declare
+    yield declare
+    DECLARED.clear()
+
+
+DECLARED: dict[str, UseCase] = {}
+"""The use case that a test has declared."""
 
 
 def published(path: Path) -> pl.DataFrame:
     """Validate the landed file; returns what is published of it."""
-    lake = Lake(str(path.parents[2]))
-    validation.validate_day(at(lake), "zoo", str(DAY))
-    return lake.current("zoo", str(DAY)).read("zoo")
+    case = DECLARED["zoo"]
+    validation.validate_day(case, "validated", str(DAY))
+    return case.lake.current("validated", str(DAY)).read("zoo")
 
 
 def refusal(path: Path) -> str:
     """Why the landed file is not published: a message that names it."""
-    lake = Lake(str(path.parents[2]))
+    case = DECLARED["zoo"]
     with pytest.raises(BadData) as failure:
-        validation.validate_day(at(lake), "zoo", str(DAY))
-    assert lake.manifest("zoo", str(DAY)) is None
+        validation.validate_day(case, "validated", str(DAY))
+    assert case.lake.manifest("validated", str(DAY)) is None
     assert str(path) in str(failure.value)
     return str(failure.value)
 

@@ -38,7 +38,7 @@ def empty_lake(tmp_path: Path) -> Lake:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Sample]:
     """What would be sent to StatsD."""
     found: list[Sample] = []
-    monkeypatch.setattr(metrics, "send_all", found.extend)
+    monkeypatch.setattr(metrics, "send_all", lambda _, samples: found.extend(samples))
     return found
 
 

@@ -136,7 +136,7 @@ MISTAKES: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
     ),
     # Name, window and schema
     "a name that the registry refuses": (
-        [("__init__.py", '"doctor-visits"', '"Doctor Visits/EU"')],
+        [("__init__.py", '"doctor_visits"', '"Doctor Visits/EU"')],
         ["NAME in __init__.py is 'Doctor Visits/EU'", "lower-case letters", "'late-payments'"],
     ),
     "a window that is no date": (

@@ -378,7 +378,7 @@ def test_a_version_without_reference_is_compared_with_the_days_before_only(
 
 def test_of_a_version_whose_run_is_gone_the_day_itself_is_measured(lake: Lake) -> None:
     version = lake.current("predictions", OLD_DAY)
-    gone = {"name": "flight-delays", "version": "9", "run_id": "0" * 32}
+    gone = {"name": "flight_delays", "version": "9", "run_id": "0" * 32}
     version.publish(["predictions"], {**version.manifest().metadata, "model": gone})
     day = look(lake)
     assert len(found(day, "psi", reference="trailing")) == len(features.FEATURES) + 1

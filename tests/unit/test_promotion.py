@@ -246,7 +246,15 @@ def test_a_version_that_cannot_be_loaded_any_more_is_in_nobodys_way(
 ) -> None:
     model, spoiled = spoil
     (other,) = challengers(1)
-    until_alias = (1, ["set_registered_model_alias"], promotion.promote, model, first, "better")
+    until_alias = (
+        1,
+        ["set_registered_model_alias"],
+        promotion.promote,
+        CASE,
+        model,
+        first,
+        "better",
+    )
     start(children.change_champion_until, environment(), *until_alias).join()
     spoiled()
     promotion.promote(CASE, other, first, "it is better")
@@ -294,16 +302,16 @@ def changes(first: ModelVersion) -> dict[str, Change]:
     promotion.promote(CASE, second, first, "it is better")
     promotion.promote(CASE, third, second, "it is better")
     return {
-        "promotion": (promotion.promote, fourth, third, "it is better"),
-        "another promotion": (promotion.promote, fifth, third, "it is better"),
-        "rollback": (promotion.roll_back, third, second, "it is worse"),
-        "first promotion": (promotion.promote, fourth, None, "there was none"),
-        "another first promotion": (promotion.promote, fifth, None, "there was none"),
+        "promotion": (promotion.promote, CASE, fourth, third, "it is better"),
+        "another promotion": (promotion.promote, CASE, fifth, third, "it is better"),
+        "rollback": (promotion.roll_back, CASE, third, second, "it is worse"),
+        "first promotion": (promotion.promote, CASE, fourth, None, "there was none"),
+        "another first promotion": (promotion.promote, CASE, fifth, None, "there was none"),
     }
 
 
 def next_champion(change: Change) -> ModelVersion:
-    made: ModelVersion = change[2] if change[0] is promotion.roll_back else change[1]
+    made: ModelVersion = change[3] if change[0] is promotion.roll_back else change[2]
     return made
 
 
@@ -379,7 +387,7 @@ def test_a_promotion_that_died_at_its_end_does_not_come_back_later(
     third: ModelVersion,
     start: Callable[..., Any],
 ) -> None:
-    until_done = (2, ["log_param"], promotion.promote, second, first, "it is better")
+    until_done = (2, ["log_param"], promotion.promote, CASE, second, first, "it is better")
     start(children.change_champion_until, environment(), *until_done).join()
     assert registry.champion(CASE) == second
     if back == "rollback":
@@ -446,7 +454,7 @@ def test_a_promotion_can_still_come_after_one_that_came_and_went_meanwhile(
     process_server: Any,
     start: Callable[..., Any],
 ) -> None:
-    change = (promotion.promote, second, first, "it is better")
+    change = (promotion.promote, CASE, second, first, "it is better")
     paused = Paused(process_server, start, 1, ["log_param"], *change)
     promotion.promote(CASE, third, first, "it is better")
     promotion.roll_back(CASE, third, first, "it is worse")

@@ -77,7 +77,7 @@ def test_without_a_champion_nothing_is_scored_and_it_is_said_what_to_do(
     else:
         client.delete_registered_model(CASE.name)
     assert registry.find_champion(CASE) is None
-    words = ["no champion of 'flight-delays'", str(own_registry), "`model_retraining`", action]
+    words = ["no champion of 'flight_delays'", str(own_registry), "`model_retraining`", action]
     with refused(lake, "predictions", OLD_DAY, *words, kind=MissingData):
         infer(lake, OLD_DAY, registry.champion(CASE))
 
@@ -103,8 +103,8 @@ def test_an_alias_on_a_version_that_is_gone_is_named_with_what_to_do(
         query = "update registered_model_aliases set version = 99 where alias = ?"
         store.execute(query, [alias])
     find = {"champion": registry.champion, "challenger": registry.find_challenger}[alias]
-    with pytest.raises(MissingData, match=f"'{alias}' of 'flight-delays' names version 99") as said:
-        find()
+    with pytest.raises(MissingData, match=f"'{alias}' of 'flight_delays' names version 99") as said:
+        find(CASE)
     assert f"Give another version the alias '{alias}' in MLflow, or take it" in str(said.value)
 
 
@@ -243,7 +243,10 @@ def test_another_models_file_in_place_of_a_versions_is_never_loaded(
     version, other = new_version(history), new_version(history)
     path, good = file_of(version), file_of(version).read_bytes()
     path.write_bytes(file_of(other).read_bytes())
-    loads = [registry.load, lambda version: registry.load_run(CASE, version.run_id)]
+    loads = [
+        lambda version: registry.load(CASE, version),
+        lambda version: registry.load_run(CASE, version.run_id),
+    ]
     for load in (
         *loads,
         lambda version: promotion.promote(CASE, version, history.champion, "a test"),
@@ -426,7 +429,7 @@ def test_damaged_texts_of_a_registered_version_are_named(
     client.log_param(version.run_id, "snapshot", "the one of Monday")
     for read in (registry.reference, registry.members, registry.last_day):
         with pytest.raises(BadData, match=str(version)):
-            read(version)
+            read(CASE, version)
     assert outcomes.model_age_days(CASE, version, OLD_DAY) is None
     assert outcomes.training_snapshot(CASE, version) is None
 
@@ -437,19 +440,19 @@ def test_a_run_that_does_not_say_where_its_model_is_is_named(
     run = registry.log_training(CASE, registry.load(CASE, history.champion), {}, {})
     MlflowClient().delete_tag(run, registry.MODEL_URI)
     for use in (registry.load_run, registry.register, registry.model_bytes):
-        with pytest.raises(MissingData, match=f"Run {run} of 'flight-delays' does not say where"):
-            use(run)
+        with pytest.raises(MissingData, match=f"Run {run} of 'flight_delays' does not say where"):
+            use(CASE, run)
 
 
 USES: list[Callable[[ModelVersion], object]] = [
     lambda model: registry.champion(CASE),
     lambda model: registry.find_champion(CASE),
-    registry.load,
+    lambda model: registry.load(CASE, model),
     lambda model: registry.load_run(CASE, model.run_id),
-    registry.reference,
+    lambda model: registry.reference(CASE, model),
     lambda model: registry.register(CASE, model.run_id),
     lambda model: promotion.promote(CASE, model, None, "a test"),
-    promotion.previous,
+    lambda model: promotion.previous(CASE, model),
     lambda model: registry.log_metrics(CASE, model.run_id, {"roc_auc": 0.5}),
     # MLflow knows the place of a run's artifacts from before, whatever is down: a run that is not.
     lambda model: registry.log_reference(CASE, "0" * 32, {}),
@@ -485,7 +488,7 @@ def test_a_registry_that_does_not_work_is_an_error_that_says_which(
     configure(mlflow_tracking_uri=uri)
     with pytest.raises(BadData if "scheme" in down else DependencyDown) as failure:
         use(history.champion)
-    assert f"registry at {uri} failed on 'flight-delays'" in str(failure.value)
+    assert f"registry at {uri} failed on 'flight_delays'" in str(failure.value)
 
 
 def test_a_login_in_the_registrys_address_is_never_shown(

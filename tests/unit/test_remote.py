@@ -36,6 +36,7 @@ from include.lake.files import to_arrow
 from include.masking import MASK
 from include.orchestration.task_defaults import RetryByKind
 from include.usecases.flight_delays import features
+from tests.case import CASE
 from tests.unit import model_servers
 from tests.unit.model_servers import MODEL, Answer, Answering, Request, Server, score, scored
 
@@ -64,7 +65,7 @@ def server() -> Iterator[Server]:
 
 @contextmanager
 def asking(server: Server, **more: Any) -> Iterator[ModelServer]:
-    with remote.connect(Endpoint(server.url, **more), MODEL) as asked:
+    with remote.connect(CASE, Endpoint(server.url, **more), MODEL) as asked:
         yield asked
 
 
@@ -208,7 +209,7 @@ def test_a_named_output_is_requested_and_nothing_else_is_taken_for_it(server: Se
         return scored(request, outputs={wanted["name"]: score(request.tensors)[:, None]})
 
     server.on["/infer"] = answering
-    with remote.connect(Endpoint(server.url), MODEL, "late") as asked:
+    with remote.connect(CASE, Endpoint(server.url), MODEL, "late") as asked:
         np.testing.assert_array_equal(asked.predict(rows(60), PINNED), right(60))
         server.on["/infer"] = scored
         with fails(BadData, "its output is 'score' instead of 'late'"):
@@ -226,13 +227,13 @@ def test_an_answer_may_be_without_id_and_version(server: Server) -> None:
 
 def test_nobody_listens(unused_port: int) -> None:
     at = Endpoint(f"http://127.0.0.1:{unused_port}")
-    with remote.connect(at, MODEL) as asked, fails(ServerDown, at.url, "Connection refused"):
+    with remote.connect(CASE, at, MODEL) as asked, fails(ServerDown, at.url, "Connection refused"):
         asked.describe()
 
 
 def test_a_name_that_nobody_knows() -> None:
     at = Endpoint("http://nosuchhost.invalid:8000")
-    with remote.connect(at, MODEL) as asked, fails(ServerDown, at.url, "ConnectError"):
+    with remote.connect(CASE, at, MODEL) as asked, fails(ServerDown, at.url, "ConnectError"):
         asked.describe()
 
 
@@ -592,7 +593,10 @@ def test_a_certificate_that_nobody_vouches_for_is_not_trusted(certificate: Path)
 def test_a_certificate_of_another_host_is_not_trusted(certificate: Path) -> None:
     with model_servers.running(certificate) as server:
         at = Endpoint(server.url.replace("127.0.0.1", "localhost"), verify=str(certificate))
-        with remote.connect(at, MODEL) as asked, fails(BadData, "not trusted", "Hostname mismatch"):
+        with (
+            remote.connect(CASE, at, MODEL) as asked,
+            fails(BadData, "not trusted", "Hostname mismatch"),
+        ):
             asked.describe()
 
 
@@ -620,7 +624,7 @@ def test_a_server_behind_tls_is_given_up_as_any_other(
 
 def test_tls_with_a_server_that_has_none(server: Server) -> None:
     at = Endpoint(server.url.replace("http", "https"))
-    with remote.connect(at, MODEL) as asked, fails(BadData, "is not trusted", at.url):
+    with remote.connect(CASE, at, MODEL) as asked, fails(BadData, "is not trusted", at.url):
         asked.describe()
     assert server.connections == 1
 
@@ -641,7 +645,7 @@ def test_a_file_without_certificates_is_named(tmp_path: Path, content: str | Non
         path.write_text(content)
     with (
         fails(BadData, "cannot be asked", str(path)),
-        remote.connect(Endpoint("https://127.0.0.1", verify=str(path)), MODEL),
+        remote.connect(CASE, Endpoint("https://127.0.0.1", verify=str(path)), MODEL),
     ):
         raise AssertionError
 
@@ -898,7 +902,7 @@ def test_credentials_and_headers_are_sent_and_never_shown(
     basic = connection(host=server.url, login="me", password=TOKEN)
     for at, scheme in ((bearer, f"Bearer {TOKEN}"), (basic, "Basic ")):
         assert TOKEN not in repr(at)
-        with remote.connect(at, MODEL) as asked:
+        with remote.connect(CASE, at, MODEL) as asked:
             asked.describe()
             assert server.requests[-1].headers["Authorization"].startswith(scheme)
             server.on["/infer"] = lambda seen: Answer(500, f"debug: {seen.headers} {TOKEN}")
@@ -906,7 +910,7 @@ def test_credentials_and_headers_are_sent_and_never_shown(
                 asked.predict(rows(20), PINNED)
         assert TOKEN not in str(failure.value)
         server.on["/infer"] = lambda seen: Answer(200, f"<html>{seen.headers} {TOKEN}")
-        with remote.connect(at, MODEL) as asked, fails(BadData, "no JSON") as wrong:
+        with remote.connect(CASE, at, MODEL) as asked, fails(BadData, "no JSON") as wrong:
             asked.predict(rows(20), PINNED)
         del server.on["/infer"]
         assert TOKEN not in str(wrong.value)
@@ -927,7 +931,7 @@ def test_no_part_of_a_secret_is_left_wherever_a_text_is_cut(
 ) -> None:
     at = Endpoint("http://models", {"X-Key": SECRET, "X-Part": TOKEN[:6]}, ("me", SECRET))
     said = before + data.draw(st.sampled_from(WRITTEN)) + after
-    with closing(PatientClient(at)) as client:
+    with closing(PatientClient(at, CASE.settings)) as client:
         cut = client.excerpt(said, data.draw(st.integers(0, len(said))))
     assert not [part for part in PARTS if part in cut]
 
@@ -949,7 +953,9 @@ def test_a_secret_that_a_server_repeats_at_the_end_of_what_is_shown_is_masked(
 
 @pytest.mark.parametrize("secret", [f"{TOKEN}.", f"{TOKEN}\nand a second line"])
 def test_the_first_line_of_an_error_shows_no_part_of_a_secret(secret: str) -> None:
-    with closing(PatientClient(Endpoint("http://models", auth=("me", secret)))) as client:
+    with closing(
+        PatientClient(Endpoint("http://models", auth=("me", secret)), CASE.settings)
+    ) as client:
         assert client._line(ValueError(f"not with {secret}")) == f"not with {MASK}"
 
 
@@ -958,7 +964,7 @@ def test_the_connection_names_a_certificate(
 ) -> None:
     with model_servers.running(certificate) as server:
         at = connection(host=server.url, extra={"verify": str(certificate)})
-        with remote.connect(at, MODEL) as asked:
+        with remote.connect(CASE, at, MODEL) as asked:
             assert asked.describe() == PINNED
 
 
@@ -990,7 +996,7 @@ def test_a_connection_that_cannot_be_used_is_refused(
 
 @pytest.mark.parametrize("at", ["http://models:80:90", "ftp://models", "http://a\nb"])
 def test_an_address_that_is_none_is_refused(at: str) -> None:
-    with fails(BadData, "cannot be asked"), remote.connect(Endpoint(at), MODEL) as asked:
+    with fails(BadData, "cannot be asked"), remote.connect(CASE, Endpoint(at), MODEL) as asked:
         asked.describe()
 
 
@@ -999,7 +1005,7 @@ def test_a_token_that_cannot_be_sent_is_not_shown(server: Server, token: str) ->
     at = Endpoint(server.url, headers={"Authorization": f"Bearer {token}"})
     with (
         fails(BadData, "cannot be asked") as failure,
-        remote.connect(at, MODEL) as asked,
+        remote.connect(CASE, at, MODEL) as asked,
     ):
         asked.describe()
     assert TOKEN not in str(failure.value)

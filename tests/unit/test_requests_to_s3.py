@@ -15,6 +15,7 @@ from include.monitoring import history as records
 from include.monitoring.page import health
 from include.statistics import profiles
 from include.validation import validation
+from tests.case import at
 from tests.unit.conftest import NEW_DAY, History
 
 LIMITS = {
@@ -62,7 +63,7 @@ def test_no_task_of_a_day_asks_more_often_than_it_has_to(
     def task(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         forget()
         asked.clear()
-        found = function(lake, *arguments)
+        found = function(at(lake), *arguments)
         requests[name] = list(asked)
         return found
 

@@ -27,7 +27,7 @@ from include.monitoring.page import health
 from include.validation import validation
 from local import seed
 from local.environment import REPO
-from tests.case import CASE, at
+from tests.case import at
 from tests.unit.conftest import History
 
 DAY = "2013-03-01"
@@ -243,7 +243,7 @@ def test_history_is_not_seeded_into_a_lake_that_is_away_and_that_is_said_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure(lake_root=str(connect("lost", bucket="no-such-bucket").root))
-    assert seed.main(CASE, ["--from", "2013-01-01", "--to", "2013-01-20"]) == 2
+    assert seed.main(["--from", "2013-01-01", "--to", "2013-01-20"]) == 2
     said = capsys.readouterr()
     assert said.err.count("bucket does not exist") == 1
     assert "Seeded" not in said.out

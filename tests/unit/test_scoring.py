@@ -457,7 +457,7 @@ def test_features_of_other_rows_or_in_another_order_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     build = preprocess.features.build_features
-    monkeypatch.setattr(preprocess.features, "build_features", lambda day: change(build(day)))
+    monkeypatch.setattr(CASE.features, "build_features", lambda day: change(build(day)))
     said = said.replace("812", str(rows := count_of(lake))).replace("821", str(rows + 9))
     with refused(lake, "features", OLD_DAY, said.replace("811", str(rows - 1))):
         scoring.preprocess(CASE, OLD_DAY)
@@ -488,14 +488,14 @@ def test_a_score_that_is_none_is_never_kept(
 ) -> None:
     class Broken:
         def __getitem__(self, step: int) -> Any:
-            return registry_load(history.champion)[step]
+            return registry_load(CASE, history.champion)[step]
 
         def predict_proba(self, rows: pa.RecordBatch) -> np.ndarray:
             return np.full((rows.num_rows, 2), wrong)
 
     registry_load = registry.load
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "load", lambda model: Broken())
+        patch.setattr(registry, "load", lambda case, model: Broken())
         with refused(lake, "predictions", OLD_DAY, "NaN or outside 0 to 1"):
             infer(lake, OLD_DAY, history.champion)
     assert len(infer(lake, OLD_DAY, history.champion)) > 0

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Literal, get_args, get_origin
@@ -16,10 +17,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from include import usecases
 from include.errors import BadData
-from include.settings import PROJECT, Settings, main, settings, variable
-from include.usecase import FIRST_WINDOW
-from local import days, demo, embedded, reference, rollback, seed, usecase
+from include.settings import INSTALLATION, PER_USECASE, PROJECT, Settings, settings, variable
+from include.usecase import UseCase, UsecaseInvalid
+from local import clean_lake, days, demo, embedded, reference, rollback, seed, usecase
+from local.settings import main
 from tests.case import CASE
 
 FIELDS = Settings.model_fields.items()
@@ -42,6 +45,8 @@ def test_every_setting_is_changed_by_its_variable(
     name: str, field: FieldInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = getattr(CASE.settings, name)
+    if field.annotation == date | None:
+        before = date(2026, 1, 31)
     new: object = "x"
     if get_origin(field.annotation) is Literal:
         monkeypatch.setenv(variable(name), get_args(field.annotation)[-1])
@@ -92,7 +97,7 @@ def test_a_wrong_value_is_one_line_with_variable_value_and_what_is_allowed(
     monkeypatch.setenv(variable(name), value)
     settings.cache_clear()
     with pytest.raises(BadData) as failure:
-        CASE.settings
+        _ = CASE.settings
     assert str(failure.value).startswith(f"{variable(name)}={value} is wrong: it must be {allowed}")
     assert "\n" not in str(failure.value)
 
@@ -119,7 +124,7 @@ def test_every_wrong_setting_has_its_line(
     monkeypatch.setenv("ML_CHUNK_ROW", "5")
     configure(chunk_rows="abc", ab_share=2)
     with pytest.raises(BadData) as failure:
-        CASE.settings
+        _ = CASE.settings
     assert str(failure.value).splitlines() == [
         "ML_CHUNK_ROW is not a setting: did you mean ML_CHUNK_ROWS?",
         "ML_CHUNK_ROWS=abc is wrong: it must be a whole number ≥ 1",
@@ -144,7 +149,7 @@ def test_a_misspelt_name_is_refused_with_the_name_that_was_meant(
         patch.setenv(typo, "slack://secret")
         settings.cache_clear()
         with pytest.raises(BadData, match=f"{typo} is not a setting: did you mean ML_") as failure:
-            CASE.settings
+            _ = CASE.settings
     settings.cache_clear()
     assert str(failure.value).count("did you mean") == 1
     assert "secret" not in str(failure.value)
@@ -161,7 +166,7 @@ def test_names_that_may_be_somebody_elses_are_left_alone(
 
 COMMANDS: list[tuple[Callable[..., int], list[str]]] = [
     (embedded.main, ["start"]), (demo.main, []), (seed.main, []), (days.main, []),
-    (rollback.main, ["--reason", "x"]), (usecase.main, []), (main, []),
+    (rollback.main, ["--reason", "x"]), (usecase.main, []), (clean_lake.main, []), (main, []),
 ]  # fmt: skip
 
 
@@ -177,7 +182,7 @@ def test_no_command_starts_anything_with_a_wrong_setting(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure(data_dir=tmp_path / "data", max_quarantine_share=7)
-    assert command(*([arguments] if arguments or command not in (usecase.main, main) else [])) == 2
+    assert command(arguments) == 2
     told = capsys.readouterr()
     assert told.err == "ML_MAX_QUARANTINE_SHARE=7 is wrong: it must be a number ≥ 0 and ≤ 1\n"
     assert not (tmp_path / "data").exists()
@@ -201,10 +206,10 @@ def test_a_password_in_an_address_is_not_shown(
     configure: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure(mlflow_tracking_uri="https://user:hidden@mlflow/x")
-    assert main() == 0
+    assert main([]) == 0
     assert "MLFLOW_TRACKING_URI=https://***@mlflow/x" in capsys.readouterr().out
     configure(mlflow_tracking_uri="https:/user:hidden@mlflow/x")
-    assert main() == 2
+    assert main([]) == 2
     assert "hidden" not in "".join(capsys.readouterr())
 
 
@@ -212,7 +217,7 @@ def test_a_secret_is_not_shown(
     configure: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure(notify_urls="json://user:secret@localhost/hook")
-    main()
+    main([])
     assert "ML_NOTIFY_URLS=**********" in capsys.readouterr().out
 
 
@@ -221,7 +226,7 @@ def test_a_notifier_that_could_never_be_told_is_named_when_settings_are_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure(notify_urls="slck://secret")
-    assert main() == 2
+    assert main([]) == 2
     told = capsys.readouterr().err
     assert re.search(r"ML_NOTIFY_URLS.*slck", told)
     assert "secret" not in told
@@ -277,4 +282,195 @@ def test_the_page_depends_on_no_machine_and_no_use_case(monkeypatch: pytest.Monk
     page = reference.settings_page()
     assert "this-machine" not in page
     assert str(PROJECT) not in page
-    assert FIRST_WINDOW[0] not in page
+    assert CASE.first_window[0] not in page
+
+
+# --- of one use case ------------------------------------------------------------------------------
+
+
+def with_own(**values: object) -> UseCase:
+    """The use case with values in its folder."""
+    return replace(CASE, own_settings=values)
+
+
+def test_a_value_comes_from_the_most_special_place_that_has_one(
+    configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, own = CASE, with_own(gate_max_auc=0.7)
+    configure()
+    assert (plain.settings.gate_max_auc, own.settings.gate_max_auc) == (0.8, 0.7)
+    configure(gate_max_auc=0.6)
+    assert (plain.settings.gate_max_auc, own.settings.gate_max_auc) == (0.6, 0.7)
+    monkeypatch.setenv("ML_FLIGHT_DELAYS__GATE_MAX_AUC", "0.9")
+    configure(gate_max_auc=0.6)
+    assert (plain.settings.gate_max_auc, own.settings.gate_max_auc) == (0.9, 0.9)
+    assert settings().gate_max_auc == 0.6
+
+
+def test_a_use_case_sees_nothing_of_what_another_one_is_told(
+    configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(CASE, name="flight")  # whose variables begin almost the same
+    monkeypatch.setenv("ML_FLIGHT_DELAYS__SEED", "8")
+    monkeypatch.setenv("ML_FLIGHT__SEED", "9")
+    configure()
+    assert (CASE.settings.seed, other.settings.seed, settings().seed) == (8, 9, 7)
+
+
+@pytest.mark.parametrize("name", PER_USECASE)
+def test_every_other_setting_can_be_one_use_cases(
+    name: str, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default = settings().model_dump()[name]
+    value = default.get_secret_value() if hasattr(default, "get_secret_value") else default
+    monkeypatch.setenv(variable(name, CASE.name), "" if value is None else str(value))
+    configure()
+    assert CASE.settings.model_dump() == settings().model_dump()
+
+
+def test_a_variable_of_a_use_case_may_be_in_lower_case_as_others_may(
+    configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ml_flight_delays__chunk_rows", "5")
+    configure()
+    assert CASE.settings.chunk_rows == 5
+
+
+@pytest.mark.parametrize(
+    ("variables", "own", "line"),
+    [
+        (
+            {"ML_FLIGHT_DELAYS__AB_SHARE": "2"},
+            {},
+            "ML_FLIGHT_DELAYS__AB_SHARE=2 is wrong: it must be a number > 0 and < 1",
+        ),
+        (
+            {},
+            {"ab_share": 2},
+            "ab_share in own_settings of flight_delays=2 is wrong: it must be a number > 0 and < 1",
+        ),
+        (
+            {"ML_FLIGHT_DELAYS__AB_SHAR": "0.2"},
+            {},
+            "ML_FLIGHT_DELAYS__AB_SHAR is not a setting: did you mean ML_FLIGHT_DELAYS__AB_SHARE?",
+        ),
+        (
+            {"ML_FLIGHT_DELAYS__COLOUR": "red"},
+            {},
+            "ML_FLIGHT_DELAYS__COLOUR names 'colour', which is not a setting",
+        ),
+        (
+            {},
+            {"colour": "red"},
+            "own_settings of flight_delays has 'colour', which is not a setting",
+        ),
+    ],
+)
+def test_what_is_wrong_for_one_use_case_is_a_line_that_says_where_it_is(
+    variables: dict[str, str],
+    own: dict[str, object],
+    line: str,
+    configure: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    configure()
+    with pytest.raises(BadData) as failure:
+        _ = with_own(**own).settings
+    assert str(failure.value) == line
+
+
+@pytest.mark.parametrize("name", sorted(INSTALLATION))
+def test_what_all_use_cases_share_is_refused_for_one(
+    name: str, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = "which is the same for all use cases"
+    configure()
+    with pytest.raises(BadData, match=f"own_settings of flight_delays has '{name}', {shared}"):
+        _ = with_own(**{name: "x"}).settings
+    monkeypatch.setenv(f"ML_FLIGHT_DELAYS__{name.upper()}", "x")
+    configure()
+    with pytest.raises(BadData, match=f"^ML_FLIGHT_DELAYS__{name.upper()} names .*, {shared}$"):
+        _ = CASE.settings
+
+
+def test_a_value_that_nothing_can_make_of_a_setting_is_told_of_its_use_case(
+    configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usecases, "_loaded", lambda _: with_own(notify_urls=["a", "b"]))
+    configure()
+    assert usecases.enabled() == []
+    with pytest.raises(UsecaseInvalid, match="own_settings of flight_delays has notify_urls"):
+        usecases.find(CASE.name)
+
+
+@pytest.mark.parametrize("name", ["ML_NOBODY__GATE_MAX_AUC", "ML_FLIGHT_DELAY__GATE_MAX_AUCS"])
+@pytest.mark.parametrize("command", [seed.main, demo.main, days.main, main])
+def test_a_variable_for_a_use_case_that_is_not_there_is_told(
+    command: Callable[..., int],
+    name: str,
+    configure: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    process_as_before: None,
+) -> None:
+    monkeypatch.setenv(name, "secret")
+    configure()
+    if command is demo.main:  # which has settings of its own
+        monkeypatch.setattr(demo, "check_start", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            command([])
+        return
+    assert command([]) == 2
+    told = capsys.readouterr().err
+    assert told == f"{name} is for a use case that is not there: enabled is flight_delays\n"
+
+
+@pytest.mark.parametrize("name", ["ML_NOBODY__COLOUR", "ML_PLATFORM__TEAM", "ML__", "ML___X"])
+def test_variables_of_that_form_may_be_anybodys(
+    name: str, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "x")
+    configure()
+    assert usecases.enabled() == [CASE]
+
+
+def test_a_use_case_that_is_not_enabled_keeps_its_variables(
+    configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ML_FLIGHT_DELAYS__SEED", "8")
+    configure(usecases="tests/usecases/doctor_visits")
+    assert [case.name for case in usecases.enabled()] == ["doctor_visits"]
+
+
+def test_wrong_settings_of_one_use_case_leave_the_others_alone(
+    configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ML_FLIGHT_DELAYS__SEED", "many")
+    configure(usecases="flight_delays,tests/usecases/doctor_visits")
+    assert [case.name for case in usecases.enabled()] == ["doctor_visits"]
+    [wrong] = usecases.broken().values()
+    assert "flight_delays cannot work: ML_FLIGHT_DELAYS__SEED=many is wrong" in str(wrong)
+
+
+def test_the_settings_of_a_use_case_are_shown_with_where_they_come_from(
+    configure: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ML_FLIGHT_DELAYS__SEED", "8")
+    monkeypatch.setattr(usecases, "_loaded", lambda _: with_own(chunk_rows=9))
+    configure(holdout_days=20)
+    assert main(["--usecase", "flight_delays"]) == 0
+    told = capsys.readouterr().out
+    for line in (
+        "ML_SEED=8  (ML_FLIGHT_DELAYS__SEED)",
+        "ML_CHUNK_ROWS=9  (own_settings of flight_delays)",
+        "ML_HOLDOUT_DAYS=20  (ML_HOLDOUT_DAYS)",
+        "ML_BATCH_ROWS=65536  (default)",
+    ):
+        assert f"{line}\n" in told
+    assert main([]) == 0
+    told = capsys.readouterr().out
+    assert "ML_SEED=7  (default)\n    for flight_delays: 8  (ML_FLIGHT_DELAYS__SEED)\n" in told
