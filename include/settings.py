@@ -435,6 +435,8 @@ def settings(usecase: str = "", own: tuple[tuple[str, Any], ...] = ()) -> Settin
     Raises:
         BadData: with a line for each value that is wrong, or whose name is nearly a setting's.
     """
+    if usecase:
+        settings()  # what is wrong there is wrong for all
     wrong = list(_misspelt(usecase))
     given: dict[str, Any] = {}
     written: dict[str, str] = {}

@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
+from include.errors import BadData
 from include.settings import Settings, settings
 from include.wording import listed
 
@@ -278,7 +279,14 @@ class UseCase:
 
     @property
     def settings(self) -> Settings:
-        """The settings as they are for this use case."""
+        """The settings as they are for this use case.
+
+        Raises:
+            BadData: with a line for each value that is wrong, and where it is.
+        """
+        for name, value in self.own_settings.items():
+            if isinstance(value, list | tuple | set | dict):
+                raise BadData(f"own_settings of {self.name} has {name} with more than one value")
         return settings(self.name, tuple(sorted(self.own_settings.items())))
 
     @property

@@ -1,10 +1,11 @@
 """Remove from the lake what killed writers have left half done; nothing that was ever published.
 
-    python -m local.clean_lake
+    python -m local.clean_lake [--usecase NAME]
 
 The next writer of a day removes what it finds there. This looks at every day of every table.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from include.errors import PipelineError
 from include.lake.files import ORPHANED_AFTER, list_folder, remove_old_scratch
 from include.lake.tables import remove_orphans
 from include.usecase import UseCase, UsecaseInvalid
+from local.choose import add_option
 
 if TYPE_CHECKING:
     from include.lake.files import AnyPath
@@ -44,21 +46,31 @@ def _partitions(case: UseCase) -> "Iterator[AnyPath]":
                 yield from (one for one in list_folder(folder) if one.name.startswith("date="))
 
 
-def main() -> int:
-    """Clean the lakes of all enabled use cases."""
+def main(arguments: list[str] | None = None) -> int:
+    """Clean the lakes of all enabled use cases, or that of one."""
+    parser = argparse.ArgumentParser(prog="python -m local.clean_lake", description=main.__doc__)
+    add_option(parser)
+    options = parser.parse_args(arguments)
     try:
-        for case in usecases.enabled():
-            removed = clean(case)
-            for path in removed:
-                print(path)
-            print(
-                f"{len(removed)} unpublished versions and half-written files older than "
-                f"{ORPHANED_AFTER.days} days were removed from {case.lake.root}"
-            )
+        cases = [usecases.find(options.usecase)] if options.usecase else usecases.enabled()
+        wrong: list[Exception] = [] if options.usecase else [*usecases.broken().values()]
     except (PipelineError, UsecaseInvalid) as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+        cases, wrong = [], [error]
+    for case in cases:
+        try:
+            removed = clean(case)
+        except PipelineError as error:
+            wrong.append(error)
+            continue
+        for path in removed:
+            print(path)
+        print(
+            f"{len(removed)} unpublished versions and half-written files older than "
+            f"{ORPHANED_AFTER.days} days were removed from {case.lake.root}"
+        )
+    for found in wrong:
+        print(found, file=sys.stderr)
+    return 2 if wrong else 0
 
 
 if __name__ == "__main__":
