@@ -36,7 +36,7 @@ REQUEST = "monitoring__{key}"
 """Id of the run that a day asks for: the same day never asks for two."""
 
 
-def params(case: UseCase) -> dict[str, Param]:
+def params_of(case: UseCase) -> dict[str, Param]:
     """The parameters of a run."""
     return {
         "act": Param(
@@ -54,7 +54,7 @@ def params(case: UseCase) -> dict[str, Param]:
     max_active_runs=1,
     doc_md=__doc__,
     tags=["monitoring"],
-    params=params,
+    params=params_of,
 )
 def model_monitoring(case: UseCase) -> None:
     """Yesterday's rows and scores, and the truth that has come since."""
@@ -65,7 +65,7 @@ def model_monitoring(case: UseCase) -> None:
         """Add what is found in the day to the history. Returns the figures added."""
         from include.monitoring import daily
 
-        check_conf(dag_run.conf, params(case))
+        check_conf(dag_run.conf, params_of(case))
         # When the run was due, not when it began: so runs that are a day apart miss nothing.
         return daily.observe(case, str(partition_key), dag_run.run_after)
 

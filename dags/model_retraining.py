@@ -29,7 +29,7 @@ from include.usecase import UseCase
 from include.wording import literal
 
 
-def params(case: UseCase) -> dict[str, Param]:
+def params_of(case: UseCase) -> dict[str, Param]:
     """The parameters of a run."""
     return {
         "reason": Param(
@@ -68,7 +68,7 @@ def params(case: UseCase) -> dict[str, Param]:
     max_active_runs=1,
     doc_md=__doc__,
     tags=["training"],
-    params=params,
+    params=params_of,
     user_defined_filters={"literal": literal},  # the question is Markdown, the reason is text
 )
 def model_retraining(case: UseCase) -> None:
@@ -81,7 +81,7 @@ def model_retraining(case: UseCase) -> None:
         """Fix the rows of training and holdout. Returns a reference to them."""
         from include.training import snapshot
 
-        check_conf(dag_run.conf, params(case))
+        check_conf(dag_run.conf, params_of(case))
         if params["snapshot"]:
             return snapshot.verify(case, params["snapshot"])
         return snapshot.take(case, params["start"], params["end"], params["holdout_days"])
