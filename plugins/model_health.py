@@ -36,34 +36,34 @@ def _application() -> "FastAPI":
 
     from include import usecases
     from include.monitoring.page import behind_login
+    from include.usecase import UsecaseInvalid
 
     pages = behind_login.application()
 
     def visible(user: Any) -> list[str]:
         """Names of the use cases that a user may see."""
-        names = [case.name for case in usecases.enabled()]
-        return [name for name in names if behind_login.may_see(name, user)]
+        return behind_login.visible((case.name for case in usecases.enabled()), user)
 
     @pages.get("/")
     def first_page(user: GetUserDep) -> RedirectResponse:
         if names := visible(user):
             return RedirectResponse(f"{API_ROOT_PATH}model-health/{names[0]}")
-        if wrong := usecases.broken():
-            raise HTTPException(503, "\n".join(map(str, wrong.values())))
-        raise HTTPException(403, "You may not see the monitoring of any use case.")
+        if wrong := behind_login.broken(user):
+            raise UsecaseInvalid("\n".join(wrong.values()))
+        raise HTTPException(403, "There is no use case whose monitoring you may see.")
 
     @pages.get("/{usecase}")
     def page(usecase: str, user: GetUserDep) -> HTMLResponse:  # no coroutine: it may take long
-        case = behind_login.case_of(usecase)
         from include.monitoring.page import health, health_page
 
+        case = behind_login.case_of(usecase)
         nonce = token_urlsafe(16)
         found, approvals = health.look(case), None
         with health.named("What waits for a person's approval", found.problems):
             approvals = _approvals(case.dag_id(RETRAINING), user, API_ROOT_PATH)
-        found.problems.extend(map(str, usecases.broken().values()))
+        others, broken = visible(user), behind_login.broken(user)
         html = health_page.render(
-            case, found, approvals, API_ROOT_PATH, nonce, others=visible(user)
+            case, found, approvals, API_ROOT_PATH, nonce, others=others, broken=broken
         )
         headers = {
             "Content-Security-Policy": RULES.format(nonce=nonce),

@@ -7,6 +7,7 @@ The DAG processor leaves it to the others: with the library in its memory, it wo
 DAG files with it after a new one has been uploaded.
 """
 
+import logging
 import sys
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,8 @@ from airflow.models.pool import Pool
 from airflow.plugins_manager import AirflowPlugin
 from airflow.utils.session import create_session
 from sqlalchemy.exc import IntegrityError
+
+log = logging.getLogger(__name__)
 
 
 class PoolMaker:
@@ -30,8 +33,14 @@ class PoolMaker:
         if sys.argv[1:2] == ["dag-processor"]:  # a job that starts does not know yet which it is
             return
         from include import usecases
+        from include.errors import BadData
 
-        for case in usecases.enabled():
+        try:
+            enabled = usecases.enabled()
+        except BadData as error:  # Airflow starts all the same: its DAGs say so as well
+            log.error("No pools are made: %s", error)
+            return
+        for case in enabled:
             for member in case.members:
                 self._make(case.pool(member), member.slots, f"Tasks that score with {member.name}")
 

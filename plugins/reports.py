@@ -1,8 +1,9 @@
-"""Shows the daily reports of monitoring in Airflow's UI, at `/reports/<use case>/<day>`, behind its login.
+"""Shows the daily reports of monitoring in Airflow's UI: at `/reports/<use case>/<day>`.
 
-They are read from the lake. Airflow loads a plugin in every process, tasks included: what is needed
-to serve pages is therefore imported with the first request. That goes for the library too: a DAG
-processor that had it in memory would go on parsing DAG files with it after a new one is uploaded.
+They are behind its login, and read from the lake. Airflow loads a plugin in every process, tasks
+included: what is needed to serve pages is therefore imported with the first request. That goes for
+the library too: a DAG processor that had it in memory would go on parsing DAG files with it after a
+new one is uploaded.
 """
 
 from functools import cache
@@ -38,8 +39,9 @@ def _application() -> "FastAPI":
 
     pages = behind_login.application()
 
+    @pages.get("/{usecase}")
     @pages.get("/{usecase}/{key:path}")
-    def report(usecase: str, key: str) -> HTMLResponse:
+    def report(usecase: str, key: str = "") -> HTMLResponse:
         case = behind_login.case_of(usecase)
         try:
             parse_key(key)
@@ -65,8 +67,7 @@ def _application() -> "FastAPI":
             raise HTTPException(
                 404,
                 f"There is no report of {key}. The task write_report of the DAG "
-                f"{case.dag_id(behind_login.MONITORING)} "
-                "writes it: see its run for this day.",
+                f"{case.dag_id(behind_login.MONITORING)} writes it: see its run for this day.",
             ) from None
         except BadData as error:  # not a file, for example
             raise HTTPException(500, str(error)) from None

@@ -21,6 +21,7 @@ from apprise.plugins.slack import NotifySlack
 
 from include.errors import BadData, DependencyDown
 from include.orchestration import alerting
+from tests.case import CASE
 
 TITLE, BODY, LINK = "Page: 2013-03-01", "**skill** is 0.01\n\n- at least 0.03", "http://airflow/x"
 SECRET = "TIiajkdnlazkcOXrIdevi7"
@@ -105,11 +106,11 @@ def told(configure: Callable[..., None]) -> Callable[..., list[Exception | None]
 
     def tell(*urls: str) -> list[Exception | None]:
         configure(notify_urls=" ".join(urls))
-        return [attempt(place) for place in alerting.page(TITLE, BODY, LINK)]
+        return [attempt(place) for place in alerting.page(CASE, TITLE, BODY, LINK)]
 
     def attempt(place: int) -> Exception | None:
         try:
-            alerting.notify(place, TITLE, BODY, LINK)
+            alerting.notify(CASE, place, TITLE, BODY, LINK)
         except Exception as error:
             return error
         return None
@@ -159,7 +160,7 @@ def test_a_title_that_becomes_part_of_a_markdown_message_stays_text(
 ) -> None:
     configure(notify_urls=f"mmost://{web.host}/{'x' * 24}")
     why = "![x](http://evil.example/x.png) <img src=x onerror=alert(1)>"
-    alerting.notify(0, f"2013-03-01: {why}", BODY)
+    alerting.notify(CASE, 0, f"2013-03-01: {why}", BODY)
     [(_, post)] = web.posts
     assert why in post["text"]
     html = markdown.markdown(post["text"])
@@ -229,15 +230,15 @@ def test_notifiers_that_could_never_be_told_are_named_early(
 ) -> None:
     configure(notify_urls="json://localhost/x slak://a/b  mailto://nobody")
     with pytest.raises(BadData, match=r"0: 1 \(slak://\.\.\.\), 2 \(mailto://\.\.\.\)\."):
-        alerting.check_notifiers()
+        alerting.check_notifiers(CASE)
     configure(notify_urls=" json://localhost/x ")
-    alerting.check_notifiers()
+    alerting.check_notifiers(CASE)
 
 
 def test_a_notifier_that_was_taken_out_meanwhile_is_named(configure: Callable[..., None]) -> None:
     configure(notify_urls="json://localhost/x")
     with pytest.raises(BadData, match=r"no notifier 1: .* names 1"):
-        alerting.notify(1, TITLE, BODY)
+        alerting.notify(CASE, 1, TITLE, BODY)
 
 
 def test_a_monitor_that_fails_calls_everybody_it_can_reach(
@@ -245,13 +246,17 @@ def test_a_monitor_that_fails_calls_everybody_it_can_reach(
 ) -> None:
     configure(notify_urls=f"json://127.0.0.1:{unused_port}/ json://{web.host}/hook")
     instance = SimpleNamespace(
-        dag_id="model_monitoring", run_id="run", task_id="decide", map_index=-1, try_number=8
+        dag_id="flight_delays.model_monitoring",
+        run_id="run",
+        task_id="decide",
+        map_index=-1,
+        try_number=8,
     )
     error = DependencyDown("the lake is full")
     context = {"task_instance": instance, "exception": error, "partition_key": "2013-03-01"}
     alerting.report_and_call(context)
     [(_, post)] = web.posts
-    assert post["title"] == "model_monitoring.decide has failed for 2013-03-01"
+    assert post["title"] == "flight_delays.model_monitoring.decide has failed for 2013-03-01"
     assert "the lake is full" in post["message"]
 
 

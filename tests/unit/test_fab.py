@@ -1,6 +1,6 @@
 """The pages obey the rights of FAB, the stack's auth manager, in an environment of its own.
 
-Roles name the DAGs that they may read; our pages belong to `model_monitoring`.
+Roles name the DAGs that they may read; the pages of a use case belong to its `model_monitoring`.
 """
 
 import json
@@ -26,11 +26,12 @@ from fastapi.testclient import TestClient
 
 READS = {
     "all": ["DAGs"],
-    "another": ["DAG:batch_inference"],
+    "another": ["DAG:flight_delays.batch_inference"],
+    "of another": ["DAG:doctor_visits.model_monitoring"],
     "none": [],
-    "monitoring": ["DAG:model_monitoring"],
+    "monitoring": ["DAG:flight_delays.model_monitoring"],
 }
-app, found = create_app(), {}
+app, found, led = create_app(), {}, {}
 with get_application_builder() as builder:
     rights = builder.sm
     for name, resources in READS.items():
@@ -44,12 +45,14 @@ with TestClient(app, follow_redirects=False) as client:
         login = client.post("/auth/token", json={"username": name, "password": "secret"})
         headers = {"Authorization": "Bearer " + login.json()["access_token"]}
         client.cookies.clear()
-        places = "/model-health/", "/reports/2013-01-01"
+        places = "/model-health/flight_delays", "/reports/flight_delays/2013-01-01"
         pages = [client.get(place, headers=headers) for place in places]
         found[name] = [(page.status_code, page.text) for page in pages]
+        front = client.get("/model-health/", headers=headers)
+        led[name] = front.headers.get("Location", front.status_code)
     client.cookies.clear()
     found["visitor"] = [(page.status_code, page.text) for page in [client.get("/model-health/")]]
-print(json.dumps(found))
+print(json.dumps([found, led]))
 """
 
 
@@ -75,8 +78,8 @@ def python(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="module")
-def answers(python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list]]:
-    """What each user is answered by both pages."""
+def asked(python: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What each user is answered by both pages, and where *Models* leads each."""
     home = tmp_path_factory.mktemp("fab")
     settings = {
         "AIRFLOW_HOME": str(home),
@@ -88,6 +91,7 @@ def answers(python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         "AIRFLOW__API_AUTH__JWT_SECRET": "x" * 64,
         "AIRFLOW__API__SECRET_KEY": "x" * 32,
         "ML_DATA_DIR": str(home / "data"),
+        "ML_USECASES": "flight_delays,tests/usecases/doctor_visits",
         "PYTHONPATH": os.pathsep.join([str(REPO), str(REPO / "config")]),
         "PATH": os.environ["PATH"],
         "HOME": os.environ["HOME"],
@@ -102,7 +106,14 @@ def answers(python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
             check=False,
         )
         assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, list[list]] = json.loads(done.stdout.splitlines()[-1])
+    found: list[dict] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def answers(asked: list[dict]) -> dict[str, list[list]]:
+    """What each user is answered by both pages."""
+    found: dict[str, list[list]] = asked[0]
     return found
 
 
@@ -115,9 +126,16 @@ def test_who_may_read_the_monitoring_sees_both_pages(answers: dict, user: str) -
     assert "There is no report of 2013-01-01" in reason
 
 
-@pytest.mark.parametrize("user", ["another", "none"])
+@pytest.mark.parametrize("user", ["another", "of another", "none"])
 def test_who_may_not_read_it_is_told_nothing(answers: dict, user: str) -> None:
-    assert answers[user] == [[403, "Forbidden"]] * 2
+    assert answers[user] == [[403, "You may not see flight_delays.model_monitoring."]] * 2
+
+
+def test_the_navigation_leads_to_the_first_use_case_that_one_may_read(asked: list[dict]) -> None:
+    first, other = "/model-health/flight_delays", "/model-health/doctor_visits"
+    assert asked[1] == {
+        "all": first, "another": 403, "of another": other, "none": 403, "monitoring": first
+    }  # fmt: skip
 
 
 def test_who_is_not_logged_in_is_led_to_the_login(answers: dict) -> None:

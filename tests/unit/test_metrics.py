@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import polars as pl
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +31,8 @@ from tests.unit.test_promotion import challengers
 
 REPO = Path(__file__).resolve().parents[2]
 LATER = datetime(2013, 1, 4, 6, tzinfo=UTC)
-SENDERS = {"send": 0, "timed": 0, "count_one": 0, "Sample": 0}
+SENDERS = {"send": 1, "timed": 1, "count_one": 1, "Sample": 0}
+"""What sends, and the place of the metric's name among its arguments."""
 
 
 class Server:
@@ -44,9 +46,11 @@ class Server:
 
     def packets(self) -> list[str]:
         """Everything that was sent until now."""
-        metrics.send(self.case.name, "pages_total", 77)
+        metrics.send(CASE.name, "pages_total", 77)
         found = []
-        while not (packet := self.socket.recv(65536).decode()).endswith("ml.pages_total:77|c"):
+        while not (packet := self.socket.recv(65536).decode()).endswith(
+            "ml.pages_total.flight_delays:77|c"
+        ):
             found.append(packet)
         return found
 
@@ -77,16 +81,29 @@ def test_each_kind_arrives_with_its_labels_in_the_order_of_the_table(server: Ser
     metrics.send(CASE.name, "quarantined_share", 0.25, input="flights")
     metrics.send(CASE.name, "inference_seconds", 1.5, model="late")
     assert server.lines() == [
-        "ml.task_failures_total.batch_inference.score.bug:1|c",
-        "ml.quarantined_share.flights:0.25|g",
-        "ml.inference_seconds.late:1500.000000|ms",
+        "ml.task_failures_total.flight_delays.batch_inference.score.bug:1|c",
+        "ml.quarantined_share.flight_delays.flights:0.25|g",
+        "ml.inference_seconds.flight_delays.late:1500.000000|ms",
+    ]
+
+
+def test_what_two_use_cases_call_alike_is_two_series(server: Server) -> None:
+    for name in ("flight_delays", "doctor_visits"):
+        metrics.send(name, "quarantined_share", 0.5, input="flights")
+    context = {"dag": SimpleNamespace(dag_id="doctor_visits.batch_inference")}
+    alerting.run_failed(context)
+    assert [line.partition(":")[0] for line in server.lines()] == [
+        "ml.quarantined_share.flight_delays.flights",
+        "ml.quarantined_share.doctor_visits.flights",
+        "ml.run_failed_timestamp_seconds.doctor_visits.batch_inference",
     ]
 
 
 def test_a_negative_gauge_is_no_decrement(server: Server) -> None:
     metrics.send(CASE.name, "outcomes_skill", -0.02, model="champion", slice="all")
     assert server.packets() == [
-        "ml.outcomes_skill.champion.all:0|g\nml.outcomes_skill.champion.all:-0.02|g"
+        "ml.outcomes_skill.flight_delays.champion.all:0|g\n"
+        "ml.outcomes_skill.flight_delays.champion.all:-0.02|g"
     ]
 
 
@@ -105,8 +122,8 @@ def test_what_statsd_does_not_allow_in_a_name_becomes_an_underscore(server: Serv
     )
     metrics.send(CASE.name, "quarantined_rows_total", 1, input="flights", reason="")
     assert server.lines() == [
-        "ml.quarantined_rows_total.flights.distance_in_range_0_9_5_:3|c",
-        "ml.quarantined_rows_total.flights.none:1|c",
+        "ml.quarantined_rows_total.flight_delays.flights.distance_in_range_0_9_5_:3|c",
+        "ml.quarantined_rows_total.flight_delays.flights.none:1|c",
     ]
 
 
@@ -123,8 +140,8 @@ def test_of_a_kind_the_others_are_counted_with_nothing(server: Server) -> None:
         CASE.name, "ensemble_runs_total", "fallback", "champion", ["ensemble", "champion"]
     )
     assert server.lines() == [
-        "ml.ensemble_runs_total.ensemble:0|c",
-        "ml.ensemble_runs_total.champion:1|c",
+        "ml.ensemble_runs_total.flight_delays.ensemble:0|c",
+        "ml.ensemble_runs_total.flight_delays.champion:1|c",
     ]
 
 
@@ -145,9 +162,9 @@ def test_the_rows_of_every_path_are_counted_of_those_that_nobody_took_with_nothi
     configure(group_models=True)
     infer(lake, OLD_DAY, history.champion)
     assert [line for line in server.lines() if "path_" in line] == [
-        f"ml.path_rows_total.champion:{rows}|c",
-        "ml.path_rows_total.without_weather:0|c",
-        "ml.path_rows_total.without_plane:0|c",
+        f"ml.path_rows_total.flight_delays.champion:{rows}|c",
+        "ml.path_rows_total.flight_delays.without_weather:0|c",
+        "ml.path_rows_total.flight_delays.without_plane:0|c",
     ]
 
 
@@ -158,8 +175,8 @@ def test_a_day_before_the_newest_moves_no_gauge(server: Server, lake: Lake) -> N
     metrics.send_of_day(lake, "validated", newest, [Sample("quarantined_share", 0.5, about)])
     metrics.send_of_day(lake, "validated", "2013-03-09", [Sample("quarantined_share", 0, about)])
     assert server.lines() == [
-        "ml.quarantined_share.flights:0.5|g",
-        "ml.quarantined_share.flights:0|g",
+        "ml.quarantined_share.flight_delays.flights:0.5|g",
+        "ml.quarantined_share.flight_delays.flights:0|g",
     ]
 
 
@@ -229,19 +246,21 @@ def test_nothing_is_sent_and_nothing_fails_where_nobody_listens(server: Server) 
 def test_the_end_of_a_run_is_told_with_the_day_it_was_for(
     server: Server, run: SimpleNamespace, due: float
 ) -> None:
-    context = {"dag": SimpleNamespace(dag_id="batch_inference"), "dag_run": run}
+    context = {"dag": SimpleNamespace(dag_id="flight_delays.batch_inference"), "dag_run": run}
     alerting.run_failed(context)
     alerting.run_succeeded(context)
     assert server.lines() == [
-        f"ml.run_failed_timestamp_seconds.batch_inference:{float(due)}|g",
-        f"ml.run_succeeded_timestamp_seconds.batch_inference:{float(due)}|g",
+        f"ml.run_failed_timestamp_seconds.flight_delays.batch_inference:{float(due)}|g",
+        f"ml.run_succeeded_timestamp_seconds.flight_delays.batch_inference:{float(due)}|g",
     ]
 
 
 def test_the_end_of_a_run_of_which_airflow_says_little_is_told_too(server: Server) -> None:
-    alerting.run_failed({"dag": SimpleNamespace(dag_id="batch_inference"), "run_id": "lost"})
+    alerting.run_failed(
+        {"dag": SimpleNamespace(dag_id="flight_delays.batch_inference"), "run_id": "lost"}
+    )
     [line] = server.lines()
-    assert line.startswith("ml.run_failed_timestamp_seconds.batch_inference:1")
+    assert line.startswith("ml.run_failed_timestamp_seconds.flight_delays.batch_inference:1")
 
 
 def test_a_day_that_is_published_again_is_no_sign_that_days_still_come(
@@ -253,9 +272,9 @@ def test_a_day_that_is_published_again_is_no_sign_that_days_still_come(
         version.write_frame("numbers", frame)
         version.publish(["numbers"])
     names = [line.partition(":")[0] for line in server.lines()]
-    assert names.count("ml.published_rows_total.numbers") == 3
-    assert names.count("ml.last_published_timestamp_seconds.numbers") == 1
-    assert names.count("ml.newest_day_timestamp_seconds.numbers") == 2
+    assert names.count("ml.published_rows_total.flight_delays.numbers") == 3
+    assert names.count("ml.last_published_timestamp_seconds.flight_delays.numbers") == 1
+    assert names.count("ml.newest_day_timestamp_seconds.flight_delays.numbers") == 2
 
 
 def test_a_promotion_that_is_asked_for_twice_is_counted_once(
@@ -265,8 +284,8 @@ def test_a_promotion_that_is_asked_for_twice_is_counted_once(
     for _ in range(2):
         promotion.promote(CASE, second, history.champion, "it is better")
     found = server.lines()
-    assert found.count("ml.registry_events_total.promoted:1|c") == 1
-    assert found.count(f"ml.champion_version:{second.version}|g") == 1
+    assert found.count("ml.registry_events_total.flight_delays.promoted:1|c") == 1
+    assert found.count(f"ml.champion_version.flight_delays:{second.version}|g") == 1
 
 
 def test_what_monitoring_finds_of_a_day_is_sent_but_for_what_is_for_itself_alone(
@@ -289,15 +308,17 @@ def calls() -> Iterator[tuple[str, str, set[str] | None]]:
     """Every place that sends: where, the metric's name, and its labels where they are literal."""
     for path in [*REPO.glob("include/**/*.py"), *REPO.glob("dags/*.py"), *REPO.glob("config/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call) or not node.args:
+            if not isinstance(node, ast.Call):
                 continue
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            first = node.args[0]
-            if name not in SENDERS or not isinstance(first, ast.Constant):
+            if name not in SENDERS or len(node.args) <= SENDERS[name]:
+                continue
+            metric = node.args[SENDERS[name]]
+            if not isinstance(metric, ast.Constant):
                 continue
             labels = {keyword.arg for keyword in node.keywords}
             whole = name in ("send", "timed") and None not in labels
-            yield f"{path.name}:{node.lineno}", first.value, labels if whole else None
+            yield f"{path.name}:{node.lineno}", metric.value, labels if whole else None
 
 
 def test_every_place_that_sends_names_a_metric_of_the_table_and_its_labels() -> None:
@@ -324,3 +345,12 @@ def test_a_name_ends_with_its_unit_or_says_that_it_counts() -> None:
 def test_the_reference_and_the_mapping_are_what_the_table_says() -> None:
     assert reference.METRICS.read_text() == reference.metrics_page(), "run `make reference`"
     assert reference.MAPPING.read_text() == reference.mapping(), "run `make reference`"
+
+
+def test_a_series_has_the_use_case_before_its_own_labels() -> None:
+    rules = {rule["match"]: rule for rule in yaml.safe_load(reference.mapping())["mappings"]}
+    for metric in METRICS.values():
+        labels = ("usecase", *metric.labels)
+        rule = rules[".".join(["ml", metric.name, *"*" * len(labels)])]
+        numbered = {name: f"${n}" for n, name in enumerate(labels, start=1)}
+        assert (rule["name"], rule["labels"]) == (f"ml_{metric.name}", numbered)

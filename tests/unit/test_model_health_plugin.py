@@ -3,8 +3,13 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import pytest
 from airflow import settings as airflow_settings
+from airflow.api_fastapi.app import get_auth_manager
 from airflow.models.hitl import HITLDetail
 from fastapi.testclient import TestClient
 
@@ -12,7 +17,37 @@ from include.lake.tables import Lake
 from plugins.model_health import ModelHealth
 from tests.unit.helpers import log_in
 
+FRONT = "/model-health/"
 PAGE = "/model-health/flight_delays"
+OTHER = "/model-health/doctor_visits"
+BOTH = "flight_delays,tests/usecases/doctor_visits"
+
+
+@pytest.fixture
+def two(configure: Callable[..., None]) -> None:
+    """Two use cases are enabled."""
+    configure(usecases=BOTH)
+
+
+@pytest.fixture
+def broken(configure: Callable[..., None], tmp_path: Path) -> None:
+    """One beside the other is broken."""
+    (tmp_path / "late_payments").mkdir()
+    (tmp_path / "late_payments" / "__init__.py").write_text("")
+    configure(usecases=f"flight_delays,{tmp_path}/late_payments")
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let everybody see some DAGs and no others."""
+
+    def only(*dags: str) -> None:
+        def is_authorized(*, details: Any, **_: Any) -> bool:
+            return details.id in dags
+
+        monkeypatch.setattr(get_auth_manager(), "is_authorized_dag", is_authorized)
+
+    return only
 
 
 def test_who_may_see_the_monitoring_sees_the_page(ana: TestClient, lake: Lake) -> None:
@@ -21,6 +56,90 @@ def test_who_may_see_the_monitoring_sees_the_page(ana: TestClient, lake: Lake) -
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert "Version 1" in answer.text
     assert "The last partitions" in answer.text
+
+
+def test_the_navigation_leads_to_the_first_use_case_that_one_may_see(
+    ana: TestClient, two: None, seen: Callable[..., None]
+) -> None:
+    answer = ana.get(FRONT)
+    assert (answer.status_code, answer.headers["location"]) == (307, PAGE)
+    seen("doctor_visits.model_monitoring", "flight_delays.batch_inference")
+    assert ana.get(FRONT).headers["location"] == OTHER
+    seen("flight_delays.batch_inference")
+    answer = ana.get(FRONT)
+    assert answer.status_code == 403
+    assert answer.text == "There is no use case whose monitoring you may see."
+
+
+def test_a_use_case_is_shown_to_those_who_may_see_its_monitoring(
+    ana: TestClient, two: None, lake: Lake, seen: Callable[..., None]
+) -> None:
+    seen("doctor_visits.model_monitoring", "flight_delays.model_retraining")
+    answer = ana.get(PAGE)
+    assert answer.status_code == 403
+    assert "Version" not in answer.text
+    answer = ana.get(OTHER)
+    assert answer.status_code == 200
+    assert "flight_delays" not in answer.text
+
+
+def test_use_cases_lead_to_each_other_if_there_are_several(
+    ana: TestClient, configure: Callable[..., None], lake: Lake
+) -> None:
+    assert "<nav" not in ana.get(PAGE).text
+    configure(usecases=BOTH)
+    page, other = ana.get(PAGE).text, ana.get(OTHER).text
+    assert f'<a href="{OTHER}"' in page
+    assert f'<a href="{PAGE}"' in other
+    assert f'<a href="{PAGE}"' not in page
+    assert "/dags/doctor_visits.data_validation" in other
+    assert "There is nothing to show yet" in other, "it is another lake"
+
+
+def test_a_use_case_that_cannot_be_loaded_is_named_beside_the_others(
+    ana: TestClient, lake: Lake, broken: None, seen: Callable[..., None]
+) -> None:
+    assert ana.get(FRONT).headers["location"] == PAGE
+    answer = ana.get(PAGE)
+    assert answer.status_code == 200
+    assert "late_payments cannot be loaded: The use case in " in answer.text
+    assert "lacks USECASE in __init__.py" in answer.text
+    assert "The last partitions" in answer.text
+    answer = ana.get("/model-health/late_payments")
+    assert answer.status_code == 503
+    assert "lacks USECASE in __init__.py" in answer.text
+    seen("flight_delays.model_monitoring")
+    assert "late_payments" not in ana.get(PAGE).text
+    assert ana.get("/model-health/late_payments").status_code == 403
+
+
+def test_where_none_can_be_loaded_that_is_all_there_is_to_say(
+    ana: TestClient, broken: None, configure: Callable[..., None], tmp_path: Path
+) -> None:
+    configure(usecases=f"{tmp_path}/late_payments")
+    answer = ana.get(FRONT)
+    assert answer.status_code == 503
+    assert "lacks USECASE in __init__.py" in answer.text
+
+
+def test_of_a_name_that_no_use_case_has_those_are_told_that_there_are(
+    ana: TestClient, two: None
+) -> None:
+    answer = ana.get("/model-health/flight-delays")
+    assert answer.status_code == 404
+    assert answer.text.startswith("There is no use case 'flight-delays': enabled are flight_delays")
+    assert "doctor_visits" in answer.text
+
+
+def test_a_wrong_setting_is_said_on_the_page(
+    ana: TestClient, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ML_BATCH_ROWS", "many")
+    configure()
+    for page in (FRONT, PAGE):
+        answer = ana.get(page)
+        assert answer.status_code == 503
+        assert answer.text.startswith("ML_BATCH_ROWS=many is wrong")
 
 
 def test_only_the_page_s_own_script_runs_and_no_other_site_frames_it(ana: TestClient) -> None:
@@ -38,6 +157,10 @@ def test_without_a_login_it_shows_nothing(visitor: TestClient, lake: Lake) -> No
     assert answer.status_code == 307
     assert answer.headers["location"] == "/api/v2/auth/login?next=%2Fmodel-health%2Fflight_delays"
     assert answer.text == ""
+    for page, there in ((FRONT, ""), ("/model-health/no_such", "no_such")):
+        answer = visitor.get(page)
+        assert answer.headers["location"] == f"/api/v2/auth/login?next=%2Fmodel-health%2F{there}"
+        assert answer.text == ""
 
 
 def test_who_may_not_see_the_monitoring_is_told_nothing(visitor: TestClient, lake: Lake) -> None:
@@ -69,7 +192,8 @@ def test_where_approvals_cannot_be_read_that_is_said_and_the_rest_is_shown(
 
 
 def test_it_can_only_be_read(ana: TestClient) -> None:
-    assert {ana.request(how, PAGE).status_code for how in ("POST", "PUT", "DELETE")} == {405}
+    for page in (FRONT, PAGE):
+        assert {ana.request(how, page).status_code for how in ("POST", "PUT", "DELETE")} == {405}
     assert "<form" not in ana.get(PAGE).text
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from airflow.api_fastapi.app import get_auth_manager
 from airflow.sdk import DAG, task
 from airflow.serialization.serialized_objects import DagSerialization
 from fastapi.testclient import TestClient
@@ -48,7 +49,8 @@ def test_a_lake_that_cannot_be_read_is_said_to_be_so(ana: TestClient, configure)
     configure(lake_root="s3://lake_test@no-such-bucket/lake")
     answer = ana.get(f"/reports/flight_delays/{KEY}")
     assert answer.status_code == 503
-    assert "bucket does not exist, at s3://lake_test@no-such-bucket/lake/flight_delays/reports" in answer.text
+    place = "s3://lake_test@no-such-bucket/lake/flight_delays/reports"
+    assert f"bucket does not exist, at {place}" in answer.text
 
 
 @pytest.mark.usefixtures("deployed")
@@ -67,7 +69,8 @@ def test_a_lake_that_hangs_is_not_waited_for(
     monkeypatch.setattr("include.monitoring.page.behind_login.LAKE_SECONDS", 0.1)
     answer = ana.get(f"/reports/flight_delays/{KEY}")
     assert answer.status_code == 503
-    assert answer.text.startswith(f"The lake at {silent_lake}/{CASE.name} has not answered in 0.1 s")
+    root = f"{silent_lake}/{CASE.name}"
+    assert answer.text.startswith(f"The lake at {root} has not answered in 0.1 s")
 
 
 @pytest.mark.parametrize(
@@ -97,6 +100,33 @@ def test_who_may_not_see_the_dag_may_not_see_its_reports(visitor: TestClient, tm
     answer = log_in(visitor, "bob", None).get(f"/reports/flight_delays/{KEY}")
     assert answer.status_code == 403
     assert "secret" not in answer.text
+
+
+def test_a_report_is_for_those_who_may_see_the_monitoring_of_its_use_case(
+    ana: TestClient, configure, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(usecases="flight_delays,tests/usecases/doctor_visits")
+    for name in ("flight_delays", "doctor_visits"):
+        write_report(str(tmp_path / "lake" / name), f"of {name}")
+        assert ana.get(f"/reports/{name}/{KEY}").text == f"of {name}"
+    monkeypatch.setattr(
+        get_auth_manager(),
+        "is_authorized_dag",
+        lambda *, details, **_: details.id == "doctor_visits.model_monitoring",
+    )
+    assert ana.get(f"/reports/doctor_visits/{KEY}").status_code == 200
+    answer = ana.get(f"/reports/flight_delays/{KEY}")
+    assert answer.status_code == 403
+    assert f"of {CASE.name}" not in answer.text
+
+
+@pytest.mark.parametrize("place", [f"/reports/no_such/{KEY}", f"/reports/{KEY}"])
+def test_of_a_use_case_that_is_not_there_those_are_named_that_are(
+    ana: TestClient, place: str
+) -> None:
+    answer = ana.get(place)
+    assert answer.status_code == 404
+    assert "enabled is flight_delays" in answer.text
 
 
 def test_a_link_leads_to_the_report_below_the_address_of_airflow(

@@ -4,6 +4,7 @@ Airflow loads a plugin in every process, tasks included: what is needed to serve
 when the first one is asked for.
 """
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -20,7 +21,6 @@ LAKE_READERS = ThreadPoolExecutor(4, "lake")
 """Read the lake for all pages: of those that wait for a lake that hangs, four hang with it and no
 more, and of several people who look at once, none waits for the others."""
 
-
 MONITORING = "model_monitoring"
 """The pipeline whose pages they are: who may see a use case's may see them."""
 
@@ -29,16 +29,32 @@ def may_see(usecase: str, user: Any) -> bool:
     """Whether a user may see the monitoring of a use case."""
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.models.resource_details import DagDetails
+    from airflow.models.dag import DagModel
 
-    details = DagDetails(id=f"{usecase}.{MONITORING}")
+    dag_id = f"{usecase}.{MONITORING}"
+    details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
     return get_auth_manager().is_authorized_dag(method="GET", details=details, user=user)
+
+
+def visible(names: Iterable[str], user: Any) -> list[str]:
+    """Those of some use cases whose monitoring a user may see."""
+    return [name for name in names if may_see(name, user)]
+
+
+def broken(user: Any) -> dict[str, str]:
+    """What is wrong with each enabled use case that cannot be loaded, for who may see it."""
+    from include import usecases
+
+    found = {folder.name: str(error) for folder, error in usecases.broken().items()}
+    return {name: found[name] for name in visible(found, user)}
 
 
 def case_of(name: str) -> "UseCase":
     """The use case of a page's address.
 
     Raises:
-        HTTPException: there is none of that name, or it cannot be loaded.
+        HTTPException: there is none of that name.
+        UsecaseInvalid: it cannot be loaded.
     """
     from fastapi import HTTPException
 
@@ -46,9 +62,14 @@ def case_of(name: str) -> "UseCase":
     from include.usecase import UsecaseInvalid
 
     try:
-        return usecases.find(name)
+        found = usecases.find(name)
     except UsecaseInvalid as error:
+        if name in {folder.name for folder in usecases.broken()}:
+            raise
         raise HTTPException(404, str(error)) from None
+    if found.name != name:  # by a path, of which nobody has asked whether it may be seen
+        raise HTTPException(404, f"There is no use case {name!r}.")
+    return found
 
 
 def application() -> "FastAPI":

@@ -144,10 +144,7 @@ def look(
     asked = _asking.submit(registry.overview, case)
     read = LAKE_READERS.submit(_read, case)
     with_lake = "decision, skill, drift and the last partitions"
-    found = (
-        _answer(read, lake_seconds, f"The lake at {root}", with_lake, problems)
-        or Health()
-    )
+    found = _answer(read, lake_seconds, f"The lake at {root}", with_lake, problems) or Health()
     with_registry, place = "champion and verdicts of the gate", registry.address(case)
     overview = (
         _answer(asked, seconds, f"The model registry at {place}", with_registry, problems)

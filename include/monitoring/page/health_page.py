@@ -1,6 +1,6 @@
 """The page *Model health* as HTML: its pictures are lines and boxes that need no library."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -116,6 +116,7 @@ def render(
     nonce: str = "",
     now: datetime | None = None,
     others: Sequence[str] = (),
+    broken: Mapping[str, str] | None = None,
 ) -> str:
     """The page.
 
@@ -126,6 +127,7 @@ def render(
         nonce: of the page's own script, as the `Content-Security-Policy` has it.
         now: when it is looked at.
         others: names of the use cases whose pages are linked, this one among them.
+        broken: what is wrong with each use case that cannot be loaded, by its name.
     """
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parents[2] / "templates"),
@@ -138,6 +140,7 @@ def render(
     return templates.get_template("model_health.html").render(
         case=case,
         others=others if len(others) > 1 else (),
+        broken=broken or {},
         health=health,
         approvals=approvals,
         root=root,
