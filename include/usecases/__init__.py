@@ -12,6 +12,7 @@ from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from threading import Thread
+from types import ModuleType
 
 from include.errors import BadData
 from include.settings import PROJECT, owned_variables, settings
@@ -141,7 +142,9 @@ def load(folder: Path) -> UseCase:
     try:
         check_usecase_name(folder.name)
         check_pieces(folder)
-        if name not in sys.modules:
+        if not _is_of(sys.modules.get(name), folder):
+            for known in [one for one in sys.modules if f"{one}.".startswith(f"{name}.")]:
+                del sys.modules[known]  # of another folder of that name, enabled before
             _import(name, folder)
         found = sys.modules[name].USECASE
     except UsecaseInvalid:
@@ -158,6 +161,10 @@ def load(folder: Path) -> UseCase:
             "folder. None of its DAGs is there."
         )
     return found
+
+
+def _is_of(module: ModuleType | None, folder: Path) -> bool:
+    return module is not None and Path(str(module.__file__)).parent.resolve() == folder.resolve()
 
 
 def _import(name: str, folder: Path) -> None:
