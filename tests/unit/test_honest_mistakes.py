@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.tried_usecase import PRELOADED, look_at
 
-SECOND = Path(__file__).resolve().parents[1] / "doctor_visits"
+SECOND = Path(__file__).resolve().parents[1] / "usecases" / "doctor_visits"
 MINUTE = 120
 
 Try = Callable[..., tuple[int, str]]
@@ -32,7 +32,7 @@ def attempt(processes: Any, tmp_path: Path) -> Try:
     """Looks at a copy of the second use case in which texts are replaced, by file."""
 
     def tried(*changes: tuple[str, str, str]) -> tuple[int, str]:
-        folder, output = tmp_path / "copy", tmp_path / "output"
+        folder, output = tmp_path / "copy" / "doctor_visits", tmp_path / "output"
         shutil.copytree(SECOND, folder, ignore=shutil.ignore_patterns("__pycache__"))
         for file, old, new in changes:
             text = (folder / file).read_text()
@@ -48,7 +48,8 @@ def attempt(processes: Any, tmp_path: Path) -> Try:
     return tried
 
 
-SOURCE, SCHEMA, FEATURES, MODELS = "source.py", "schema.py", "features.py", "models.py"
+INIT, SOURCE, SCHEMA = "__init__.py", "source.py", "schema.py"
+FEATURES, MODELS = "features.py", "models.py"
 ROWS = "    rows = rows.with_columns(date=pl.lit(day))\n"
 SELECT = "    return rows.select(*KEY, pl.col(NUMERIC).cast(pl.Float32), *CATEGORICAL)\n"
 LABEL = 'label=(pl.col("visits") > 0).cast(pl.Int8)'
@@ -136,12 +137,12 @@ MISTAKES: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
     ),
     # Name, window and schema
     "a name that the registry refuses": (
-        [("__init__.py", '"doctor_visits"', '"Doctor Visits/EU"')],
-        ["NAME in __init__.py is 'Doctor Visits/EU'", "lower-case letters", "'late-payments'"],
+        [(INIT, 'name="doctor_visits"', 'name="Doctor Visits/EU"')],
+        ["a use case cannot be called 'Doctor Visits/EU'", INIT, "lower-case", "late_payments"],
     ),
     "a window that is no date": (
-        [("__init__.py", '"2021-04-11"', '"11 April"')],
-        ["FIRST_WINDOW in __init__.py is ('2021-03-01', '11 April'), and has to be two dates"],
+        [(INIT, '"2021-04-11"', '"11 April"')],
+        ["first_window is ('2021-03-01', '11 April'), and has to be two dates", INIT],
     ),
     "time stamps without a zone": (
         [
@@ -269,8 +270,33 @@ MISTAKES: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
         ["candidate 'a/b'", "letters, digits and underscores"],
     ),
     "a member of a name that is taken": (
-        [("members.py", "champion_by_http", "champion")],
-        ["members.py", "no member can be called champion"],
+        [(INIT, '"champion_by_http"', '"champion"')],
+        [INIT, "no member can be called champion"],
+    ),
+    # What else is declared
+    "a name that is not that of the folder": (
+        [(INIT, 'name="doctor_visits"', 'name="visits"')],
+        ["is called visits, and has to be a UseCase called doctor_visits, like its folder"],
+    ),
+    "members that are names": (
+        [(INIT, 'Member("straight_line", "registry")', '"straight_line"')],
+        [INIT, "members has 'straight_line', which is no Member"],
+    ),
+    "a setting that is not there": (
+        [(INIT, "    members=[\n", '    own_settings={"gate_auc": 1},\n    members=[\n')],
+        ["own_settings of doctor_visits has 'gate_auc', which is not a setting"],
+    ),
+    "a setting that all use cases share": (
+        [(INIT, "    members=[\n", '    own_settings={"retries": 1},\n    members=[\n')],
+        ["own_settings of doctor_visits has 'retries', which is the same for all use cases"],
+    ),
+    "a setting of a wrong value": (
+        [(INIT, "    members=[\n", '    own_settings={"seed": "x"},\n    members=[\n')],
+        ["seed in own_settings of doctor_visits=x is wrong: it must be a whole number"],
+    ),
+    "an import of a module that is gone": (
+        [(INIT, "from include.usecase import", "from include.contract import")],
+        [INIT, "ModuleNotFoundError: No module named 'include.contract'"],
     ),
 }  # fmt: skip
 

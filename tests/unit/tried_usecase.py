@@ -7,8 +7,6 @@ import os
 import sys
 from pathlib import Path
 
-from tests.case import CASE
-
 PRELOADED = [
     "tests.unit.tried_usecase", "matplotlib.pyplot", "mlflow.sklearn", "pandera.polars", "polars",
     "pyarrow.parquet", "scipy.stats", "skops.io", "sklearn.ensemble", "sklearn.linear_model",
@@ -18,7 +16,7 @@ PRELOADED = [
 
 def look_at(folder: str, data: str, output: str) -> None:
     """Look at a use case; what it prints is in a file, and the exit code is the process's."""
-    os.environ |= {"ML_USECASE": folder, "ML_DATA_DIR": data}
+    os.environ |= {"ML_USECASES": folder, "ML_DATA_DIR": data}
     descriptor = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
@@ -27,4 +25,4 @@ def look_at(folder: str, data: str, output: str) -> None:
     Path(data).mkdir(exist_ok=True)
     from local.usecase import main
 
-    sys.exit(main(CASE))
+    sys.exit(main([]))
