@@ -161,9 +161,9 @@ def lake(history: History, configure: Callable[..., None], tmp_path: Path) -> La
     return CASE.lake
 
 
-def copy_lake(lakes: Path, folder: Path) -> None:
-    """Copy lakes by hard links: files of a lake are replaced, never changed."""
-    shutil.copytree(lakes, folder, copy_function=os.link)
+def copy_lake(lake: Path, folder: Path) -> None:
+    """Copy a lake, or several, by hard links: files of a lake are replaced, never changed."""
+    shutil.copytree(lake, folder, copy_function=os.link)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from include.lake.tables import Lake
+from tests.case import CASE
 from tests.unit import children
 from tests.unit.conftest import NEW_DAY, OLD_DAY, History, copy_lake
 from tests.unit.helpers import infer, landed, shown, watched
@@ -58,7 +59,7 @@ def test_two_validations_of_one_day_land_and_publish_it_whole(
 def test_two_scorings_of_one_day_publish_the_predictions_of_one(
     lake: Lake, history: History, tmp_path: Path, start: Callable[..., Any]
 ) -> None:
-    copy_lake(history, tmp_path / "other")
+    copy_lake(history.lakes / CASE.name, tmp_path / "other")
     expected = infer(Lake(str(tmp_path / "other")), OLD_DAY, history.champion)
     environment = {"MLFLOW_TRACKING_URI": history.registry, "ML_CHUNK_ROWS": "300"}
     arguments = (environment, str(lake.root), OLD_DAY, history.champion, 3)

@@ -388,11 +388,11 @@ def test_a_run_killed_at_any_file_and_run_again_publishes_the_same_predictions(
 ) -> None:
     environment = {"MLFLOW_TRACKING_URI": history.registry, "ML_CHUNK_ROWS": "400"}
     configure(mlflow_tracking_uri=history.registry, chunk_rows=400)
-    copy_lake(history, tmp_path / "reference")
+    copy_lake(history.lakes / CASE.name, tmp_path / "reference")
     expected = infer(Lake(str(tmp_path / "reference")), OLD_DAY, history.champion)
     for files in range(1, 100):
         root = tmp_path / f"lake-{files}"
-        copy_lake(history, root)
+        copy_lake(history.lakes / CASE.name, root)
         child = start(
             children.infer_until_file, environment, str(root), OLD_DAY, history.champion, files
         )
