@@ -113,8 +113,9 @@ def why_no_champion(case: UseCase) -> tuple[str, str]:
     if (scored := _last_scored(case)) is not None:
         key, number = scored
         return (
-            f"{what} in {address(case)}, which has no version at all, but {key} was scored by version "
-            f"{number}: this registry looks new. Was it moved, or is its address another one?",
+            f"{what} in {address(case)}, which has no version at all, but {key} was scored by "
+            f"version {number}: this registry looks new. Was it moved, or is its address another "
+            "one?",
             "Bring it back, or put its address into MLFLOW_TRACKING_URI. Run `model_retraining` "
             "only if it is lost: the new versions begin at 1, and history and predictions know "
             "others by these numbers",
@@ -153,8 +154,8 @@ def _find(case: UseCase, alias: str) -> ModelVersion | None:
             return version(case, number)
         except MissingData as error:
             raise MissingData(
-                f"The alias {alias!r} of {case.name!r} names version {number}, which is gone "
-                f"from {address(case)}. Nothing was scored, trained or promoted. Give another version "
+                f"The alias {alias!r} of {case.name!r} names version {number}, which is gone from "
+                f"{address(case)}. Nothing was scored, trained or promoted. Give another version "
                 f"the alias {alias!r} in MLflow, or take it away and run `model_retraining`; then "
                 "clear this run's failed tasks."
             ) from error
@@ -327,10 +328,11 @@ def _verify(case: UseCase, path: Path, uri: str, expected: str | None) -> None:
     found = _sha256(path)
     if found != expected:
         raise BadData(
-            f"The model file of {uri} is refused: {_place(case, uri)}/{MODEL_FILE} is not the file that "
-            f"its training kept: its SHA-256 is {found}, not {expected}. Nothing of it was run or "
-            "scored, and what was published before is untouched. Find out who replaced it; put the "
-            "file back, make an earlier version champion (`model_rollback`), or train a new model."
+            f"The model file of {uri} is refused: {_place(case, uri)}/{MODEL_FILE} is not the file "
+            f"that its training kept: its SHA-256 is {found}, not {expected}. Nothing of it was "
+            "run or scored, and what was published before is untouched. Find out who replaced it; "
+            "put the file back, make an earlier version champion (`model_rollback`), or train a "
+            "new model."
         )
 
 
