@@ -1,10 +1,12 @@
-"""Give the champion a challenger, which its shadow is: another model of the same training."""
+"""Give the champion of a use case a challenger, its shadow: another model of the same training."""
 
 import json
+import sys
 
+from include import usecases
 from include.registry import registry
-from tests.case import CASE
 
-champion = registry.champion(CASE)
-others = [one for one in registry.members(CASE, champion).values() if one.run_id != champion.run_id]
-print(json.dumps(registry.register(CASE, others[0].run_id).version))
+case = usecases.find(sys.argv[1])
+champion = registry.champion(case)
+others = [one for one in registry.members(case, champion).values() if one.run_id != champion.run_id]
+print(json.dumps(registry.register(case, others[0].run_id).version))

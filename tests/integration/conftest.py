@@ -13,7 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
+from include import usecases
+from include.usecase import UseCase
 from local.client import Airflow, poll
+from tests.case import CASE
 from tests.e2e.conftest import free_port
 
 REPO = Path(__file__).resolve().parents[2]
@@ -26,6 +29,9 @@ PROJECT = [
 ]  # fmt: skip
 """What a person needs of the project to start the stack."""
 
+OTHER = usecases.load(REPO / "tests" / "usecases" / "doctor_visits")
+"""The use case beside `CASE`, which no test of the other may touch."""
+
 NAME = "ml-pipelines-test"
 PORTS = ("AIRFLOW", "GRAFANA", "PROMETHEUS", "ALERTMANAGER", "MLFLOW", "MODEL_SERVER")
 ENVIRONMENT = {
@@ -35,19 +41,26 @@ ENVIRONMENT = {
     "NETWORK": "10.213.58",  # beside a stack that the person may have running
 }
 SETTINGS = {
-    "ML_TRAIN_START": "2013-01-01",
+    "ML_USECASES": f"{CASE.name},{OTHER.name}",
+    "ML_FLIGHT_DELAYS__TRAIN_START": "2013-01-01",
+    "ML_FLIGHT_DELAYS__EXPERIMENT": "shadow",
+    # How good the other's models are is not what is tested.
+    "ML_DOCTOR_VISITS__GATE_CONFIDENCE": "0",
+    "ML_DOCTOR_VISITS__GATE_MAX_AUC": "1",
+    "ML_DOCTOR_VISITS__GATE_MAX_CALIBRATION_ERROR": "1",
+    "ML_DOCTOR_VISITS__GATE_MAX_SHIFT_RATIO": "1000",
+    "ML_DOCTOR_VISITS__GATE_MAX_SLICE_LOSS": "10",
     "ML_HOLDOUT_DAYS": "5",
     "ML_CHUNK_ROWS": "250",
     "ML_RETRY_BASE_SECONDS": "2",
     "ML_RETRY_MAX_SECONDS": "5",
     "ML_MONITORING_ACTS": "false",
-    "ML_EXPERIMENT": "shadow",
 }
 
-FIRST_DAY, LAST_DAY = "2013-01-01", "2013-01-21"
-"""The history that the champion is trained on."""
+HISTORY = {CASE: ("2013-01-01", "2013-01-21"), OTHER: OTHER.first_window}
+"""The history that each champion is trained on."""
 
-DAYS = ["2013-01-22", "2013-01-23"]
+DAYS = {CASE: ["2013-01-22", "2013-01-23"], OTHER: ["2021-04-12"]}
 """Days that have gone through every pipeline when the numbers are looked at."""
 
 TODAY = datetime.now(UTC).date()
@@ -80,6 +93,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(source, folder / name, ignore=ignored)
         else:
             shutil.copy(source, folder / name)
+    add_other(folder)
     folder.chmod(0o755)
     subprocess.run(["make", ".env", "settings.env"], cwd=folder, check=True)
     # Not 0: Docker would choose anew when a container is restarted.
@@ -88,6 +102,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with (folder / file).open("a") as lines:
             lines.writelines(f"{name}={value}\n" for name, value in values.items())
     return folder
+
+
+def add_other(folder: Path) -> None:
+    """Add the other use case as a fork does: its folder, and the package that has its data."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    place = folder / "include" / "usecases" / OTHER.name
+    shutil.copytree(REPO / "tests" / "usecases" / OTHER.name, place, ignore=ignored)
+    wanted = (REPO / "requirements-dev.txt").read_text().splitlines()
+    [package] = [line for line in wanted if line.startswith("statsmodels==")]
+    with (folder / "requirements.txt").open("a") as lines:
+        lines.write(f"{package}\n")
 
 
 @pytest.fixture(scope="session")
@@ -163,13 +188,14 @@ class Stack:
         self.start_day(key)
         self.end_day(key)
 
-    def start_day(self, key: str) -> str:
+    def start_day(self, key: str, case: UseCase = CASE) -> str:
         """Begin the validation of a day. Returns its run."""
-        return self.airflow.trigger("data_validation", partition_key=key)
+        return self.airflow.trigger(case.dag_id("data_validation"), partition_key=key)
 
     def end_day(self, key: str) -> None:
         """Wait until a day is scored by champion and ensemble."""
-        for dag_id in ("data_validation", "batch_inference", "ensemble_inference"):
+        for pipeline in ("data_validation", "batch_inference", "ensemble_inference"):
+            dag_id = CASE.dag_id(pipeline)
             run = self.patiently(lambda dag=dag_id: self.airflow.wait_partition(dag, key, 600))
             assert run["state"] == "success", f"{dag_id} of {key}: {self.failures(dag_id, run)}"
 
@@ -216,31 +242,36 @@ def running(project: Path, docker_services: Any) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def stack(running: Stack) -> Stack:
-    """The stack with a champion and a challenger, on which yesterday's broken file was met."""
-    running.python("seed.py", FIRST_DAY, LAST_DAY, *SCHEDULED)
+    """The stack with champions and a challenger, on which yesterday's broken files were met."""
+    for case in HISTORY:
+        running.python("seed.py", case.name, *HISTORY[case], *SCHEDULED)
     for dag in running.airflow.dags():
         running.airflow.unpause(dag["dag_id"])
-    window = {"start": FIRST_DAY, "end": LAST_DAY}
-    run_id = running.airflow.trigger("model_retraining", {"reason": "integration tests", **window})
-    run = {"dag_run_id": run_id}
-    state = running.airflow.wait("model_retraining", run_id, 600)
-    assert state == "success", running.failures("model_retraining", run)
-    running.python("challenger.py")
-    run_id = running.start_day(YESTERDAY)
-    assert running.airflow.wait("data_validation", run_id) == "failed"
+    for case, (start, end) in HISTORY.items():
+        dag_id = case.dag_id("model_retraining")
+        why = {"reason": "integration tests", "start": start, "end": end}
+        run_id = running.airflow.trigger(dag_id, why)
+        state = running.airflow.wait(dag_id, run_id, 600)
+        assert state == "success", running.failures(dag_id, {"dag_run_id": run_id})
+    running.python("challenger.py", CASE.name)
+    for case in HISTORY:
+        run_id = running.start_day(YESTERDAY, case)
+        assert running.airflow.wait(case.dag_id("data_validation"), run_id) == "failed"
     return running
 
 
 @pytest.fixture(scope="session")
-def days(stack: Stack) -> list[str]:
-    """Days that have gone through every pipeline, the monitor included."""
-    days = ["make", "stack-days", f"FROM={DAYS[0]}", f"TO={DAYS[-1]}"]
-    done = subprocess.run(days, cwd=stack.folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for key in DAYS:
-        assert f"{key} is scored" in done.stdout
-        assert f"{key} is monitored" in done.stdout
-    # Once more, as of now: the stages that failed are those of the 24 hours before it was due.
-    run_id = stack.airflow.trigger("model_monitoring", partition_key=DAYS[-1])
-    assert stack.airflow.wait("model_monitoring", run_id) == "success"
+def days(stack: Stack) -> dict[UseCase, list[str]]:
+    """Days of each use case that have gone through every pipeline, the monitor included."""
+    for case, keys in DAYS.items():
+        days = ["make", "stack-days", f"USECASE={case}", f"FROM={keys[0]}", f"TO={keys[-1]}"]
+        done = subprocess.run(days, cwd=stack.folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        for key in keys:
+            assert f"{key} is scored" in done.stdout
+            assert f"{key} is monitored" in done.stdout
+        # Once more, as of now: the stages that failed are those of the 24 hours before it was due.
+        dag_id = case.dag_id("model_monitoring")
+        run_id = stack.airflow.trigger(dag_id, partition_key=keys[-1])
+        assert stack.airflow.wait(dag_id, run_id) == "success"
     return DAYS

@@ -1,19 +1,19 @@
-"""Print what the lake of the stack says, as JSON: of all days, or of one."""
+"""Print what the lake of a use case says in the stack, as JSON: of all days, or of one."""
 
 import json
 import sys
 
-from include import metrics
+from include import metrics, usecases
 from include.inference import ensemble
 from include.lake.files import list_folder
 from include.lake.tables import Manifest
 from include.monitoring import history
 from include.partitions import parse_key
 from include.registry import registry
-from include.usecases.flight_delays.schema import INPUTS, KEY
-from tests.case import CASE, at
 
-lake = CASE.lake
+name, what, *keys = sys.argv[1:]
+case = usecases.find(name)
+lake = case.lake
 
 
 def manifests(table: str) -> list[Manifest]:
@@ -45,9 +45,10 @@ def counts() -> dict:
             chunks[model] = chunks.get(model, 0) + len(files)
             found = sum(int(path.stem.split("-")[1]) for path in files)  # of its name
             scored[model] = scored.get(model, 0) + found
-        for path, taken in lake.manifest("predictions", key).metadata["branches"]["rows"].items():
+        branches = lake.manifest("predictions", key).metadata.get("branches", {"rows": {}})
+        for path, taken in branches["rows"].items():
             paths[path] = paths.get(path, 0) + taken
-    champion = registry.find_champion(CASE)
+    champion = registry.find_champion(case)
     return {
         "published": rows,
         "validated": validated,
@@ -61,7 +62,7 @@ def counts() -> dict:
 
 def figures(key: str) -> list[dict]:
     """The figures of a day, and of the newest day with outcomes, that are metrics."""
-    rows = history.read(at(lake), key, 14).sort("recorded_at")
+    rows = history.read(case, key, 14).sort("recorded_at")
     judged = history.newest(rows.filter(rows["pipeline"] == "outcomes"))
     found = {}
     for row in rows.iter_rows(named=True):
@@ -78,16 +79,15 @@ def figures(key: str) -> list[dict]:
 
 def day(key: str) -> dict:
     """How many rows of a day came in and went out, and what of them is there twice."""
-    validated = lake.current("validated", key).read(INPUTS[0].name)
+    validated = lake.current("validated", key).read(case.inputs[0].name)
     rejected = lake.current("features", key).read("rejected")
     found = {"validated": len(validated), "rejected": len(rejected)}
     for table in ("predictions", ensemble.TABLE):
         scored = lake.current(table, key).read("predictions")
         found[table] = len(scored)
-        found[f"{table} twice"] = int(scored.select(KEY).is_duplicated().sum())
+        found[f"{table} twice"] = int(scored.select(case.key).is_duplicated().sum())
     facts = lake.manifest(ensemble.TABLE, key).metadata
     return found | {"fallback": facts["fallback"], "absent": facts["absent"]}
 
 
-what, *keys = sys.argv[1:]
 print(json.dumps({"counts": counts, "figures": figures, "day": day}[what](*keys)))
