@@ -346,7 +346,7 @@ def test_a_file_that_lands_during_a_fetch_stays(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another run may be checking it by now."""
-    fetch, path = validation.source.fetch, lake.landing_path("flights", NEW_DAY)
+    fetch, path = CASE.source.fetch, lake.landing_path("flights", NEW_DAY)
 
     def slow(name: str, day: date) -> pl.DataFrame | None:
         if name == "flights":
@@ -480,7 +480,7 @@ def test_a_source_that_gives_no_polars_frame_is_told_what_to_return(
     lake: Lake,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fetch = validation.source.fetch
+    fetch = CASE.source.fetch
     monkeypatch.setattr(CASE.source, "fetch", lambda *asked: returned(fetch(*asked)))
     words = [f"fetch('flights', {NEW_DAY})", advice, "Nothing landed"]
     with refused(lake, "validated", NEW_DAY, *words):

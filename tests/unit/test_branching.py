@@ -80,7 +80,7 @@ def test_a_row_draws_the_same_number_wherever_it_stands_and_whatever_else_there_
 
 def test_the_numbers_are_those_of_every_machine_and_year() -> None:
     found = branching.draw(
-        CASE, keys([(date(2013, 2, 1), "UA", 15, "EWR")]), "flight_delays version 2"
+        CASE, keys([(date(2013, 2, 1), "UA", 15, "EWR")]), "flight-delays version 2"
     )
     assert found.tolist() == [0.5127553700557973]
 
