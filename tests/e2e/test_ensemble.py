@@ -73,7 +73,7 @@ def test_all_members_answer_and_then_one_is_down_and_the_others_never_notice(
     airflow: Airflow, lake: Lake, data: Path, server: str
 ) -> None:
     pools = {pool["name"] for pool in airflow.request("GET", "/pools")["pools"]}
-    assert {member.pool for member in CASE.members} <= pools
+    assert {CASE.pool(member) for member in CASE.members} <= pools
     found, facts = score(airflow, lake)
     assert facts["fallback"] == "ensemble"
     assert sorted(facts["answers"]) == sorted(member.name for member in CASE.members)

@@ -49,7 +49,7 @@ def states(airflow: Airflow, run_id: str) -> dict[str, str]:
 
 def champion_events(airflow: Airflow) -> list[dict[str, Any]]:
     events = airflow.request("GET", "/assets/events", params={"limit": 100})["asset_events"]
-    return [event for event in events if event["name"] == "champion"]
+    return [event for event in events if event["name"] == f"{CASE}.champion"]
 
 
 @pytest.mark.exhaustive
