@@ -14,6 +14,12 @@ UV = .venv/bin/uv
 HAS_UV = .venv/.uv-$(UV_VERSION)
 READY = .venv/.installed
 
+# Which use case a command is about, where several are enabled: USECASE=name.
+USECASE ?=
+ABOUT = $(if $(USECASE),--usecase "$(USECASE)")
+# Which use cases are enabled for the commands that try some: USECASE=name or folder, with commas.
+ENABLED = $(if $(USECASE),ML_USECASES="$(USECASE)")
+
 export PYTHONPATH = $(CURDIR)
 export UV_SYSTEM_CERTS = 1
 # Without bytecode files every process compiles Airflow again, which doubles its start.
@@ -31,8 +37,8 @@ help: ## Show this list
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
-demo: $(READY) ## Run a week of real data through a real Airflow, and leave its UI up (PORT=8080)
-	@$(PY) -m local.demo $(if $(PORT),--port $(PORT))
+demo: $(READY) ## Run a week of real data through a real Airflow, and leave its UI up (PORT=8080 USECASE=name)
+	@$(PY) -m local.demo $(if $(PORT),--port $(PORT)) $(ABOUT)
 
 start: $(READY) ## Start Airflow on this machine (PORT=8080)
 	@$(PY) -m local.embedded start $(if $(PORT),--port $(PORT))
@@ -40,11 +46,11 @@ start: $(READY) ## Start Airflow on this machine (PORT=8080)
 stop: ## Stop the Airflow that demo or start left running
 	@if [ -f $(READY) ]; then $(PY) -m local.embedded stop; else echo "Nothing to stop"; fi
 
-seed: $(READY) ## Land and validate history (FROM=day TO=day)
-	@umask 077; $(PY) -m local.seed $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO))
+seed: $(READY) ## Land and validate history (FROM=day TO=day USECASE=name)
+	@umask 077; $(PY) -m local.seed $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO)) $(ABOUT)
 
-rollback: $(READY) ## Put the champion's predecessor back (REASON="why")
-	@$(PY) -m local.rollback --reason "$$REASON"
+rollback: $(READY) ## Put the champion's predecessor back (REASON="why" USECASE=name)
+	@$(PY) -m local.rollback --reason "$$REASON" $(ABOUT)
 
 ##@ Run the stack
 .PHONY: up down logs ps stack-seed stack-days has-compose
@@ -81,18 +87,18 @@ logs: has-compose .env settings.env ## Follow the stack's logs (SERVICE=airflow-
 ps: has-compose .env settings.env ## Show what runs in the stack, and how well
 	@$(COMPOSE) ps --all
 
-stack-seed: has-compose .env settings.env ## Give the stack history and its first champion (FROM=day TO=day)
-	@$(COMPOSE) exec airflow-worker python -m local.seed $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO))
+stack-seed: has-compose .env settings.env ## Give the stack history and its first champion (FROM=day TO=day USECASE=name)
+	@$(COMPOSE) exec airflow-worker python -m local.seed $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO)) $(ABOUT)
 	@$(COMPOSE) exec airflow-worker sh -c '\
-	  set -- $$(python -c "from include.usecase import FIRST_WINDOW; print(*FIRST_WINDOW)") \
-	  && airflow dags unpause --yes --treat-dag-id-as-regex . \
-	  && airflow dags pause --yes model_monitoring \
-	  && airflow dags trigger model_retraining --conf "{ \"reason\": \"first champion\", \
-	    \"start\": \"$(or $(FROM),$$1)\", \"end\": \"$(or $(TO),$$2)\"}"' >/dev/null
-	@echo "The first champion is being trained: see model_retraining in Airflow"
+	  set -- $$(python -m local.choose $(ABOUT)) \
+	  && airflow dags unpause --yes --treat-dag-id-as-regex "^$$1[.]" \
+	  && airflow dags pause --yes "$$1.model_monitoring" \
+	  && airflow dags trigger "$$1.model_retraining" --conf "{ \"reason\": \"first champion\", \
+	    \"start\": \"$(or $(FROM),$$2)\", \"end\": \"$(or $(TO),$$3)\"}"' >/dev/null
+	@echo "The first champion is being trained: see its model_retraining in Airflow"
 
-stack-days: has-compose .env settings.env ## Send days through the stack's pipelines (FROM=a week ago, TO=yesterday)
-	@$(COMPOSE) exec -T airflow-worker python -m local.days $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO))
+stack-days: has-compose .env settings.env ## Send days through the stack's pipelines (FROM=a week ago, TO=yesterday, USECASE=name)
+	@$(COMPOSE) exec -T airflow-worker python -m local.days $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO)) $(ABOUT)
 
 has-compose:
 	@docker compose version --short 2>/dev/null | sed 's/^v//' \
@@ -127,8 +133,8 @@ test-dags: $(READY) ## Test that the DAGs parse, their structure and their rules
 test-e2e: $(READY) ## Test the DAGs on a real Airflow
 	@$(PY) -m pytest tests/e2e
 
-test-usecase: $(READY) ## Test the use case through every DAG on a real Airflow (USECASE=folder)
-	@ML_USECASE=$(USECASE) $(PY) -m pytest --exitfirst --show-capture=no tests/usecase
+test-usecase: $(READY) ## Test use cases through every DAG on a real Airflow (USECASE=name or folder, with commas)
+	@$(ENABLED) $(PY) -m pytest --exitfirst --show-capture=no tests/usecase
 
 test-stack: $(READY) ## Test the whole stack in containers, on real runs, with killed and restarted parts
 	@UP_FLAGS="$(UP_FLAGS)" $(PY) -m pytest -rs tests/integration
@@ -164,29 +170,29 @@ astro: $(READY) ## Build dist/astro, a complete Astro project, and pass its own 
 	@$(PY) -m deploy.astro
 
 ##@ Look after it
-.PHONY: setup usecase reference settings lock clean clean-lake
-
-# The folder whose data the next two look at.
-USECASE ?= include/usecase
+.PHONY: setup new-usecase usecase reference settings lock clean clean-lake
 
 setup: $(READY) ## Make .venv from requirements.lock; the other targets do it too
 	@true
 
-usecase: $(READY) ## Try the use case's first days, from its source to monitoring, in a minute (USECASE=folder)
-	@ML_USECASE=$(USECASE) $(PY) -m local.usecase
+new-usecase: $(READY) ## Write a small use case to begin with into include/usecases (NAME=late_payments)
+	@$(PY) -m local.new_usecase "$(NAME)"
+
+usecase: $(READY) ## Try a use case's first days, from its source to monitoring, in a minute (USECASE=name or folder)
+	@$(ENABLED) $(PY) -m local.usecase
 
 reference: $(READY) ## Write docs/settings.md, docs/metrics.md and the StatsD mapping anew from the code
 	@$(PY) -m local.reference
 
-settings: $(READY) ## Show every setting, its value and its meaning
-	@$(PY) -m include.settings
+settings: $(READY) ## Show every setting, its value and its meaning (USECASE=name)
+	@$(PY) -m local.settings $(ABOUT)
 
 lock: $(HAS_UV) ## Write requirements.lock anew from requirements*.txt (UPGRADE=1: newest versions)
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade) requirements-dev.txt -o requirements.lock
 
-clean-lake: $(READY) ## Remove from the lake what killed writers left half done a week ago
-	@$(PY) -m local.clean_lake
+clean-lake: $(READY) ## Remove from the lakes what killed writers left half done a week ago (USECASE=name)
+	@$(PY) -m local.clean_lake $(ABOUT)
 
 clean: ## Stop Airflow, then remove data/, .venv and caches
 	-@if [ -f $(READY) ]; then ML_DATA_DIR= $(PY) -m local.embedded stop; fi

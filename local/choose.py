@@ -1,8 +1,15 @@
-"""Which use case a command is about."""
+"""Which use case a command is about.
+
+    python -m local.choose [--usecase NAME]
+
+prints its name and the two days of its first window, for scripts.
+"""
 
 import argparse
+import sys
 
 from include import usecases
+from include.errors import PipelineError
 from include.usecase import UseCase, UsecaseInvalid
 from include.wording import listed
 
@@ -33,3 +40,20 @@ def chosen(name: str | None, usual: str = "") -> UseCase:
         f"Several use cases are enabled: {listed(names)}. Say which one is meant, with "
         "--usecase NAME, or USECASE=NAME for make."
     )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the name of the use case, and its first window."""
+    parser = argparse.ArgumentParser(prog="python -m local.choose", description=main.__doc__)
+    add_option(parser)
+    try:
+        case = chosen(parser.parse_args(arguments).usecase)
+    except (PipelineError, UsecaseInvalid) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(case.name, *case.first_window)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -72,7 +72,7 @@ def _folder(name: str) -> Path:
 
 
 def _own_folders() -> list[Path]:
-    return sorted({path.parent for path in OWN.glob("*/*.py")})
+    return sorted({path.parent for path in OWN.glob("[!.]*/*.py")})
 
 
 def _all() -> dict[Path, UseCase | UsecaseInvalid]:

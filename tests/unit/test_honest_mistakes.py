@@ -173,7 +173,7 @@ MISTAKES: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
     ),
     "no Python": (
         [(FEATURES, "REQUIRED = [", "REQUIRED = = [")],
-        ["line 12 of features.py is no Python: invalid syntax"],
+        ["line 13 of features.py is no Python: invalid syntax"],
     ),
     "an import of what is not installed": (
         [(MODELS, "from sklearn.impute", "import catboost_or_so\nfrom sklearn.impute")],
@@ -182,7 +182,7 @@ MISTAKES: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
     # The features
     "a column that no input has": (
         [rows("rows.with_columns(cost=pl.col('price') * 2)")],
-        ["line 29 of features.py, in build_features: ColumnNotFoundError", "price", "schema.py"],
+        ["line 30 of features.py, in build_features: ColumnNotFoundError", "price", "schema.py"],
     ),
     "numbers that are no Float32": (
         [(FEATURES, ".cast(pl.Float32)", "")],

@@ -1,6 +1,6 @@
-"""Any use case, chosen by `ML_USECASE`, goes through every DAG of a real Airflow, and is measured.
+"""The use cases of `ML_USECASES` go through every DAG of one real Airflow, and are measured.
 
-Whether its models are any good is not what is tested: the gate's bounds are open.
+Whether their models are any good is not what is tested: the gate's bounds are open.
 """
 
 import html
@@ -17,53 +17,67 @@ import httpx
 import polars as pl
 import pytest
 
+from include import usecases
 from include.expected import expected_days, is_expected
 from include.inference.ensemble import TABLE as ENSEMBLE
-from include.lake.tables import Lake
-from include.metrics import METRICS, Metric
+from include.metrics import METRICS, USECASE, Metric
 from include.monitoring.outcomes import TABLE as OUTCOMES
 from include.partitions import parse_key
 from include.registry import registry
 from include.settings import settings
-from include.usecase import FIRST_WINDOW, features, source
-from include.usecases.flight_delays.models import CANDIDATES
-from include.usecases.flight_delays.schema import INPUTS, KEY, TRUTH
+from include.usecase import UseCase
 from local import embedded
 from local.client import Airflow, poll
-from local.environment import forget_settings
+from local.environment import apart, forget_settings, variables
 from local.seed import seed
-from tests.case import CASE, at
-from tests.e2e.conftest import Pages, free_port, is_ready, pages_server
+from tests.e2e.conftest import Pages, free_port, pages_server
 from tests.integration.panels import panel_queries
 from tests.unit.test_alert_rules import ALERTS, metric_of
 
 __all__ = ["pages_server"]  # a fixture
 
-START = date.fromisoformat(FIRST_WINDOW[0])
-AFTER = date.fromisoformat(FIRST_WINDOW[1]) + timedelta(days=1)
-DAY, NEXT, UNSCORED = (
-    day.isoformat() for day in expected_days(CASE, AFTER, AFTER + timedelta(days=30))[:3]
-)
-
 SETTINGS = {
-    "ML_CHUNK_ROWS": "250",
-    "ML_EXPERIMENT": "shadow",
-    "ML_RETRY_BASE_SECONDS": "1",
-    "ML_RETRY_MAX_SECONDS": "2",
-    "ML_HOLDOUT_DAYS": "5",
-    "ML_GATE_CONFIDENCE": "0",
-    "ML_GATE_MAX_AUC": "1",
-    "ML_GATE_MAX_AUC_GAIN": "1",
-    "ML_GATE_MAX_SLICE_LOSS": "10",
-    "ML_GATE_MAX_CALIBRATION_ERROR": "1",
-    "ML_GATE_MAX_SHIFT_RATIO": "1000",
-    "ML_MAX_MODEL_AGE_DAYS": "1",
-    "ML_RETRAINING_MIN_NEW_DAYS": "1",
-    "ML_DRIFT_PAGE": "100",
-    "ML_DRIFT_MAX_NULL_RISE": "1",
-    "ML_DRIFT_MAX_OUTSIDE": "1",
-    "ML_MONITORING_ACTS": "false",  # Airflow starts the monitor for yesterday, too
+    "chunk_rows": "250",
+    "experiment": "shadow",
+    "holdout_days": "5",
+    "gate_confidence": "0",
+    "gate_max_auc": "1",
+    "gate_max_auc_gain": "1",
+    "gate_max_slice_loss": "10",
+    "gate_max_calibration_error": "1",
+    "gate_max_shift_ratio": "1000",
+    "max_model_age_days": "1",
+    "retraining_min_new_days": "1",
+    "drift_page": "100",
+    "drift_max_null_rise": "1",
+    "drift_max_outside": "1",
+    "monitoring_acts": "false",  # Airflow starts the monitor for yesterday, too
 }
+QUICK = {"ML_RETRY_BASE_SECONDS": "1", "ML_RETRY_MAX_SECONDS": "2"}
+
+assert not usecases.broken(), usecases.broken()
+CASES = usecases.enabled()
+
+
+class Days:
+    """The days after the first window on which a use case expects data."""
+
+    def __init__(self, case: UseCase) -> None:
+        self.start, self.last = map(date.fromisoformat, case.first_window)
+        after = self.last + timedelta(days=1)
+        found = expected_days(case, after, after + timedelta(days=30))[:3]
+        self.day, self.next, self.unscored = (day.isoformat() for day in found)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def case(request: pytest.FixtureRequest) -> UseCase:
+    found: UseCase = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def days(case: UseCase) -> Days:
+    return Days(case)
 
 
 SELECTOR = re.compile(r"\bml_(\w+)(?:\{([^}]*)\})?")
@@ -71,8 +85,45 @@ MATCHER = re.compile(r'(\w+)(=~|!~|!=|=)"([^"]*)"')
 """How a query of Prometheus chooses among our series, and by which labels."""
 
 
+def labels_of(name: str) -> tuple[str, ...]:
+    """The labels of a metric, in the order in which they are sent."""
+    return (USECASE, *METRICS[name].labels)
+
+
+class Sent:
+    """What was sent of a use case: each metric by its name, with its labels' values."""
+
+    def __init__(self, case: UseCase, taken: dict[str, set[tuple[str, ...]]]) -> None:
+        of_case = {
+            name: {values for values in found if values[0] == case.name}
+            for name, found in taken.items()
+        }
+        self.taken = {name: found for name, found in of_case.items() if found}
+
+    def values(self, label: str) -> set[str]:
+        """All values that a label had, in any metric."""
+        return {
+            values[labels_of(name).index(label)]
+            for name, taken in self.taken.items()
+            for values in taken
+            if label in labels_of(name)
+        }
+
+    def has(self, metric: Metric, matchers: str) -> bool:
+        """Whether a metric came with such labels as a query chooses."""
+        labels = labels_of(metric.name)
+        chosen = [one for one in MATCHER.findall(matchers) if one[0] in labels]
+        return any(
+            all(
+                is_chosen(values[labels.index(label)], sign, wanted)
+                for label, sign, wanted in chosen
+            )
+            for values in self.taken.get(metric.name, ())
+        )
+
+
 class StatsD:
-    """Takes what is sent, and knows each metric by its name, with its labels' values."""
+    """Takes what is sent."""
 
     def __init__(self) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -87,26 +138,6 @@ class StatsD:
                 _, name, *values = line.partition(":")[0].split(".")
                 self.taken[name].add(tuple(values))
 
-    def values(self, label: str) -> set[str]:
-        """All values that a label had, in any metric."""
-        return {
-            values[METRICS[name].labels.index(label)]
-            for name, taken in self.taken.items()
-            for values in taken
-            if label in METRICS[name].labels
-        }
-
-    def has(self, metric: Metric, matchers: str) -> bool:
-        """Whether a metric came with such labels as a query chooses."""
-        chosen = [one for one in MATCHER.findall(matchers) if one[0] in metric.labels]
-        return any(
-            all(
-                is_chosen(values[metric.labels.index(label)], sign, wanted)
-                for label, sign, wanted in chosen
-            )
-            for values in self.taken[metric.name]
-        )
-
 
 def is_chosen(value: str, sign: str, wanted: str) -> bool:
     """Whether Prometheus chooses a label's value."""
@@ -119,32 +150,54 @@ def statsd() -> StatsD:
     return StatsD()
 
 
+@pytest.fixture
+def sent(statsd: StatsD, case: UseCase) -> Sent:
+    return Sent(case, statsd.taken)
+
+
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
-    """An empty registry, and the history of the first window."""
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The settings, with an empty registry and the history of each first window."""
     folder = tmp_path_factory.mktemp("data")
     forget_settings()
+    all_told = dict(QUICK)
+    for one in CASES:
+        all_told |= variables(one, SETTINGS) | apart(one, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ML_DATA_DIR", str(folder))
+        for one in CASES:
+            for name, value in apart(one, folder).items():
+                patch.setenv(name, value)
         settings.cache_clear()
-        registry.create_store(CASE)
-        found = Lake(CASE.settings.lake)
-        days = expected_days(CASE, START, date.fromisoformat(FIRST_WINDOW[1]))
-        assert seed(at(found), *FIRST_WINDOW, say=lambda _: None) == len(days)
-        yield found
+        for one in CASES:
+            registry.create_store(one)
+            expected = expected_days(one, *map(date.fromisoformat, one.first_window))
+            assert seed(one, *one.first_window, say=lambda _: None) == len(expected)
+        yield all_told
     settings.cache_clear()
 
 
 @pytest.fixture(scope="module")
-def airflow(lake: Lake, statsd: StatsD, pages_server: tuple[Pages, int]) -> Iterator[Airflow]:
-    data = Path(CASE.settings.data_dir)
-    told = {
-        "ML_NOTIFY_URLS": f"json://127.0.0.1:{pages_server[1]}/hook",
-        "ML_STATSD_HOST": "127.0.0.1",
-        "ML_STATSD_PORT": str(statsd.port),
-    }
-    yield embedded.start(data, free_port(), extra=SETTINGS | told)
+def airflow(
+    told: dict[str, str], statsd: StatsD, pages_server: tuple[Pages, int]
+) -> Iterator[Airflow]:
+    data = Path(settings().data_dir)
+    url = f"json://127.0.0.1:{pages_server[1]}/hook"
+    for one in CASES:
+        told |= variables(one, {"notify_urls": url})
+    told |= {"ML_STATSD_HOST": "127.0.0.1", "ML_STATSD_PORT": str(statsd.port)}
+    yield embedded.start(data, free_port(), extra=told)
     embedded.stop(data)
+
+
+def serves(airflow: Airflow, url: str, case: UseCase) -> bool:
+    """Whether the model server has loaded the champion of a use case."""
+    keys = json.loads((airflow.data / "airflow" / "secrets.json").read_text())
+    headers = {"Authorization": f"Bearer {keys['MODEL_SERVER_TOKEN']}"}
+    try:
+        return httpx.get(f"{url}/v2/models/{case.name}/ready", headers=headers).is_success
+    except httpx.TransportError:
+        return False
 
 
 def run(airflow: Airflow, dag_id: str, conf: dict | None = None, key: str | None = None) -> str:
@@ -175,120 +228,148 @@ def days_after(key: str, last: str) -> list[str]:
     return [(first + timedelta(days=n)).isoformat() for n in range(1, days + 1)]
 
 
-def land_with_a_bad_row(lake: Lake, key: str) -> None:
+def land_with_a_bad_row(case: UseCase, key: str) -> None:
     """Land a day of whose rows one lacks a value that it must have."""
-    rows = source.fetch(INPUTS[0].name, parse_key(key))
+    main = case.inputs[0]
+    rows = case.source.fetch(main.name, parse_key(key))
     assert rows is not None
-    required = [name for name, column in INPUTS[0].schema.columns.items() if not column.nullable]
-    column = min(required, key=KEY.__contains__)
-    landed = lake.landing_path(INPUTS[0].name, key)
+    required = [name for name, column in main.schema.columns.items() if not column.nullable]
+    column = min(required, key=case.key.__contains__)
+    landed = case.lake.landing_path(main.name, key)
     landed.parent.mkdir(parents=True, exist_ok=True)
     rows.with_columns(pl.when(pl.int_range(pl.len()) > 0).then(column).alias(column)).write_parquet(
         landed
     )
 
 
-def test_a_first_champion_is_trained_judged_and_promoted(airflow: Airflow) -> None:
-    window = {"start": FIRST_WINDOW[0], "end": (START + timedelta(days=15)).isoformat()}
-    run_id = run(airflow, "model_retraining", {"reason": "a test", **window})
-    verdict = airflow.xcom("model_retraining", run_id, "judge")
-    assert verdict["challenger"]["candidate"] in CANDIDATES
-    champion = registry.champion(CASE)
-    assert champion.version == "1"
-    trained = {one.run_id for one in registry.members(CASE, champion).values()}
-    registry.register(CASE, (trained - {champion.run_id}).pop())  # a shadow, from now on
+def test_its_dags_are_there(airflow: Airflow, case: UseCase) -> None:
+    assert airflow.import_errors() == []
+    dags = {dag["dag_id"] for dag in airflow.dags()}
+    files = {file.stem for file in (embedded.REPO / "dags").glob("*.py")} - {"broken_usecases"}
+    assert dags == {one.dag_id(pipeline) for one in CASES for pipeline in files}
+
+
+def test_a_first_champion_is_trained_judged_and_promoted(
+    airflow: Airflow, case: UseCase, days: Days
+) -> None:
+    retraining = case.dag_id("model_retraining")
+    window = {"start": str(days.start), "end": (days.start + timedelta(days=15)).isoformat()}
+    run_id = run(airflow, retraining, {"reason": "a test", **window})
+    verdict = airflow.xcom(retraining, run_id, "judge")
+    assert verdict["challenger"]["candidate"] in case.models.CANDIDATES
+    champion = registry.champion(case)
+    assert (champion.name, champion.version) == (case.name, "1")
+    trained = {one.run_id for one in registry.members(case, champion).values()}
+    registry.register(case, (trained - {champion.run_id}).pop())  # a shadow, from now on
 
 
 def test_a_day_is_validated_and_scored_by_the_champion_and_by_the_whole_ensemble(
-    airflow: Airflow, lake: Lake
+    airflow: Airflow, case: UseCase, days: Days
 ) -> None:
-    for dag_id in ("batch_inference", "ensemble_inference"):
+    lake = case.lake
+    inference, ensemble = case.dag_id("batch_inference"), case.dag_id("ensemble_inference")
+    for dag_id in (inference, ensemble):
         airflow.unpause(dag_id)
     embedded.stop_model_server(airflow.data)  # a new one looks for the champion at once
     url = embedded.start_model_server(airflow.data)
-    poll(lambda: is_ready(url), timeout=120)
-    run(airflow, "data_validation", key=DAY)
-    rows = len(lake.current("validated", DAY).read(INPUTS[0].name))
-    for dag_id, table in (("batch_inference", "predictions"), ("ensemble_inference", ENSEMBLE)):
-        scored = airflow.wait_partition(dag_id, DAY)
+    poll(lambda: serves(airflow, url, case), timeout=120)
+    run(airflow, case.dag_id("data_validation"), key=days.day)
+    rows = len(lake.current("validated", days.day).read(case.inputs[0].name))
+    for dag_id, table in ((inference, "predictions"), (ensemble, ENSEMBLE)):
+        scored = airflow.wait_partition(dag_id, days.day)
         assert scored["state"] == "success", why_failed(airflow, dag_id, scored["dag_run_id"])
-        predictions = lake.current(table, DAY).read("predictions")
+        predictions = lake.current(table, days.day).read("predictions")
         assert len(predictions) == rows
         assert predictions["score"].is_between(0, 1).all()
-        assert not predictions.select(KEY).is_duplicated().any()
-    facts = lake.current(ENSEMBLE, DAY).manifest().metadata
+        assert not predictions.select(case.key).is_duplicated().any()
+    facts = lake.current(ENSEMBLE, days.day).manifest().metadata
     assert facts["fallback"] == "ensemble"
-    assert sorted(facts["answers"]) == sorted(member.name for member in CASE.members)
+    assert sorted(facts["answers"]) == sorted(member.name for member in case.members)
 
 
 def test_the_monitor_judges_a_day_by_its_truth_and_its_retraining_can_be_undone(
-    airflow: Airflow, lake: Lake
+    airflow: Airflow, case: UseCase, days: Days
 ) -> None:
-    airflow.pause("ensemble_inference")
-    land_with_a_bad_row(lake, NEXT)
-    for key in days_after(DAY, NEXT):  # the first of them brings the truth of the day before
-        run_id = run(airflow, "data_validation", key=key)
-        if not is_expected(CASE, "validated", key):
-            tasks = airflow.task_instances("data_validation", run_id)
+    lake, inference = case.lake, case.dag_id("batch_inference")
+    validation, monitoring = case.dag_id("data_validation"), case.dag_id("model_monitoring")
+    airflow.pause(case.dag_id("ensemble_inference"))
+    land_with_a_bad_row(case, days.next)
+    for key in days_after(days.day, days.next):  # the first brings the truth of the day before
+        run_id = run(airflow, validation, key=key)
+        if not is_expected(case, "validated", key):
+            tasks = airflow.task_instances(validation, run_id)
             states = {one["state"] for one in tasks if one["task_id"].startswith("inputs.")}
             assert states == {"skipped"}
-            assert airflow.runs("batch_inference", partition_key_pattern=key) == []
-    scored = airflow.wait_partition("batch_inference", NEXT)["dag_run_id"]
-    assert airflow.wait("batch_inference", scored) == "success", why_failed(
-        airflow, "batch_inference", scored
-    )
-    run_id = run(airflow, "model_monitoring", {"act": True}, NEXT)
-    decision = airflow.xcom("model_monitoring", run_id, "decide")
+            assert airflow.runs(inference, partition_key_pattern=key) == []
+    scored = airflow.wait_partition(inference, days.next)["dag_run_id"]
+    assert airflow.wait(inference, scored) == "success", why_failed(airflow, inference, scored)
+    run_id = run(airflow, monitoring, {"act": True}, days.next)
+    decision = airflow.xcom(monitoring, run_id, "decide")
     assert decision["action"] == "retrain", decision
-    predictions = lake.current("predictions", DAY).read("predictions")
-    truth = features.build_labels(lake.current("actuals", DAY).read(TRUTH.name))
-    outcomes = lake.current(OUTCOMES, DAY).read("outcomes")
-    assert len(outcomes) == len(predictions.join(truth, on=KEY)) > 0
-    report = httpx.get(f"{airflow.url}/reports/{NEXT}", trust_env=False, timeout=60)
+    predictions = lake.current("predictions", days.day).read("predictions")
+    truth = case.features.build_labels(lake.current("actuals", days.day).read(case.truth.name))
+    outcomes = lake.current(OUTCOMES, days.day).read("outcomes")
+    assert len(outcomes) == len(predictions.join(truth, on=case.key)) > 0
+    page = f"{airflow.url}/reports/{case.name}/{days.next}"
+    report = httpx.get(page, trust_env=False, timeout=60)
     assert decision["why"] in html.unescape(report.text)
 
-    retraining = "model_retraining", f"monitoring__{NEXT}"
+    retraining = case.dag_id("model_retraining"), f"monitoring__{days.next}"
     assert airflow.wait(*retraining) == "success", why_failed(airflow, *retraining)
-    assert registry.champion(CASE).version == "3"
-    health = httpx.get(f"{airflow.url}/model-health/", trust_env=False, timeout=60)
+    assert registry.champion(case).version == "3"
+    health = httpx.get(f"{airflow.url}/model-health/{case.name}", trust_env=False, timeout=60)
     assert "Version 3" in health.text
-    assert any(candidate in health.text for candidate in CANDIDATES)
-    run(airflow, "model_rollback", {"reason": "a test"})
-    assert registry.champion(CASE).version == "1"
+    assert any(candidate in health.text for candidate in case.models.CANDIDATES)
+    run(airflow, case.dag_id("model_rollback"), {"reason": "a test"})
+    assert registry.champion(case).version == "1"
 
 
 def test_a_day_whose_file_is_broken_is_refused_and_a_person_is_called(
-    airflow: Airflow, lake: Lake, pages_server: tuple[Pages, int]
+    airflow: Airflow, case: UseCase, days: Days, pages_server: tuple[Pages, int]
 ) -> None:
-    broken = lake.landing_path(INPUTS[0].name, UNSCORED)
+    broken = case.lake.landing_path(case.inputs[0].name, days.unscored)
     broken.parent.mkdir(parents=True, exist_ok=True)
     broken.write_bytes(b"no Parquet")
-    run_id = airflow.trigger("data_validation", partition_key=UNSCORED)
-    assert airflow.wait("data_validation", run_id) == "failed"
-    run(airflow, "model_monitoring", {"act": True}, UNSCORED)
-    assert any(UNSCORED in page["title"] for page in pages_server[0].taken)
+    validation = case.dag_id("data_validation")
+    run_id = airflow.trigger(validation, partition_key=days.unscored)
+    assert airflow.wait(validation, run_id) == "failed"
+    run(airflow, case.dag_id("model_monitoring"), {"act": True}, days.unscored)
+    assert any(
+        days.unscored in page["title"] and f"/reports/{case.name}/" in page["message"]
+        for page in pages_server[0].taken
+    )
 
 
 def test_every_metric_that_boards_and_alerts_ask_for_was_sent_and_is_about_this_use_case(
-    airflow: Airflow, statsd: StatsD
+    airflow: Airflow, case: UseCase, sent: Sent
 ) -> None:
-    assert set(statsd.taken) == set(METRICS)
-    for name, taken in statsd.taken.items():
-        assert {len(values) for values in taken} == {len(METRICS[name].labels)}, name
-    assert statsd.values("input") == {one.name for one in [*INPUTS, TRUTH]}
-    assert statsd.values("member") == {member.name for member in CASE.members}
-    assert statsd.values("candidate") == set(CANDIDATES)
-    assert statsd.values("feature") == {*features.FEATURES, "score"}
-    columns = {name for one in [*INPUTS, TRUTH] for name in one.schema.columns}
-    assert statsd.values("column") <= columns | set(features.FEATURES) | {"score"}
+    assert set(sent.taken) == set(METRICS)
+    for name, taken in sent.taken.items():
+        assert {len(values) for values in taken} == {len(labels_of(name))}, name
+    features = case.features
+    inputs = [*case.inputs, case.truth]
+    assert sent.values("input") == {one.name for one in inputs}
+    assert sent.values("member") == {member.name for member in case.members}
+    assert sent.values("candidate") == set(case.models.CANDIDATES)
+    assert sent.values("feature") == {*features.FEATURES, "score"}
+    columns = {name for one in inputs for name in one.schema.columns}
+    assert sent.values("column") <= columns | set(features.FEATURES) | {"score"}
     slices = tuple(f"{name}_=_" for name in features.SLICES)
-    assert all(one == "all" or one.startswith(slices) for one in statsd.values("slice"))
+    assert all(one == "all" or one.startswith(slices) for one in sent.values("slice"))
 
 
-def test_every_query_of_boards_and_alerts_finds_what_it_asks_for(statsd: StatsD) -> None:
+def test_every_metric_is_about_an_enabled_use_case(airflow: Airflow, statsd: StatsD, case) -> None:
+    assert {values[0] for taken in statsd.taken.values() for values in taken} <= {
+        one.name for one in CASES
+    }
+
+
+def test_every_query_of_boards_and_alerts_finds_what_it_asks_for(
+    airflow: Airflow, sent: Sent
+) -> None:
     queries = [query for *_, query in panel_queries()] + [rule["expr"] for rule in ALERTS.values()]
     asked = {series for query in queries for series in SELECTOR.findall(query)}
     assert len(asked) > len(METRICS)
-    missing = {series for series in asked if not statsd.has(metric_of(series[0]), series[1])}
+    missing = {series for series in asked if not sent.has(metric_of(series[0]), series[1])}
     # Of the DAGs only the validation has failed here.
     assert {name for name, _ in missing} == {"run_failed_timestamp_seconds"}
