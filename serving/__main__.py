@@ -1,6 +1,6 @@
 """Serve the champions of the enabled use cases.
 
-    python -m serving [--host 127.0.0.1] [--port 8500] [--faults]
+python -m serving [--host 127.0.0.1] [--port 8500] [--faults]
 """
 
 import argparse
@@ -45,15 +45,13 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         cases = usecases.enabled()
-        for case in cases:
-            _ = case.settings
         for wrong in usecases.broken().values():
             print(f"Its models are not served. {wrong}", file=sys.stderr)
     except (BadData, UsecaseInvalid) as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
     if not cases:
-        print("There is no model to serve: no use case is enabled", file=sys.stderr)
+        print("There is no model to serve: no use case is there that can be", file=sys.stderr)
         raise SystemExit(2)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name, value in QUIET.items():

@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
@@ -20,6 +22,7 @@ from mlflow import MlflowClient
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
+from include import usecases
 from include.inference import open_inference, scoring
 from include.lake.tables import Lake
 from include.messages import ModelVersion
@@ -454,3 +457,143 @@ def test_the_command_says_where_it_listens_and_has_no_faults_unless_told(lake: L
         finally:
             process.terminate()
         assert (process.stdout.read(), process.stderr.read()) == (b"", b"")
+
+
+# --- several use cases ----------------------------------------------------------------------------
+
+SECOND = PROJECT / "tests" / "usecases" / "doctor_visits"
+
+
+@pytest.fixture
+def visits() -> UseCase:
+    """Another use case, of which no model is there."""
+    return usecases.load(SECOND)
+
+
+def give_champion(case: UseCase) -> tuple[ModelVersion, pl.DataFrame]:
+    """Train a model of a use case on a few days, and promote it; with rows of features."""
+    days = [date(2021, 3, 1) + timedelta(number) for number in range(5)]
+    names = [one.name for one in case.inputs]
+    features = pl.concat(
+        case.features.build_features({name: case.source.fetch(name, day) for name in names})
+        for day in days
+    )
+    truth = pl.concat(case.source.fetch(case.truth.name, day) for day in days)
+    known = features.join(case.features.build_labels(truth), on=case.key)
+    pipeline = case.models.CANDIDATES["shallow_trees"](1).fit(known, known["label"].to_numpy())
+    version = registry.register(case, registry.log_training(case, pipeline, {}, {}))
+    promotion.promote(case, version, None, "the test")
+    return version, known.head(20)
+
+
+def test_each_use_case_has_a_model_of_its_own_with_its_own_inputs(
+    impatient: None, lake: Lake, own_registry: Path, rows: pl.DataFrame, visits: UseCase,
+    history: History,
+) -> None:  # fmt: skip
+    version, its_rows = give_champion(visits)
+    with running(cases=[CASE, visits]) as url:
+        for case in (CASE, visits):
+            ready = f"{url}/v2/models/{case.name}/ready"
+            wait_until(lambda: httpx.get(ready).status_code == 200)  # noqa: B023
+            found = httpx.get(f"{url}/v2/models/{case.name}").json()
+            assert found["name"] == case.name
+            assert [tensor["name"] for tensor in found["inputs"]] == case.features.FEATURES
+            numeric = [one["name"] for one in found["inputs"] if one["datatype"] == "FP32"]
+            assert numeric == case.features.NUMERIC
+        assert ask(url, tensors(rows)).json()["model_name"] == CASE.name
+        numbers = {
+            name: its_rows[name].cast(pl.Float32).fill_null(0).to_numpy().reshape(-1, 1)
+            for name in visits.features.NUMERIC
+        }
+        texts = {
+            name: np.array(its_rows[name].fill_null("").to_list(), object).reshape(-1, 1)
+            for name in visits.features.CATEGORICAL
+        }
+        answer = ask(url, numbers | texts, f"/v2/models/{visits.name}/infer")
+        said = answer.json()
+        assert (said["model_name"], said["model_version"]) == (visits.name, version.version)
+        filled = its_rows.with_columns(pl.col(visits.features.NUMERIC).fill_null(0))
+        scores = open_inference.decode("outputs", answer.content, answer.headers)[1]["score"]
+        right = registry.load(visits, version).predict_proba(filled)[:, 1:2]
+        np.testing.assert_allclose(scores, right, rtol=0, atol=1e-6)
+        wrong = ask(url, tensors(rows), f"/v2/models/{visits.name}/infer")
+        assert wrong.status_code == 400
+        assert "inputs are missing: coinsurance" in wrong.json()["error"]
+
+
+def test_a_use_case_without_a_champion_keeps_no_other_from_being_served(
+    impatient: None, lake: Lake, rows: pl.DataFrame, visits: UseCase
+) -> None:
+    with running(cases=[visits, CASE]) as url:
+        assert httpx.get(f"{url}/v2/health/ready").status_code == 200
+        assert ask(url, tensors(rows)).status_code == 200
+        path = f"{url}/v2/models/doctor_visits"
+        wait_until(lambda: "There is no champion" in httpx.get(path).text)
+        for address in (path, f"{path}/ready"):
+            assert httpx.get(address).status_code == 503
+        unknown = httpx.get(f"{url}/v2/models/churn").json()["error"]
+        assert unknown == (
+            "there is no model 'churn': this server has 'doctor_visits', 'flight_delays'"
+        )
+
+
+def test_a_server_without_any_champion_says_why_of_each(
+    impatient: None, own_registry: Path, visits: UseCase
+) -> None:
+    MlflowClient(f"sqlite:///{own_registry}").delete_registered_model_alias(CASE.name, "champion")
+    with running(cases=[CASE, visits], ready=False) as url:
+        wait_until(lambda: httpx.get(f"{url}/v2/health/ready").text.count("no champion") == 2)
+        answer = httpx.get(f"{url}/v2/health/ready")
+        assert answer.status_code == 503
+        assert all(name in answer.json()["error"] for name in (CASE.name, visits.name))
+
+
+def serve(enabled: str, **variables: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "serving", "--port", "0"]
+    told = {"MLFLOW_TRACKING_URI": CASE.settings.registry, "ML_USECASES": enabled}
+    return subprocess.Popen(
+        command, cwd=PROJECT, env=os.environ | told | variables,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrong", ["a piece is missing", "a setting is wrong", "it cannot be found"]
+)
+def test_sound_use_cases_are_served_beside_a_broken_one(
+    wrong: str, lake: Lake, tmp_path: Path
+) -> None:
+    broken, variables, words = SECOND, {}, "ML_DOCTOR_VISITS__SEED=x is wrong"
+    if wrong == "a setting is wrong":
+        variables = {"ML_DOCTOR_VISITS__SEED": "x"}
+    else:
+        broken, words = tmp_path / "doctor_visits", "lacks"
+        if wrong == "a piece is missing":
+            shutil.copytree(SECOND, broken)
+            (broken / "models.py").unlink()
+    with serve(f"{broken},flight_delays", **variables) as process:
+        assert process.stdout
+        assert process.stderr
+        try:
+            (url,) = re.findall(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+            wait_until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200)
+            assert httpx.get(f"{url}/v2/models/{CASE.name}/ready").status_code == 200
+            assert httpx.get(f"{url}/v2/models/doctor_visits").status_code == 404
+        finally:
+            process.terminate()
+        told = process.stderr.read()
+    assert told.startswith("Its models are not served. The use case in ")
+    assert words in told
+    with serve(str(broken), **variables) as process:
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert words in told
+    assert told.splitlines()[-1] == ("There is no model to serve: no use case is there that can be")
+
+
+def test_two_use_cases_of_one_name_are_not_mixed_up(lake: Lake, tmp_path: Path) -> None:
+    shutil.copytree(SECOND, tmp_path / "doctor_visits")
+    with serve(f"{SECOND},{tmp_path / 'doctor_visits'}") as process:
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert told.count("2 use cases are called doctor_visits") == 2
