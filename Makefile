@@ -170,7 +170,7 @@ astro: $(READY) ## Build dist/astro, a complete Astro project, and pass its own 
 	@$(PY) -m deploy.astro
 
 ##@ Look after it
-.PHONY: setup new-usecase usecase reference settings lock clean clean-lake
+.PHONY: setup new-usecase usecase reference settings lock migrate clean clean-lake
 
 setup: $(READY) ## Make .venv from requirements.lock; the other targets do it too
 	@true
@@ -190,6 +190,9 @@ settings: $(READY) ## Show every setting, its value and its meaning (USECASE=nam
 lock: $(HAS_UV) ## Write requirements.lock anew from requirements*.txt (UPGRADE=1: newest versions)
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade) requirements-dev.txt -o requirements.lock
+
+migrate: $(READY) ## Move a lake and models of release 0.1 under a use case's name (USECASE=name FROM=old-name)
+	@$(PY) -m local.migrate --usecase "$(USECASE)" $(if $(FROM),--from "$(FROM)")
 
 clean-lake: $(READY) ## Remove from the lakes what killed writers left half done a week ago (USECASE=name)
 	@$(PY) -m local.clean_lake $(ABOUT)

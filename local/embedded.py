@@ -85,6 +85,8 @@ def start(
         server_port = _free_port()
         env = environment(data, port, server_port, dags_folder, extra)
         say(f"Airflow is starting at {_url(port)} (logs: {home / 'logs'})")
+        if (data / "lake" / "validated").is_dir():
+            say(f"Warning: {data / 'lake'} has tables of release 0.1: `make migrate` moves them")
         began = datetime.now(UTC)
         _migrate(home, env)
         ports = {"port": port, "server_port": server_port}

@@ -1,0 +1,110 @@
+"""Move what release 0.1 made, which knew one use case, to where that use case is looked for now.
+
+    make migrate USECASE=flight_delays [FROM=flight-delays]
+
+Tables move from the lake's root into the folder of the use case, registered models and their
+experiment get its name. Each step is one rename, so what was killed half-way can be run again.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from include import usecases
+from include.errors import BadData, PipelineError
+from include.lake.tables import Lake
+from include.registry import registry
+from include.settings import settings, variable
+from include.usecase import UseCase, UsecaseInvalid
+from include.wording import listed
+from local import embedded
+from local.choose import add_option, chosen
+
+LANDING = "landing"
+
+
+def old_tables(root: Path) -> list[Path]:
+    """Folders of tables that are in a lake's root itself, as release 0.1 had them."""
+    found = [*root.glob("*/date=*"), *root.glob("*/*/date=*"), *root.glob(f"{LANDING}/*/*.parquet")]
+    tables = {root / path.relative_to(root).parts[0] for path in found}
+    lakes = {folder.name for folder in usecases.folders()}
+    return sorted(path for path in tables if path.name not in lakes)
+
+
+def move_tables(root: Path, case: UseCase) -> list[str]:
+    """Move a lake's old tables into the folder of a use case.
+
+    Returns:
+        Names of the tables that were moved.
+
+    Raises:
+        BadData: a table is in both places. Nothing was moved.
+    """
+    tables, target = old_tables(root), root / case.name
+    if both := [table.name for table in tables if (target / table.name).exists()]:
+        raise BadData(
+            f"{listed(both)} of {root} are in {target}, too: days of both would be mixed. Nothing "
+            "was moved. Look which of them is right, and move the other away."
+        )
+    target.mkdir(parents=True, exist_ok=True)
+    for table in tables:
+        table.rename(target / table.name)
+    return [table.name for table in tables]
+
+
+def rename_models(case: UseCase, before: str) -> list[str]:
+    """Give registered models, their members' versions and the experiment the name of a use case.
+
+    Returns:
+        The names that they had.
+    """
+    with registry.connection(case) as client:
+        there = {model.name for model in client.search_registered_models()}
+        old = sorted(name for name in there if name == before or name.startswith(f"{before}."))
+        for name in old:
+            client.rename_registered_model(name, case.name + name.removeprefix(before))
+        for version in client.search_model_versions(f"name = '{case.name}'"):
+            if (known := version.tags.get(registry.MEMBERS)) and before in known:
+                members = json.loads(known)
+                for member in members.values():
+                    if member["name"].startswith(f"{before}."):
+                        member["name"] = case.name + member["name"].removeprefix(before)
+                number = str(version.version)
+                client.set_model_version_tag(
+                    case.name, number, registry.MEMBERS, json.dumps(members)
+                )
+        if experiment := client.get_experiment_by_name(before):
+            client.rename_experiment(experiment.experiment_id, case.name)
+    return old
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Move a lake and a registry of release 0.1."""
+    parser = argparse.ArgumentParser(prog="python -m local.migrate", description=main.__doc__)
+    add_option(parser)
+    parser.add_argument("--from", dest="before", help="NAME of release 0.1, such as flight-delays")
+    options = parser.parse_args(arguments)
+    try:
+        case = chosen(options.usecase)
+        if embedded.running() is not None:
+            raise BadData("Airflow runs here: `make stop`, then this again. Nothing was moved.")
+        root = Lake(settings().lake).root
+        if not isinstance(root, Path):
+            raise BadData(
+                f"The lake at {root} is no folder, and a store cannot rename. Nothing was moved. "
+                f"Let the use case have its tables where they are: "
+                f"{variable('lake_root', case.name)}={root}"
+            )
+        tables = move_tables(root, case)
+        models = rename_models(case, options.before or case.name.replace("_", "-"))
+    except (PipelineError, UsecaseInvalid) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"Moved into {root / case.name}: {listed(tables) or 'nothing, all is there'}")
+    print(f"Renamed in MLflow: {listed(models) or 'nothing, all is there'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
