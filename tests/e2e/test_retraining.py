@@ -99,7 +99,7 @@ def test_an_approved_challenger_is_promoted_and_a_rollback_brings_the_old_one_ba
     assert len(champion_events(airflow)) == events + 2
 
     capsys.readouterr()
-    assert rollback.main(CASE, ["--reason", "once more"]) == 2
+    assert rollback.main(["--reason", "once more"]) == 2
     told = capsys.readouterr().err
     assert told.startswith(f"The champion was not rolled back. Version {before.version} of ")
     assert f"The run: {airflow.url}/dags/{ROLLBACK}/runs/" in told
