@@ -252,7 +252,7 @@ class UseCase:
         first_window: first and last day of the history that the first champion is trained on.
         members: the models of its ensemble.
         own_settings: values of settings for this use case alone, by name. A variable of the
-            environment such as `ML_FLIGHT_DELAYS__GATE_MAX_AUC` comes before them.
+            environment such as `ML_LATE_PAYMENTS__GATE_MAX_AUC` comes before them.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Move what release 0.1 made, which knew one use case, to where that use case is looked for now.
 
-    make migrate USECASE=flight_delays [FROM=flight-delays]
+    make migrate USECASE=late_payments [FROM=late-payments]
 
 Tables move from the lake's root into the folder of the use case, registered models and their
 experiment get its name. Each step is one rename, so what was killed half-way can be run again.
@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Move a lake and a registry of release 0.1."""
     parser = argparse.ArgumentParser(prog="python -m local.migrate", description=main.__doc__)
     add_option(parser)
-    parser.add_argument("--from", dest="before", help="NAME of release 0.1, such as flight-delays")
+    parser.add_argument("--from", dest="before", help="NAME of release 0.1, such as late-payments")
     options = parser.parse_args(arguments)
     try:
         case = chosen(options.usecase)

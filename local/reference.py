@@ -80,7 +80,7 @@ line that names the variable, its value and what is allowed. `make settings` pri
 values, with secrets masked.
 
 A value for one use case alone has the use case's name in its variable, before two underscores:
-`ML_FLIGHT_DELAYS__GATE_MAX_AUC`. It comes before what the use case's own folder says
+`ML_LATE_PAYMENTS__GATE_MAX_AUC`. It comes before what the use case's own folder says
 (`own_settings`), which comes before `ML_GATE_MAX_AUC`. What all use cases share cannot be set for
 one:
 {SHARED}.

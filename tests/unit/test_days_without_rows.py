@@ -181,7 +181,7 @@ def test_an_empty_day_goes_through_the_whole_loop(
     [chunk] = scoring.plan_chunks(CASE, rows, champion)  # no chunk: Airflow would skip the rest
     assert chunk.label == "no rows"
 
-    local = [member for member in ensemble.MEMBERS if member.kind == "registry"]
+    local = [member for member in CASE.members if member.kind == "registry"]
     answers = {}
     for member in local:
         chunks = ensemble.plan(CASE, rows, member, champion)

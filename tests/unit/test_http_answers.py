@@ -13,6 +13,7 @@ from include.errors import BadData, PipelineError, ServerDown
 from include.inference import remote
 from include.inference.patient_http import Endpoint
 from include.usecases.flight_delays import features
+from tests.case import CASE
 from tests.unit import model_servers
 from tests.unit.model_servers import MODEL, Answer, Request, Server, scored
 
@@ -119,7 +120,7 @@ def test_any_answer_is_right_scores_or_an_error_that_names_the_server(
     )  # fmt: skip
     server.on.clear()
     server.on[path] = answering
-    with remote.connect(Endpoint(server.url), MODEL) as asked:
+    with remote.connect(CASE, Endpoint(server.url), MODEL) as asked:
         try:
             scores = asked.predict(ROWS, asked.describe())
         except PipelineError as error:
