@@ -4,11 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+from include import usecases
 from include.lake.tables import Lake
 from include.usecase import Input, UseCase
-from include.usecases.flight_delays import USECASE as CASE
+from tests.conftest import FLIGHTS
 
-__all__ = ["CASE", "SECOND", "at", "with_inputs"]
+CASE = usecases.load(FLIGHTS)
 
 SECOND = Path(__file__).parent / "usecases" / "doctor_visits"
 """Folder of another use case."""

@@ -11,14 +11,20 @@ from pathlib import Path
 
 import pytest
 
-FLIGHTS = Path(__file__).parent / "flights"
+from include import usecases
+
+FLIGHTS = Path(__file__).parent / "usecases" / "flight_delays"
 if FLIGHTS.is_dir():  # where a fork has put the use case that these tests are about
-    os.environ.setdefault("ML_USECASE", str(FLIGHTS))
+    os.environ["ML_USECASES"] = str(FLIGHTS)
+else:
+    FLIGHTS = Path(__file__).parents[1] / "include" / "usecases" / "flight_delays"
 
 AIRFLOW_HOME = tempfile.mkdtemp(prefix="airflow-home-")
 os.environ["AIRFLOW_HOME"] = AIRFLOW_HOME  # before anything imports Airflow
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # else trainings beside each other take ten times as long
 atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
+
+usecases.load(FLIGHTS)  # wherever it is, tests import its modules as include.usecases.flight_delays
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +41,7 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     variables = {
         name: str(field.validation_alias or f"ML_{name.upper()}")
         for name, field in Settings.model_fields.items()
-        if name != "usecase"  # this process has chosen; those that it starts have to follow
+        if name != "usecases"  # this process has chosen; those that it starts have to follow
     }
 
     def change(**values: object) -> None:

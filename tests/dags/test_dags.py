@@ -16,6 +16,7 @@ import pytest
 from include import usecases
 from include.usecase import Member, UseCase
 from tests.case import CASE
+from tests.conftest import FLIGHTS
 
 REPO = Path(__file__).resolve().parents[2]
 DAGS = REPO / "dags"
@@ -89,7 +90,7 @@ def parse(folder: Path, variables: Mapping[str, str] | None = None) -> dict[str,
 
 
 SECOND = "tests/usecases/doctor_visits"
-BOTH = {"ML_USECASES": f"{CASE.name},{SECOND}"}
+BOTH = {"ML_USECASES": f"{FLIGHTS},{SECOND}"}
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def test_a_broken_use_case_is_one_import_error_and_the_others_stand(tmp_path: Pa
     broken = tmp_path / "broken"
     shutil.copytree(REPO / SECOND, broken, ignore=shutil.ignore_patterns("__pycache__"))
     (broken / "models.py").unlink()
-    found = parse(DAGS, {"ML_USECASES": f"{broken},{CASE.name}"})
+    found = parse(DAGS, {"ML_USECASES": f"{broken},{FLIGHTS}"})
     assert {dag_id.partition(".")[0] for dag_id in found["dags"]} == {CASE.name}
     assert len(found["dags"]) == 6
     [(file, error)] = found["errors"].items()
