@@ -41,7 +41,6 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     variables = {
         name: str(field.validation_alias or f"ML_{name.upper()}")
         for name, field in Settings.model_fields.items()
-        if name != "usecases"  # this process has chosen; those that it starts have to follow
     }
 
     def change(**values: object) -> None:
@@ -49,8 +48,11 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
             monkeypatch.setenv(variables[name], str(value))
         settings.cache_clear()
 
-    for variable in variables.values():
-        monkeypatch.delenv(variable, raising=False)
+    for name, variable in variables.items():
+        if name != "usecases":  # this process has chosen; those that it starts have to follow
+            monkeypatch.delenv(variable, raising=False)
+    for variable in [one for one in os.environ if one.startswith("ML_") and "__" in one]:
+        monkeypatch.delenv(variable)  # of one use case
     settings.cache_clear()
     yield change
     settings.cache_clear()
