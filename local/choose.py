@@ -19,12 +19,11 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--usecase", help="name of the use case, if several are enabled")
 
 
-def chosen(name: str | None, usual: str = "") -> UseCase:
+def chosen(name: str | None) -> UseCase:
     """The use case of a name, or the only one that is enabled.
 
     Args:
         name: as it was given; nothing or empty if none was.
-        usual: the one that is meant if several are enabled and none is named.
 
     Raises:
         UsecaseInvalid: there is none of that name, it cannot be loaded, or several are enabled.
@@ -32,8 +31,8 @@ def chosen(name: str | None, usual: str = "") -> UseCase:
     if name:
         return usecases.find(name)
     names = [folder.name for folder in usecases.folders()]
-    if len(names) == 1 or usual in names:
-        return usecases.find(usual if usual in names else names[0])
+    if len(names) == 1:
+        return usecases.find(names[0])
     if not names:
         raise UsecaseInvalid("No use case is enabled: include/usecases has no folder of one.")
     raise UsecaseInvalid(

@@ -42,9 +42,6 @@ from local.environment import apart, forget_settings, variables
 from local.in_process import batch_inference
 from local.seed import seed
 
-USUAL = "flight_delays"
-"""What the demo is about, if no other use case is named."""
-
 SETTINGS = {
     "ML_CHUNK_ROWS": "250",  # small, so that a day of a thousand rows is scored in several tasks
     # Airflow lets a daily DAG that is switched on run at once, for the day before today: it has
@@ -388,7 +385,7 @@ def main(arguments: list[str] | None = None) -> int:
         port = embedded.parse_port(options.port) if options.port else None
         if left_out := forget_settings():
             say(f"The demo has settings of its own and leaves out {', '.join(left_out)}")
-        case = chosen(options.usecase, USUAL)
+        case = chosen(options.usecase)
         os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"
         data = embedded.data_folder()
         os.environ |= apart(case, data)

@@ -67,7 +67,7 @@ print(json.dumps({
             "params": {name: dag.params.get_param(name).schema for name in dag.params},
             "tasks": {task.task_id: describe(task) for task in dag.tasks},
             "file": Path(dag.fileloc).name,
-            "defaults": {name: dag.params.get_param(name).serialize()["value"] for name in dag.params},
+            "defaults": {n: dag.params.get_param(n).serialize()["value"] for n in dag.params},
             "waits_for": waits_for(dag),
             "assets": [*waits_for(dag), *(a.name for task in dag.tasks for a in task.outlets)],
         }
