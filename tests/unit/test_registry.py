@@ -86,7 +86,7 @@ def test_an_empty_registry_beside_predictions_looks_new(
     lake: Lake, history: History, configure: Callable[..., None], tmp_path: Path
 ) -> None:
     infer(lake, OLD_DAY, history.champion)
-    configure(mlflow_tracking_uri=f"sqlite:///{tmp_path / 'moved.db'}", lake_root=lake.root)
+    configure(mlflow_tracking_uri=f"sqlite:///{tmp_path / 'moved.db'}")
     words = f"moved.db, which has no version at all, but {OLD_DAY} was scored by version 1"
     with pytest.raises(MissingData, match=words) as failure:
         registry.champion(CASE, OLD_DAY)
