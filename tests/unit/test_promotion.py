@@ -442,7 +442,7 @@ def test_of_two_that_meet_at_any_step_one_wins(
         assert registry.champion(CASE) == winner
         for made in (change, another):
             tag = "rolled_back_at" if made[0] is promotion.roll_back else "promoted_at"
-            assert (tag in tags(made[1])) == (next_champion(made) == winner)
+            assert (tag in tags(made[2])) == (next_champion(made) == winner)
         winners.add(winner)
     assert winners == {next_champion(change), next_champion(another)}
 
