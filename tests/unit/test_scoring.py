@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include import preprocess
 from include.encoder import FeatureEncoder
 from include.errors import BadData, MissingData, Overtaken
 from include.inference import scoring
@@ -456,7 +455,7 @@ def test_features_of_other_rows_or_in_another_order_are_refused(
     lake: Lake,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    build = preprocess.features.build_features
+    build = CASE.features.build_features
     monkeypatch.setattr(CASE.features, "build_features", lambda day: change(build(day)))
     said = said.replace("812", str(rows := count_of(lake))).replace("821", str(rows + 9))
     with refused(lake, "features", OLD_DAY, said.replace("811", str(rows - 1))):
