@@ -141,6 +141,9 @@ def test_counters_come_to_what_the_lake_holds(stack: Stack, days: Days, case: Us
     time.sleep(SCRAPE_SECONDS)
     found = stack.python("facts.py", case.name, "counts")
     for table, rows in found["published"].items():
+        if (table, len(days[case])) == ("outcomes", 1):  # whose truth comes with the next day
+            assert rows == 0
+            continue
         assert value("ml_published_rows_total", table=table) == rows > 0, table
     for name, results in found["validated"].items():
         for result, rows in results.items():

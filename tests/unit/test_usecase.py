@@ -383,12 +383,12 @@ def test_one_is_found_by_its_name_and_by_its_path(name: str, enable: Enable) -> 
 
 def test_a_command_is_about_the_only_one_or_about_the_one_it_names(enable: Enable) -> None:
     enable(SECOND)
-    assert chosen(None).name == chosen("", "flight_delays").name == "doctor_visits"
+    assert chosen(None).name == chosen("").name == "doctor_visits"
     with pytest.raises(UsecaseInvalid, match=r"no use case 'churn': enabled is doctor_visits"):
         chosen("churn")
     enable("flight_delays", SECOND)
-    assert chosen(None, "flight_delays") is CASE
-    assert chosen("doctor_visits", "flight_delays").name == "doctor_visits"
+    assert chosen("flight_delays") is CASE
+    assert chosen("doctor_visits").name == "doctor_visits"
     with pytest.raises(UsecaseInvalid, match=r"enabled: flight_delays, doctor_visits\. Say which"):
         chosen(None)
 
