@@ -37,7 +37,7 @@ class Server(uvicorn.Server):
 
 
 def main() -> None:
-    """Serve the champions of the enabled use cases until it is told to end."""
+    """Serve the champions of the enabled use cases until interrupted."""
     parser = argparse.ArgumentParser(prog="python -m serving", description=main.__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8500, help="0 takes any that is free")

@@ -69,7 +69,7 @@ def test_what_is_there_is_not_touched(
     assert [folder.name for folder in churn.parent.iterdir()] == ["churn"]
 
 
-def test_one_that_was_left_half_written_is_written_anew(tmp_path: Path) -> None:
+def test_one_that_was_left_half_written_is_written_again(tmp_path: Path) -> None:
     half = tmp_path / ".churn.unfinished"
     half.mkdir()
     (half / "rubbish.py").write_text("1 / 0\n")

@@ -112,7 +112,7 @@ def figures(days: Days, sent: Sent) -> dict[str, Any]:
 
 @pytest.fixture
 def settle(configure: Callable[..., None], tmp_path: Path, sent: Sent) -> Callable[..., None]:
-    """Begin anew, with lakes and a registry in a folder of its own."""
+    """Start with empty lakes and an empty registry, in a separate folder."""
 
     def begin(name: str, *several: Days) -> None:
         folder = tmp_path / name / "mlflow"

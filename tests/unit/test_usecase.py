@@ -1,4 +1,4 @@
-"""A use case is whole, or is told what it lacks; it harms no other; one setting says which run."""
+"""A use case that lacks a piece is refused with a message, and the others keep working."""
 
 import os
 import re
@@ -296,7 +296,7 @@ def test_whatever_an_import_does_is_told_of_its_folder(
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"\0", b"(" * 10_000])
-def test_a_file_that_nobody_can_read_is_told_of_its_folder(
+def test_a_file_that_cannot_be_read_is_reported_with_its_folder(
     content: bytes, copy: Path, enable: Enable
 ) -> None:
     (copy / "models.py").write_bytes(content)
@@ -322,7 +322,7 @@ def test_an_import_that_hangs_is_given_up(
     assert "it has not ended within 1 seconds" in done.stderr
 
 
-def test_what_an_import_prints_is_in_nobodys_way(copy: Path, tmp_path: Path) -> None:
+def test_what_an_import_prints_goes_to_stderr(copy: Path, tmp_path: Path) -> None:
     with (copy / INIT).open("a") as file:
         file.write("\nprint('hello', flush=True)\n")
     program = "from include import usecases; print(*usecases.enabled())"
