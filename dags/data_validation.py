@@ -16,11 +16,12 @@ late or broken truth never keeps a day from being scored.
 
 from typing import Any
 
-from airflow.sdk import Asset, CronPartitionTimetable, task, task_group
+from airflow.sdk import Asset, task, task_group
 
 from include import usecases
 from include.messages import LandedFile, Published, RowCheck
 from include.orchestration.assets import assets_of
+from include.orchestration.schedules import daily
 from include.orchestration.task_defaults import record_stages, skips_if_overtaken
 from include.orchestration.tasks import pipeline, typed
 from include.usecase import UseCase
@@ -97,9 +98,7 @@ def gates(case: UseCase, table: str, days_back: int, outlet: Asset) -> Any:
 
 
 @pipeline(
-    schedule=lambda case: CronPartitionTimetable(
-        "0 6 * * *", timezone="UTC", run_offset=-1, key_format="%Y-%m-%d"
-    ),
+    schedule=lambda case: daily("0 6 * * *"),
     max_active_runs=4,
     doc_md=__doc__,
     tags=["validation"],

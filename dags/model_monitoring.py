@@ -20,7 +20,7 @@ long past, say `{"act": false}`: it decides, and does nothing about it. Let it r
 from typing import Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import CronPartitionTimetable, Param, TriggerRule, task
+from airflow.sdk import Param, TriggerRule, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from include import usecases
@@ -28,6 +28,7 @@ from include.messages import Decided, Page
 from include.orchestration.alerting import report_and_call
 from include.orchestration.assets import assets_of
 from include.orchestration.report_link import ReportLink, report_link
+from include.orchestration.schedules import daily
 from include.orchestration.task_defaults import check_conf
 from include.orchestration.tasks import pipeline, typed
 from include.usecase import UseCase
@@ -48,9 +49,7 @@ def params_of(case: UseCase) -> dict[str, Param]:
 
 
 @pipeline(
-    schedule=lambda case: CronPartitionTimetable(
-        "0 8 * * *", timezone="UTC", run_offset=-1, key_format="%Y-%m-%d"
-    ),
+    schedule=lambda case: daily("0 8 * * *"),
     max_active_runs=1,
     doc_md=__doc__,
     tags=["monitoring"],
