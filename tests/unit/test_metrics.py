@@ -27,7 +27,7 @@ from local.in_process import batch_inference
 from tests.case import CASE
 from tests.unit.conftest import OLD_DAY, History
 from tests.unit.helpers import infer
-from tests.unit.test_promotion import challengers
+from tests.unit.registry.test_promotion import challengers
 
 REPO = Path(__file__).resolve().parents[2]
 LATER = datetime(2013, 1, 4, 6, tzinfo=UTC)

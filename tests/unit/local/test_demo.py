@@ -26,8 +26,8 @@ from local.demo_report import Day
 from local.processes import Leader
 from tests.case import CASE, at
 from tests.unit.conftest import OLD_DAY, History
-from tests.unit.test_client import Server, server
-from tests.unit.test_promotion import challengers
+from tests.unit.local.test_client import Server, server
+from tests.unit.registry.test_promotion import challengers
 
 __all__ = ["server"]  # a fixture
 

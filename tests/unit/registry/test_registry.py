@@ -177,10 +177,10 @@ def test_a_model_file_with_a_type_that_is_not_trusted_is_refused_whatever_it_say
     trace = tmp_path / "was here"
     champion = registry.load(CASE, history.champion)
     pipeline = Pipeline([*champion.steps, ("burglar", Burglar(str(trace)))])
-    trusted = [*TRUSTED_TYPES, "tests.unit.test_registry.Burglar"]
+    trusted = [*TRUSTED_TYPES, "tests.unit.registry.test_registry.Burglar"]
     run = log_model(pipeline, skops_trusted_types=trusted)
     trace.unlink(missing_ok=True)
-    with pytest.raises(BadData, match=r"tests\.unit\.test_registry\.Burglar"):
+    with pytest.raises(BadData, match=r"tests\.unit\.registry\.test_registry\.Burglar"):
         registry.load(CASE, registry.register(CASE, run))
     assert not trace.exists()
 
@@ -194,7 +194,7 @@ class Stranger(BaseEstimator):
     [
         (
             Stranger(),
-            r"TRUSTED_TYPES in models\.py lacks types of trees: tests\.unit\.test_registry",
+            r"TRUSTED_TYPES in models\.py lacks types of trees: tests\.unit\.registry\.test_registry",
         ),
         (type("Local", (BaseEstimator,), {"__reduce__": lambda _: 5})(), "trees cannot be saved"),
     ],

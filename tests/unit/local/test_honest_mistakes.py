@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.tried_usecase import PRELOADED, look_at
 
-SECOND = Path(__file__).resolve().parents[1] / "usecases" / "doctor_visits"
+SECOND = Path(__file__).resolve().parents[2] / "usecases" / "doctor_visits"
 MINUTE = 120
 
 Try = Callable[..., tuple[int, str]]

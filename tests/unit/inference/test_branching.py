@@ -28,7 +28,7 @@ from include.usecases.flight_delays.source import WEATHER
 from tests.case import CASE, at
 from tests.unit.conftest import OLD_DAY, History
 from tests.unit.helpers import infer
-from tests.unit.test_promotion import challengers, client
+from tests.unit.registry.test_promotion import challengers, client
 
 BEFORE = days_before(OLD_DAY, 1)
 ROW = st.tuples(

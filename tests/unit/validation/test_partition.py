@@ -15,7 +15,7 @@ from include.validation import validation
 from tests.case import CASE, at
 from tests.unit.conftest import NEW_DAY, OLD_DAY
 from tests.unit.helpers import landed, refused, replace, shown
-from tests.unit.test_rows import with_value
+from tests.unit.validation.test_rows import with_value
 
 Frame = Callable[[pl.DataFrame], pl.DataFrame]
 

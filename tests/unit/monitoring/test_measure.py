@@ -25,8 +25,8 @@ from local.in_process import batch_inference
 from tests.case import CASE, at
 from tests.unit.conftest import NEW_DAY, OLD_DAY, TRAINED, History, copy_lake
 from tests.unit.helpers import landed, replace
-from tests.unit.test_ensemble import publish
-from tests.unit.test_promotion import challengers, without_champion
+from tests.unit.inference.test_ensemble import publish
+from tests.unit.registry.test_promotion import challengers, without_champion
 
 DAYS = 4
 """Days of the window in these tests."""

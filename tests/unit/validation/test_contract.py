@@ -27,7 +27,7 @@ from tests.case import CASE, at
 from tests.unit import children
 from tests.unit.conftest import NEW_DAY, OLD_DAY
 from tests.unit.helpers import landed, refused, replace, shown
-from tests.unit.test_lake import ENDS, NO_DATES
+from tests.unit.lake.test_tables import ENDS, NO_DATES
 
 COLUMNS = list(FLIGHTS.schema.columns)
 

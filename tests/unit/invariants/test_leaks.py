@@ -8,7 +8,7 @@ import pytest
 from include.usecases.flight_delays import features
 from include.usecases.flight_delays.schema import CARRIERS, INPUTS, ORIGINS, TRUTH
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 FLIGHTS = REPO / "include" / "usecases" / "flight_delays"
 
 SHARED = [

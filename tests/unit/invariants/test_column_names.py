@@ -39,7 +39,7 @@ from include.usecases.flight_delays import features, models, schema
 from local.in_process import batch_inference, model_retraining
 from tests.case import CASE, SECOND, at
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 WITH_ROWS = [
     "encoder", "inference/branching", "inference/ensemble", "inference/fallback",
     "inference/scoring", "monitoring/measure", "monitoring/outcomes", "statistics/drift",

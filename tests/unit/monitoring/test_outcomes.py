@@ -27,9 +27,9 @@ from local.in_process import batch_inference
 from tests.case import CASE, at
 from tests.unit.conftest import OLD_DAY, TRAINED, History
 from tests.unit.helpers import landed, replace
-from tests.unit.test_ensemble import BY_NAME, ask, publish
-from tests.unit.test_promotion import challengers
-from tests.unit.test_snapshot import republish
+from tests.unit.inference.test_ensemble import BY_NAME, ask, publish
+from tests.unit.registry.test_promotion import challengers
+from tests.unit.training.test_snapshot import republish
 
 BEFORE = days_before(OLD_DAY, 1)
 CHAMPION = {"model": "champion", "slice": "all"}
