@@ -156,19 +156,19 @@ class _Replay:
 
     def _validate(self, day: date) -> bool:
         from include.errors import PipelineError
-        from include.validation import validation
+        from local.in_process import validate_day
 
         try:
-            validation.validate_day(self.case, "validated", day.isoformat())
+            validate_day(self.case, "validated", day.isoformat())
         except PipelineError as error:
             self.refused_days.append(f"{day}: {_breach(error)}")
             return False
         return True
 
     def _land_truth(self, day: date) -> None:
-        from include.validation import validation
+        from local.in_process import validate_day
 
-        validation.validate_day(self.case, "actuals", day.isoformat())
+        validate_day(self.case, "actuals", day.isoformat())
 
     def _day(self, day: date, frozen: Any) -> None:
         """The morning after a day: its inputs land, and the truth of the day before it."""
@@ -444,8 +444,7 @@ def _caught_by(case: "UseCase", day: date, fault: Any) -> str | None:
     from include.lake.files import atomic_file
     from include.messages import DATA_RULES, ModelVersion
     from include.monitoring import history, measure, policy
-    from include.validation import validation
-    from local.in_process import batch_inference
+    from local.in_process import batch_inference, validate_day
 
     key, main_input = day.isoformat(), case.inputs[0].name
     rows = case.source.fetch(main_input, day)
@@ -454,7 +453,7 @@ def _caught_by(case: "UseCase", day: date, fault: Any) -> str | None:
     with atomic_file(case.lake.landing_path(main_input, key)) as path:
         fault(rows).write_parquet(path)
     try:
-        validation.validate_day(case, "validated", key)
+        validate_day(case, "validated", key)
     except PipelineError as error:
         return f"validation: {_breach(error)}"
     try:

@@ -178,19 +178,19 @@ def pipeline(path: str) -> dict[str, Any]:
     """Contract, rows, key and partition, as the tasks of `data_validation` call them."""
     case = _with_contract()
     from include.lake.files import open_parquet
-    from include.validation import validation
+    from include.validation import contract, partition, rows
 
     table_input = case.input("benchmark")
 
     clock = Clock()
     with open_parquet(Path(path)) as file:
-        breaches = validation.contract_breaches(table_input, file.schema_arrow)
-    tally = validation.RowTally(table_input)
-    for _valid, _rejected in validation.checked_slices(case, Path(path), table_input, DAY, tally):
+        breaches = contract.contract_breaches(table_input, file.schema_arrow)
+    tally = rows.RowTally(table_input)
+    for _valid, _rejected in rows.checked_slices(case, Path(path), table_input, DAY, tally):
         pass
     check = tally.result("validated/2013-03-01/benchmark")
     recent = [round(check.rows * share) for share in (0.9, 1.0, 1.1, 1.0)]
-    breaches += validation.partition_breaches(case, check, DAY.isoformat(), recent)
+    breaches += partition.partition_breaches(case, check, DAY.isoformat(), recent)
     spent = clock.read()
     assert not breaches, breaches
     return {**spent, "peak": peak_gigabytes(), "bad": check.quarantined}
@@ -204,7 +204,7 @@ def repeated_texts(path: str) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     from include.messages import LandedFile
-    from include.validation import validation
+    from include.validation.rows import check_rows
 
     lake, key = case.lake, DAY.isoformat()
     landed = Path(str(lake.landing_path("benchmark", key)))
@@ -219,7 +219,7 @@ def repeated_texts(path: str) -> dict[str, Any]:
     )
     del rows
     version = str(lake.new_version("validated", key))
-    check = validation.check_rows(case, LandedFile("benchmark", version))
+    check = check_rows(case, LandedFile("benchmark", version))
     assert check.quarantined == 0, check
     return {"peak": peak_gigabytes(), "bytes": landed.stat().st_size}
 

@@ -44,22 +44,22 @@ def gates(case: UseCase, table: str, days_back: int, outlet: Asset) -> Any:
         from airflow.sdk.exceptions import AirflowSkipException
 
         from include import partitions
-        from include.validation import validation
+        from include.validation import land
 
         key = partitions.days_before(partition_key, days_back)
-        if not validation.is_due(case, table, key):
-            validation.pass_over(case, table, key)
+        if not land.is_due(case, table, key):
+            land.pass_over(case, table, key)
             raise AirflowSkipException(f"The use case expects no {table} for {key}.")
-        validation.land(case, table, key)
+        land.land(case, table, key)
         return key
 
     @task
     @typed
     def check_contract(key: str) -> list[LandedFile]:
         """Check the columns and types of every landed file. Returns the files."""
-        from include.validation import validation
+        from include.validation import contract
 
-        return validation.check_contract(case, table, key)
+        return contract.check_contract(case, table, key)
 
     @task(
         map_index_template="{{ input_name }}",
@@ -69,18 +69,18 @@ def gates(case: UseCase, table: str, days_back: int, outlet: Asset) -> Any:
     def check_rows(file: LandedFile) -> RowCheck:
         from airflow.sdk import get_current_context
 
-        from include.validation import validation
+        from include.validation import rows
 
         get_current_context()["input_name"] = file.input_name
-        return validation.check_rows(case, file)
+        return rows.check_rows(case, file)
 
     @task
     @typed
     def check_partition(checks: list[RowCheck]) -> str:
         """Judge the day as a whole, and write its report. Returns what may be published."""
-        from include.validation import validation
+        from include.validation import partition
 
-        return validation.check_partition(case, checks)
+        return partition.check_partition(case, checks)
 
     @task(outlets=[outlet])
     @skips_if_overtaken
@@ -88,11 +88,11 @@ def gates(case: UseCase, table: str, days_back: int, outlet: Asset) -> Any:
     def publish(version: str, *, outlet_events: Any = None) -> Published:
         """Publish the day. Returns the rows of each input."""
         from include import partitions
-        from include.validation import validation
+        from include.validation import partition
 
         outlet_events[outlet].add_partitions(partitions.key_of(version))
         outlet_events[outlet].extra = {"version": version}
-        return Published(validation.publish(case, version))
+        return Published(partition.publish(case, version))
 
     return publish(check_partition(check_rows.expand(file=check_contract(land()))))
 

@@ -9,6 +9,16 @@ from include.messages import Branches, ModelVersion, Verdict
 from include.registry import promotion
 from include.training import evaluation, gate, snapshot, training
 from include.usecase import UseCase
+from include.validation import contract, land, partition, rows
+
+
+def validate_day(case: UseCase, table: str, key: str) -> dict[str, int]:
+    """All steps from the source to a published day of a table. Returns its rows by input."""
+    if not land.is_due(case, table, key):
+        return {}
+    land.land(case, table, key)
+    checks = [rows.check_rows(case, file) for file in contract.check_contract(case, table, key)]
+    return partition.publish(case, partition.check_partition(case, checks)) if checks else {}
 
 
 def predict(case: UseCase, key: str, model: ModelVersion) -> str:

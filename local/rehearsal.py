@@ -31,10 +31,10 @@ from include.registry import promotion, registry
 from include.settings import settings
 from include.training import evaluation, gate, snapshot, training
 from include.usecase import UseCase
-from include.validation import validation
+from include.validation import land
 from include.wording import cut, listed
 from local.environment import apart, variables
-from local.in_process import batch_inference
+from local.in_process import batch_inference, validate_day
 from local.wrong import Wrong
 from serving import app
 
@@ -128,7 +128,7 @@ def _try_day(case: UseCase, key: str, say: Say) -> tuple[pl.DataFrame, pl.DataFr
     for table, awaited in case.tables.items():
         if not is_expected(case, table, key):
             continue
-        there = validation.land(case, table, key)
+        there = land.land(case, table, key)
         for one in (one for one in awaited if one.name not in there):
             if one.required and one.expected(date.fromisoformat(key)):
                 raise Wrong(
@@ -136,7 +136,7 @@ def _try_day(case: UseCase, key: str, say: Say) -> tuple[pl.DataFrame, pl.DataFr
                     "to be of days for which there are data. If none are due on such a day, say so "
                     f"in schema.py by `expected` (or `required=False`) of {one.name}"
                 )
-        validation.validate_day(case, table, key)
+        validate_day(case, table, key)
     day = case.lake.current("validated", key)
     inputs = {name: day.read(name) for name in day.manifest().parts}
     found = case.features.build_features(inputs)

@@ -15,8 +15,8 @@ from include.errors import BadData, MissingData, Overtaken, PipelineError
 from include.expected import expected_days
 from include.partitions import parse_key
 from include.usecase import UseCase, UsecaseInvalid
-from include.validation import validation
 from local.choose import add_option, chosen
+from local.in_process import validate_day
 
 
 def seed(case: UseCase, start: str, end: str, say: Callable[[str], None] = print) -> int:
@@ -35,7 +35,7 @@ def seed(case: UseCase, start: str, end: str, say: Callable[[str], None] = print
             for table in case.tables:
                 if case.lake.manifest(table, key) is None:
                     with suppress(Overtaken):  # Airflow has published it meanwhile
-                        validation.validate_day(case, table, key)
+                        validate_day(case, table, key)
             published += 1
         except (BadData, MissingData) as error:
             say(f"{key}: {error}")

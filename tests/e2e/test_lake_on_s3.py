@@ -23,10 +23,9 @@ from include.partitions import days_before
 from include.registry import registry
 from include.training import snapshot
 from include.usecases.flight_delays.schema import KEY
-from include.validation import validation
 from local import embedded
 from local.client import Airflow, poll
-from local.in_process import batch_inference
+from local.in_process import batch_inference, validate_day
 from local.seed import seed
 from tests.case import CASE, at
 from tests.e2e.conftest import SETTINGS, is_ready
@@ -97,7 +96,7 @@ def folder(stack: Stack, champion: ModelVersion, tmp_path_factory: pytest.TempPa
         there.fs.get(there.path, str(place / table), recursive=True)
     lake = Lake(str(place))
     seed(at(lake), SEEDED[0], WATCHED, say=lambda _: None)
-    validation.validate_day(at(lake), "validated", DAYS[1])  # its truth comes with the day after it
+    validate_day(at(lake), "validated", DAYS[1])  # its truth comes with the day after it
     for key in DAYS:
         batch_inference(at(lake), key, champion)
     daily.observe(at(lake), WATCHED, datetime.now(UTC))

@@ -28,7 +28,8 @@ from include.lake.tables import Lake, Manifest
 from include.messages import ModelVersion
 from include.registry import promotion, registry
 from include.settings import settings
-from include.validation import validation
+from include.validation import contract, rows
+from local.in_process import validate_day
 from tests.case import CASE, at
 from tests.unit.helpers import infer
 
@@ -120,7 +121,7 @@ def validate_often(root: str, key: str, times: int) -> None:
     """Validate and publish the same day again and again."""
     for _ in range(times):
         with suppress(Overtaken):
-            validation.validate_day(at(Lake(root)), "validated", key)
+            validate_day(at(Lake(root)), "validated", key)
 
 
 def read_damaged(root: str, key: str, times: int) -> None:
@@ -137,8 +138,8 @@ def read_damaged(root: str, key: str, times: int) -> None:
         path.write_bytes(content)
         message = str(path)
         try:
-            for file in validation.check_contract(at(lake), "validated", key):
-                check = validation.check_rows(at(lake), file)
+            for file in contract.check_contract(at(lake), "validated", key):
+                check = rows.check_rows(at(lake), file)
                 assert check.rows == check.valid + check.quarantined
         except BadData as error:
             message = str(error)

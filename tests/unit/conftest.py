@@ -100,7 +100,7 @@ def make_history(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
     from include.settings import settings
     from include.training import evaluation, snapshot, training
     from include.usecases.flight_delays import models
-    from include.validation import validation
+    from local.in_process import validate_day
 
     patch.setenv("ML_DATA_DIR", str(folder))
     patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow' / 'mlflow.db'}")
@@ -108,7 +108,7 @@ def make_history(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
     lake = CASE.lake
     for number in range((LAST_DAY - FIRST_DAY).days + 1):
         for table in CASE.tables:
-            validation.validate_day(CASE, table, (FIRST_DAY + timedelta(number)).isoformat())
+            validate_day(CASE, table, (FIRST_DAY + timedelta(number)).isoformat())
     registry.create_store(CASE)
     taken = snapshot.take(CASE, *TRAINED, holdout_days=5)
     members = {}

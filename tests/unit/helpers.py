@@ -17,11 +17,11 @@ import pytest
 import uvicorn
 
 from include.errors import BadData, PipelineError
-from include.lake.files import Part
+from include.lake.files import Part, to_arrow
 from include.lake.tables import Lake, Version
 from include.messages import ModelVersion
 from include.usecase import UseCase
-from include.validation import validation
+from include.validation import land
 from local.in_process import batch_inference
 from serving import app, listening
 from tests.case import CASE, at
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def landed(lake: Lake, input_name: str, key: str, table: str = "validated") -> Path:
     """Land a day and give the path of one of its files, which may be changed."""
-    validation.land(at(lake), table, key)
+    land.land(at(lake), table, key)
     path = lake.landing_path(input_name, key)
     assert isinstance(path, Path)
     return path
@@ -44,7 +44,7 @@ def replace(path: Path, content: pa.Table | pl.DataFrame | bytes, **options: Any
     if isinstance(content, bytes):
         path.write_bytes(content)
         return
-    table = content if isinstance(content, pa.Table) else validation.to_arrow(content)
+    table = content if isinstance(content, pa.Table) else to_arrow(content)
     pq.write_table(table, path, **options)
 
 

@@ -20,7 +20,8 @@ from include.partitions import days_before
 from include.registry import promotion, registry
 from include.settings import settings
 from include.training import training
-from include.validation import validation
+from include.validation import land
+from local.in_process import validate_day
 from tests.case import CASE, at
 from tests.unit.conftest import FREE_ALIASES
 from tests.unit.helpers import infer, shown
@@ -35,10 +36,10 @@ def attempt(lake: Lake, what: str) -> dict[str, Any]:
     message = ""
     try:
         if what == "validate":
-            validation.validate_day(at(lake), "validated", KEY)
+            validate_day(at(lake), "validated", KEY)
         elif what == "land":
             new_day = max(path.stem for path in (lake.root / "landing" / "flights").iterdir())
-            validation.land(at(lake), "validated", days_before(new_day, -1))
+            land.land(at(lake), "validated", days_before(new_day, -1))
         else:
             infer(lake, KEY, registry.champion(CASE))
     except DependencyDown as error:

@@ -24,8 +24,7 @@ from include.messages import Chunk, ModelVersion
 from include.registry import registry
 from include.usecases.flight_delays.features import FEATURES
 from include.usecases.flight_delays.schema import KEY
-from include.validation import validation
-from local.in_process import predict
+from local.in_process import predict, validate_day
 from tests.case import CASE, at
 from tests.unit import children
 from tests.unit.conftest import OLD_DAY, History, copy_lake
@@ -76,7 +75,7 @@ def test_a_key_that_is_no_date_is_scored_by_nobody(key: str, lake: Lake) -> None
 
 def test_a_day_without_weather_is_scored(lake: Lake, history: History) -> None:
     key = "2013-12-31"
-    rows = validation.validate_day(CASE, "validated", key)
+    rows = validate_day(CASE, "validated", key)
     assert len(infer(lake, key, history.champion)) == rows["flights"]
 
 
@@ -377,7 +376,7 @@ def test_a_day_is_scored_the_same_again_and_on_any_lake(
         assert infer(lake, OLD_DAY, history.champion).equals(expected)
         return
     remote = Lake(request.getfixturevalue("s3_root"))
-    validation.validate_day(at(remote), "validated", OLD_DAY)
+    validate_day(at(remote), "validated", OLD_DAY)
     assert infer(remote, OLD_DAY, history.champion).equals(expected)
     assert infer(remote, OLD_DAY, history.champion).equals(expected)
 

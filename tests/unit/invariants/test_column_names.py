@@ -45,7 +45,7 @@ WITH_ROWS = [
     "inference/scoring", "monitoring/measure", "monitoring/outcomes", "statistics/drift",
     "statistics/profile", "statistics/profiles", "training/evaluation", "training/fitting",
     "training/gate", "training/plots", "training/snapshot", "training/training",
-    "validation/validation",
+    "validation/contract", "validation/land", "validation/partition", "validation/rows",
 ]  # fmt: skip
 """Modules of the library that handle rows of the use case."""
 

@@ -19,8 +19,8 @@ from include.training import snapshot
 from include.usecase import Input
 from include.usecases.flight_delays import source
 from include.usecases.flight_delays.schema import INPUTS, TRUTH
-from include.validation import validation
-from local.in_process import batch_inference
+from include.validation import contract, land
+from local.in_process import batch_inference, validate_day
 from local.seed import seed
 from tests.case import CASE, at
 from tests.unit.helpers import refused, replace
@@ -75,10 +75,10 @@ def land_empty(lake: Lake, one: Input, key: str) -> None:
 def test_a_day_that_is_not_expected_is_passed_over_and_its_source_is_not_asked(
     weekdays: None, refuses_weekends: None, lake: Lake
 ) -> None:
-    assert not validation.is_due(CASE, "validated", SATURDAY)
-    assert validation.is_due(CASE, "validated", MONDAY)
+    assert not land.is_due(CASE, "validated", SATURDAY)
+    assert land.is_due(CASE, "validated", MONDAY)
     for table in CASE.tables:
-        assert validation.validate_day(CASE, table, SATURDAY) == {}
+        assert validate_day(CASE, table, SATURDAY) == {}
         assert lake.manifest(table, SATURDAY) is None
     said: list[str] = []
     assert seed(CASE, FRIDAY, MONDAY, said.append) == 2
@@ -88,21 +88,21 @@ def test_a_day_that_is_not_expected_is_passed_over_and_its_source_is_not_asked(
 def test_a_day_that_lands_although_it_was_not_expected_is_a_day_like_any_other(
     lake: Lake, declare: Callable[..., None]
 ) -> None:
-    validation.land(CASE, "validated", SATURDAY)
+    land.land(CASE, "validated", SATURDAY)
     declare(*INPUTS, expected=lambda day: day.weekday() < 5)
-    assert validation.is_due(CASE, "validated", SATURDAY)
-    assert validation.validate_day(CASE, "validated", SATURDAY)["flights"] > 500
+    assert land.is_due(CASE, "validated", SATURDAY)
+    assert validate_day(CASE, "validated", SATURDAY)["flights"] > 500
     path = lake.landing_path("flights", SUNDAY)
     replace(path, b"no Parquet")  # type: ignore[arg-type]
     with refused(lake, "validated", SUNDAY, str(path)):
-        validation.validate_day(CASE, "validated", SUNDAY)
+        validate_day(CASE, "validated", SUNDAY)
 
 
 def test_an_input_that_is_not_expected_on_a_day_is_neither_missing_nor_warned_of(
     declare: Callable[..., None], lake: Lake
 ) -> None:
     declare(WEATHER, required=True, expected=lambda day: day.weekday() < 5)
-    assert list(validation.validate_day(CASE, "validated", SATURDAY)) == ["flights"]
+    assert list(validate_day(CASE, "validated", SATURDAY)) == ["flights"]
     report = lake.current("validated", SATURDAY).manifest().metadata["report"]
     assert report["warnings"] == []
     declare(WEATHER, expected=lambda day: True)
@@ -111,7 +111,7 @@ def test_an_input_that_is_not_expected_on_a_day_is_neither_missing_nor_warned_of
     assert rows is not None
     replace(lake.landing_path("flights", SUNDAY), rows)  # type: ignore[arg-type]
     with pytest.raises(MissingData, match="weather"):
-        validation.check_contract(CASE, "validated", SUNDAY)
+        contract.check_contract(CASE, "validated", SUNDAY)
 
 
 def test_an_empty_file_is_refused_unless_its_input_may_be_empty(
@@ -120,11 +120,11 @@ def test_an_empty_file_is_refused_unless_its_input_may_be_empty(
     for one in INPUTS:
         land_empty(lake, one, FRIDAY)
     with refused(lake, "validated", FRIDAY, "the file has no rows: ", "flights/2013-03-01.parquet"):
-        validation.validate_day(CASE, "validated", FRIDAY)
+        validate_day(CASE, "validated", FRIDAY)
     declare(*INPUTS, may_be_empty=True)
-    assert validation.validate_day(CASE, "validated", FRIDAY) == {"flights": 0, "weather": 0}
+    assert validate_day(CASE, "validated", FRIDAY) == {"flights": 0, "weather": 0}
     # Empty days say nothing of how many rows a day has: the next one is not too large.
-    assert validation.validate_day(CASE, "validated", MONDAY)["flights"] > 500
+    assert validate_day(CASE, "validated", MONDAY)["flights"] > 500
 
 
 @pytest.mark.exhaustive
@@ -148,9 +148,9 @@ def test_the_monitor_calls_nobody_for_a_weekend_and_judges_fridays_truth_on_it(
     champion = registry.champion(CASE)
     actions = {}
     for key in (FRIDAY, SATURDAY, SUNDAY, MONDAY):
-        if validation.validate_day(CASE, "validated", key):
+        if validate_day(CASE, "validated", key):
             batch_inference(CASE, key, champion)
-        validation.validate_day(CASE, "actuals", expected.days_before(key, 1))
+        validate_day(CASE, "actuals", expected.days_before(key, 1))
         daily.observe(CASE, key, datetime.now(UTC))
         decision = daily.decide(CASE, key)
         actions[key] = {reason.rule: (reason.action, reason.found) for reason in decision.reasons}
@@ -175,7 +175,7 @@ def test_an_empty_day_goes_through_the_whole_loop(
     for one in (*INPUTS, TRUTH):
         land_empty(lake, one, FRIDAY)
     for table in CASE.tables:
-        validation.validate_day(CASE, table, FRIDAY)
+        validate_day(CASE, table, FRIDAY)
     assert batch_inference(CASE, FRIDAY, champion) == 0
     rows = str(lake.current("features", FRIDAY))
     [chunk] = scoring.plan_chunks(CASE, rows, champion)  # no chunk: Airflow would skip the rest
@@ -199,7 +199,7 @@ def test_an_empty_day_goes_through_the_whole_loop(
     assert {reason.rule for reason in decision.reasons if reason.action == "page"} == set()
     daily.write_report(CASE, FRIDAY, decision)
     for table in CASE.tables:
-        validation.validate_day(CASE, table, MONDAY)
+        validate_day(CASE, table, MONDAY)
     batch_inference(CASE, MONDAY, champion)
     daily.observe(CASE, MONDAY, datetime.now(UTC))
     [truth] = [one for one in daily.decide(CASE, MONDAY).reasons if one.rule == "truth"]
@@ -217,17 +217,17 @@ def test_predictions_are_stale_after_a_weekend_only_if_friday_was_not_scored(
 ) -> None:
     sent: list[Sample] = []
     monkeypatch.setattr("include.metrics.send_all", lambda _, samples: sent.extend(samples))
-    validation.validate_day(CASE, "validated", FRIDAY)
+    validate_day(CASE, "validated", FRIDAY)
     sent.clear()
-    validation.pass_over(CASE, "validated", SATURDAY)
+    land.pass_over(CASE, "validated", SATURDAY)
     assert [(one.name, one.labels) for one in sent] == [
         ("last_published_timestamp_seconds", {"table": "validated"})
     ]
     batch_inference(CASE, FRIDAY, registry.champion(CASE))
     sent.clear()
-    validation.pass_over(CASE, "validated", SUNDAY)
+    land.pass_over(CASE, "validated", SUNDAY)
     assert [one.labels["table"] for one in sent] == ["validated", "predictions"]
-    validation.validate_day(CASE, "validated", MONDAY)
+    validate_day(CASE, "validated", MONDAY)
     sent.clear()
-    validation.pass_over(CASE, "validated", SUNDAY)  # a backfill says nothing of now
+    land.pass_over(CASE, "validated", SUNDAY)  # a backfill says nothing of now
     assert sent == []

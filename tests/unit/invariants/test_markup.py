@@ -19,7 +19,7 @@ from include.monitoring import policy
 from include.monitoring.page import health
 from include.monitoring.page.health_page import Approval, render
 from include.registry import registry
-from include.validation import validation
+from include.validation import report
 from include.wording import literal
 from tests.case import CASE
 
@@ -134,7 +134,7 @@ def test_a_report_of_a_day_has_no_other_tag_whatever_is_in_its_texts(tmp_path: P
     check = RowCheck("v", "flights", 9, 8, 1, 0, {"reason": 1}, {"column": 0.1}, "now")
     pages = [
         Path(
-            validation.write_report(version, written(["b"], text), written(["w"], text), checks)
+            report.write_report(version, written(["b"], text), written(["w"], text), checks)
         ).read_text()
         for text, checks in (("plain", [check]), (MARKUP, written([check], MARKUP)))
     ]

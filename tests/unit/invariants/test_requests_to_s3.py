@@ -14,7 +14,7 @@ from include.monitoring import daily, stages
 from include.monitoring import history as records
 from include.monitoring.page import health
 from include.statistics import profiles
-from include.validation import validation
+from include.validation import contract, land, partition, rows
 from tests.case import at
 from tests.unit.conftest import NEW_DAY, History
 
@@ -67,11 +67,11 @@ def test_no_task_of_a_day_asks_more_often_than_it_has_to(
         requests[name] = list(asked)
         return found
 
-    task("land", validation.land, "validated", key)
-    files = task("check_contract", validation.check_contract, "validated", key)
-    checks = [task("check_rows", validation.check_rows, file) for file in files]
-    valid = task("check_partition", validation.check_partition, checks)
-    task("publish validated", validation.publish, valid)
+    task("land", land.land, "validated", key)
+    files = task("check_contract", contract.check_contract, "validated", key)
+    checks = [task("check_rows", rows.check_rows, file) for file in files]
+    valid = task("check_partition", partition.check_partition, checks)
+    task("publish validated", partition.publish, valid)
     features = task("preprocess", scoring.preprocess, key)
     [chunk] = task("plan_chunks", scoring.plan_chunks, features, model)
     chunk = chunk

@@ -16,8 +16,7 @@ from include.inference import scoring
 from include.registry import promotion, registry
 from include.training import evaluation, gate, snapshot, training
 from include.usecase import UseCase
-from include.validation import validation
-from local.in_process import batch_inference
+from local.in_process import batch_inference, validate_day
 from tests.case import CASE, SECOND
 from tests.unit.helpers import shown
 
@@ -71,7 +70,7 @@ def steps(days: Days) -> Iterator[None]:
     case, (*trained, scored) = days.case, days.keys
     for key in days.keys:
         for table in case.tables:
-            validation.validate_day(case, table, key)
+            validate_day(case, table, key)
             yield
     taken = snapshot.take(case, trained[0], trained[-1], days.holdout_days)
     yield

@@ -24,9 +24,10 @@ from include.lake.tables import Lake
 from include.monitoring import history, stages
 from include.monitoring.history import Figure
 from include.monitoring.page import health
-from include.validation import validation
+from include.validation import contract, land
 from local import seed
 from local.environment import REPO
+from local.in_process import validate_day
 from tests.case import at
 from tests.unit.conftest import History
 
@@ -52,14 +53,14 @@ LOOKS: dict[str, Callable[[Lake], object]] = {
     "whether a file is there": lambda lake: exists(text(lake)),
     "a text": lambda lake: read_text(text(lake)),
     "a part": lambda lake: open_parquet(lake.landing_path("flights", DAY)),
-    "what has landed": lambda lake: validation.check_contract(at(lake), "validated", DAY),
+    "what has landed": lambda lake: contract.check_contract(at(lake), "validated", DAY),
     "the history": lambda lake: history.read(at(lake), DAY, 3),
     "the stages": lambda lake: stages.rates(at(lake), NOW),
 }
 CHANGES: dict[str, Callable[[Lake], object]] = {
     "publishing": publish,
     "a text": lambda lake: put_text(text(lake), "text"),
-    "landing": lambda lake: validation.land(at(lake), "validated", DAY),
+    "landing": lambda lake: land.land(at(lake), "validated", DAY),
     "the history": lambda lake: history.append(at(lake), DAY, [Figure("p", "m", 1)]),
 }
 
@@ -177,7 +178,7 @@ def test_who_may_only_read_sees_what_is_published_and_publishes_nothing(
 def test_the_rights_that_the_documentation_names_are_enough(user: Callable[..., Any]) -> None:
     named = set(re.findall(r"`(s3:\w+)`", (REPO / "docs/deploy.md").read_text()))
     lake, _ = user("worker", *named)
-    validation.validate_day(at(lake), "validated", DAY)
+    validate_day(at(lake), "validated", DAY)
     assert history.append(at(lake), DAY, [Figure("p", "m", 1)]) == 1
     assert list(lake.published_keys("validated")) == [DAY]
     assert history.read(at(lake), DAY, 1)["value"].to_list() == [1]

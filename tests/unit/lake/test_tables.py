@@ -26,7 +26,7 @@ from include.lake.tables import Lake, Manifest, Version
 from include.monitoring import history, stages
 from include.monitoring.page import health
 from include.training import snapshot
-from include.validation import validation
+from local.in_process import validate_day
 from tests.case import CASE
 from tests.unit.conftest import NEW_DAY, OLD_DAY
 from tests.unit.helpers import damaged, replace, shown
@@ -336,7 +336,7 @@ def test_one_day_whose_manifest_is_damaged_stops_no_other_day(
     """A whole day's validation and scoring look at many days before it."""
     path = lake.partition_path("validated", "2013-02-10") / "current.json"
     files.put_text(path, "{")
-    assert validation.validate_day(CASE, "validated", NEW_DAY)["flights"] > 900
+    assert validate_day(CASE, "validated", NEW_DAY)["flights"] > 900
     features = scoring.preprocess(CASE, NEW_DAY)
     assert len(fallback.base_rates(CASE, features)) > 900
     assert str(path) in caplog.text

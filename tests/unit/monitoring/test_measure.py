@@ -20,8 +20,7 @@ from include.statistics import drift
 from include.statistics.profile import profile_of
 from include.statistics.profiles import keep
 from include.usecases.flight_delays import features
-from include.validation import validation
-from local.in_process import batch_inference
+from local.in_process import batch_inference, validate_day
 from tests.case import CASE, at
 from tests.unit.conftest import NEW_DAY, OLD_DAY, TRAINED, History, copy_lake
 from tests.unit.helpers import landed, replace
@@ -89,7 +88,7 @@ def change(lake: Lake, key: str = OLD_DAY, **changes: pl.Expr) -> None:
     """Publish and score a day anew whose flights came otherwise."""
     path = landed(lake, "flights", key)
     replace(path, pl.read_parquet(path).with_columns(**changes))
-    validation.validate_day(at(lake), "validated", key)
+    validate_day(at(lake), "validated", key)
     batch_inference(at(lake), key, registry.champion(CASE))
 
 
@@ -120,7 +119,7 @@ def test_the_same_day_looked_at_twice_is_the_same(lake: Lake) -> None:
 
 def test_what_lands_later_does_not_change_a_day(lake: Lake, history: History) -> None:
     before = measure.figures(CASE, OLD_DAY)
-    validation.validate_day(CASE, "validated", NEW_DAY)
+    validate_day(CASE, "validated", NEW_DAY)
     batch_inference(CASE, NEW_DAY, history.champion)
     assert measure.figures(CASE, OLD_DAY) == before
 
@@ -197,7 +196,7 @@ def test_a_feature_that_is_all_null_has_a_null_rate_and_no_moments(lake: Lake) -
     path = landed(lake, "weather", OLD_DAY)
     rows = pl.read_parquet(path)
     replace(path, rows.with_columns(pressure=pl.lit(None, pl.Float64)))
-    validation.validate_day(CASE, "validated", OLD_DAY)
+    validate_day(CASE, "validated", OLD_DAY)
     batch_inference(CASE, OLD_DAY, registry.champion(CASE))
     about = {"table": "features", "column": "pressure"}
     day = look(lake)
@@ -227,7 +226,7 @@ def test_ten_rows_are_held_to_what_chance_gives_to_ten_rows(
     configure(min_volume_ratio=0)
     path = landed(lake, "flights", OLD_DAY)
     replace(path, pl.read_parquet(path).sort("time_hour").tail(10))
-    validation.validate_day(CASE, "validated", OLD_DAY)
+    validate_day(CASE, "validated", OLD_DAY)
     batch_inference(CASE, OLD_DAY, history.champion)
     about = {"feature": "distance", "reference": "trailing"}
     day = look(lake)

@@ -22,8 +22,7 @@ from include.partitions import days_before
 from include.registry import registry
 from include.usecases.flight_delays import features
 from include.usecases.flight_delays.schema import KEY
-from include.validation import validation
-from local.in_process import batch_inference
+from local.in_process import batch_inference, validate_day
 from tests.case import CASE, at
 from tests.unit.conftest import OLD_DAY, TRAINED, History
 from tests.unit.helpers import landed, replace
@@ -105,7 +104,7 @@ def test_late_truth_is_picked_up_on_a_later_day_and_never_counted_twice(
         batch_inference(CASE, key, history.champion)
     without_truth(lake, late)
     assert outcomes.update(CASE, BEFORE) == [BEFORE]
-    validation.validate_day(CASE, "actuals", late)
+    validate_day(CASE, "actuals", late)
     assert outcomes.update(CASE, OLD_DAY) == [late]
     assert outcomes.update(CASE, OLD_DAY) == []
     rows = outcomes.read(CASE, OLD_DAY, 28)
@@ -122,7 +121,7 @@ def test_truth_that_comes_in_two_parts_counts_each_row_once(lake: Lake, history:
     assert outcomes.update(CASE, OLD_DAY) == [OLD_DAY]
     assert len(published(lake)) == len(some) < len(whole)
     lake.landing_path("actuals", OLD_DAY).unlink()
-    validation.validate_day(CASE, "actuals", OLD_DAY)
+    validate_day(CASE, "actuals", OLD_DAY)
     assert outcomes.update(CASE, OLD_DAY) == [OLD_DAY]
     assert_frame_equal(published(lake).select(*KEY, "label"), whole, check_row_order=False)
     assert known(lake, "log_loss")["n"].to_list() == [len(whole)]
@@ -191,7 +190,7 @@ def test_truth_for_unknown_keys_is_counted_and_left_out(
     strangers = int(share * len(rows))
     other = pl.when(pl.int_range(pl.len()) < strangers).then(9999 - pl.int_range(pl.len()))
     replace(path, rows.with_columns(flight=other.otherwise("flight").cast(pl.Int32)))
-    validation.validate_day(CASE, "actuals", OLD_DAY)
+    validate_day(CASE, "actuals", OLD_DAY)
     assert outcomes.update(CASE, OLD_DAY) == [OLD_DAY]
     assert len(published(lake)) == predicted - strangers
     [unknown] = select(read(CASE, OLD_DAY, 1), "unknown_truth_rows").rows(named=True)

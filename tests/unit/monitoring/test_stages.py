@@ -15,7 +15,7 @@ from include.inference import scoring
 from include.lake.tables import Lake
 from include.monitoring import stages
 from include.monitoring.stages import StageRun, rates, record
-from include.validation import validation
+from local.in_process import validate_day
 from tests.case import CASE, at
 from tests.unit.conftest import NEW_DAY, OLD_DAY
 from tests.unit.helpers import damaged, landed, replace
@@ -121,7 +121,7 @@ def test_rows_that_were_put_aside_are_lost_though_the_stage_passed(lake: Lake) -
     rows = pl.read_parquet(path).with_row_index()
     wrong = pl.when(pl.col("index") < 7).then(9).otherwise("block_minutes")
     replace(path, rows.with_columns(block_minutes=wrong.cast(pl.Int32)).drop("index"))
-    validation.validate_day(CASE, "validated", OLD_DAY)
+    validate_day(CASE, "validated", OLD_DAY)
     scoring.preprocess(CASE, OLD_DAY)
     found = ended(lake, OLD_DAY)
     assert found["validate"] == (len(rows), 7)
@@ -151,7 +151,7 @@ def test_a_day_refused_for_its_broken_file_is_a_failed_run_of_unknown_rows(
 ) -> None:
     replace(landed(lake, "flights", NEW_DAY), content)
     with pytest.raises(BadData):
-        validation.validate_day(CASE, "validated", NEW_DAY)
+        validate_day(CASE, "validated", NEW_DAY)
     states = {"inputs.check_partition": "failed"}
     record(CASE, "data_validation", "run", NEW_DAY, states, VALIDATION, "validated", NOW)
     assert (shares(lake), lost(lake)) == ({"validate": (1, 1)}, {})
@@ -278,7 +278,7 @@ def test_a_run_whose_failed_tasks_were_cleared_and_passed_counts_as_repaired(lak
     for run, key in (("run", OLD_DAY), ("other", NEW_DAY)):
         record(CASE, "data_validation", run, key, states, VALIDATION, "validated", before)
     assert shares(lake, before) == {"validate": (1.0, 2)}
-    validation.validate_day(CASE, "validated", OLD_DAY)
+    validate_day(CASE, "validated", OLD_DAY)
     assert shares(lake, before) == {"validate": (0.5, 2)}, "whatever the clocks say"
 
 

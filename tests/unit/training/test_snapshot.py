@@ -25,7 +25,7 @@ from include.usecases.flight_delays import features
 from include.usecases.flight_delays.features import FEATURES
 from include.usecases.flight_delays.models import CANDIDATES
 from include.usecases.flight_delays.schema import KEY
-from include.validation import validation
+from local.in_process import validate_day
 from tests.case import CASE, at
 from tests.unit.conftest import FIRST_DAY, LAST_DAY, TRAINED, History
 from tests.unit.helpers import landed, refused, replace
@@ -101,7 +101,7 @@ def test_the_same_history_gives_the_same_snapshot(lake: Lake, history: History) 
 def test_the_window_is_by_default_all_whose_truth_is_known(
     lake: Lake, configure: Callable[..., None]
 ) -> None:
-    validation.validate_day(CASE, "validated", str(LAST_DAY + timedelta(1)))
+    validate_day(CASE, "validated", str(LAST_DAY + timedelta(1)))
     configure(train_start=date(2013, 2, 17))
     facts = lake.version(snapshot.take(CASE, None, None, 1)).manifest().metadata
     assert (facts["start"], facts["end"]) == ("2013-02-17", str(LAST_DAY))
@@ -110,7 +110,7 @@ def test_the_window_is_by_default_all_whose_truth_is_known(
 def test_truth_without_inputs_is_no_day_to_end_with(
     lake: Lake, configure: Callable[..., None]
 ) -> None:
-    validation.validate_day(CASE, "actuals", str(LAST_DAY + timedelta(1)))
+    validate_day(CASE, "actuals", str(LAST_DAY + timedelta(1)))
     configure(train_start=date(2013, 2, 17))
     assert lake.version(snapshot.take(CASE, None, None, 1)).key == str(LAST_DAY)
 
@@ -212,7 +212,7 @@ def republish(lake: Lake, table: str, key: str, **changes: pl.Expr) -> None:
     name = "flights" if table == "validated" else table
     path = landed(lake, name, key, table)
     replace(path, pl.read_parquet(path).with_columns(**changes))
-    validation.validate_day(at(lake), table, key)
+    validate_day(at(lake), table, key)
 
 
 @pytest.mark.parametrize("batch_rows", [100, 100_000])

@@ -14,7 +14,7 @@ from include.errors import BadData
 from include.lake.tables import Lake
 from include.landed import foreign_data
 from include.usecase import Input
-from include.validation import validation
+from local.in_process import validate_day
 from tests.case import at, with_inputs
 
 KEY = "2026-03-01"
@@ -131,7 +131,7 @@ def test_a_column_of_any_type_is_published_or_refused_by_name(
     declared = Input("any", schema, ["id"], belongs=lambda day: pl.lit(True))
     refusal = None
     try:
-        validation.validate_day(with_inputs(at(lake), declared), "validated", KEY)
+        validate_day(with_inputs(at(lake), declared), "validated", KEY)
     except BadData as error:
         refusal = str(error)
     if refusal is None:

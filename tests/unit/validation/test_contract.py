@@ -22,7 +22,8 @@ from include.errors import BadData, MissingData
 from include.lake.tables import Lake
 from include.usecase import Input
 from include.usecases.flight_delays.schema import FLIGHTS
-from include.validation import validation
+from include.validation import contract, land, rows
+from local.in_process import validate_day
 from tests.case import CASE, at
 from tests.unit import children
 from tests.unit.conftest import NEW_DAY, OLD_DAY
@@ -40,7 +41,7 @@ def key(request: pytest.FixtureRequest) -> str:
 
 
 def validate(lake: Lake, key: str) -> None:
-    assert validation.validate_day(at(lake), "validated", key)
+    assert validate_day(at(lake), "validated", key)
 
 
 def latest_report(lake: Lake, key: str) -> dict:
@@ -59,7 +60,7 @@ def test_a_missing_file_fails_the_day_and_is_named(lake: Lake) -> None:
     path = lake.landing_path("flights", key)
     words = [f"Partition {key}", str(path), "no file"]
     with refused(lake, "validated", key, *words, kind=MissingData):
-        validation.check_contract(CASE, "validated", key)
+        contract.check_contract(CASE, "validated", key)
     assert latest_report(lake, key)["state"] == "failed"
 
 
@@ -67,7 +68,7 @@ def test_a_missing_file_of_a_published_day_leaves_it_as_it_was(lake: Lake) -> No
     path = lake.landing_path("flights", OLD_DAY)
     path.unlink()
     with refused(lake, "validated", OLD_DAY, str(path), kind=MissingData):
-        validation.check_contract(CASE, "validated", OLD_DAY)
+        contract.check_contract(CASE, "validated", OLD_DAY)
 
 
 def half(content: bytes) -> bytes:
@@ -294,7 +295,7 @@ def test_text_that_is_not_utf_8_fails_the_day_and_names_the_column(
 def test_a_key_that_is_no_partition_lands_and_publishes_nothing(
     table: str, key: str, tmp_path: Path
 ) -> None:
-    for use in (validation.land, validation.check_contract, validation.validate_day):
+    for use in (land.land, contract.check_contract, validate_day):
         with pytest.raises(BadData) as failure:
             use(CASE, table, key)
         assert f"{key!r} is no partition" in str(failure.value)
@@ -314,7 +315,7 @@ def test_a_bad_file_on_s3_fails_the_day_and_is_named(
         with path.open("wb") as file:
             file.write(content)
     with refused(lake, "validated", NEW_DAY, f"Partition {NEW_DAY}", str(path), kind=kind):
-        validation.check_contract(at(lake), "validated", NEW_DAY)
+        contract.check_contract(at(lake), "validated", NEW_DAY)
 
 
 def test_a_day_is_validated_on_s3_as_in_a_folder(s3_root: str, lake: Lake) -> None:
@@ -338,7 +339,7 @@ def test_a_repaired_file_is_published_by_the_next_run(lake: Lake) -> None:
 def test_a_file_that_has_landed_is_never_fetched_again(lake: Lake) -> None:
     path = landed(lake, "flights", NEW_DAY)
     replace(path, b"dropped by hand")
-    assert validation.land(CASE, "validated", NEW_DAY) == ["flights", "weather"]
+    assert land.land(CASE, "validated", NEW_DAY) == ["flights", "weather"]
     assert path.read_bytes() == b"dropped by hand"
 
 
@@ -355,14 +356,14 @@ def test_a_file_that_lands_during_a_fetch_stays(
 
     monkeypatch.setattr(CASE.source, "fetch", slow)
     path.parent.mkdir(parents=True, exist_ok=True)
-    validation.land(CASE, "validated", NEW_DAY)
+    land.land(CASE, "validated", NEW_DAY)
     assert path.read_bytes() == b"landed meanwhile"
     assert sorted(path.parent.glob(".*")) == []
 
 
 def test_truth_lands_apart_from_what_is_scored(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
-    assert validation.land(at(lake), "actuals", NEW_DAY) == ["actuals"]
+    assert land.land(at(lake), "actuals", NEW_DAY) == ["actuals"]
     assert [path.name for path in (tmp_path / "landing").iterdir()] == ["actuals"]
 
 
@@ -370,7 +371,7 @@ def with_time_field(lake: Lake, field: pa.Field) -> list[str]:
     """Breaches of a real file whose column of times is declared otherwise."""
     columns = pq.read_schema(landed(lake, "flights", NEW_DAY))
     position = columns.get_field_index(field.name)
-    return validation.contract_breaches(FLIGHTS, columns.set(position, field))
+    return contract.contract_breaches(FLIGHTS, columns.set(position, field))
 
 
 def test_a_type_on_which_polars_panics_is_a_breach(lake: Lake) -> None:
@@ -385,10 +386,10 @@ def test_what_else_a_file_says_of_a_column_is_nothing_to_us(lake: Lake) -> None:
 
 def test_a_file_emptied_between_two_gates_fails_the_day(lake: Lake) -> None:
     path = landed(lake, "flights", NEW_DAY)
-    (checked, *_) = validation.check_contract(CASE, "validated", NEW_DAY)
+    (checked, *_) = contract.check_contract(CASE, "validated", NEW_DAY)
     replace(path, pl.read_parquet(path)[:0])
     with refused(lake, "validated", NEW_DAY, str(path), "replaced or changed"):
-        validation.check_rows(CASE, checked)
+        rows.check_rows(CASE, checked)
 
 
 def doubled(content: bytes) -> bytes:
@@ -404,7 +405,7 @@ def test_a_file_that_changes_while_it_is_checked_fails_the_day(
     gate: str, change: str, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = landed(lake, "flights", NEW_DAY)
-    other, real = doubled(path.read_bytes()), getattr(validation, gate)
+    other, real = doubled(path.read_bytes()), getattr(rows, gate)
 
     def then_changed(*arguments: Any) -> Any:
         found = real(*arguments)
@@ -417,7 +418,7 @@ def test_a_file_that_changes_while_it_is_checked_fails_the_day(
             path.unlink(missing_ok=True)
         return found
 
-    monkeypatch.setattr(validation, gate, then_changed)
+    monkeypatch.setattr(rows, gate, then_changed)
     word = "no file" if (change, gate) == ("removed", "duplicated_keys") else "while it was being"
     kind = MissingData if word == "no file" else BadData
     with refused(lake, "validated", NEW_DAY, str(path), word, kind=kind):
@@ -428,8 +429,8 @@ def test_a_file_on_s3_that_is_replaced_while_it_is_checked_fails_the_day(
     s3_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake = Lake(s3_root)
-    validation.land(at(lake), "validated", NEW_DAY)
-    path, real = lake.landing_path("flights", NEW_DAY), validation.duplicated_keys
+    land.land(at(lake), "validated", NEW_DAY)
+    path, real = lake.landing_path("flights", NEW_DAY), rows.duplicated_keys
     other = doubled(path.read_bytes())
 
     def then_replaced(*arguments: Any) -> Any:
@@ -437,7 +438,7 @@ def test_a_file_on_s3_that_is_replaced_while_it_is_checked_fails_the_day(
         path.write_bytes(other)
         return found
 
-    monkeypatch.setattr(validation, "duplicated_keys", then_replaced)
+    monkeypatch.setattr(rows, "duplicated_keys", then_replaced)
     with refused(lake, "validated", NEW_DAY, str(path), "while it was being checked", "etag"):
         validate(lake, NEW_DAY)
 
@@ -461,7 +462,7 @@ def test_the_manifest_names_exactly_the_file_that_was_validated(
 
 def test_truth_that_has_not_landed_is_missed(lake: Lake) -> None:
     with refused(lake, "actuals", NEW_DAY, f"actuals/{NEW_DAY}.parquet", kind=MissingData):
-        validation.check_contract(CASE, "actuals", NEW_DAY)
+        contract.check_contract(CASE, "actuals", NEW_DAY)
 
 
 @pytest.mark.parametrize(
@@ -484,7 +485,7 @@ def test_a_source_that_gives_no_polars_frame_is_told_what_to_return(
     monkeypatch.setattr(CASE.source, "fetch", lambda *asked: returned(fetch(*asked)))
     words = [f"fetch('flights', {NEW_DAY})", advice, "Nothing landed"]
     with refused(lake, "validated", NEW_DAY, *words):
-        validation.land(CASE, "validated", NEW_DAY)
+        land.land(CASE, "validated", NEW_DAY)
     assert not lake.landing_path("flights", NEW_DAY).exists()
 
 

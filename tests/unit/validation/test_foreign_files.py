@@ -21,8 +21,9 @@ import pytest
 from pyarrow.parquet import encryption
 
 from include.errors import BadData
+from include.lake.files import to_arrow
 from include.usecase import Input, UseCase
-from include.validation import validation
+from local.in_process import validate_day
 from tests.case import CASE, with_inputs
 
 DAY = date(2026, 3, 1)
@@ -82,7 +83,7 @@ DECLARED: dict[str, UseCase] = {}
 def published(path: Path) -> pl.DataFrame:
     """Validate the landed file; returns what is published of it."""
     case = DECLARED["zoo"]
-    validation.validate_day(case, "validated", str(DAY))
+    validate_day(case, "validated", str(DAY))
     return case.lake.current("validated", str(DAY)).read("zoo")
 
 
@@ -90,7 +91,7 @@ def refusal(path: Path) -> str:
     """Why the landed file is not published: a message that names it."""
     case = DECLARED["zoo"]
     with pytest.raises(BadData) as failure:
-        validation.validate_day(case, "validated", str(DAY))
+        validate_day(case, "validated", str(DAY))
     assert case.lake.manifest("validated", str(DAY)) is None
     assert str(path) in str(failure.value)
     return str(failure.value)
@@ -101,7 +102,7 @@ Write = Callable[[pl.DataFrame, Path], None]
 
 def pyarrow(codec: str, **options: Any) -> Write:
     return lambda frame, path: pq.write_table(
-        validation.to_arrow(frame), path, compression=codec, row_group_size=1_000, **options
+        to_arrow(frame), path, compression=codec, row_group_size=1_000, **options
     )
 
 
@@ -119,7 +120,7 @@ def duck(version: str, codec: str) -> Write:
     def write(frame: pl.DataFrame, path: Path) -> None:
         with duckdb.connect() as connection:
             connection.execute("SET TimeZone = 'UTC'")
-            connection.register("landed", validation.to_arrow(frame))
+            connection.register("landed", to_arrow(frame))
             connection.execute(
                 f"COPY landed TO '{path}' (FORMAT parquet, PARQUET_VERSION {version}, "
                 f"COMPRESSION {codec})"
@@ -137,7 +138,7 @@ def delta_rs(codec: str) -> Write:
         table = path.parent / "table"
         properties = deltalake.WriterProperties(compression=codec)  # type: ignore[arg-type]
         deltalake.write_deltalake(
-            table, validation.to_arrow(frame), mode="overwrite", writer_properties=properties
+            table, to_arrow(frame), mode="overwrite", writer_properties=properties
         )
         (part,) = deltalake.DeltaTable(table).file_uris()
         Path(part).replace(path)
@@ -224,7 +225,7 @@ def test_an_encrypted_file_is_refused_as_encrypted(
             footer_key="footer", column_keys={"column": ["name"]}, plaintext_footer=plain_footer
         ),
     )
-    table = validation.to_arrow(frame)
+    table = to_arrow(frame)
     with pq.ParquetWriter(path, table.schema, encryption_properties=properties) as writer:
         writer.write_table(table)
     assert "it is encrypted" in refusal(path)

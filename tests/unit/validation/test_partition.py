@@ -11,7 +11,9 @@ import pytest
 
 from include.errors import BadData, MissingData
 from include.lake.tables import Lake
-from include.validation import validation
+from include.validation import contract, partition, rows
+from include.validation.report import write_report
+from local.in_process import validate_day
 from tests.case import CASE, at
 from tests.unit.conftest import NEW_DAY, OLD_DAY
 from tests.unit.helpers import landed, refused, replace, shown
@@ -75,7 +77,7 @@ def test_a_bad_day_fails_with_its_file_and_reason_and_publishes_nothing(
     replace(path, spoil(pl.read_parquet(path)))
     words = [word.replace("19 days", "20 days" if key == NEW_DAY else "19 days") for word in words]
     with refused(lake, "validated", key, f"Partition {key}", f", in {path}", *words):
-        validation.validate_day(CASE, "validated", key)
+        validate_day(CASE, "validated", key)
 
 
 def test_all_that_is_wrong_with_a_day_is_told_at_once(lake: Lake) -> None:
@@ -85,7 +87,7 @@ def test_all_that_is_wrong_with_a_day_is_told_at_once(lake: Lake) -> None:
     replace(path, pl.concat([rows, rows[-20:]]))
     words = ["5 breaches", "rows are bad", "share their key", "seats is null", "× the median"]
     with refused(lake, "validated", NEW_DAY, *words, "the last event"):
-        validation.validate_day(CASE, "validated", NEW_DAY)
+        validate_day(CASE, "validated", NEW_DAY)
 
 
 def test_the_limits_are_settings(lake: Lake, configure: Callable[..., None]) -> None:
@@ -93,7 +95,7 @@ def test_the_limits_are_settings(lake: Lake, configure: Callable[..., None]) -> 
     rows = pl.read_parquet(path)
     replace(path, with_share("carrier", "ZZ", 0.06)(pl.concat([rows, rows[-10:]])[::3]))
     configure(max_quarantine_share=0.1, max_duplicate_share=0.1, min_volume_ratio=0.1)
-    published = validation.validate_day(CASE, "validated", NEW_DAY)
+    published = validate_day(CASE, "validated", NEW_DAY)
     assert 0.9 * len(rows) / 3 < published["flights"] < len(rows) / 3
 
 
@@ -101,16 +103,16 @@ def test_volume_is_not_judged_before_there_are_days_to_compare_with(tmp_path: Pa
     lake = Lake(str(tmp_path / "empty"))
     path = landed(lake, "flights", NEW_DAY)
     replace(path, pl.read_parquet(path)[::20].vstack(pl.read_parquet(path)[-1:]).unique())
-    assert validation.validate_day(at(lake), "validated", NEW_DAY)
+    assert validate_day(at(lake), "validated", NEW_DAY)
 
 
 def test_volume_is_compared_with_the_days_of_the_window_only(
     lake: Lake, configure: Callable[..., None]
 ) -> None:
     version = lake.new_version("validated", NEW_DAY)
-    assert len(validation.recent_rows(CASE, version)["flights"]) == 20
+    assert len(partition.recent_rows(CASE, version)["flights"]) == 20
     configure(volume_window_days=5)
-    recent = validation.recent_rows(CASE, version)["flights"]
+    recent = partition.recent_rows(CASE, version)["flights"]
     days = [f"2013-02-{day}" for day in (20, 19, 18, 17, 16)]
     manifests = [lake.manifest("validated", day) for day in days]
     assert recent == [manifest.parts["flights"].rows for manifest in manifests if manifest]
@@ -118,7 +120,7 @@ def test_volume_is_compared_with_the_days_of_the_window_only(
 
 def test_a_day_without_weather_goes_on_with_a_warning(lake: Lake) -> None:
     key = "2013-12-31"
-    assert list(validation.validate_day(CASE, "validated", key)) == ["flights"]
+    assert list(validate_day(CASE, "validated", key)) == ["flights"]
     manifest = lake.manifest("validated", key)
     assert manifest is not None
     report = manifest.metadata["report"]
@@ -137,7 +139,7 @@ def test_an_optional_file_may_be_absent_but_never_bad(
     path = landed(lake, name, NEW_DAY, table)
     replace(path, with_share(column, 9999.0, 0.5)(pl.read_parquet(path)))
     with refused(lake, table, NEW_DAY, f", in {path}", "rows are bad", column):
-        validation.validate_day(CASE, table, NEW_DAY)
+        validate_day(CASE, table, NEW_DAY)
 
 
 def reports(lake: Lake, key: str) -> list[tuple[dict, str]]:
@@ -151,7 +153,7 @@ def reports(lake: Lake, key: str) -> list[tuple[dict, str]]:
 def test_a_passed_day_keeps_its_report_beside_its_rows_and_in_its_manifest(lake: Lake) -> None:
     path = landed(lake, "flights", NEW_DAY)
     replace(path, with_share("carrier", "<b>", 0.01)(pl.read_parquet(path)))
-    validation.validate_day(CASE, "validated", NEW_DAY)
+    validate_day(CASE, "validated", NEW_DAY)
     manifest = lake.manifest("validated", NEW_DAY)
     ((report, page),) = reports(lake, NEW_DAY)
     assert manifest is not None
@@ -167,7 +169,7 @@ def test_a_failed_day_keeps_its_report_and_its_quarantine(lake: Lake) -> None:
     path = landed(lake, "flights", NEW_DAY)
     replace(path, with_share("dest", "<script>", 1)(pl.read_parquet(path)))
     with pytest.raises(BadData) as failure:
-        validation.validate_day(CASE, "validated", NEW_DAY)
+        validate_day(CASE, "validated", NEW_DAY)
     ((report, page),) = reports(lake, NEW_DAY)
     assert report["state"] == "failed"
     assert "dest: str_matches" in report["breaches"][0]
@@ -180,7 +182,7 @@ def test_a_failed_day_keeps_its_report_and_its_quarantine(lake: Lake) -> None:
 
 def test_a_report_shows_what_it_quotes_as_text(lake: Lake) -> None:
     version = lake.new_version("validated", NEW_DAY)
-    validation.write_report(version, ["<script>alert(1)</script>"], [], [])
+    write_report(version, ["<script>alert(1)</script>"], [], [])
     ((report, page),) = reports(lake, NEW_DAY)
     assert report["breaches"] == ["<script>alert(1)</script>"]
     assert "<script>" not in page
@@ -190,28 +192,27 @@ def test_validating_again_replaces_rows_report_and_quarantine(lake: Lake) -> Non
     path = landed(lake, "flights", NEW_DAY)
     good = pl.read_parquet(path)
     replace(path, with_value(good, 0, "carrier", "ZZ"))
-    validation.validate_day(CASE, "validated", NEW_DAY)
+    validate_day(CASE, "validated", NEW_DAY)
     assert len(lake.current("quarantine/validated", NEW_DAY).read("flights")) == 1
     replace(path, good)
-    validation.validate_day(CASE, "validated", NEW_DAY)
+    validate_day(CASE, "validated", NEW_DAY)
     assert len(lake.current("quarantine/validated", NEW_DAY).read("flights")) == 0
     assert lake.current("validated", NEW_DAY).read("flights").equals(good)
 
 
 def test_a_validation_whose_files_are_removed_says_what_to_clear(lake: Lake) -> None:
     checks = [
-        validation.check_rows(CASE, file)
-        for file in validation.check_contract(CASE, "validated", OLD_DAY)
+        rows.check_rows(CASE, file) for file in contract.check_contract(CASE, "validated", OLD_DAY)
     ]
-    reference = validation.check_partition(CASE, checks)
+    reference = partition.check_partition(CASE, checks)
     shutil.rmtree(lake.version(reference).path)
     with pytest.raises(MissingData, match=r"no file .*report\.json.* clear the whole run"):
-        validation.publish(CASE, reference)
+        partition.publish(CASE, reference)
 
 
 def test_validating_again_publishes_the_same_rows(lake: Lake) -> None:
     before = shown(lake, "validated", OLD_DAY)
-    validation.validate_day(CASE, "validated", OLD_DAY)
+    validate_day(CASE, "validated", OLD_DAY)
     assert shown(lake, "validated", OLD_DAY) == before
 
 

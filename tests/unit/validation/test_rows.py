@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from include import landed as landed_module
 from include.lake.tables import Lake, Version
 from include.messages import RowCheck
-from include.validation import validation
+from include.validation import contract, rows
 from tests.case import at
 from tests.unit.conftest import NEW_DAY
 from tests.unit.helpers import landed, replace
@@ -52,15 +52,15 @@ def with_value(rows: pl.DataFrame, place: int, column: str, value: Any) -> pl.Da
 
 def check(lake: Lake, input_name: str, table: str = "validated") -> RowCheck:
     """Check the rows of a landed file, once its contract is checked."""
-    files = validation.check_contract(at(lake), table, NEW_DAY)
+    files = contract.check_contract(at(lake), table, NEW_DAY)
     (file,) = [file for file in files if file.input_name == input_name]
-    return validation.check_rows(at(lake), file)
+    return rows.check_rows(at(lake), file)
 
 
 def split(lake: Lake, found: RowCheck) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The valid rows, and the quarantined ones with their reasons."""
     version = lake.version(found.version)
-    return version.read(found.input), validation.quarantine_of(version).read(found.input)
+    return version.read(found.input), rows.quarantine_of(version).read(found.input)
 
 
 @given(data=st.data())

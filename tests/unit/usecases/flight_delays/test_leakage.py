@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from include.inference import scoring
 from include.lake.tables import Lake
 from include.usecases.flight_delays import features, source
-from include.validation import validation
+from local.in_process import validate_day
 from tests.case import at
 from tests.unit.conftest import History
 from tests.unit.usecases.flight_delays.test_source import AFTER_THE_FACT
@@ -50,7 +50,7 @@ def features_of(
         monkeypatch.setattr(source, "_read", lambda name, columns: tables[name].select(columns))
         forget()
         lake = Lake(str(tmp_path / f"lake-{next(number)}"))
-        validation.validate_day(at(lake), "validated", key)
+        validate_day(at(lake), "validated", key)
         version = lake.version(scoring.preprocess(at(lake), key))
         return version.read("features"), version.describe("features").sha256
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from include.lake.tables import Lake
 from include.usecases.flight_delays import features, source
 from include.usecases.flight_delays.schema import ACTUALS, FLIGHTS, INPUTS
-from include.validation import validation
+from local.in_process import validate_day
 from tests.case import CASE
 
 AFTER_THE_FACT = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"]
@@ -84,7 +84,7 @@ def test_every_flight_of_the_schedule_has_one_row_of_truth(lake: Lake) -> None:
 @pytest.mark.parametrize("day", ["2013-01-01", "2013-03-11", "2013-11-03", "2026-11-23"])
 def test_any_real_day_passes_its_own_contract(day: str, lake: Lake) -> None:
     for table in CASE.tables:
-        assert validation.validate_day(CASE, table, day)
+        assert validate_day(CASE, table, day)
 
 
 @given(DATES)
