@@ -19,8 +19,8 @@ from include.lake.tables import Lake
 from local.client import Airflow
 from local.seed import seed
 from tests.case import CASE, at
+from tests.e2e.door import Door
 from tests.e2e.own_airflow import keep_page, left_behind, own_airflow, own_data
-from tests.e2e.test_outage import Door
 
 pytestmark = pytest.mark.exhaustive  # an Airflow of its own
 

@@ -3,12 +3,8 @@
 A real Airflow with its lake on S3, moto's server, behind a door that can be shut.
 """
 
-import select
-import socket
-import socketserver
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,38 +19,13 @@ from tests.case import CASE, at
 from tests.conftest import s3_environment
 from tests.e2e.conftest import is_ready
 from tests.e2e.dag_ids import ENSEMBLE_INFERENCE, MONITORING, RETRAINING
+from tests.e2e.door import Door
 from tests.e2e.own_airflow import own_airflow, own_data
 
 pytestmark = pytest.mark.exhaustive  # an Airflow of its own
 
 DAY, NEXT = "2013-01-21", "2013-01-22"
 NAMES = sorted(member.name for member in CASE.members)
-
-
-class Door(socketserver.ThreadingTCPServer):
-    """Leads to a server, until it is shut: then nobody gets in, and who is inside is thrown out."""
-
-    daemon_threads = True
-
-    def __init__(self, port: int) -> None:
-        super().__init__(("127.0.0.1", 0), Passage)
-        self.behind, self.shut = ("127.0.0.1", port), False
-        Thread(target=self.serve_forever, daemon=True).start()
-
-
-class Passage(socketserver.BaseRequestHandler):
-    server: Door
-
-    def handle(self) -> None:
-        if self.server.shut:
-            return
-        with socket.create_connection(self.server.behind) as there:
-            ends = {self.request: there, there: self.request}
-            while not self.server.shut:
-                for end in select.select(list(ends), [], [], 0.1)[0]:
-                    if not (content := end.recv(65_536)):
-                        return
-                    ends[end].sendall(content)
 
 
 @pytest.fixture(scope="module")

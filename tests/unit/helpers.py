@@ -1,10 +1,14 @@
 """Steps that many tests take."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
@@ -20,14 +24,27 @@ from include.errors import BadData, PipelineError
 from include.lake.files import Part, to_arrow
 from include.lake.tables import Lake, Version
 from include.messages import ModelVersion
+from include.settings import PROJECT
 from include.usecase import UseCase
 from include.validation import land
-from local.in_process import batch_inference
+from local.in_process import batch_inference, validate_day
 from serving import app, listening
 from tests.case import CASE, at
 
 if TYPE_CHECKING:
     from fastapi.testclient import TestClient
+
+
+NO_DATES = [
+    None, "", "2013-3-1", "20130301", "2013-W09-5", "2013-02-30", "2013-03-01T00:00", " 2013-03-01",
+    "2013-03-01\n", "../x", "2013-03-01/../2013-03-02", "date=2013-03-01", "yesterday", 20130301,
+    date(2013, 3, 1),
+]  # fmt: skip
+ENDS = ["0001-01-01", "0010-12-31", "9990-01-01", "9999-12-31"]
+"""Dates without room for the days before and after them."""
+
+AFTER_THE_FACT = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"]
+"""Columns of the flights that nobody knows before a flight has departed."""
 
 
 def landed(lake: Lake, input_name: str, key: str, table: str = "validated") -> Path:
@@ -162,3 +179,33 @@ def log_in(client: "TestClient", name: str, role: str | None) -> "TestClient":
     user = SimpleAuthManagerUser(username=name, role=role)
     client.cookies.set("_token", get_auth_manager().generate_jwt(user))
     return client
+
+
+def republish(lake: Lake, table: str, key: str, **changes: pl.Expr) -> None:
+    """Publish a newer version of a partition, from landed data that was changed."""
+    name = "flights" if table == "validated" else table
+    path = landed(lake, name, key, table)
+    replace(path, pl.read_parquet(path).with_columns(**changes))
+    validate_day(at(lake), table, key)
+
+
+class Clock(datetime):
+    """A clock that is ahead of the right one, or behind it."""
+
+    ahead = 0
+
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:
+        return datetime.now(tz) + timedelta(seconds=cls.ahead)
+
+
+def run_python(folder: Path | str, data: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own, with these use cases."""
+    named = {"ML_USECASES": str(folder), "ML_DATA_DIR": str(data), "PYTHONPATH": str(PROJECT)}
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=PROJECT,
+        env=os.environ | named,
+        capture_output=True,
+        text=True,
+    )

@@ -8,14 +8,13 @@ import pytest
 import yaml
 
 from include import metrics
+from tests.alerts import ALERTS, RULES, metric_of
 
 REPO = Path(__file__).resolve().parents[2]
 BOARDS = {"pipeline-health", "data-quality", "inference-latency", "model-performance", "airflow"}
 FROM_PROMETHEUS = {"le", "job", "instance"}
 OF_THE_USE_CASE = {"input", "table", "column", "feature", "model", "member", "candidate", "slice"}
 
-RULES = yaml.safe_load((REPO / "prometheus/rules/alerts.yml").read_text())
-ALERTS = {rule["alert"]: rule for group in RULES["groups"] for rule in group["rules"]}
 CASES = yaml.safe_load((REPO / "prometheus/tests/alerts_test.yml").read_text())["tests"]
 RUNBOOK = (REPO / "docs/runbook.md").read_text()
 
@@ -34,14 +33,6 @@ def metrics_in(expression: str) -> list[tuple[str, set[str]]]:
     """Our metrics in an expression, each with the labels that it is selected by."""
     found = re.findall(r"\bml_(\w+)(?:\{([^}]*)\})?", expression)
     return [(name, set(re.findall(r"(\w+)\s*(?:=|!)", labels))) for name, labels in found]
-
-
-def metric_of(name: str) -> metrics.Metric | None:
-    """A metric of the table by its name in Prometheus, where a timer is three series."""
-    timer = metrics.METRICS.get(re.sub(r"_(bucket|sum|count)$", "", name))
-    if timer is not None and timer.kind == "timer":
-        return timer if timer.name != name else None
-    return metrics.METRICS.get(name)
 
 
 def sections() -> dict[str, str]:

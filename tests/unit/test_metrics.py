@@ -25,9 +25,9 @@ from include.registry import promotion
 from local import reference
 from local.in_process import batch_inference
 from tests.case import CASE
+from tests.unit.champions import challengers
 from tests.unit.conftest import OLD_DAY, History
 from tests.unit.helpers import infer
-from tests.unit.registry.test_promotion import challengers
 
 REPO = Path(__file__).resolve().parents[2]
 LATER = datetime(2013, 1, 4, 6, tzinfo=UTC)

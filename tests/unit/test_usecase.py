@@ -1,9 +1,7 @@
 """A use case that lacks a piece is refused with a message, and the others keep working."""
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +14,8 @@ from include import usecases
 from include.usecase import MODULES, Member, UseCase, UsecaseInvalid, check_pieces
 from local.choose import chosen
 from tests.case import CASE
-from tests.dags.test_dags import DAGS, parse
+from tests.dags.parsing import DAGS, parse
+from tests.unit.helpers import run_python
 
 REPO = Path(__file__).resolve().parents[2]
 SECOND = REPO / "tests" / "usecases" / "doctor_visits"
@@ -55,18 +54,6 @@ def enable(configure: Callable[..., None]) -> Iterator[Enable]:
     forget()
     yield lambda *named: configure(usecases=",".join(map(str, named)))
     forget()
-
-
-def run(folder: Path | str, data: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with use cases."""
-    named = {"ML_USECASES": str(folder), "ML_DATA_DIR": str(data), "PYTHONPATH": str(REPO)}
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=REPO,
-        env=os.environ | named,
-        capture_output=True,
-        text=True,
-    )
 
 
 def replace(file: Path, old: str, new: str) -> None:
@@ -114,7 +101,7 @@ def test_nothing_runs_without_a_piece(
 ) -> None:
     replace(copy / "schema.py", "TRUTH =", "WHAT_CAME =")
     (copy / "source.py").write_text("raise SystemExit('this file was run')\n")
-    done = run(copy, tmp_path / "data", *command)
+    done = run_python(copy, tmp_path / "data", *command)
     assert done.returncode == code
     lacking = f"The use case in {copy} lacks fetch in source.py, TRUTH in schema.py."
     assert any(lacking in line for line in done.stderr.splitlines())
@@ -124,13 +111,13 @@ def test_nothing_runs_without_a_piece(
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    done = run(tmp_path / "nowhere", tmp_path / "data", "-m", "local.seed")
+    done = run_python(tmp_path / "nowhere", tmp_path / "data", "-m", "local.seed")
     assert f"The use case in {tmp_path / 'nowhere'} lacks the file __init__.py" in done.stderr
     assert "ML_USECASES names it" in done.stderr
 
 
 def test_the_second_use_case_is_whole_and_its_first_days_come_through(tmp_path: Path) -> None:
-    done = run("tests/usecases/doctor_visits", tmp_path / "data", "-m", "local.usecase")
+    done = run_python("tests/usecases/doctor_visits", tmp_path / "data", "-m", "local.usecase")
     assert done.returncode == 0, done.stderr
     assert "2021-03-05: 160 rows validated, 160 of them with a label" in done.stdout
     assert "Model server: 100 rows answered over HTTP, as by the batch" in done.stdout
@@ -144,7 +131,7 @@ def test_names_that_do_not_meet_are_told_before_a_row_is_fetched(
     replace(copy / INIT, '"straight_line"', '"crooked_line"')
     replace(copy / INIT, '"2021-04-11"', '"2021-03-03"')
     (copy / "source.py").write_text("def fetch(*_): raise SystemExit('rows were fetched')\n")
-    done = run(copy, tmp_path / "data", "-m", "local.usecase")
+    done = run_python(copy, tmp_path / "data", "-m", "local.usecase")
     assert done.returncode == 1
     assert "SLICES names colour, and KEY and FEATURES are date, person" in done.stderr
     assert "members names crooked_line, and CANDIDATES are shallow_trees" in done.stderr
@@ -157,13 +144,13 @@ def test_a_group_of_unknown_features_or_without_a_model_of_its_own_is_told(
 ) -> None:
     group = 'GROUPS = [Group("answers", ["health", "wealth"])]'
     replace(copy / "features.py", "GROUPS: list[Group] = []", group)
-    done = run(copy, tmp_path / "data", "-m", "local.usecase")
+    done = run_python(copy, tmp_path / "data", "-m", "local.usecase")
     assert "the group answers of GROUPS names wealth, and FEATURES are coinsurance" in done.stderr
     assert "GROUPS names without_answers, and the candidates of WITHOUT are none" in done.stderr
 
     replace(copy / "features.py", '"wealth"', '"limitation", "diseases"')
     replace(copy / "models.py", "= {}", '= {"without_question": shallow_trees}')
-    done = run(copy, tmp_path / "data", "-m", "local.usecase")
+    done = run_python(copy, tmp_path / "data", "-m", "local.usecase")
     assert "WITHOUT names without_question, and the paths of GROUPS are without_ans" in done.stderr
 
 
@@ -174,14 +161,14 @@ def test_a_piece_that_is_empty_and_must_not_be_is_told(
     module, name = piece.split(".")
     with (copy / f"{module}.py").open("a") as file:
         file.write(f"\n{name} = type({name})()\n")
-    done = run(copy, tmp_path / "data", "-m", "local.usecase")
+    done = run_python(copy, tmp_path / "data", "-m", "local.usecase")
     assert done.returncode == 1
     assert done.stderr == f"Not as it should be: {name} in {module}.py is empty.\n"
 
 
 def test_a_piece_of_another_type_is_told(copy: Path, tmp_path: Path) -> None:
     replace(copy / "features.py", 'REQUIRED = ["coinsurance", "plan"]', 'REQUIRED = "plan"')
-    done = run(copy, tmp_path / "data", "-m", "local.usecase")
+    done = run_python(copy, tmp_path / "data", "-m", "local.usecase")
     assert "REQUIRED in features.py is 'plan', and not of the type list[str]" in done.stderr
 
 
@@ -316,7 +303,7 @@ def test_an_import_that_hangs_is_given_up(
         "raise SystemExit(str(*usecases.broken().values()))"
     )
     began = time.monotonic()
-    done = run(f"flight_delays,{copy}", tmp_path, "-c", program)
+    done = run_python(f"flight_delays,{copy}", tmp_path, "-c", program)
     assert time.monotonic() - began < 20
     assert f"The use case in {copy} cannot be imported" in done.stderr
     assert "it has not ended within 1 seconds" in done.stderr
@@ -326,7 +313,7 @@ def test_what_an_import_prints_goes_to_stderr(copy: Path, tmp_path: Path) -> Non
     with (copy / INIT).open("a") as file:
         file.write("\nprint('hello', flush=True)\n")
     program = "from include import usecases; print(*usecases.enabled())"
-    done = run(copy, tmp_path, "-c", program)
+    done = run_python(copy, tmp_path, "-c", program)
     assert (done.stdout, done.stderr) == ("doctor_visits\n", "hello\n")
 
 
@@ -398,7 +385,7 @@ def test_a_command_that_needs_one_of_several_says_which_there_are(
     module: str, tmp_path: Path
 ) -> None:
     enabled = "flight_delays,tests/usecases/doctor_visits"
-    done = run(enabled, tmp_path / "data", "-m", *f"local.{module}".split())
+    done = run_python(enabled, tmp_path / "data", "-m", *f"local.{module}".split())
     assert done.returncode == 2
     assert done.stderr.startswith("Several use cases are enabled: flight_delays, doctor_visits. ")
     assert not (tmp_path / "data").exists()

@@ -31,9 +31,9 @@ from local import embedded
 from local.client import FINISHED, Airflow, poll
 from local.environment import apart, forget_settings, variables
 from local.seed import seed
+from tests.alerts import ALERTS, metric_of
 from tests.e2e.conftest import Pages, free_port, pages_server
 from tests.integration.panels import panel_queries
-from tests.unit.test_alert_rules import ALERTS, metric_of
 
 __all__ = ["pages_server"]  # a fixture
 

@@ -26,9 +26,9 @@ from include.usecases.flight_delays import features, models
 from include.usecases.flight_delays.schema import KEY
 from include.usecases.flight_delays.source import WEATHER
 from tests.case import CASE, at
+from tests.unit.champions import challengers, client
 from tests.unit.conftest import OLD_DAY, History
 from tests.unit.helpers import infer
-from tests.unit.registry.test_promotion import challengers, client
 
 BEFORE = days_before(OLD_DAY, 1)
 ROW = st.tuples(

@@ -20,17 +20,15 @@ from include.inference import ensemble, fallback, scoring
 from include.inference.ensemble import LEVELS
 from include.inference.remote import ORDER_ROWS
 from include.lake.tables import Lake
-from include.messages import Answer, Chunk, ModelVersion, RollCall, Scored
+from include.messages import Chunk, ModelVersion, RollCall
 from include.registry import promotion, registry
 from include.usecase import Member, UseCase
 from include.usecases.flight_delays import features
 from include.usecases.flight_delays.schema import KEY
 from tests.case import CASE, at
 from tests.unit.conftest import OLD_DAY, History
+from tests.unit.ensembles import BY_NAME, REMOTE, ask, ask_all, connect_to, publish, tell
 from tests.unit.helpers import infer, running
-
-BY_NAME = {member.name: member for member in CASE.members}
-REMOTE = BY_NAME["remote"]
 
 # --- The combination ------------------------------------------------------------------------------
 
@@ -141,35 +139,6 @@ def server(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with running(faults=True) as url:
         connect_to(url, monkeypatch)
         yield url
-
-
-def connect_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    connection = json.dumps({"conn_type": "http", "host": url})
-    monkeypatch.setenv(f"AIRFLOW_CONN_{REMOTE.connection.upper()}", connection)
-
-
-def tell(url: str, **faults: Any) -> None:
-    httpx.put(f"{url}/faults", json=faults).raise_for_status()
-
-
-def ask(lake: Lake, day: str, member: Member, champion: ModelVersion | None) -> Answer:
-    """All steps of one member."""
-    chunks = ensemble.plan(at(lake), day, member, champion)
-    for chunk in chunks:
-        ensemble.score(at(lake), member, chunk)
-    return ensemble.check(at(lake), day, member, chunks)
-
-
-def ask_all(lake: Lake, day: str, champion: ModelVersion | None) -> RollCall:
-    """All members, as the DAG does it: what one of them raises is why it is missing."""
-    answers: dict[str, dict[str, Any] | None] = {}
-    why = {}
-    for member in CASE.members:
-        try:
-            answers[member.name] = ask(lake, day, member, champion)
-        except Exception as error:
-            answers[member.name], why[member.name] = None, f"{type(error).__name__}: {error}"
-    return ensemble.call_roll(at(lake), day, champion, answers, why)
 
 
 def test_every_member_scores_as_its_own_model_does(
@@ -414,17 +383,6 @@ def test_a_server_given_up_for_one_chunk_is_not_asked_for_the_others(
     assert httpx.get(f"{server}/faults/counts").json()["requests"] == before
     tell(server)
     assert ask(lake, day, REMOTE, None).rows > 0, "a new plan asks again"
-
-
-def publish(lake: Lake, day: str, roll: RollCall) -> Scored:
-    """All steps after the members."""
-    if roll.lacking:
-        scored = fallback.fall_back(at(lake), day, roll)
-    else:
-        scored = ensemble.combine_day(at(lake), day, roll)
-    check = scoring.check_outputs(at(lake), scored.predictions, day, None)
-    ensemble.publish(at(lake), scored, check, day, roll, "a test")
-    return scored
 
 
 def published(lake: Lake) -> tuple[pl.DataFrame, dict[str, Any]]:

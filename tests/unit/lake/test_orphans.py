@@ -18,7 +18,7 @@ from include.lake.tables import Lake, Version, version_name
 from local.clean_lake import clean
 from tests.case import at
 from tests.unit import children
-from tests.unit.lake.test_tables import Clock
+from tests.unit.helpers import Clock
 
 DAY = "2013-03-01"
 OLD = ORPHANED_AFTER + timedelta(hours=1)

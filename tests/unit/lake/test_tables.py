@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -29,16 +28,9 @@ from include.training import snapshot
 from local.in_process import validate_day
 from tests.case import CASE
 from tests.unit.conftest import NEW_DAY, OLD_DAY
-from tests.unit.helpers import damaged, replace, shown
+from tests.unit.helpers import ENDS, NO_DATES, Clock, damaged, replace, shown
 
 DAY = "2013-03-01"
-NO_DATES = [
-    None, "", "2013-3-1", "20130301", "2013-W09-5", "2013-02-30", "2013-03-01T00:00", " 2013-03-01",
-    "2013-03-01\n", "../x", "2013-03-01/../2013-03-02", "date=2013-03-01", "yesterday", 20130301,
-    date(2013, 3, 1),
-]  # fmt: skip
-ENDS = ["0001-01-01", "0010-12-31", "9990-01-01", "9999-12-31"]
-"""Dates without room for the days before and after them."""
 
 SOME_DAYS = st.dates(date.min + partitions.ROOM, date.max - partitions.ROOM)
 
@@ -218,16 +210,6 @@ def test_what_is_made_from_newer_inputs_stays_whoever_began_first(tmp_path: Path
 SECONDS = st.integers(-(10**9), 10**9)
 DAYS = st.integers(-3 * 86_400, 3 * 86_400)
 """Seconds: less than a week apart, after which what is not published is removed."""
-
-
-class Clock(datetime):
-    """A clock that is ahead of the right one, or behind it."""
-
-    ahead = 0
-
-    @classmethod
-    def now(cls, tz: Any = None) -> datetime:
-        return datetime.now(tz) + timedelta(seconds=cls.ahead)
 
 
 @pytest.fixture

@@ -25,11 +25,9 @@ from local.client import Airflow, EmbeddedError
 from local.demo_report import Day
 from local.processes import Leader
 from tests.case import CASE, at
+from tests.unit.champions import challengers
 from tests.unit.conftest import OLD_DAY, History
-from tests.unit.local.test_client import Server, server
-from tests.unit.registry.test_promotion import challengers
-
-__all__ = ["server"]  # a fixture
+from tests.unit.local.conftest import Server
 
 NO_AIRFLOW = Airflow("http://127.0.0.1:9", Path())
 DAYS = demo_report.days_of(CASE)

@@ -11,7 +11,7 @@ from local import new_usecase
 from local.in_process import model_retraining
 from local.new_usecase import PLACEHOLDER, TEMPLATE, write
 from local.seed import seed
-from tests.unit.test_usecase import run
+from tests.unit.helpers import run_python
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def churn(tmp_path: Path) -> Path:
 
 
 def test_it_goes_the_whole_way_at_once(churn: Path, tmp_path: Path) -> None:
-    done = run(churn, tmp_path / "data", "-m", "local.usecase")
+    done = run_python(churn, tmp_path / "data", "-m", "local.usecase")
     assert (done.returncode, done.stderr) == (0, "")
     assert "200 rows validated, 200 of them with a label" in done.stdout
     assert "its first days go the whole way" in done.stdout

@@ -18,7 +18,7 @@ from include.monitoring import healing
 from include.partitions import days_before
 from tests.case import CASE, at
 from tests.unit.conftest import OLD_DAY, History
-from tests.unit.inference.test_ensemble import ask_all, connect_to
+from tests.unit.ensembles import ask_all, connect_to
 
 DAY = "2013-03-31"
 

@@ -22,10 +22,10 @@ from include.statistics.profiles import keep
 from include.usecases.flight_delays import features
 from local.in_process import batch_inference, validate_day
 from tests.case import CASE, at
+from tests.unit.champions import challengers, without_champion
 from tests.unit.conftest import NEW_DAY, OLD_DAY, TRAINED, History, copy_lake
+from tests.unit.ensembles import publish
 from tests.unit.helpers import landed, replace
-from tests.unit.inference.test_ensemble import publish
-from tests.unit.registry.test_promotion import challengers, without_champion
 
 DAYS = 4
 """Days of the window in these tests."""

@@ -24,11 +24,10 @@ from include.usecases.flight_delays import features
 from include.usecases.flight_delays.schema import KEY
 from local.in_process import batch_inference, validate_day
 from tests.case import CASE, at
+from tests.unit.champions import challengers
 from tests.unit.conftest import OLD_DAY, TRAINED, History
-from tests.unit.helpers import landed, replace
-from tests.unit.inference.test_ensemble import BY_NAME, ask, publish
-from tests.unit.registry.test_promotion import challengers
-from tests.unit.training.test_snapshot import republish
+from tests.unit.ensembles import BY_NAME, ask, publish
+from tests.unit.helpers import landed, replace, republish
 
 BEFORE = days_before(OLD_DAY, 1)
 CHAMPION = {"model": "champion", "slice": "all"}

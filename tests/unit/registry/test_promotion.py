@@ -15,7 +15,6 @@ from typing import Any
 
 import mlflow.artifacts
 import pytest
-from mlflow import MlflowClient
 from mlflow.server.constants import BACKEND_STORE_URI_ENV_VAR
 
 from include.errors import BadData, MissingData
@@ -26,30 +25,13 @@ from include.registry import promotion, registry
 from local.in_process import predict
 from tests.case import CASE
 from tests.unit import children
+from tests.unit.champions import challengers, client, without_champion
 from tests.unit.conftest import OLD_DAY, History
-
-
-def client() -> MlflowClient:
-    return MlflowClient(CASE.settings.registry, CASE.settings.registry)
 
 
 def environment() -> dict[str, str]:
     """What a process of its own needs to work with the same registry."""
     return {"MLFLOW_TRACKING_URI": CASE.settings.registry}
-
-
-def challengers(number: int, files: str = "") -> list[ModelVersion]:
-    """So many versions more, each with a run of its own and these files or those of version 1."""
-    first = registry.version(CASE, "1")
-    source = files or client().get_model_version(CASE.name, "1").source
-    experiment = client().get_run(first.run_id).info.experiment_id
-    made = []
-    for _ in range(number):
-        run_id = client().create_run(experiment).info.run_id
-        model_id = source.removeprefix("models:/") if not files else None
-        made_version = client().create_model_version(CASE.name, source, run_id, model_id=model_id)
-        made.append(ModelVersion(CASE.name, str(made_version.version), run_id))
-    return made
 
 
 @pytest.fixture
@@ -81,10 +63,6 @@ def tags(model: ModelVersion) -> dict[str, str]:
 def by_hand(alias: str, model: ModelVersion) -> None:
     """Move an alias as a person does in MLflow."""
     client().set_registered_model_alias(CASE.name, alias, model.version)
-
-
-def without_champion() -> None:
-    client().delete_registered_model_alias(CASE.name, "champion")
 
 
 def state() -> object:

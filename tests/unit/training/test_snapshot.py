@@ -28,7 +28,7 @@ from include.usecases.flight_delays.schema import KEY
 from local.in_process import validate_day
 from tests.case import CASE, at
 from tests.unit.conftest import FIRST_DAY, LAST_DAY, TRAINED, History
-from tests.unit.helpers import landed, refused, replace
+from tests.unit.helpers import refused, replace, republish
 
 TABLES = ("validated", "actuals")
 
@@ -205,14 +205,6 @@ def test_a_part_that_teaches_nothing_is_refused(
         republish(lake, "actuals", key, arr_delay=pl.lit(delays[0], pl.Float64))
     with refused(lake, "training", "2013-02-19", words, f"the {part} ({days[0]} to {days[-1]})"):
         snapshot.take(CASE, "2013-02-17", "2013-02-19", 1)
-
-
-def republish(lake: Lake, table: str, key: str, **changes: pl.Expr) -> None:
-    """Publish a newer version of a partition, from landed data that was changed."""
-    name = "flights" if table == "validated" else table
-    path = landed(lake, name, key, table)
-    replace(path, pl.read_parquet(path).with_columns(**changes))
-    validate_day(at(lake), table, key)
 
 
 @pytest.mark.parametrize("batch_rows", [100, 100_000])

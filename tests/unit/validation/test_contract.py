@@ -27,8 +27,7 @@ from local.in_process import validate_day
 from tests.case import CASE, at
 from tests.unit import children
 from tests.unit.conftest import NEW_DAY, OLD_DAY
-from tests.unit.helpers import landed, refused, replace, shown
-from tests.unit.lake.test_tables import ENDS, NO_DATES
+from tests.unit.helpers import ENDS, NO_DATES, landed, refused, replace, shown
 
 COLUMNS = list(FLIGHTS.schema.columns)
 

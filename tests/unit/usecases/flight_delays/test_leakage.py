@@ -19,7 +19,7 @@ from include.usecases.flight_delays import features, source
 from local.in_process import validate_day
 from tests.case import at
 from tests.unit.conftest import History
-from tests.unit.usecases.flight_delays.test_source import AFTER_THE_FACT
+from tests.unit.helpers import AFTER_THE_FACT
 
 DAYS = ["2013-02-08", "2013-02-20"]
 """A day of a storm, with half of its flights cancelled, and a usual one."""

@@ -12,8 +12,7 @@ from include.usecases.flight_delays import features, source
 from include.usecases.flight_delays.schema import ACTUALS, FLIGHTS, INPUTS
 from local.in_process import validate_day
 from tests.case import CASE
-
-AFTER_THE_FACT = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"]
+from tests.unit.helpers import AFTER_THE_FACT
 
 DATES = st.dates(date(1990, 1, 1), date(2100, 1, 1))
 
