@@ -22,15 +22,10 @@ from airflow.sdk import PartitionedAssetTimetable, TriggerRule, task, task_group
 from include import usecases
 from include.messages import Branches, Chunk, ModelVersion, OutputCheck
 from include.orchestration.assets import assets_of
-from include.orchestration.task_defaults import (
-    TASK_DEFAULTS,
-    RetryByKind,
-    ending,
-    record_stages,
-    skips_if_overtaken,
-    tells_why,
-)
-from include.orchestration.tasks import pipeline, typed
+from include.orchestration.endings import ending, tells_why
+from include.orchestration.pipelines import pipeline
+from include.orchestration.retries import RetryByKind
+from include.orchestration.tasks import TASK_DEFAULTS, record_stages, skips_if_overtaken, typed
 from include.usecase import UseCase
 
 STAGES = {

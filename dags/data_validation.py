@@ -21,9 +21,9 @@ from airflow.sdk import Asset, task, task_group
 from include import usecases
 from include.messages import LandedFile, Published, RowCheck
 from include.orchestration.assets import assets_of
+from include.orchestration.pipelines import pipeline
 from include.orchestration.schedules import daily
-from include.orchestration.task_defaults import record_stages, skips_if_overtaken
-from include.orchestration.tasks import pipeline, typed
+from include.orchestration.tasks import record_stages, skips_if_overtaken, typed
 from include.usecase import UseCase
 
 STAGES = {

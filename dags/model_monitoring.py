@@ -27,10 +27,10 @@ from include import usecases
 from include.messages import Decided, Page
 from include.orchestration.alerting import report_and_call
 from include.orchestration.assets import assets_of
+from include.orchestration.pipelines import check_conf, pipeline
 from include.orchestration.report_link import ReportLink, report_link
 from include.orchestration.schedules import daily
-from include.orchestration.task_defaults import check_conf
-from include.orchestration.tasks import pipeline, typed
+from include.orchestration.tasks import typed
 from include.usecase import UseCase
 
 REQUEST = "monitoring__{key}"

@@ -23,8 +23,8 @@ from airflow.sdk import Param, TriggerRule, task
 from include import usecases
 from include.messages import Evaluated, ModelVersion, Rival, Trained, Verdict
 from include.orchestration.assets import assets_of
-from include.orchestration.task_defaults import check_conf
-from include.orchestration.tasks import pipeline, typed
+from include.orchestration.pipelines import check_conf, pipeline
+from include.orchestration.tasks import typed
 from include.usecase import UseCase
 from include.wording import literal
 

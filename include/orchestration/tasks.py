@@ -1,63 +1,38 @@
-"""Tasks with true signatures, and DAGs of every use case that cannot forget their alert."""
+"""What tasks have in common: an owner, retries, an alert; true signatures; a record of the run."""
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, get_type_hints
+from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar, get_type_hints
 
-from airflow.sdk import DAG, Param, dag
+from airflow.sdk import teardown
+from airflow.sdk.exceptions import AirflowSkipException
 
 from include.adapter import adapter
-from include.orchestration.alerting import run_failed, run_succeeded
-from include.orchestration.task_defaults import TASK_DEFAULTS
+from include.errors import Overtaken
+from include.orchestration.alerting import parted, report_failure
+from include.orchestration.retries import RetryByKind
+from include.settings import settings
 from include.usecase import UseCase
 
+log = logging.getLogger(__name__)
+
 P = ParamSpec("P")
+R = TypeVar("R")
 
-
-def pipeline(
-    schedule: Callable[[UseCase], Any] | None,
-    tags: Sequence[str],
-    params: Callable[[UseCase], dict[str, Param]] | None = None,
-    **options: Any,
-) -> Callable[[Callable[[UseCase], None]], Callable[[UseCase], DAG]]:
-    """Make a function that defines the tasks of a use case one that makes its DAG.
-
-    It is called `<use case>.<name of the function>`, and has what every DAG here has: no run of
-    the past, retries by kind of failure, and callbacks that no DAG can forget.
-
-    Args:
-        schedule: gives the use case's schedule; None if its runs are only triggered.
-        tags: beside the use case's name.
-        params: gives the parameters of a run.
-        options: others of Airflow's `dag`.
-    """
-
-    def decorate(define: Callable[[UseCase], None]) -> Callable[[UseCase], DAG]:
-        @functools.wraps(define)
-        def make(case: UseCase) -> DAG:
-            @dag(
-                dag_id=case.dag_id(define.__name__),
-                description=inspect.getdoc(define),
-                schedule=schedule(case) if schedule else None,
-                tags=[case.name, *tags],
-                params=params(case) if params else None,
-                catchup=False,
-                default_args=TASK_DEFAULTS,
-                on_failure_callback=run_failed,
-                on_success_callback=run_succeeded,
-                **options,
-            )
-            def tasks() -> None:
-                define(case)
-
-            made = tasks()
-            made.fileloc = define.__code__.co_filename  # not this file, which only helps
-            return made
-
-        return make
-
-    return decorate
+TASK_DEFAULTS: dict[str, Any] = {
+    "owner": settings().owner,
+    "retries": settings().retries,
+    "retry_policy": RetryByKind(),
+    # For what leaves no exception to judge: a killed process, a lost machine.
+    "retry_delay": timedelta(seconds=settings().retry_base_seconds),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(seconds=settings().retry_max_seconds),
+    "execution_timeout": timedelta(hours=2),
+    "on_failure_callback": report_failure,
+}
 
 
 def typed(function: Callable[P, Any]) -> Callable[P, Any]:
@@ -94,3 +69,42 @@ def _whole(value: Any) -> Any:
 @functools.cache
 def _kinds(function: Callable[..., Any]) -> dict[str, Any]:
     return get_type_hints(function)
+
+
+def skips_if_overtaken(function: Callable[P, R]) -> Callable[P, R]:
+    """Have Airflow skip a task that published nothing, as newer inputs were published before.
+
+    A skipped task sends no asset event, so nothing downstream takes the day for published again.
+    """
+
+    @functools.wraps(function)
+    def skipping(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except Overtaken as error:
+            log.warning("%s", error)  # Airflow's own line has the reason in a field of its own
+            raise AirflowSkipException(str(error)) from error
+
+    return skipping
+
+
+def record_stages(case: UseCase, stages: dict[str, list[str]], output: str) -> Any:
+    """A task that notes, however its run has ended, which stages were passed: the monitor counts.
+
+    Args:
+        stages: the tasks of each stage.
+        output: table that the run publishes at last.
+    """
+
+    @teardown  # so that a run that has failed stays failed; made for each DAG, as that changes it
+    def record_stages(
+        *, partition_key: str | None = None, run_id: str | None = None, ti: Any = None
+    ) -> None:
+        """Note how the stages of this run have ended, whatever became of it."""
+        from include.monitoring import stages as passed
+
+        states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id])[run_id]
+        _, pipeline = parted(ti.dag_id)
+        passed.record(case, pipeline, str(run_id), str(partition_key), states, stages, output)
+
+    return record_stages()

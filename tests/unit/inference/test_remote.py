@@ -34,7 +34,7 @@ from include.inference.patient_http import Endpoint, PatientClient, endpoint
 from include.inference.remote import Description, ModelServer
 from include.lake.files import to_arrow
 from include.masking import MASK
-from include.orchestration.task_defaults import RetryByKind
+from include.orchestration.retries import RetryByKind
 from include.usecases.flight_delays import features
 from tests.case import CASE
 from tests.unit import model_servers

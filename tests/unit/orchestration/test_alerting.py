@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import default
@@ -263,3 +264,67 @@ def test_a_monitor_that_fails_calls_everybody_it_can_reach(
 def test_parsing_dags_does_not_import_apprise() -> None:
     script = "import sys, include.orchestration.alerting; sys.exit('apprise' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@dataclass
+class Instance:
+    """What of Airflow's task instance a record needs."""
+
+    dag_id: str = "batch_inference"
+    run_id: str = "run-1"
+    task_id: str = "score"
+    map_index: int = 3
+    try_number: int = 5
+    log_url: str = "http://airflow/log"
+
+
+def test_a_record_says_what_failed_for_which_day_and_of_what_kind() -> None:
+    record = alerting.failure_record(
+        {
+            "task_instance": Instance(),
+            "partition_key": "2013-03-01",
+            "exception": BadData("Partition 2013-03-01 is not published: größe"),
+        }
+    )
+    assert record == {
+        "dag_id": "batch_inference",
+        "run_id": "run-1",
+        "task_id": "score",
+        "map_index": 3,
+        "try_number": 5,
+        "partition": "2013-03-01",
+        "kind": "bad data",
+        "error": "BadData",
+        "message": "Partition 2013-03-01 is not published: größe",
+        "log_url": "http://airflow/log",
+    }
+
+
+@pytest.mark.parametrize(
+    ("context", "kind", "message"),
+    [
+        ({}, "killed", "None"),
+        ({"exception": None, "reason": "heartbeat timeout"}, "killed", "heartbeat timeout"),
+        ({"exception": "killed externally"}, "killed", "killed externally"),
+        ({"exception": KeyError("x")}, "bug", "'x'"),
+        ({"exception": AssertionError()}, "bug", "AssertionError()"),
+    ],
+)
+def test_a_record_is_made_of_whatever_airflow_passes_on(
+    context: dict[str, object], kind: str, message: str
+) -> None:
+    record = alerting.failure_record({"task_instance": Instance(), **context})
+    assert (record["kind"], record["message"]) == (kind, message)
+    assert record["partition"] is None
+
+
+def test_a_failure_is_logged_as_one_line_of_json(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        alerting.report_failure(
+            {"task_instance": Instance(), "exception": BadData("one\ntwo"), "partition_key": "x"}
+        )
+    (line,) = [record.getMessage() for record in caplog.records]
+    name, _, text = line.partition(" ")
+    assert name == "task_failed"
+    assert "\n" not in line
+    assert json.loads(text)["message"] == "one\ntwo"

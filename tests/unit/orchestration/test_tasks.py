@@ -2,15 +2,21 @@
 
 import json
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, get_type_hints, overload
 
 import pytest
+from airflow.sdk.exceptions import AirflowSkipException
 from hypothesis import given
 from hypothesis import strategies as st
 
 from include import messages
+from include.errors import Overtaken
 from include.messages import Chunk, Evaluated, ModelVersion, RollCall
-from include.orchestration.tasks import typed
+from include.orchestration import alerting
+from include.orchestration.retries import RetryByKind
+from include.orchestration.tasks import TASK_DEFAULTS, skips_if_overtaken, typed
+from tests.case import CASE
 
 KINDS = [kind for kind in vars(messages).values() if hasattr(kind, "__dataclass_fields__")]
 
@@ -98,3 +104,23 @@ def test_airflow_makes_no_xcoms_of_the_keys_of_a_result() -> None:
         return {"a": 1}
 
     assert get_type_hints(counts)["return"] is Any
+
+
+def test_every_task_has_an_owner_retries_by_kind_and_an_alert() -> None:
+    assert TASK_DEFAULTS["owner"] == CASE.settings.owner
+    assert TASK_DEFAULTS["retries"] == CASE.settings.retries
+    assert isinstance(TASK_DEFAULTS["retry_policy"], RetryByKind)
+    assert TASK_DEFAULTS["on_failure_callback"] is alerting.report_failure
+    assert TASK_DEFAULTS["execution_timeout"] > timedelta(0)
+
+
+def test_a_task_that_was_overtaken_is_skipped_and_says_why() -> None:
+    @skips_if_overtaken
+    def publish(rows: int) -> int:
+        if rows:
+            return rows
+        raise Overtaken("2013-03-01 is not published")
+
+    assert publish(3) == 3
+    with pytest.raises(AirflowSkipException, match="2013-03-01 is not published"):
+        publish(0)

@@ -1,0 +1,78 @@
+"""DAGs of every use case, none of which can forget its retries or its alert."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from airflow.sdk import DAG, Param, dag
+
+from include.errors import BadData
+from include.orchestration.alerting import run_failed, run_succeeded
+from include.orchestration.tasks import TASK_DEFAULTS
+from include.usecase import UseCase
+from include.wording import listed, quoted
+
+
+def pipeline(
+    schedule: Callable[[UseCase], Any] | None,
+    tags: Sequence[str],
+    params: Callable[[UseCase], dict[str, Param]] | None = None,
+    **options: Any,
+) -> Callable[[Callable[[UseCase], None]], Callable[[UseCase], DAG]]:
+    """Make a function that defines the tasks of a use case one that makes its DAG.
+
+    It is called `<use case>.<name of the function>`, and has what every DAG here has: no run of
+    the past, retries by kind of failure, and callbacks that no DAG can forget.
+
+    Args:
+        schedule: gives the use case's schedule; None if its runs are only triggered.
+        tags: beside the use case's name.
+        params: gives the parameters of a run.
+        options: others of Airflow's `dag`.
+    """
+
+    def decorate(define: Callable[[UseCase], None]) -> Callable[[UseCase], DAG]:
+        @functools.wraps(define)
+        def make(case: UseCase) -> DAG:
+            @dag(
+                dag_id=case.dag_id(define.__name__),
+                description=inspect.getdoc(define),
+                schedule=schedule(case) if schedule else None,
+                tags=[case.name, *tags],
+                params=params(case) if params else None,
+                catchup=False,
+                default_args=TASK_DEFAULTS,
+                on_failure_callback=run_failed,
+                on_success_callback=run_succeeded,
+                **options,
+            )
+            def tasks() -> None:
+                define(case)
+
+            made = tasks()
+            made.fileloc = define.__code__.co_filename  # not this file, which only helps
+            return made
+
+        return make
+
+    return decorate
+
+
+def check_conf(conf: Mapping[str, Any] | None, params: Mapping[str, Any]) -> None:
+    """Refuse a run that was started with keys that its DAG does not know.
+
+    Airflow takes them without a word, so that `dryrun` instead of `dry_run` would run for real.
+
+    Args:
+        conf: of the run.
+        params: of the DAG, as it declares them.
+
+    Raises:
+        BadData: naming the keys, and those that there are.
+    """
+    if unknown := sorted(set(conf or {}) - set(params)):
+        raise BadData(
+            f"This run was started with {listed(map(quoted, unknown))}, which its DAG does not "
+            f"know: there are {', '.join(params)}. Nothing was done. Start a new run."
+        )
