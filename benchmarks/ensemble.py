@@ -57,7 +57,7 @@ def main(size: str) -> list[Claim]:
         env = {"ML_DATA_DIR": str(folder), "MLFLOW_LOGGING_LEVEL": "WARNING"}
         say("Training a champion and its ensemble on January; validating a day")
         child(prepare, env)
-        claims = [_dead_member(folder, size), *_failing_server(folder, env, size)]
+        claims = [_dead_member(folder, size), *_failing_server(env, size)]
     say(f"Training anew each month, for {MONTHS[size]} months")
     return [*claims, *_worth(child(monthly, {}, months=MONTHS[size]))]
 
@@ -71,7 +71,7 @@ def prepare() -> dict[str, Any]:
     from local.seed import seed
 
     lake = case.lake
-    seed(case, WINDOW[0], KEY, lambda line: None)
+    seed(case, WINDOW[0], KEY, lambda _: None)
     registry.create_store(case)
     taken = snapshot.take(case, *WINDOW, holdout_days=5)
     members = {}
@@ -141,7 +141,7 @@ def _wait_until_ready(url: str) -> None:
 # --- a server that fails --------------------------------------------------------------------------
 
 
-def _failing_server(folder: Any, env: dict[str, str], size: str) -> list[Claim]:
+def _failing_server(env: dict[str, str], size: str) -> list[Claim]:
     url = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "serving", "--faults", "--port", url.rpartition(":")[2]]
     server = subprocess.Popen(command, cwd=REPO, env={**os.environ, **env})

@@ -134,9 +134,7 @@ def generate(folder: str, rows: int) -> dict[str, Any]:
     version = lake.new_version("features", KEY)
     with version.write("features", to_arrow(real).schema) as writer:
         rng = np.random.default_rng(1)
-        for batch in _resampled(
-            case, real, case.features.NUMERIC, rows, settings().batch_rows, rng
-        ):
+        for batch in _resampled(real, case.features.NUMERIC, rows, settings().batch_rows, rng):
             writer.write_table(to_arrow(batch))
     version.publish(["features"])
     return {
@@ -147,7 +145,7 @@ def generate(folder: str, rows: int) -> dict[str, Any]:
 
 
 def _resampled(
-    case: "UseCase", real: Any, numeric: list[str], rows: int, batch_rows: int, rng: Any
+    real: Any, numeric: list[str], rows: int, batch_rows: int, rng: Any
 ) -> Iterator[Any]:
     """Real rows drawn at random, all of one date, each number up to 1 % away from a real one."""
     import polars as pl

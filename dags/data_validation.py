@@ -98,7 +98,7 @@ def gates(case: UseCase, table: str, days_back: int, outlet: Asset) -> Any:
 
 
 @pipeline(
-    schedule=lambda case: daily("0 6 * * *"),
+    schedule=lambda _: daily("0 6 * * *"),
     max_active_runs=4,
     doc_md=__doc__,
     tags=["validation"],

@@ -49,7 +49,7 @@ def params_of(case: UseCase) -> dict[str, Param]:
 
 
 @pipeline(
-    schedule=lambda case: daily("0 8 * * *"),
+    schedule=lambda _: daily("0 8 * * *"),
     max_active_runs=1,
     doc_md=__doc__,
     tags=["monitoring"],

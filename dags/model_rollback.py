@@ -40,7 +40,7 @@ PARAMS = {
     max_active_runs=1,
     doc_md=__doc__,
     tags=["training"],
-    params=lambda case: PARAMS,
+    params=lambda _: PARAMS,
 )
 def model_rollback(case: UseCase) -> None:
     """Find the two versions, then move the alias."""

@@ -27,7 +27,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
         self.numeric = numeric
         self.categorical = categorical
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002 - scikit-learn passes it
         """Learn the categories, in sorted order: the n-th one has code n.
 
         Args:
@@ -75,7 +75,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
                 "this code, or run the code the model was trained with."
             )
 
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:  # noqa: ARG002
         """Names of the matrix's columns."""
         return np.array([*self.numeric, *self.categorical], dtype=object)
 

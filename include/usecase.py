@@ -44,7 +44,7 @@ OWN_MODELS = ("all", "challenger", "champion", "ensemble")
 """Names of models and slices that figures have beside those of the members."""
 
 
-def every_day(day: date) -> bool:
+def every_day(_: date) -> bool:
     """Whether an input is expected on a day, where nothing else is declared: always."""
     return True
 

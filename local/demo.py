@@ -278,7 +278,7 @@ def close_the_loop(case: UseCase, airflow: Airflow, say: Progress) -> tuple[Json
     days = days_of(case)
     monitoring, retraining = case.dag_id("model_monitoring"), case.dag_id("model_retraining")
     say(f"Eight weeks go by, to {days.decay}; the champion has scored the last two of them")
-    seed(case, _next(days.week[-1]), str(days.watched[-2]), lambda line: None)
+    seed(case, _next(days.week[-1]), str(days.watched[-2]), lambda _: None)
     champion = registry.champion(case)
     for day in days.watched[:-1]:
         batch_inference(case, day.isoformat(), champion)

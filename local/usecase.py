@@ -87,9 +87,11 @@ def _that_do_not_meet(case: UseCase) -> list[str]:
     main = case.inputs[0]
     within("KEY", case.key, f"the columns of {main.name}", main.schema.columns)
     within("KEY", case.key, f"the columns of {case.truth.name}", case.truth.schema.columns)
-    for one in (main, case.truth):
-        if one.key != case.key:
-            found.append(f"the key of {one.name} is {one.key}, and KEY is {case.key}")
+    found += [
+        f"the key of {one.name} is {one.key}, and KEY is {case.key}"
+        for one in (main, case.truth)
+        if one.key != case.key
+    ]
     in_order = [*case.features.NUMERIC, *case.features.CATEGORICAL]
     if in_order != case.features.FEATURES:
         found.append("FEATURES is not NUMERIC and then CATEGORICAL")

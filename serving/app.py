@@ -43,7 +43,7 @@ SLICE_ROWS = 10_000
 LONGEST_REASON = 1_000
 """Characters of what is said of a wrong request."""
 
-TOKEN = "MODEL_SERVER_TOKEN"
+TOKEN = "MODEL_SERVER_TOKEN"  # noqa: S105 - the name of the variable
 """Variable with the token that callers must bring; without it everybody may call."""
 
 SCORE = "score"
@@ -94,7 +94,7 @@ def _say_nothing(*_: Any) -> Response:
     return Response(status_code=408)
 
 
-def _refuse(request: Request, error: Any) -> Response:
+def _refuse(_: Request, error: Any) -> Response:
     text = json.dumps({"error": error.detail})
     return Response(text, error.status_code, error.headers, "application/json")
 
@@ -169,7 +169,7 @@ async def metadata(asked: Asked) -> dict[str, Any]:
 
 @models.get("/ready")
 @models.get("/versions/{version}/ready")
-async def model_ready(asked: Asked) -> Response:
+async def model_ready(_: Asked) -> Response:
     """Whether this version is served."""
     return Response()
 

@@ -25,7 +25,7 @@ class ReportLink(BaseOperatorLink):
 
     name = "Daily report"
 
-    def get_link(self, operator: BaseOperator, *, ti_key: "TaskInstanceKey") -> str:
+    def get_link(self, operator: BaseOperator, *, ti_key: "TaskInstanceKey") -> str:  # noqa: ARG002
         """What the task has returned; nothing, and so no button, if it has failed."""
         from airflow.sdk.execution_time.xcom import XCom
 

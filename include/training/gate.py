@@ -133,7 +133,7 @@ def _not_too_good(case: UseCase, model: Model, evidence: Evidence) -> Rule:
     return Rule("not too good to be true", text, f"AUC ≤ {bound:.3f} ({setting})", passed)
 
 
-def _features(case: UseCase, model: Model, evidence: Evidence) -> Rule:
+def _features(case: UseCase, model: Model, _: Evidence) -> Rule:
     """It reads exactly the features that this code makes, or all but those it is made to lack."""
     expected = set(case.features.FEATURES) - set(model.lacks)
     extra = sorted(set(model.features) ^ expected)
@@ -146,7 +146,7 @@ def _features(case: UseCase, model: Model, evidence: Evidence) -> Rule:
     )
 
 
-def _inputs(case: UseCase, model: Model, evidence: Evidence) -> Rule:
+def _inputs(case: UseCase, _: Model, evidence: Evidence) -> Rule:
     """What it was trained on looks like what it will score.
 
     A unit that has changed, a feed that went missing or a time zone moves a feature at once and
@@ -166,14 +166,14 @@ def _inputs(case: UseCase, model: Model, evidence: Evidence) -> Rule:
     )
 
 
-def _speed(case: UseCase, model: Model, evidence: Evidence) -> Rule:
+def _speed(case: UseCase, model: Model, _: Evidence) -> Rule:
     found, bound = model.scoring_seconds_per_million, case.settings.gate_max_scoring_seconds
     return Rule(
         "fast enough", f"{found:.1f} s", f"≤ {bound:g} CPU-s per million rows", found <= bound
     )
 
 
-def _size(case: UseCase, model: Model, evidence: Evidence) -> Rule:
+def _size(case: UseCase, model: Model, _: Evidence) -> Rule:
     found, bound = model.bytes / 1e6, case.settings.gate_max_model_mb
     return Rule("small enough", f"{found:.1f} MB", f"≤ {bound:g} MB", found <= bound)
 

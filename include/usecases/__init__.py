@@ -39,8 +39,7 @@ def enabled() -> list[UseCase]:
 
 def broken() -> dict[Path, UsecaseInvalid]:
     """What is wrong with each enabled use case that cannot be loaded, by its folder."""
-    found = {folder: found for folder, found in _all().items() if not isinstance(found, UseCase)}
-    return found
+    return {folder: found for folder, found in _all().items() if not isinstance(found, UseCase)}
 
 
 def find(name: str) -> UseCase:

@@ -102,7 +102,7 @@ def application() -> "FastAPI":
 
     @made.exception_handler(UsecaseInvalid)
     @made.exception_handler(PipelineError)
-    def explain(request: Request, failure: Exception) -> Response:
+    def explain(_: Request, failure: Exception) -> Response:
         return PlainTextResponse(str(failure), 503)
 
     return made

@@ -114,7 +114,6 @@ def render(
     approvals: list[Approval] | None,
     root: str = "/",
     nonce: str = "",
-    now: datetime | None = None,
     others: Sequence[str] = (),
     broken: Mapping[str, str] | None = None,
 ) -> str:
@@ -125,7 +124,6 @@ def render(
         approvals: what waits for a person; None for who may not know.
         root: path of Airflow's UI, with a slash at its end.
         nonce: of the page's own script, as the `Content-Security-Policy` has it.
-        now: when it is looked at.
         others: names of the use cases whose pages are linked, this one among them.
         broken: what is wrong with each use case that cannot be loaded, by its name.
     """
