@@ -1,14 +1,14 @@
-"""The one door to StatsD: every metric that the project's own code sends, in one table.
+"""The only way to StatsD: every metric that the project's own code sends, in one table.
 
-A metric leaves as `ml.<name>.<use case>.<value of each label>`; `prometheus/statsd_mapping.yml`
-makes it `ml_<name>{usecase="…", label="value", …}`. What is monitored is in Airflow's tasks, so
-sending it never fails one and never waits: packets are UDP, a name that is not known is dropped
-with a line in the log (and refused in tests), and a host that cannot be found in a second is not
-looked for again.
+A metric is sent as `ml.<name>.<use case>.<value of each label>`, and
+`prometheus/statsd_mapping.yml` turns it into `ml_<name>{usecase="…", label="value", …}`. Metrics
+are sent from Airflow's tasks, so sending never fails a task and never blocks it: packets are UDP,
+an unknown name is logged and dropped (in tests it is an error), and a host that is not found
+within a second is not looked up again.
 
-A gauge about a day is sent only if no later day is there (`send_of_day`), so that a backfill of
-last month does not look like today. A counter that tells kinds of things apart is sent for all of
-them, with 0 for the others (`count_one`): Prometheus cannot see the rise of what was not there.
+A gauge about a day is sent only if no later day is published (`send_of_day`), so that a backfill
+of last month does not look like today. A counter with a label for the kind is sent for all kinds,
+with 0 for the others (`count_one`), because Prometheus cannot see the first rise of a new series.
 """
 
 import logging
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 PREFIX = "ml"
 USECASE = "usecase"
-"""The label that all metrics have, before their own."""
+"""The label that comes first on all metrics."""
 
 FIND_SECONDS = 1.0
 PACKET_BYTES = 1400
-"""So that a packet fits into one frame of Ethernet."""
+"""Fits into one Ethernet frame."""
 
 LONGEST_VALUE = 100
 REFUSE_UNKNOWN = False
-"""Whether a name or labels that are not in the table are an error: in tests."""
+"""Whether unknown names and labels are an error, as in tests."""
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +49,9 @@ class Metric:
     """A metric of the table.
 
     Attributes:
-        name: as it is in Prometheus, without the prefix. It ends with its unit, or with `total`.
-        kind: a counter goes up, a gauge says what is now, a timer becomes a histogram.
-        labels: in the order in which they are sent, after the use case, which all of them have.
+        name: the name in Prometheus without the prefix; it ends with the unit or with `total`.
+        kind: a counter goes up, a gauge is a current value, a timer becomes a histogram.
+        labels: in the order in which they are sent, after the use case.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Sample:
-    """A value of a metric: how much more of a counter, seconds of a timer."""
+    """A value of a metric: an increase of a counter, a gauge's value, seconds of a timer."""
 
     name: str
     value: float
@@ -76,85 +76,86 @@ COLUMN, STAGE = ("table", "column"), ("dag", "stage")
 TABLE = (
     # Runs, tasks, stages
     Metric("run_failed_timestamp_seconds", "gauge", "seconds since 1970", ("dag",),
-           "The day for which a run failed; without a partition, when it was due."),
+           "The day for which a run failed, or the time it was due if it has no partition."),
     Metric("run_succeeded_timestamp_seconds", "gauge", "seconds since 1970", ("dag",),
-           "The day for which a run succeeded; without a partition, when it was due."),
+           "The day for which a run succeeded, or the time it was due if it has no partition."),
     Metric("task_failures_total", "counter", "tasks", ("dag", "task", "kind"),
            "Tasks that failed after their last try, by kind of failure."),
     Metric("stage_runs_total", "counter", "runs", (*STAGE, "result"),
            "Runs that passed or failed a stage."),
     Metric("stage_rows_total", "counter", "rows", (*STAGE, "result"),
-           "Rows that passed a stage, or were put aside or lost by it."),
-    Metric("pages_total", "counter", "pages", (), "Times that monitoring called a person."),
+           "Rows that passed a stage, or were put aside or lost there."),
+    Metric("pages_total", "counter", "pages", (), "Times that monitoring paged a person."),
     # Tables
     Metric("published_rows_total", "counter", "rows", ("table",),
-           "Rows published, those of its largest part; what is published again counts again."),
+           "Rows published, counted in the largest part; publishing again counts again."),
     Metric("last_published_timestamp_seconds", "gauge", "seconds since 1970", ("table",),
-           "When the newest day of a table was first published, or one without data passed over."),
+           "When the table's newest day was first published, or passed over if it had no data."),
     Metric("newest_day_timestamp_seconds", "gauge", "seconds since 1970", ("table",),
-           "The newest day of a table that is published."),
+           "The newest published day of a table."),
     # Validation and features
     Metric("validation_rows_total", "counter", "rows", ("input", "result"),
-           "Rows that came in: valid, or quarantined."),
+           "Rows of an input, valid or quarantined."),
     Metric("quarantined_rows_total", "counter", "rows", ("input", "reason"),
-           "Broken rules of quarantined rows; a row may break several."),
+           "Rules broken by quarantined rows; a row may break several."),
     Metric("quarantined_share", "gauge", "ratio", ("input",),
-           "Share of an input's rows of the newest day that were quarantined."),
+           "Share of an input's newest day that was quarantined."),
     Metric("feature_rows_total", "counter", "rows", ("result",),
-           "Rows of features: usable, or rejected as they lack a required one."),
+           "Rows of features: usable, or rejected because a required feature is missing."),
     # Inference
     Metric("inference_seconds", "timer", "seconds", ("model",),
-           "Time in which a model scored a chunk, its loading not counted."),
+           "Time to score a chunk, without loading the model."),
     Metric("inference_request_seconds", "timer", "seconds", ("model",),
-           "Time of one answer of a model server, repeated requests included."),
+           "Time until a model server's answer, including repeated requests."),
     Metric("scored_rows_total", "counter", "rows", ("model",), "Rows that a model scored."),
     Metric("output_mean", "gauge", "probability", ("table",),
-           "Mean of the newest day's scores, when they are checked."),
+           "Mean of the newest day's scores."),
     Metric("output_psi", "gauge", "psi", ("table",),
-           "Stability index of the newest day's scores against the champion's holdout."),
+           "PSI of the newest day's scores against those on the champion's holdout."),
     # Branching
     Metric("path_rows_total", "counter", "rows", ("path",),
-           "Rows published by the path that they took, if there is more than the champion's."),
+           "Rows published by each path, if there are others than the champion's."),
     Metric("state_path_available", "gauge", "0 or 1", ("path",),
-           "Whether the model of a path that was asked for scored its rows of the newest day."),
+           "Whether the model of an enabled path scored its rows of the newest day."),
     Metric("experiment_gain", "gauge", "nats", (),
-           "Log-loss that the challenger gains on the champion, on the days they are compared on."),
+           "The champion's log-loss minus the challenger's, on the days they are compared on."),
     Metric("experiment_confidence", "gauge", "ratio", (),
-           "Confidence that the challenger is better, from the scatter of these days."),
+           "Confidence that the challenger is better, from the variation between these days."),
     # Ensemble
     Metric("ensemble_member_available", "gauge", "0 or 1", ("member",),
            "Whether a member answered for the newest day."),
     Metric("ensemble_fallback_level", "gauge", "level", (),
-           "What scored the newest day: 0 ensemble, 1 champion, 2 previous, 3 base rate."),
+           "What scored the newest day: 0 ensemble, 1 champion, 2 version before it, 3 base rate."),
     Metric("ensemble_runs_total", "counter", "runs", ("fallback",),
-           "Days published by the ensemble or by what stands in for it."),
+           "Days published by the ensemble or by one of its fallbacks."),
     Metric("ensemble_unhealed_days", "gauge", "days", (),
-           "Degraded days of a week that members still miss after `ML_ENSEMBLE_HEAL_DAYS` days."),
+           "Days of the last week still without a member after `ML_ENSEMBLE_HEAL_DAYS` days."),
     # Training and registry
-    Metric("training_seconds", "timer", "seconds", ("candidate",), "Time in which one was fitted."),
+    Metric("training_seconds", "timer", "seconds", ("candidate",), "Time to fit a candidate."),
     Metric("registry_events_total", "counter", "events", ("event",),
            "Challengers refused or registered, champions promoted or rolled_back."),
-    # What monitoring found: the newest figures of its history
+    # Monitoring: the newest figures of its history
     Metric("champion_version", "gauge", "number", (), "Version of the champion in the registry."),
     Metric("state_model_age_days", "gauge", "days", (),
-           "Days since the last one that the champion was trained on."),
+           "Days since the champion's last training day."),
     Metric("outcomes_log_loss", "gauge", "nats", MODEL, "Log-loss on the newest day with truth."),
-    Metric("outcomes_base_log_loss", "gauge", "nats", MODEL, "Log-loss of knowing the base rate."),
+    Metric("outcomes_base_log_loss", "gauge", "nats", MODEL,
+           "Log-loss of always predicting the base rate."),
     Metric("outcomes_skill", "gauge", "ratio", MODEL, "1 - log-loss / log-loss of the base rate."),
     Metric("outcomes_roc_auc", "gauge", "ratio", MODEL, "Area under the ROC curve."),
     Metric("outcomes_average_precision", "gauge", "ratio", MODEL, "Average precision."),
     Metric("outcomes_brier", "gauge", "ratio", MODEL, "Brier score."),
     Metric("outcomes_calibration_error", "gauge", "ratio", MODEL,
-           "Mean distance of probabilities from observed rates."),
+           "Mean distance between probabilities and observed rates."),
     Metric("outcomes_rate", "gauge", "ratio", MODEL, "Observed share of the label."),
     Metric("outcomes_mean_score", "gauge", "probability", MODEL, "Mean predicted probability."),
     Metric("outcomes_label_coverage", "gauge", "ratio", MODEL,
            "Share of predicted rows whose truth is known."),
     Metric("outcomes_unknown_truth_rows", "gauge", "rows", (),
-           "Rows of the truth that nobody predicted."),
+           "Rows of the truth without a prediction."),
     Metric("drift_psi", "gauge", "psi", FEATURE, "Population stability index."),
     Metric("drift_psi_by_chance", "gauge", "psi", FEATURE,
-           "Stability index that as many rows show by chance."),
+           "PSI that this number of rows shows by chance."),
     Metric("drift_jensen_shannon", "gauge", "distance", FEATURE, "Jensen-Shannon distance."),
     Metric("drift_kolmogorov_smirnov", "gauge", "distance", FEATURE,
            "Kolmogorov-Smirnov distance."),
@@ -172,14 +173,15 @@ TABLE = (
     Metric("profiles_p50", "gauge", "column's own", COLUMN, "Median."),
     Metric("profiles_p99", "gauge", "column's own", COLUMN, "Quantile .99."),
     Metric("profiles_outlier_share", "gauge", "ratio", COLUMN,
-           "Share of values that are outliers by the days before."),
+           "Share of values that are outliers compared with the days before."),
     Metric("stages_failed_runs", "gauge", "ratio", STAGE,
            "Share of a stage's runs that failed in 24 hours."),
     Metric("stages_failed_rows", "gauge", "ratio", STAGE,
            "Share of a stage's rows that failed in 24 hours."),
     Metric("decision_decision", "gauge", "level", (),
            "What monitoring decided: 0 healthy, 1 watch, 2 retrain, 3 page."),
-    Metric("decision_rule", "gauge", "level", ("rule",), "What each of its rules says, likewise."),
+    Metric("decision_rule", "gauge", "level", ("rule",),
+           "The level of each of its rules, on the same scale."),
 )  # fmt: skip
 METRICS = {metric.name: metric for metric in TABLE}
 
@@ -192,10 +194,10 @@ def send(usecase: str, name: str, value: float = 1, **labels: str) -> None:
     """Send one value.
 
     Args:
-        usecase: name of the use case that it is about; the label `usecase`.
-        name: of a metric in the table.
-        value: what to add to a counter, seconds of a timer, or what a gauge is now.
-        labels: all that the metric has.
+        usecase: the name of the use case, sent as the label `usecase`.
+        name: a metric of the table.
+        value: the increase of a counter, seconds of a timer, or the value of a gauge.
+        labels: all other labels of the metric.
     """
     send_all(usecase, [Sample(name, value, labels)])
 
@@ -214,11 +216,11 @@ def count_one(
     """Count one thing of a kind.
 
     Args:
-        name: of a counter.
-        label: that says the kind.
+        name: a counter of the table.
+        label: the label for the kind.
         value: the kind.
-        among: all kinds that there are.
-        labels: all that the metric has beside it.
+        among: all kinds.
+        labels: all other labels of the metric.
     """
     kinds = {**dict.fromkeys(among, 0), value: 1}
     samples = [Sample(name, count, {**labels, label: kind}) for kind, count in kinds.items()]
@@ -229,7 +231,7 @@ def send_of_day(lake: "Lake", table: str, key: str, samples: Iterable[Sample]) -
     """Send gauges about a day, unless a later day of the table is published.
 
     Args:
-        samples: looked at only if they are sent; what goes wrong there is logged.
+        samples: consumed only if they are sent; an error while doing so is logged.
     """
     if _client() is None and not REFUSE_UNKNOWN:
         return
@@ -272,13 +274,13 @@ def _is_known(sample: Sample) -> bool:
 
 
 def _clean(value: str) -> str:
-    """A label's value as part of a StatsD name; dots would part it, and it must be ASCII."""
+    """A label's value as part of a StatsD name: ASCII, without dots, which separate its parts."""
     return re.sub(r"[^A-Za-z0-9_=-]+", "_", value)[:LONGEST_VALUE] or "none"
 
 
 @lru_cache
 def _client() -> "StatsClient | None":
-    """The client of this process; None if nobody listens, or the host is not found."""
+    """The client of this process; None if no host is set, or the host is not found."""
     host, port = settings().statsd_host, settings().statsd_port
     if not host:
         return None
@@ -290,12 +292,12 @@ def _client() -> "StatsClient | None":
         with suppress(OSError):
             found.append(socket.getaddrinfo(host, port, socket.AF_INET)[0][4][0])  # type: ignore[arg-type]
 
-    search = Thread(target=find, daemon=True)  # a name server that is silent takes half a minute
+    search = Thread(target=find, daemon=True)  # a silent name server takes half a minute
     search.start()
     search.join(FIND_SECONDS)
     if not found:
         log.warning("StatsD's host %s was not found: this process sends no metrics", host)
         return None
     client = StatsClient(found[0], port, PREFIX, PACKET_BYTES)
-    client._sock.setblocking(False)  # a full buffer loses a packet, and keeps no task waiting
+    client._sock.setblocking(False)  # a full buffer drops the packet instead of blocking the task
     return client

@@ -1,9 +1,9 @@
-"""Every knob of the project, once: typed, with its default and unit, read from the environment.
+"""Every setting of the project: typed, with its default and unit, read from the environment.
 
-A setting `chunk_rows` is changed by the environment variable `ML_CHUNK_ROWS`, and for one use case
-by `ML_<USE CASE>__CHUNK_ROWS`; `make settings` prints them all, with what they are now. `make
-reference` lists them in `docs/settings.md`, where a comment above a setting becomes the heading of
-its group.
+The environment variable `ML_CHUNK_ROWS` changes the setting `chunk_rows`, and
+`ML_<USE CASE>__CHUNK_ROWS` changes it for one use case. `make settings` prints all settings with
+their current values. `make reference` lists them in `docs/settings.md`, where a comment above a
+setting becomes the heading of its group.
 """
 
 import os
@@ -21,13 +21,13 @@ from include.errors import BadData
 
 PROJECT = Path(__file__).resolve().parent.parent
 BUILT_FROM = Path(__file__).parent / "COMMIT"
-"""Where a build for MWAA or Astro notes the commit of the code: there is no git there."""
+"""Where a build for MWAA or Astro records the commit of the code, because git is missing there."""
 
 
 class Settings(BaseSettings):
-    """All settings. Instances are frozen; `settings()` gives the installation's.
+    """All settings. Instances are frozen.
 
-    Those of a use case are its `case.settings`.
+    `settings()` returns those of the installation, and `case.settings` those of a use case.
     """
 
     model_config = SettingsConfigDict(
@@ -36,17 +36,18 @@ class Settings(BaseSettings):
 
     # Where things are
     data_dir: Path = Field(
-        PROJECT / "data", description="Folder of everything made locally. "
-        "On MWAA and Astro there is none unless it is set, as tasks share no disk there."
+        PROJECT / "data", description="Folder for everything made locally. MWAA and Astro have "
+        "none unless it is set, because tasks share no disk there."
     )  # fmt: skip
     usecases: str = Field(
-        "", description="Use cases that are enabled, with commas between: names of folders in "
-        "`include/usecases`, or paths of others from the project's folder. Empty: all in there."
+        "", description="Enabled use cases, separated by commas: names of folders in "
+        "`include/usecases`, or paths relative to the project's folder. Empty: all folders in "
+        "`include/usecases`."
     )  # fmt: skip
     lake_root: str = Field(
         "", description="Root of all tables: a folder or a URI such as `s3://conn@bucket/lake`. "
-        "Each use case has a folder of its name there. Given for one use case, it is that folder. "
-        "Empty: `lake` in the data folder."
+        "Each use case has a folder there, named after it. If set for one use case, this is that "
+        "folder itself. Empty: `lake` in the data folder."
     )  # fmt: skip
     mlflow_tracking_uri: str = Field(
         "", validation_alias="MLFLOW_TRACKING_URI",
@@ -58,43 +59,43 @@ class Settings(BaseSettings):
         0.05, ge=0, le=1, description="Share of bad rows above which the whole partition fails."
     )
     max_duplicate_share: float = Field(
-        0.01, ge=0, le=1, description="Share of rows with a repeated key above which it fails."
+        0.01, ge=0, le=1, description="Share of rows with a duplicate key above which it fails."
     )
     volume_window_days: int = Field(
         28,
         ge=1,
         le=3650,
-        description="Days before the partition whose row counts it is compared with.",
+        description="Number of days before the partition whose row counts it is compared with.",
     )
     volume_min_days: int = Field(
-        3, ge=1, description="Published days in that window below which volume is not judged."
+        3, ge=1, description="Published days in that window below which volume is not checked."
     )
     min_volume_ratio: float = Field(
-        0.5, ge=0, description="Least rows, as a ratio to the median of the recent days."
+        0.5, ge=0, description="Minimum rows, as a ratio to the median of that window."
     )
     max_volume_ratio: float = Field(
-        1.6, gt=0, description="Most rows, as a ratio to the median of the recent days."
+        1.6, gt=0, description="Maximum rows, as a ratio to the median of that window."
     )
     max_text_bytes: int = Field(
-        10_000, ge=1, description="Longest text in a landed file, in bytes, where the input has no "
-        "bound of its own for the column (`max_text_bytes`). A file with a longer one fails."
+        10_000, ge=1, description="Longest text in a landed file, in bytes, for columns without "
+        "their own bound (`max_text_bytes` of the input). A file with a longer text fails."
     )  # fmt: skip
     max_input_mb: float = Field(
-        4096, gt=0, description="Memory that all rows of a landed file may take, decoded, as "
+        4096, gt=0, description="Memory that the decoded rows of a landed file may take, because "
         "features are built from whole days. A larger file fails."
     )  # fmt: skip
 
     # Scoring
     chunk_rows: int = Field(
-        250_000, ge=1, description="Rows scored by one mapped task; rounded up to row groups."
+        250_000, ge=1, description="Rows scored by one mapped task, rounded up to whole row groups."
     )
     batch_rows: int = Field(
-        65_536, ge=1, description="Rows held in memory at once, and rows of a Parquet row group."
+        65_536, ge=1, description="Rows held in memory at once, and rows per Parquet row group."
     )
     max_score_psi: float = Field(
-        4.0, gt=0, description="Population stability index of a day's scores against the "
-        "champion's reference above which they are not published. Rows of one day are alike, and "
-        "honest days may reach 3.4: this finds scores that are constant or turned round, no less."
+        4.0, gt=0, description="Population stability index (PSI) of a day's scores against the "
+        "champion's reference above which they are not published. Rows of one day are alike, so "
+        "normal days may reach 3.4: this only catches constant or inverted scores."
     )  # fmt: skip
     max_rejected_share: float = Field(
         0.05, ge=0, le=1, description="Share of rows without a score above which a day fails."
@@ -102,237 +103,243 @@ class Settings(BaseSettings):
 
     # Branching of batch_inference: which model scores which rows
     experiment: Literal["off", "shadow", "ab"] = Field(
-        "off", description="What the version with the alias `challenger` does: nothing (off); it "
-        "scores all rows, beside the champion, whose scores are published (shadow); its scores are "
-        "published for a share of the rows (ab)."
+        "off", description="What the version with the alias `challenger` does. `off`: nothing. "
+        "`shadow`: it scores all rows too, but only the champion's scores are published. `ab`: its "
+        "scores are published for a share of the rows."
     )  # fmt: skip
     ab_share: float = Field(
-        0.1, gt=0, lt=1, description="Share of rows that is the challenger's, by a hash of the "
+        0.1, gt=0, lt=1, description="Share of rows assigned to the challenger, by a hash of the "
         "row's key. Raising it only adds rows: those that the challenger already has stay with it."
     )  # fmt: skip
     experiment_days: int = Field(
         28, ge=2, le=60, description="Days of outcomes on which champion and challenger are "
-        "compared, all of them of the same two versions."
+        "compared, at most. All of them are from the same two versions."
     )  # fmt: skip
     group_models: bool = Field(
         False, description="Whether rows that lack a whole group of inputs are scored by a model "
-        "made for that. Such models, one for each group, are then trained with the champion."
+        "trained without that group. One such model per group is then trained with the champion."
     )  # fmt: skip
 
     # Ensemble
     ensemble_quorum: int = Field(
-        2, ge=1, description="Members that must have answered; with fewer the champion scores "
-        "alone, or the version before it, or else each segment's base rate."
+        2, ge=1, description="Members that must answer. With fewer, the champion scores alone, or "
+        "else the version before it, or else the base rate of the row's segment."
     )  # fmt: skip
     ensemble_required: str = Field(
-        "", description="Names, with commas between, of members without which there is no "
-        "ensemble, beside those that the use case requires."
+        "", description="Members that must answer, separated by commas, in addition to those that "
+        "the use case requires."
     )  # fmt: skip
     ensemble_min_agreement: float = Field(
-        0.1, ge=-1, le=1, description="Correlation of a member's scores with those of the others, "
-        "if there are two or more, below which it counts as down."
+        0.1, ge=-1, le=1, description="Correlation of a member's scores with those of the others "
+        "below which it counts as down. Checked if there are two or more others."
     )  # fmt: skip
     ensemble_heal_days: int = Field(
-        3, ge=0, le=30, description="Days on which the monitor has a degraded day of the ensemble "
-        "scored again: a day that members missed for a reason that may pass, such as a server that "
-        "was down. If it is still degraded after that, an alert says so. 0: never."
+        3, ge=0, le=30, description="For how many days the monitor has a degraded day of the "
+        "ensemble scored again: one that members missed for a temporary reason, such as a server "
+        "that was down. If it is still degraded after that, an alert fires. 0: never."
     )  # fmt: skip
     remote_batch_rows: int = Field(
-        5_000, ge=1, description="Rows sent to a model server in one request."
+        5_000, ge=1, description="Rows in one request to a model server."
     )
     remote_in_flight: int = Field(
-        4, ge=1, description="Requests of one task that a model server has at once."
+        4, ge=1, description="Requests that one task has open at a model server at once."
     )
     remote_timeout_seconds: float = Field(
-        10, gt=0, description="Seconds in which a model server has to answer a request, all of it."
+        10, gt=0, description="Seconds that a model server may take for its whole answer."
     )
     remote_give_up_seconds: float = Field(
-        15, gt=0, description="Seconds after which a request that keeps failing is not sent again."
+        15, gt=0, description="Seconds after which a failing request is no longer retried."
     )
     remote_breaker_failures: int = Field(
-        10, ge=1, description="Failures in a row, of all requests of a task, after which the "
+        10, ge=1, description="Consecutive failures, over all requests of a task, after which the "
         "server counts as down."
     )  # fmt: skip
     remote_max_wait_seconds: float = Field(
-        5, gt=0, description="Longest wait within a task before a request is sent again. Who is "
-        "told to wait longer ends its try, and leaves the worker to others."
+        5, gt=0, description="Longest wait within a task before a request is sent again. If the "
+        "server asks for a longer one, the task ends its try and frees the worker."
     )  # fmt: skip
     remote_max_retry_after_seconds: float = Field(
-        600, gt=0, description="Longest wait that a model server may ask for; with a longer one it "
-        "counts as down."
+        600, gt=0, description="Longest wait that a model server may ask for. If it asks for a "
+        "longer one, it counts as down."
     )  # fmt: skip
 
     # Training
     train_start: date | None = Field(
-        None, description="First day of a training window, if the run names none. Its last day is "
-        "then the newest whose truth is known. Empty: the first day of the use case's history."
+        None, description="First day of a training window, if the run names none. Empty: the first "
+        "day of the use case's history. The last day is the newest day whose truth is known."
     )  # fmt: skip
     max_missing_share: float = Field(
-        0.05, ge=0, lt=1, description="Share of a training window's days that may be missing, of "
-        "those for which the use case expects data; they are named in the snapshot."
+        0.05, ge=0, lt=1, description="Share of a training window's days that may be missing, "
+        "among those for which the use case expects data. The snapshot names them."
     )  # fmt: skip
     holdout_days: int = Field(
-        14, ge=5, le=3650, description="Days at the window's end kept for evaluation. With fewer "
-        "than ten, days that only differ by chance look like inputs that have changed."
+        14, ge=5, le=3650, description="Days at the end of the window that are kept for "
+        "evaluation. With fewer than ten, chance differences look like inputs that have changed."
     )  # fmt: skip
-    seed: int = Field(7, description="Seed of everything random in a training.")
+    seed: int = Field(7, description="Seed for everything random in a training.")
     training_memory_mb: float = Field(
-        4096, gt=0, description="Memory for the rows of one training. What needs more is trained "
-        "from disk (XGBoost) or on a random sample (models that cannot)."
+        4096, gt=0, description="Memory for the rows of one training. A training that needs more "
+        "reads from disk (XGBoost) or uses a random sample (all other models)."
     )  # fmt: skip
     training_hours: float = Field(
-        12, gt=0, le=8760, description="Hours after which the training of one model is given up."
+        12, gt=0, le=8760, description="Hours after which the training of one model is stopped."
     )
     refit: bool = Field(
-        True, description="Whether a challenger that passed is fitted again, on the holdout too, "
-        "but for a tenth of its rows."
+        True, description="Whether a challenger that passed the gate is fitted again with the "
+        "holdout included, except for a tenth of its rows."
     )  # fmt: skip
     git_commit: str = Field(
         "",
-        description="Commit of the code, kept with every model. Empty: what a build for MWAA or "
-        "Astro has noted, or else git is asked.",
+        description="Commit of the code, recorded with every model. Empty: the commit that a build "
+        "for MWAA or Astro recorded, or else git's current one.",
     )
 
-    # The gate between challenger and champion. Without a champion, a challenger is judged against a
-    # forecast that knows nothing but the base rate of the training days.
+    # The gate between challenger and champion. Without a champion, a challenger is compared with a
+    # constant forecast: the base rate of the training days.
     gate_min_gain: float = Field(
-        0.001, description="Log-loss that a challenger must gain on the champion."
+        0.001, description="By how much a challenger's log-loss must be lower than the champion's."
     )
     gate_confidence: float = Field(
-        0.8, ge=0, le=1, description="Share of bootstrap samples, drawn by day, that must show it."
-    )
+        0.8, ge=0, le=1, description="Share of bootstrap samples, drawn by day, that must show "
+        "this gain."
+    )  # fmt: skip
     gate_min_days: int = Field(
-        5, ge=2, description="Days of the holdout that the champion must not have been trained on."
+        5, ge=2, description="Minimum number of holdout days that the champion was not trained on."
     )
     gate_max_slice_loss: float = Field(
-        0.02, description="Log-loss that it may lose to the champion on any slice of rows."
+        0.02, description="By how much its log-loss may be higher than the champion's on any slice."
     )
     gate_min_slice_rows: int = Field(
-        500, ge=1, description="Rows of the holdout below which a slice is not judged."
+        500, ge=1, description="Holdout rows below which a slice is not judged."
     )
     gate_max_calibration_error: float = Field(
-        0.05, ge=0, le=1, description="Mean distance of its probabilities from the observed rates "
-        "that passes; a greater one passes only if the champion's is no less."
+        0.05, ge=0, le=1, description="Largest mean distance between its probabilities and the "
+        "observed rates. A larger one passes only if the champion's is at least as large."
     )  # fmt: skip
     gate_max_auc: float = Field(
         0.8, ge=0.5, le=1, description="AUC above which a challenger is too good to be true (a "
-        "leak), where there is no champion."
+        "leak), if there is no champion."
     )  # fmt: skip
     gate_max_auc_gain: float = Field(
-        0.1, ge=0, description="Gain of AUC on the champion above which it is too good to be true."
+        0.1,
+        ge=0,
+        description="Gain in AUC over the champion above which it is too good to be true.",
     )
     gate_max_shift_ratio: float = Field(
-        2.5, gt=0, description="Shift of a feature from training to holdout, as a ratio to the "
-        "largest between earlier windows of that length, above which the inputs are not the same."
+        2.5, gt=0, description="Shift of a feature from training to holdout above which the inputs "
+        "are not the same, as a ratio to the largest shift between earlier windows of that length."
     )  # fmt: skip
     gate_max_scoring_seconds: float = Field(
-        60, gt=0, description="CPU-seconds that scoring a million rows may take."
+        60, gt=0, description="CPU-seconds that it may take to score a million rows."
     )
-    gate_max_model_mb: float = Field(100, gt=0, description="Size of the model's file, in MB.")
+    gate_max_model_mb: float = Field(100, gt=0, description="Maximum size of its file, in MB.")
     require_approval: bool = Field(
-        False, description="Whether a person has to approve a promotion, if the run does not say."
+        False, description="Whether a person must approve a promotion, by default."
     )
     approval_hours: float = Field(
-        24, gt=0, le=8760, description="Hours to wait for that; no answer means no promotion."
+        24, gt=0, le=8760, description="Hours to wait for approval. No answer means no promotion."
     )
 
-    # Monitoring: what is found
+    # Monitoring: outcomes and drift
     outcome_lookback_days: int = Field(
-        14, ge=1, le=60, description="Days back that are looked at again for truth that came late. "
-        "For what comes later still, backfill the monitor."
+        14, ge=1, le=60, description="How many days back the monitor looks for late truth each "
+        "morning. For truth that is later still, backfill the monitor."
     )  # fmt: skip
     drift_window_days: int = Field(
         28,
         ge=2,
         le=3650,
-        description="Days before a day that its features and scores are compared with.",
+        description="Number of days before a day that its features and scores are compared with.",
     )
-    # Monitoring: what is decided
+    # Monitoring: decisions
     decay_window_days: int = Field(
         14,
         ge=2,
         le=60,
-        description="Days of outcomes, all of them the champion's, that its skill is of.",
+        description="Days of the champion's outcomes from which its skill is computed.",
     )
     decay_min_days: int = Field(
-        7, ge=2, description="Days of outcomes below which nothing is said about its skill."
+        7, ge=2, description="Days of outcomes below which its skill is not judged."
     )
     decay_min_skill: float = Field(
-        0.08, lt=1, description="Skill against the base rate (1 - log-loss / its log-loss) below "
-        "which the champion has decayed."
+        0.08, lt=1, description="Skill against the base rate (1 - log-loss / log-loss of the base "
+        "rate) below which the champion has decayed."
     )  # fmt: skip
     decay_confidence: float = Field(
-        0.8, ge=0, le=1, description="Share of bootstrap samples, drawn by day, that must show it."
-    )
+        0.8, ge=0, le=1, description="Share of bootstrap samples, drawn by day, that must show the "
+        "decay."
+    )  # fmt: skip
     decay_hysteresis: float = Field(
-        0.01, ge=0, description="Skill above that bound which a decayed champion has to regain."
+        0.01,
+        ge=0,
+        description="How far above that bound a decayed champion's skill must rise again.",
     )
     score_drift_days: int = Field(
-        14, ge=1, le=3650, description="Days whose scores, together, are compared with those on "
-        "the holdout."
+        14, ge=1, le=3650, description="Days whose scores, taken together, are compared with those "
+        "on the holdout."
     )  # fmt: skip
     score_drift_retrain: float = Field(
-        1.0, gt=0, description="Population stability index of these above which the champion is "
-        "trained anew, whatever is known of its outcomes. Half of it is watched."
+        1.0, gt=0, description="PSI of these scores above which the monitor asks for a retraining, "
+        "whatever the outcomes are. Above half of it, the decision is *watch*."
     )  # fmt: skip
     max_model_age_days: int = Field(
-        28, ge=1, description="Days since the last one that the champion was trained on, after "
-        "which it is trained anew."
+        28, ge=1, description="Days since the champion's last training day after which the monitor "
+        "asks for a retraining."
     )  # fmt: skip
     retraining_cooldown_days: int = Field(
-        7, ge=1, le=60, description="Days after a retraining was asked for in which none is again."
+        7, ge=1, le=60, description="Minimum number of days between two requests for a retraining."
     )
     retraining_min_new_days: int = Field(
-        10, ge=1, description="Days that a challenger must have been trained on and the champion "
-        "not: before that many have passed, beside those of the holdout, none is asked for."
+        10, ge=1, description="New training days, not counting the holdout, that must have come "
+        "since the champion's training before the monitor asks for a retraining."
     )  # fmt: skip
     drift_watch: float = Field(
-        0.1, gt=0, description="Population stability index of a stable feature in a day, against "
-        "the days before, above which it is watched."
+        0.1, gt=0, description="PSI of a stable feature's day against the days before above which "
+        "the decision is *watch*."
     )  # fmt: skip
     drift_page: float = Field(
-        0.2, gt=0, description="And above which a person is called, as the data are at fault, "
-        "unless the use case has a bound of its own for the feature."
+        0.2, gt=0, description="PSI above which the data is at fault and a person is paged, unless "
+        "the use case sets its own bound for the feature."
     )  # fmt: skip
     drift_max_null_rise: float = Field(
-        0.3, gt=0, le=1, description="Rise of a feature's share of nulls, against the days before, "
-        "above which a person is called."
+        0.3, gt=0, le=1, description="Rise of a feature's share of nulls over the days before "
+        "above which a person is paged."
     )  # fmt: skip
     drift_max_outside: float = Field(
         0.5, gt=0, le=1, description="Share of a feature's values outside the range of "
-        "the days before (a quarter wider on each side) above which a person is called."
+        "the days before (a quarter wider on each side) above which a person is paged."
     )  # fmt: skip
     stage_failed_watch: float = Field(
         0.05, ge=0, le=1, description="Share of a stage's rows that failed in 24 hours above which "
-        "it is watched."
+        "the decision is *watch*."
     )  # fmt: skip
     stage_failed_page: float = Field(
         0.25, ge=0, le=1, description="Share of a stage's runs that failed in 24 hours above which "
-        "a person is called; below it, it is watched."
+        "a person is paged. Below it, any failed run makes the decision *watch*."
     )  # fmt: skip
     max_truth_delay_days: int = Field(
-        3, ge=1, le=20, description="Days that truth may be late before that is watched; after "
-        "twice as many a person is called."
+        3, ge=1, le=20, description="Days that truth may be late before the decision is *watch*. "
+        "After twice as many, a person is paged."
     )  # fmt: skip
     monitoring_acts: bool = Field(
-        True, description="Whether what was decided is done, if the run does not say: without it "
-        "nobody is called and nothing is trained, but the decisions are there to be judged."
+        True, description="Whether the monitor acts on its decisions, by default. If not, it "
+        "only reports: it notifies no one and starts no retraining."
     )  # fmt: skip
     notify_urls: SecretStr = Field(
-        SecretStr(""), description="Who is called: Apprise URLs with spaces between, such as "
+        SecretStr(""), description="Whom to notify: Apprise URLs, separated by spaces, such as "
         "`mailto://user:password@example.com` or `slack://token/#channel`. Empty: only the log."
     )  # fmt: skip
 
     # Metrics
     statsd_host: str = Field(
-        "", description="Host of the StatsD server that metrics are sent to. Empty: none are."
+        "", description="Host of the StatsD server for metrics. Empty: no metrics are sent."
     )
     statsd_port: int = Field(8125, ge=1, le=65535, description="Its UDP port.")
 
     # Tasks
     owner: str = Field("ml-platform", description="Owner shown on every DAG and task.")
     retries: int = Field(
-        7, ge=0, le=100, description="Times a task whose dependency is down is retried."
+        7, ge=0, le=100, description="How often a task is retried when a dependency is down."
     )
     retry_base_seconds: float = Field(
         10, gt=0, le=86_400, description="Longest wait before the first retry."
@@ -342,12 +349,12 @@ class Settings(BaseSettings):
     )
 
     _own: frozenset[str] = PrivateAttr(frozenset())
-    """Settings that were given for the use case that these are of."""
+    """Settings that were set for this use case alone."""
 
     @field_validator("lake_root", "mlflow_tracking_uri")
     @classmethod
     def _is_a_place(cls, value: str) -> str:
-        """Refuse `s3:/bucket` and `http:host`, which would become folders of those names."""
+        """Refuse `s3:/bucket` and `http:host`, which would become folders with these names."""
         if re.match(r"(?!file:)[A-Za-z][\w+.-]*:(?!//[^/])(?!(?<!s3:)///.)", value):
             raise ValueError("a folder, or a URI with two slashes such as s3://bucket/lake")
         return value
@@ -361,7 +368,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_on_this_machine(cls, value: Path) -> Path:
         if re.match(r"[A-Za-z][\w+.-]*:/", str(value)):
-            raise ValueError("a folder on this machine; a lake elsewhere is named by ML_LAKE_ROOT")
+            raise ValueError("a folder on this machine; use ML_LAKE_ROOT for a lake elsewhere")
         return value
 
     @property
@@ -375,7 +382,7 @@ class Settings(BaseSettings):
         return self.lake_root or str(self._folder_instead_of("lake_root") / "lake")
 
     def lake_of(self, usecase: str) -> str:
-        """Root URI or folder of the lake of one use case, whose settings these are."""
+        """Root URI or folder of a use case's lake, if these are its settings."""
         if "lake_root" in self._own:
             return self.lake_root
         return f"{self.lake.rstrip('/')}/{usecase}"
@@ -388,17 +395,17 @@ class Settings(BaseSettings):
         return f"sqlite:///{self._folder_instead_of('mlflow_tracking_uri') / 'mlflow/mlflow.db'}"
 
     def _folder_instead_of(self, name: str) -> Path:
-        """The data folder, where a setting is empty.
+        """The data folder, the default place of a setting that is empty.
 
         Raises:
-            BadData: this is MWAA or Astro, and nobody has chosen that folder.
+            BadData: this is MWAA or Astro, and the data folder is not set either.
         """
         if BUILT_FROM.exists() and "data_dir" not in self.model_fields_set:
             raise BadData(
-                f"{variable(name)} is not set. Every task would have a place of its own, on a disk "
-                "that goes with its container, so nothing was read or written. Set it: on Astro in "
-                "the Deployment's environment, on MWAA in startup.sh (docs/deploy.md). To try it "
-                "on one machine, set ML_DATA_DIR. Then clear this run's failed tasks."
+                f"{variable(name)} is not set. Each task would use the disk of its own container, "
+                "which is deleted with it, so nothing was read or written. Set it: on Astro in the "
+                "Deployment's environment, on MWAA in startup.sh (docs/deploy.md). To try it on "
+                "one machine, set ML_DATA_DIR. Then clear this run's failed tasks."
             )
         return self.data_dir.resolve()
 
@@ -407,10 +414,10 @@ INSTALLATION = {
     "data_dir", "usecases", "batch_rows", "mlflow_tracking_uri", "git_commit", "statsd_host",
     "statsd_port", "owner", "retries", "retry_base_seconds", "retry_max_seconds",
 }  # fmt: skip
-"""Settings of what all use cases share."""
+"""Settings that all use cases share."""
 
 PER_USECASE = [name for name in Settings.model_fields if name not in INSTALLATION]
-"""Settings that a use case may have its own value of."""
+"""Settings that may have a different value for each use case."""
 
 
 def variable(name: str, usecase: str = "") -> str:
@@ -423,9 +430,9 @@ def variable(name: str, usecase: str = "") -> str:
 
 @lru_cache
 def settings(usecase: str = "", own: tuple[tuple[str, Any], ...] = ()) -> Settings:
-    """The settings of this installation, or as they are for one use case, read once a process.
+    """The settings of this installation, or of one use case, read once per process.
 
-    For a use case a value comes from the first of these that has one: the variable
+    For a use case, a value comes from the first of these that has one: the variable
     `ML_<USE CASE>__<SETTING>`, the use case's folder, the variable `ML_<SETTING>`, the default.
 
     Args:
@@ -433,10 +440,10 @@ def settings(usecase: str = "", own: tuple[tuple[str, Any], ...] = ()) -> Settin
         own: names and values of the settings that its folder changes.
 
     Raises:
-        BadData: with a line for each value that is wrong, or whose name is nearly a setting's.
+        BadData: with a line for each wrong value and each misspelt name.
     """
     if usecase:
-        settings()  # what is wrong there is wrong for all
+        settings()  # a wrong setting of the installation affects every use case
     wrong = list(_misspelt(usecase))
     given: dict[str, Any] = {}
     written: dict[str, str] = {}
@@ -449,6 +456,8 @@ def settings(usecase: str = "", own: tuple[tuple[str, Any], ...] = ()) -> Settin
     for name in PER_USECASE if usecase else ():
         if (value := there.get(variable(name, usecase))) is not None:
             given[name], written[name] = value, variable(name, usecase)
+    if usecase and not given and not wrong:
+        return settings()
     try:
         found = Settings(**given)
     except ValidationError as error:
@@ -469,9 +478,10 @@ def _no_setting(name: str) -> str:
 
 
 def _misspelt(usecase: str) -> Iterator[str]:
-    """A line for each variable that is none of ours and looks like one of ours.
+    """A line for each variable whose name is nearly, but not quite, a setting's.
 
-    Its value is not shown, as it may be a secret. Others that begin with ML_ may be anybody's.
+    Its value is not shown, because it may be a secret. Other variables that begin with ML_ may
+    belong to other programs.
     """
     prefix = str(Settings.model_config["env_prefix"])
     own = f"{prefix}{usecase.upper()}__"
@@ -504,9 +514,9 @@ def _nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def owned_variables() -> Iterator[tuple[str, str]]:
-    """The variables of the environment that are settings of one use case, and its name in them.
+    """Environment variables that set one use case's settings, each with that use case's name.
 
-    Others of that form may be anybody's.
+    Other variables of this form may belong to other programs.
     """
     known = [name.upper() for name in Settings.model_fields]
     prefix = str(Settings.model_config["env_prefix"])
@@ -517,7 +527,7 @@ def owned_variables() -> Iterator[tuple[str, str]]:
 
 
 def _explained(name: str, value: Any, found: str, written: Mapping[str, str]) -> str:
-    if name not in Settings.model_fields:  # one with a name of its own
+    if name not in Settings.model_fields:  # a setting with an alias
         name = next(each for each in Settings.model_fields if variable(each) == name)
     allowed = found.removeprefix("Value error, ") if found.startswith("Value error") else ""
     place = written.get(name, variable(name))
@@ -525,7 +535,7 @@ def _explained(name: str, value: Any, found: str, written: Mapping[str, str]) ->
 
 
 def _allowed(name: str) -> str:
-    """What a setting may be, in words."""
+    """The values that a setting may have, in words."""
     kind = type_of(name)
     kinds = {
         bool: "true or false",
@@ -538,7 +548,7 @@ def _allowed(name: str) -> str:
 
 
 def type_of(name: str) -> Any:
-    """The type of a setting's value, if it has one."""
+    """The type of a setting's value; `date` for an optional date."""
     kind: Any = Settings.model_fields[name].annotation
     return date if kind == date | None else kind
 
@@ -555,5 +565,5 @@ def bounds(name: str) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """A value as it may be printed: without the user and password of a URI."""
+    """A value for printing: without the user and password of a URI."""
     return re.sub(r"(?<=[/:])[^/\s@]*:[^/\s@]*@", "***@", str(value))

@@ -85,7 +85,7 @@ WRONG = [
     ("refit", "maybe", "true or false"),
     ("lake_root", "s3:/oops", "a folder, or a URI with two slashes such as s3://bucket/lake"),
     ("lake_root", "s3:///oops", "a folder, or a URI with two slashes such as s3://bucket/lake"),
-    ("data_dir", "s3://x", "a folder on this machine; a lake elsewhere is named by ML_LAKE_ROOT"),
+    ("data_dir", "s3://x", "a folder on this machine; use ML_LAKE_ROOT for a lake elsewhere"),
     ("mlflow_tracking_uri", "http:mlflow", "a folder, or a URI with two slashes such as s3://buck"),
 ]
 
