@@ -74,7 +74,8 @@ def resolve(case: UseCase, champion: ModelVersion) -> Branches:
 
 def _challenger(case: UseCase, champion: ModelVersion) -> ModelVersion:
     model = registry.find_challenger(case)
-    advice = f"Give a version the alias {CHALLENGER!r}, as `model_retraining` does."
+    retraining = case.dag_id("model_retraining")
+    advice = f"Give a version the alias {CHALLENGER!r}, as `{retraining}` does."
     if model is None:
         raise MissingData(f"No version has the alias {CHALLENGER!r}. {advice}")
     if model == champion:
@@ -89,7 +90,7 @@ def _made_for(case: UseCase, path: str, champion: ModelVersion) -> ModelVersion:
     if path not in members:
         raise MissingData(
             f"No model {path} was trained with the champion, {champion}, or the gate has refused "
-            "it. With ML_GROUP_MODELS=true, `model_retraining` trains one."
+            f"it. With ML_GROUP_MODELS=true, `{case.dag_id('model_retraining')}` trains one."
         )
     return members[path]
 

@@ -105,7 +105,7 @@ def plan(
         raise BadData(
             f"No {member.name} was trained with the champion, {champion}: it was refused by the "
             f"gate, or is newer than the champion. Its members are: {', '.join(members) or 'none'}."
-            " Run `model_retraining` to train one."
+            f" Run `{case.dag_id('model_retraining')}` to train one."
         )
     try:
         return scoring.plan_chunks(case, features_reference, members[member.name])

@@ -80,8 +80,9 @@ def previous(
     """
     if model is None:
         raise BadData(
-            f"There is no champion of {case.name!r} to roll back. Run `model_retraining`, or "
-            "give a version the alias `champion` in MLflow."
+            f"There is no champion of {case.name!r} to roll back. Run "
+            f"`{case.dag_id('model_retraining')}`, or give a version the alias `champion` in "
+            "MLflow."
         )
     if has_to_go and model.version != has_to_go:
         raise BadData(
@@ -93,7 +94,8 @@ def previous(
     if not tags.get(REPLACED):
         raise BadData(
             f"Version {model.version} of {case.name!r} has replaced no other: there is nothing "
-            "to roll back to, and it stays champion. Train a new model with `model_retraining`."
+            "to roll back to, and it stays champion. Train a new model with "
+            f"`{case.dag_id('model_retraining')}`."
         )
     return registry.version(case, tags[REPLACED])
 
@@ -239,8 +241,9 @@ def _too_late(
     judged = f"version {old.version}" if old else "the base rate"
     return BadData(
         f"Version {new.version} of {case.name!r} was to replace {judged}, but the champion is "
-        f"{now} by now. That is left as it is: what is known of version {new.version} says nothing "
-        "about it. If it is still wanted, run `model_retraining` or `model_rollback` again."
+        f"{now} by now, and stays so: version {new.version} was not judged against it. If version "
+        f"{new.version} is still wanted, run `{case.dag_id('model_retraining')}` or "
+        f"`{case.dag_id('model_rollback')}` again."
     )
 
 

@@ -101,26 +101,27 @@ def champion(case: UseCase, key: str | None = None) -> ModelVersion:
 
 
 def why_no_champion(case: UseCase) -> tuple[str, str]:
-    """What is known of why no version is champion, and what to do."""
+    """Why no version is champion, as far as can be seen, and what to do."""
     what = f"There is no champion of {case.name!r}"
+    retraining = case.dag_id("model_retraining")
     with connection(case) as client:
         has_versions = bool(client.search_model_versions(f"name = '{case.name}'", max_results=1))
     if has_versions:
         return (
             f"{what} in {address(case)}: none of its versions has the alias {CHAMPION!r}.",
-            f"Give a version the alias {CHAMPION!r} in MLflow, or run `model_retraining`",
+            f"Give a version the alias {CHAMPION!r} in MLflow, or run `{retraining}`",
         )
     if (scored := _last_scored(case)) is not None:
         key, number = scored
         return (
             f"{what} in {address(case)}, which has no version at all, but {key} was scored by "
-            f"version {number}: this registry looks new. Was it moved, or is its address another "
-            "one?",
-            "Bring it back, or put its address into MLFLOW_TRACKING_URI. Run `model_retraining` "
-            "only if it is lost: the new versions begin at 1, and history and predictions know "
-            "others by these numbers",
+            f"version {number}: this registry looks new. Was the old one moved, or is "
+            "MLFLOW_TRACKING_URI wrong?",
+            "Bring the old registry back, or set MLFLOW_TRACKING_URI to its address. Run "
+            f"`{retraining}` only if it is lost: new versions begin at 1, and the history and "
+            "predictions already use these numbers for other models",
         )
-    return f"{what} yet in {address(case)}.", "Run `model_retraining` once"
+    return f"{what} yet in {address(case)}.", f"Run `{retraining}` once"
 
 
 def _last_scored(case: UseCase) -> tuple[str, str] | None:
@@ -156,8 +157,8 @@ def _find(case: UseCase, alias: str) -> ModelVersion | None:
             raise MissingData(
                 f"The alias {alias!r} of {case.name!r} names version {number}, which is gone from "
                 f"{address(case)}. Nothing was scored, trained or promoted. Give another version "
-                f"the alias {alias!r} in MLflow, or take it away and run `model_retraining`; then "
-                "clear this run's failed tasks."
+                f"the alias {alias!r} in MLflow, or delete the alias and run "
+                f"`{case.dag_id('model_retraining')}`; then clear this run's failed tasks."
             ) from error
 
 
@@ -331,8 +332,8 @@ def _verify(case: UseCase, path: Path, uri: str, expected: str | None) -> None:
             f"The model file of {uri} is refused: {_place(case, uri)}/{MODEL_FILE} is not the file "
             f"that its training kept: its SHA-256 is {found}, not {expected}. Nothing of it was "
             "run or scored, and what was published before is untouched. Find out who replaced it; "
-            "put the file back, make an earlier version champion (`model_rollback`), or train a "
-            "new model."
+            "put the file back, make an earlier version champion "
+            f"(`{case.dag_id('model_rollback')}`), or train a new model."
         )
 
 
@@ -387,8 +388,8 @@ def as_reference(content: bytes, model: ModelVersion) -> dict[str, Any]:
         raise BadData(
             f"The artifact {REFERENCE} of {model} (run {model.run_id}) is damaged: it does not "
             "hold the edges and shares of a distribution of scores. Nothing was published. Put "
-            "the file back, make an earlier version champion (`model_rollback`), or train a new "
-            "model."
+            "the file back, make an earlier version champion (the use case's `model_rollback` "
+            "DAG), or train a new model."
         )
     return dict(found)
 
@@ -648,10 +649,10 @@ def as_members(text: str, model: ModelVersion) -> dict[str, ModelVersion]:
         is_sound = False
     if not is_sound:
         raise BadData(
-            f"The tag {MEMBERS!r} of {model} is damaged: it has to be a JSON object that gives "
-            f"each member's name, version and run_id, and begins with {text[:40]!r}. No member "
-            "was asked. Put it back in MLflow; delete it, and the version has no ensemble; or make "
-            "an earlier version champion (`model_rollback`)."
+            f"The tag {MEMBERS!r} of {model} is damaged: it must be a JSON object with each "
+            f"member's name, version and run_id, but it begins with {text[:40]!r}. No member was "
+            "asked. Put it back in MLflow; delete it, and the version has no ensemble; or make an "
+            "earlier version champion (the use case's `model_rollback` DAG)."
         )
     return found
 

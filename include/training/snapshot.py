@@ -198,7 +198,8 @@ def newest_day(case: UseCase, until: str | None = None) -> date:
             return parse_key(key)
     raise MissingData(
         f"There is not one day with inputs and truth under {case.lake.root}. No model was trained. "
-        "Backfill `data_validation` (or `make seed`), then clear this run's failed tasks."
+        f"Backfill `{case.dag_id('data_validation')}` (or `make seed`), then clear this run's "
+        "failed tasks."
     )
 
 
@@ -232,9 +233,10 @@ def _resolve(case: UseCase, days: list[date]) -> Sources:
         raise MissingData(
             f"{counted(len(missing), 'partition')} of the training window {days[0]} to {days[-1]} "
             f"are not published: {listed(missing)}. No model was trained. Backfill "
-            f"`data_validation` from {days[0]} to the day after {days[-1]}, as a day's truth comes "
-            "with the next day's run (or `make seed`), then clear this run's failed tasks; or ask "
-            "for a window without them (ML_MAX_MISSING_SHARE says how many may be)."
+            f"`{case.dag_id('data_validation')}` from {days[0]} to the day after {days[-1]} (a "
+            "day's truth comes with the next day's run), or run `make seed`; then clear this run's "
+            "failed tasks. Or ask for a window without them (ML_MAX_MISSING_SHARE is the share of "
+            "days that may be missing)."
         )
     return whole
 

@@ -143,7 +143,8 @@ def register(
         raise BadData(
             f"This run has asked about version {others[0].version} before, and Airflow would show "
             "that question and its verdict again for another version. Nothing was registered and "
-            "the champion is as it was. Start a new run of `model_retraining` instead."
+            "the champion is as it was. Start a new run of "
+            f"`{case.dag_id('model_retraining')}` instead."
         )
     version = case.lake.version(verdict.snapshot)
     judged = case.lake.version(verdict.challenger.evaluation).manifest().metadata

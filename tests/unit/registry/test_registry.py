@@ -77,7 +77,8 @@ def test_without_a_champion_nothing_is_scored_and_it_is_said_what_to_do(
     else:
         client.delete_registered_model(CASE.name)
     assert registry.find_champion(CASE) is None
-    words = ["no champion of 'flight_delays'", str(own_registry), "`model_retraining`", action]
+    retraining = f"`{CASE.dag_id('model_retraining')}`"
+    words = ["no champion of 'flight_delays'", str(own_registry), retraining, action]
     with refused(lake, "predictions", OLD_DAY, *words, kind=MissingData):
         infer(lake, OLD_DAY, registry.champion(CASE))
 
@@ -90,7 +91,7 @@ def test_an_empty_registry_beside_predictions_looks_new(
     words = f"moved.db, which has no version at all, but {OLD_DAY} was scored by version 1"
     with pytest.raises(MissingData, match=words) as failure:
         registry.champion(CASE, OLD_DAY)
-    assert "`model_retraining` once" not in str(failure.value)
+    assert "` once" not in str(failure.value)
 
 
 @pytest.mark.parametrize("alias", ["champion", "challenger"])
@@ -105,7 +106,7 @@ def test_an_alias_on_a_version_that_is_gone_is_named_with_what_to_do(
     find = {"champion": registry.champion, "challenger": registry.find_challenger}[alias]
     with pytest.raises(MissingData, match=f"'{alias}' of 'flight_delays' names version 99") as said:
         find(CASE)
-    assert f"Give another version the alias '{alias}' in MLflow, or take it" in str(said.value)
+    assert f"Give another version the alias '{alias}' in MLflow, or delete" in str(said.value)
 
 
 def test_registering_a_run_again_gives_the_same_version(
@@ -194,7 +195,7 @@ class Stranger(BaseEstimator):
     [
         (
             Stranger(),
-            r"TRUSTED_TYPES in models\.py lacks types of trees: tests\.unit\.registry\.test_registry",
+            r"TRUSTED_TYPES in models\.py lacks types of trees: tests\.unit\.registry\.",
         ),
         (type("Local", (BaseEstimator,), {"__reduce__": lambda _: 5})(), "trees cannot be saved"),
     ],
