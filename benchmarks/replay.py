@@ -472,8 +472,8 @@ def _caught_by(case: "UseCase", day: date, fault: Any) -> str | None:
 
 
 def _breach(error: Exception) -> str:
-    """The first breach that a message names."""
-    return str(error).split("\n  - ", 1)[-1].splitlines()[0].split(".parquet: ", 1)[-1]
+    """The first breach that a message names, without its file."""
+    return str(error).split("\n  - ", 1)[-1].splitlines()[0].partition(", in ")[0]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The first gate: every landed file is readable Parquet with the contract's columns and types."""
+"""The first gate: each landed file is readable Parquet with the contract's columns and types."""
 
 import difflib
 from collections import Counter
@@ -15,58 +15,52 @@ from include.landed import foreign_data
 from include.messages import LandedFile
 from include.partitions import parse_key
 from include.usecase import Input, UseCase
-from include.validation.land import names_of
-from include.validation.report import failure_message, write_report
+from include.validation.report import LAND, failure_message, in_file, write_report
 from include.wording import cut, few, listed, quoted
 
 
 def check_contract(case: UseCase, table: str, key: str) -> list[LandedFile]:
-    """Check that every landed file of a day is readable Parquet with the contract's columns.
+    """Check that each landed file of a day is readable Parquet with the contract's columns.
 
     Returns:
-        Each file that is there, for `check_rows`.
+        The files that have landed, for `check_rows`.
 
     Raises:
-        BadData: naming every breach in every file.
-        MissingData: a required file has not landed.
+        BadData: a file breaks its contract; the message lists every breach in every file.
+        MissingData: a required file has not landed, and no other file breaks its contract.
     """
     day = parse_key(key)
     version = case.lake.new_version(table, key)
     breaches: list[str] = []
     missing: list[str] = []
-    present: dict[str, str] = {}
-    for name in names_of(case, table):
-        path = case.lake.landing_path(name, key)
+    files: list[LandedFile] = []
+    for table_input in case.tables[table]:
+        path = case.lake.landing_path(table_input.name, key)
         try:
             looked_at = identity(path)
-            with foreign_data(f"{path}: its columns cannot be read"), open_parquet(path) as file:
-                found, rows = file.schema_arrow, file.metadata.num_rows
-        except FileNotFoundError:
-            if case.input(name).required and case.input(name).expected(day):
-                missing.append(f"There is no file {path}")
-            continue
-        except MissingData as error:
-            if case.input(name).required and case.input(name).expected(day):
-                missing.append(str(error))
+            with foreign_data("the columns cannot be read"), open_parquet(path) as file:
+                columns, rows = file.schema_arrow, file.metadata.num_rows
+        except (FileNotFoundError, MissingData):
+            if table_input.required and table_input.expected(day):
+                missing.append(f"{table_input.name} has not landed: there is no file {path}")
             continue
         except BadData as error:
-            breaches.append(str(error))
+            breaches.append(in_file(str(error), path))
             continue
-        present[name] = looked_at
-        breaches += [
-            f"{breach}, in {path}" for breach in contract_breaches(case.input(name), found)
-        ]
-        if rows == 0 and not case.input(name).may_be_empty:
+        files.append(LandedFile(table_input.name, str(version), looked_at))
+        breaches += [in_file(breach, path) for breach in contract_breaches(table_input, columns)]
+        if rows == 0 and not table_input.may_be_empty:
             breaches.append(f"the file has no rows: {path}")
     if breaches or missing:
         page = write_report(version, breaches + missing, [], [])
-        message = failure_message(version, breaches + missing, page)
-        raise BadData(message) if breaches else MissingData(message)
-    return [LandedFile(name, str(version), looked_at) for name, looked_at in present.items()]
+        if breaches:
+            raise BadData(failure_message(version, breaches + missing, page))
+        raise MissingData(failure_message(version, missing, page, LAND))
+    return files
 
 
 def contract_breaches(table_input: Input, found: pa.Schema) -> list[str]:
-    """Every way in which a file's columns differ from the contract, in words."""
+    """Every difference between a file's columns and the contract, in words."""
     expected, counts = list(table_input.schema.columns), Counter(found.names)
     common, extra = [n for n in counts if n in expected], [n for n in counts if n not in expected]
     in_order = [name for name in expected if name in counts]
@@ -78,7 +72,7 @@ def contract_breaches(table_input: Input, found: pa.Schema) -> list[str]:
             renamed = f" (is it {similar[0]!r} now?)" if similar else ""
             missing.append(f"column {name!r} is missing{renamed}")
     breaches = [
-        *few([f"column {quoted(name)} is there {n} times" for name, n in counts.items() if n > 1]),
+        *few([f"column {quoted(name)} appears {n} times" for name, n in counts.items() if n > 1]),
         *missing,
         *few([f"column {quoted(name)} is not in the contract" for name in extra]),
     ]
@@ -91,7 +85,7 @@ def contract_breaches(table_input: Input, found: pa.Schema) -> list[str]:
 
 
 def _type_breaches(table_input: Input, types: dict[str, pa.DataType]) -> list[str]:
-    """Every column whose type is not the contract's, or is none that can be read."""
+    """Every column whose type is not the contract's, or cannot be read here."""
     there, unreadable = {}, {}
     for name, dtype in types.items():
         try:

@@ -1,4 +1,4 @@
-"""Fetch a day's files from the source, unless they have landed already."""
+"""A day's files are fetched from the source, unless they have landed already."""
 
 import time
 
@@ -12,22 +12,17 @@ from include.partitions import parse_key
 from include.usecase import UseCase
 
 FOLLOWED = ("validated", "predictions", "ensemble_predictions")
-"""Tables that get a new day whenever one is due, or somebody is called."""
-
-
-def names_of(case: UseCase, table: str) -> list[str]:
-    """Names of the inputs that are validated and published together in a table."""
-    return [table_input.name for table_input in case.tables[table]]
+"""Tables whose age is alerted on: each gets a new day whenever one is due."""
 
 
 def is_due(case: UseCase, table: str, key: str) -> bool:
-    """Whether there is a day to validate: it is expected, or has landed all the same."""
+    """Whether there is a day to validate: its data is expected, or has landed anyway."""
     main = case.lake.landing_path(case.tables[table][0].name, key)
     return expected.is_expected(case, table, key) or exists(main)
 
 
 def pass_over(case: UseCase, table: str, key: str) -> None:
-    """Note that no data is due for a day: tables with all days that were due are not stale."""
+    """Record that no data is due for a day, so that tables with every due day are not stale."""
     before = expected.expected_before(case, key)
     if table != "validated" or before is None:
         return
@@ -40,19 +35,19 @@ def pass_over(case: UseCase, table: str, key: str) -> None:
 
 
 def land(case: UseCase, table: str, key: str) -> list[str]:
-    """Fetch what has not landed yet of a day from the source, as far as it is expected.
+    """Fetch the expected files of a day that have not landed yet.
 
-    A file that is there is never replaced: the person who dropped or repaired it has the last word.
+    A file that has landed is never replaced: whoever dropped or repaired it has the last word.
 
     Returns:
         Names of the table's inputs that have a file now.
 
     Raises:
-        BadData: the source gives something else than a Polars frame.
+        BadData: the source returned something other than a Polars DataFrame.
     """
     day = parse_key(key)
-    for name in names_of(case, table):
-        path = case.lake.landing_path(name, key)
+    paths = {one.name: case.lake.landing_path(one.name, key) for one in case.tables[table]}
+    for name, path in paths.items():
         if exists(path) or not case.input(name).expected(day):
             continue
         if (rows := case.source.fetch(name, day)) is not None:
@@ -62,7 +57,7 @@ def land(case: UseCase, table: str, key: str) -> list[str]:
             # A file that landed during the fetch stays: another run may be checking it by now.
             with write_parquet(path, table_rows.schema, replace=False) as writer:
                 writer.write_table(table_rows)
-    return [name for name in names_of(case, table) if exists(case.lake.landing_path(name, key))]
+    return [name for name, path in paths.items() if exists(path)]
 
 
 def _no_frame(name: str, key: str, rows: object) -> str:

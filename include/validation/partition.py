@@ -1,4 +1,4 @@
-"""The third gate: judge a day as a whole, then publish it."""
+"""The third gate: a day is judged as a whole, then published."""
 
 import logging
 from contextlib import suppress
@@ -15,21 +15,20 @@ from include.messages import RowCheck
 from include.metrics import Sample
 from include.partitions import days_before, parse_key
 from include.usecase import UseCase
-from include.validation.land import names_of
-from include.validation.report import Report, failure_message, write_report
+from include.validation.report import Report, failure_message, in_file, write_report
 from include.validation.rows import quarantine_of
 
 log = logging.getLogger(__name__)
 
 
 def check_partition(case: UseCase, checks: list[RowCheck]) -> str:
-    """Judge a day as a whole, and keep its quarantine and report whatever the judgement.
+    """Judge a day as a whole. Its quarantine and its report are kept either way.
 
     Returns:
         Reference to the version that may be published.
 
     Raises:
-        BadData: naming every breach.
+        BadData: the day is not fit to be scored; the message lists every breach.
     """
     version = case.lake.version(checks[0].version)
     with suppress(Overtaken):  # `publish` has the last word
@@ -39,12 +38,12 @@ def check_partition(case: UseCase, checks: list[RowCheck]) -> str:
     for check in checks:
         path = case.lake.landing_path(check.input, version.key)
         found = partition_breaches(case, check, version.key, recent[check.input])
-        breaches += [f"{breach}, in {path}" for breach in found]
+        breaches += [in_file(breach, path) for breach in found]
     day, there = parse_key(version.key), {check.input for check in checks}
-    awaited = [name for name in names_of(case, version.table) if case.input(name).expected(day)]
+    awaited = [one.name for one in case.tables[version.table] if one.expected(day)]
     warnings = [
-        f"{case.lake.landing_path(name, version.key)}: nothing landed, the day goes on without "
-        f"{name}; run it again once it is there"
+        f"{name} has not landed, and the day goes on without it. Once it has, clear this run. "
+        f"There is no file {case.lake.landing_path(name, version.key)}"
         for name in awaited
         if name not in there
     ]
@@ -74,12 +73,12 @@ def _send_metrics(case: UseCase, version: Version, checks: list[RowCheck]) -> No
 
 
 def partition_breaches(case: UseCase, check: RowCheck, key: str, recent: list[int]) -> list[str]:
-    """Every way in which a day is not like a day should be.
+    """Everything that makes a day unfit to be scored, in words.
 
     Args:
         check: what the row checks found.
         key: the partition's day.
-        recent: row counts of the days before it, for the volume.
+        recent: row counts of the days before it, to compare its volume with.
     """
     limits, table_input = case.settings, case.input(check.input)
     breaches: list[str] = []
@@ -99,13 +98,15 @@ def partition_breaches(case: UseCase, check: RowCheck, key: str, recent: list[in
         )
     for column, limit in table_input.max_null_rate.items():
         if check.null_rates[column] > limit:
-            breach(f"{column} is null in {check.null_rates[column]:.1%}, more than {limit:.1%}")
+            breach(
+                f"{column} is null in {check.null_rates[column]:.1%} of rows, more than {limit:.1%}"
+            )
     if check.rows and len(recent) >= limits.volume_min_days:
         usual = median(recent)
         least, most = usual * limits.min_volume_ratio, usual * limits.max_volume_ratio
         if not least <= check.valid <= most:
             breach(
-                f"{check.valid} rows are not {least:.0f} to {most:.0f}, which is "
+                f"{check.valid} valid rows are outside {least:.0f} to {most:.0f}, which is "
                 f"{limits.min_volume_ratio} to {limits.max_volume_ratio} × the median of the last "
                 f"{len(recent)} days"
             )
@@ -116,7 +117,7 @@ def partition_breaches(case: UseCase, check: RowCheck, key: str, recent: list[in
         if age > table_input.max_event_age_hours:
             breach(
                 f"the last event is {age:.1f} h before the end of the day, more than "
-                f"{table_input.max_event_age_hours:g} h: the day is not complete"
+                f"{table_input.max_event_age_hours:g} h: the day is incomplete"
             )
     return breaches
 
@@ -124,18 +125,18 @@ def partition_breaches(case: UseCase, check: RowCheck, key: str, recent: list[in
 def recent_rows(case: UseCase, version: Version) -> dict[str, list[int]]:
     """Valid rows of each input on the published days of the window before a version's day.
 
-    A day that was rightly empty says nothing of how many rows a day has.
+    Days that were rightly empty are left out: they say nothing about how many rows a day has.
     """
     window = range(1, case.settings.volume_window_days + 1)
     before = [days_before(version.key, back) for back in window]
     published = case.lake.manifests(version.table, before).values()
     return {
-        name: [
-            manifest.parts[name].rows
+        one.name: [
+            manifest.parts[one.name].rows
             for manifest in published
-            if name in manifest.parts and manifest.parts[name].rows
+            if one.name in manifest.parts and manifest.parts[one.name].rows
         ]
-        for name in names_of(case, version.table)
+        for one in case.tables[version.table]
     }
 
 
@@ -146,7 +147,7 @@ def publish(case: UseCase, reference: str) -> dict[str, int]:
         Input → published rows.
 
     Raises:
-        Overtaken: a later validation of the day is published, and stays.
+        Overtaken: a later validation of the day is already published, and stays.
         MissingData: the files of this validation are gone.
     """
     version = case.lake.version(reference)

@@ -1,9 +1,10 @@
-"""The report of a validation, as JSON and as a page, and the message of one that failed."""
+"""What a validation says: its report, as JSON and as a page, and the message of a failure."""
 
 import json
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader
 
@@ -12,10 +13,19 @@ from include.lake.tables import Version
 from include.messages import RowCheck
 from include.wording import counted
 
+if TYPE_CHECKING:
+    from include.lake.files import AnyPath
+
+REPLACE = (
+    "Replace the landed file; or correct `fetch` in source.py and delete the file, so that it is "
+    "fetched again."
+)
+LAND = "Land the file, or wait until the source has it."
+
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of validating one partition; kept as JSON and as a page."""
+    """The outcome of validating one partition."""
 
     table: str
     key: str
@@ -30,7 +40,7 @@ class Report:
 def write_report(
     version: Version, breaches: list[str], warnings: list[str], checks: list[RowCheck]
 ) -> str:
-    """Keep the outcome beside the data, as JSON and as a page. Returns the page's path."""
+    """Write the outcome beside the data, as JSON and as a page. Returns the page's path."""
     report = Report(
         table=version.table,
         key=version.key,
@@ -50,13 +60,17 @@ def write_report(
     return str(version.path / "report.html")
 
 
-def failure_message(version: Version, breaches: list[str], page: str) -> str:
-    """Why a day is not published, what is safe and what to do."""
+def in_file(breach: str, path: "AnyPath") -> str:
+    """A breach with the file that it was found in, unless it already names it."""
+    return breach if str(path) in breach else f"{breach}, in {path}"
+
+
+def failure_message(version: Version, breaches: list[str], page: str, advice: str = REPLACE) -> str:
+    """The message of a failed validation: what is wrong, what is safe, what to do."""
     listed = "".join(f"\n  - {breach}" for breach in breaches)
     return (
         f"Partition {version.key} of {version.table!r} is not published: "
         f"{counted(len(breaches), 'breach')}.{listed}\n"
-        "What was published before is untouched. Replace the landed file; if `fetch` in source.py "
-        "made it, correct that and delete the file: it is fetched again. Then clear this run.\n"
+        f"What was published before stays published. {advice} Then clear this run.\n"
         f"Report: {page}"
     )

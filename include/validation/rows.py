@@ -1,4 +1,4 @@
-"""The second gate: bad rows go to quarantine, each with its reasons; all others are valid."""
+"""The second gate: bad rows go to quarantine, each with its reasons."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +24,7 @@ from include.partitions import parse_key
 from include.statistics.profile import Profiler
 from include.statistics.profiles import keep
 from include.usecase import REASONS, Input, UseCase
-from include.validation.report import failure_message, write_report
+from include.validation.report import failure_message, in_file, write_report
 from include.values import infinite
 from include.wording import cut, quoted
 
@@ -36,11 +36,10 @@ def check_rows(case: UseCase, landed_file: LandedFile) -> RowCheck:
     """Split one landed file into valid rows (a part of the version) and quarantined ones.
 
     Rows are read, checked and written a slice at a time; only the key is held for all rows. The
-    file is read more than once, so it must be the same one all the time.
+    file is read more than once, so it must not change meanwhile.
 
     Raises:
-        BadData: the file's pages cannot be read, though its footer could; or they are too large;
-            or it was replaced.
+        BadData: the file's pages cannot be read, are too large, or changed while they were read.
     """
     target = case.lake.version(landed_file.version)
     path = case.lake.landing_path(landed_file.input_name, target.key)
@@ -52,9 +51,9 @@ def check_rows(case: UseCase, landed_file: LandedFile) -> RowCheck:
         tally.sha256 = _hash(path)
         _check_unchanged(tally.file, _identity_or_none(path))
         if not tally.rows and not tally.input.may_be_empty:
-            raise BadData("the file has no rows any more")
+            raise BadData("the file has no rows")
     except BadData as error:
-        breaches = [f"{path}: {error}"]
+        breaches = [in_file(str(error), path)]
         page = write_report(target, breaches, [], [])
         raise BadData(failure_message(target, breaches, page)) from error
     return tally.result(landed_file.version)
@@ -80,7 +79,7 @@ def _hash(path: "AnyPath") -> str:
 
 
 def _check_unchanged(before: str, now: str | None) -> None:
-    """Make sure that a file still is what it was when it was first looked at.
+    """Make sure that a file is still what it was when it was first looked at.
 
     Raises:
         BadData: it was replaced, changed or removed.
@@ -88,14 +87,14 @@ def _check_unchanged(before: str, now: str | None) -> None:
     if before and now != before:
         raise BadData(
             f"the file was {'replaced or changed' if now else 'removed'} while it was being "
-            f"checked. It was: {before}. It is: {now or 'gone'}"
+            f"checked (before: {before}; now: {now or 'gone'})"
         )
 
 
 def _split_rows(case: UseCase, target: Version, tally: "RowTally") -> None:
     name, day = tally.input.name, parse_key(target.key)
     path = target.lake.landing_path(name, target.key)
-    with foreign_data("its columns cannot be read"), open_parquet(path) as file:
+    with foreign_data("the columns cannot be read"), open_parquet(path) as file:
         # Not the file's own types: they may forbid nulls, and NaN becomes null.
         empty = pl.DataFrame(pl.from_arrow(file.schema_arrow.empty_table()))
         valid_schema = to_arrow(empty).schema
@@ -183,10 +182,10 @@ def checked_slices(
     """Check a file's rows slice by slice.
 
     Yields:
-        The slice's valid rows, and its bad ones with their `reasons` (None: there is none).
+        The slice's valid rows, and its bad ones with their `reasons` (None if it has none).
 
     Raises:
-        BadData: the file's pages cannot be read, though its footer could.
+        BadData: the file's pages cannot be read, although its footer could.
     """
     with foreign_data("the rows cannot be read to the end"):
         duplicated = duplicated_keys(case, path, table_input)
@@ -203,7 +202,7 @@ def checked_slices(
 def duplicated_keys(case: UseCase, path: "AnyPath", table_input: Input) -> pl.Series | None:
     """Which rows of a file share their key with another; None if no row does.
 
-    A hash of each key is all that is held at first: keys are compared only if hashes meet.
+    At first only a hash of each key is held: keys are compared only where hashes are equal.
     """
     keys_of_slices = partial(landed.slices, case, path, table_input.max_text_bytes, table_input.key)
     slices = [keys.hash_rows() for keys in _ahead(keys_of_slices())]
@@ -217,7 +216,7 @@ def duplicated_keys(case: UseCase, path: "AnyPath", table_input: Input) -> pl.Se
 
 
 def _ahead(slices: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """The same slices, each read while the one before it is worked on."""
+    """The same slices, each read while the one before it is processed."""
     with ThreadPoolExecutor(max_workers=1) as reader:
         coming = reader.submit(next, slices, None)
         while (rows := coming.result()) is not None:
@@ -229,7 +228,10 @@ def row_failures(table_input: Input, rows: pl.DataFrame, day: date) -> dict[str,
     """Which rows break which rule.
 
     Returns:
-        Reason → boolean series, true where the row breaks the rule; only rules somebody broke.
+        Reason → boolean series, true where the row breaks the rule; only rules that a row breaks.
+
+    Raises:
+        BadData: a check of the schema does not say which rows break it.
     """
     failures: dict[str, pl.Series] = {}
     try:
@@ -237,7 +239,10 @@ def row_failures(table_input: Input, rows: pl.DataFrame, day: date) -> dict[str,
     except pandera.errors.SchemaErrors as errors:
         for error in errors.schema_errors:
             if error.check_output is None:
-                raise BadData(f"{table_input.name} of {day}: {cut(str(error), 1000)}") from error
+                raise BadData(
+                    f"a check of schema.py does not say which rows break it: "
+                    f"{cut(str(error), 1000)}"
+                ) from error
             passed = error.check_output["check_output"]
             failures[f"{error.schema.name}: {_rule(error)}"] = ~passed.fill_null(True)
     for name, marks in infinite(rows).items():

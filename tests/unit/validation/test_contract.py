@@ -244,7 +244,7 @@ def test_a_column_that_is_there_twice_fails_the_day_and_is_named(key: str, lake:
     table = pq.read_table(path)
     twice = pa.table([*table.columns, table["dest"]], names=[*COLUMNS, "dest"])
     replace(path, twice)
-    with refused(lake, "validated", key, str(path), "column 'dest' is there 2 times"):
+    with refused(lake, "validated", key, str(path), "column 'dest' appears 2 times"):
         validate(lake, key)
 
 
