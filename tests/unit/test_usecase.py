@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+import pandera.polars
+import polars as pl
 import pytest
 
 from include import usecases
-from include.usecase import MODULES, Member, UseCase, UsecaseInvalid, check_pieces
+from include.usecase import MODULES, Input, Member, UseCase, UsecaseInvalid, check_pieces
 from local.choose import chosen
 from tests.case import CASE
 from tests.dags.parsing import DAGS, parse
@@ -411,3 +414,23 @@ def test_one_broken_folder_leaves_the_others_dags_standing(copy: Path) -> None:
     [(file, error)] = found["errors"].items()
     assert Path(file).name == "broken_usecases.py"
     assert f"The use case in {copy} lacks TRUTH in schema.py." in error
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ({"event_time": "time"}, ["time", "Datetime", "a time with a zone", "replace_time_zone"]),
+        ({"event_time": "day"}, ["event_time names day", "no column"]),
+        ({"event_time": "id"}, ["event_time names id", "Int64"]),
+        ({"max_null_rate": {"price": 0.1}}, ["max_null_rate names price", "id, time"]),
+        ({"max_text_bytes": {"note": 9}}, ["max_text_bytes names note", "id, time"]),
+    ],
+)
+def test_a_contract_that_could_never_be_checked_is_refused_when_it_is_declared(
+    declared: dict[str, Any], words: list[str]
+) -> None:
+    columns = {"id": pandera.polars.Column(pl.Int64), "time": pandera.polars.Column(pl.Datetime)}
+    schema = pandera.polars.DataFrameSchema(columns)
+    with pytest.raises(ValueError, match="input readings: ") as failure:
+        Input("readings", schema, ["id"], lambda day: pl.lit(True), **declared)
+    assert [word for word in words if word not in str(failure.value)] == []

@@ -1,6 +1,6 @@
-"""A day is judged as a whole; whatever the judgement, its quarantine and its report are kept."""
+"""A day is judged as a whole, and published whole."""
 
-import json
+import hashlib
 import shutil
 from collections.abc import Callable
 from datetime import timedelta
@@ -9,27 +9,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from include.errors import BadData, MissingData
+from include.errors import MissingData
 from include.lake.tables import Lake
 from include.validation import contract, partition, rows
-from include.validation.report import write_report
 from local.in_process import validate_day
 from tests.case import CASE, at
 from tests.unit.conftest import NEW_DAY, OLD_DAY
 from tests.unit.helpers import landed, refused, replace, shown
-from tests.unit.validation.test_rows import with_value
-
-Frame = Callable[[pl.DataFrame], pl.DataFrame]
-
-
-def with_share(column: str, value: object, share: float) -> Frame:
-    """Change that share of a column's values."""
-    return lambda rows: rows.with_columns(
-        pl.when(pl.int_range(pl.len()) < share * pl.len())
-        .then(pl.lit(value, rows.schema[column]))
-        .otherwise(pl.col(column))
-        .alias(column)
-    )
+from tests.unit.validation.days import Frame, half, validate, with_share, with_value
 
 
 def until_five(rows: pl.DataFrame) -> pl.DataFrame:
@@ -147,52 +134,6 @@ def test_an_optional_file_may_be_absent_but_never_bad(
         validate_day(CASE, table, NEW_DAY)
 
 
-def reports(lake: Lake, key: str) -> list[tuple[dict, str]]:
-    """All reports of a day, oldest first: JSON and page."""
-    folder = lake.partition_path("validated", key)
-    assert isinstance(folder, Path)
-    paths = sorted(folder.glob("*/report.json"), key=lambda path: path.stat().st_mtime_ns)
-    return [(json.loads(p.read_text()), p.with_suffix(".html").read_text()) for p in paths]
-
-
-def test_a_passed_day_keeps_its_report_beside_its_rows_and_in_its_manifest(lake: Lake) -> None:
-    path = landed(lake, "flights", NEW_DAY)
-    replace(path, with_share("carrier", "<b>", 0.01)(pl.read_parquet(path)))
-    validate_day(CASE, "validated", NEW_DAY)
-    manifest = lake.manifest("validated", NEW_DAY)
-    ((report, page),) = reports(lake, NEW_DAY)
-    assert manifest is not None
-    assert manifest.metadata["report"] == report
-    assert (report["state"], report["breaches"]) == ("passed", [])
-    assert [check["input"] for check in report["inputs"]] == ["flights", "weather"]
-    (reason,) = report["inputs"][0]["failures"]
-    assert reason.replace("'", "&#39;") in page
-    assert "passed" in page
-
-
-def test_a_failed_day_keeps_its_report_and_its_quarantine(lake: Lake) -> None:
-    path = landed(lake, "flights", NEW_DAY)
-    replace(path, with_share("dest", "<script>", 1)(pl.read_parquet(path)))
-    with pytest.raises(BadData) as failure:
-        validate_day(CASE, "validated", NEW_DAY)
-    ((report, page),) = reports(lake, NEW_DAY)
-    assert report["state"] == "failed"
-    assert "dest: str_matches" in report["breaches"][0]
-    assert all(breach in str(failure.value) for breach in report["breaches"])
-    assert str(lake.partition_path("validated", NEW_DAY) / report["version"]) in str(failure.value)
-    assert "Why it failed" in page
-    quarantined = lake.current("quarantine/validated", NEW_DAY).read("flights")
-    assert quarantined["dest"].unique().to_list() == ["<script>"]
-
-
-def test_a_report_shows_what_it_quotes_as_text(lake: Lake) -> None:
-    version = lake.new_version("validated", NEW_DAY)
-    write_report(version, ["<script>alert(1)</script>"], [], [])
-    ((report, page),) = reports(lake, NEW_DAY)
-    assert report["breaches"] == ["<script>alert(1)</script>"]
-    assert "<script>" not in page
-
-
 def test_validating_again_replaces_rows_report_and_quarantine(lake: Lake) -> None:
     path = landed(lake, "flights", NEW_DAY)
     good = pl.read_parquet(path)
@@ -205,6 +146,30 @@ def test_validating_again_replaces_rows_report_and_quarantine(lake: Lake) -> Non
     assert lake.current("validated", NEW_DAY).read("flights").equals(good)
 
 
+def test_validating_again_publishes_the_same_rows(lake: Lake) -> None:
+    before = shown(lake, "validated", OLD_DAY)
+    validate_day(CASE, "validated", OLD_DAY)
+    assert shown(lake, "validated", OLD_DAY) == before
+
+
+def test_a_repaired_file_is_published_by_the_next_run(lake: Lake) -> None:
+    path = landed(lake, "flights", NEW_DAY)
+    good = path.read_bytes()
+    replace(path, half(good))
+    with refused(lake, "validated", NEW_DAY, "cannot be read"):
+        validate(lake, NEW_DAY)
+    replace(path, good)
+    validate(lake, NEW_DAY)
+    assert shown(lake, "validated", NEW_DAY) is not None
+
+
+def test_a_day_is_validated_on_s3_as_in_a_folder(s3_root: str, lake: Lake) -> None:
+    remote = Lake(s3_root)
+    validate(remote, NEW_DAY)
+    validate(lake, NEW_DAY)
+    assert shown(remote, "validated", NEW_DAY) == shown(lake, "validated", NEW_DAY)
+
+
 def test_a_validation_whose_files_are_removed_says_what_to_clear(lake: Lake) -> None:
     checks = [
         rows.check_rows(CASE, file) for file in contract.check_contract(CASE, "validated", OLD_DAY)
@@ -215,12 +180,6 @@ def test_a_validation_whose_files_are_removed_says_what_to_clear(lake: Lake) -> 
         partition.publish(CASE, reference)
 
 
-def test_validating_again_publishes_the_same_rows(lake: Lake) -> None:
-    before = shown(lake, "validated", OLD_DAY)
-    validate_day(CASE, "validated", OLD_DAY)
-    assert shown(lake, "validated", OLD_DAY) == before
-
-
 def test_what_is_published_is_what_landed_less_the_quarantine(lake: Lake) -> None:
     for key in lake.published_keys("validated"):
         manifest = lake.manifest("validated", key)
@@ -229,3 +188,20 @@ def test_what_is_published_is_what_landed_less_the_quarantine(lake: Lake) -> Non
             raw = pl.read_parquet(lake.landing_path(check["input"], key))
             assert check["rows"] == len(raw) == check["valid"] + check["quarantined"]
             assert manifest.parts[check["input"]].rows == check["valid"]
+
+
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_the_manifest_names_exactly_the_file_that_was_validated(
+    place: str, request: pytest.FixtureRequest, lake: Lake
+) -> None:
+    lake = lake if place == "folder" else Lake(request.getfixturevalue("s3_root"))
+    validate(lake, NEW_DAY)
+    path = lake.landing_path("flights", NEW_DAY)
+    [check, _] = lake.current("validated", NEW_DAY).manifest().metadata["report"]["inputs"]
+    content = path.read_bytes()
+    assert f"{len(content)} bytes" in check["file"]
+    if place == "folder":
+        assert f"inode {path.stat().st_ino}, " in check["file"]
+        assert check["sha256"] == hashlib.sha256(content).hexdigest()
+    else:
+        assert hashlib.md5(content).hexdigest() in check["file"]  # S3's etag of a small file

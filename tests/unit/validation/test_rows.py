@@ -17,6 +17,7 @@ from include.validation import contract, rows
 from tests.case import at
 from tests.unit.conftest import NEW_DAY
 from tests.unit.helpers import landed, replace
+from tests.unit.validation.days import with_value
 
 DAY = date.fromisoformat(NEW_DAY)
 
@@ -41,13 +42,6 @@ NO_FAULTS: list[tuple[str, Any]] = [
     ("tailnum", None), ("tailnum", "Ñ108-ЖØ"), ("tailnum", ""), ("seats", None),
     ("plane_year", None), ("dest", "XQX"), ("sched_arr_time", 2400), ("sched_dep_time", 1),
 ]  # fmt: skip
-
-
-def with_value(rows: pl.DataFrame, place: int, column: str, value: Any) -> pl.DataFrame:
-    """A frame with one value changed."""
-    here = pl.int_range(pl.len()) == place
-    new = pl.when(here).then(pl.lit(value, rows.schema[column])).otherwise(pl.col(column))
-    return rows.with_columns(new.alias(column))
 
 
 def check(lake: Lake, input_name: str, table: str = "validated") -> RowCheck:

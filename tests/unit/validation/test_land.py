@@ -1,0 +1,84 @@
+"""What lands: a file that is there stays, and a source is told what to return."""
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from include.errors import BadData
+from include.lake.tables import Lake
+from include.validation import contract, land
+from local.in_process import validate_day
+from tests.case import CASE, at
+from tests.unit.conftest import NEW_DAY
+from tests.unit.helpers import ENDS, NO_DATES, landed, refused, replace
+
+
+def test_a_file_that_has_landed_is_never_fetched_again(lake: Lake) -> None:
+    path = landed(lake, "flights", NEW_DAY)
+    replace(path, b"dropped by hand")
+    assert land.land(CASE, "validated", NEW_DAY) == ["flights", "weather"]
+    assert path.read_bytes() == b"dropped by hand"
+
+
+def test_a_file_that_lands_during_a_fetch_stays(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run may be checking it by now."""
+    fetch, path = CASE.source.fetch, lake.landing_path("flights", NEW_DAY)
+
+    def slow(name: str, day: date) -> pl.DataFrame | None:
+        if name == "flights":
+            replace(path, b"landed meanwhile")
+        return fetch(name, day)
+
+    monkeypatch.setattr(CASE.source, "fetch", slow)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    land.land(CASE, "validated", NEW_DAY)
+    assert path.read_bytes() == b"landed meanwhile"
+    assert sorted(path.parent.glob(".*")) == []
+
+
+def test_truth_lands_apart_from_what_is_scored(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    assert land.land(at(lake), "actuals", NEW_DAY) == ["actuals"]
+    assert [path.name for path in (tmp_path / "landing").iterdir()] == ["actuals"]
+
+
+@pytest.mark.parametrize("key", [*NO_DATES, *ENDS])
+@pytest.mark.parametrize("table", ["validated", "actuals"])
+def test_a_key_that_is_no_partition_lands_and_publishes_nothing(
+    table: str, key: str, tmp_path: Path
+) -> None:
+    for use in (land.land, contract.check_contract, validate_day):
+        with pytest.raises(BadData) as failure:
+            use(CASE, table, key)
+        assert f"{key!r} is no partition" in str(failure.value)
+    assert not list(tmp_path.rglob("*.parquet"))
+    assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("returned", "advice"),
+    [
+        (lambda rows: rows.to_pandas(), "pl.from_pandas"),
+        (lambda rows: rows.to_arrow(), "pl.from_arrow"),
+        (lambda rows: rows.lazy(), "frame.collect()"),
+        (lambda rows: rows.to_dicts(), "Return a pl.DataFrame"),
+    ],
+    ids=["pandas", "Arrow", "a lazy frame", "dicts"],
+)
+def test_a_source_that_gives_no_polars_frame_is_told_what_to_return(
+    returned: Callable[[pl.DataFrame], object],
+    advice: str,
+    lake: Lake,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fetch = CASE.source.fetch
+    monkeypatch.setattr(CASE.source, "fetch", lambda *asked: returned(fetch(*asked)))
+    words = [f"fetch('flights', {NEW_DAY})", advice, "Nothing landed"]
+    with refused(lake, "validated", NEW_DAY, *words):
+        land.land(CASE, "validated", NEW_DAY)
+    assert not lake.landing_path("flights", NEW_DAY).exists()
