@@ -20,14 +20,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Thread
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from include.settings import settings
 
 if TYPE_CHECKING:
     from statsd import StatsClient
 
-    from include.lake.tables import Lake
 
 PREFIX = "ml"
 USECASE = "usecase"
@@ -227,7 +226,16 @@ def count_one(
     send_all(usecase, samples)
 
 
-def send_of_day(lake: "Lake", table: str, key: str, samples: Iterable[Sample]) -> None:
+class PublishedDays(Protocol):
+    """What is known of the days of a use case's tables; `Lake` knows it."""
+
+    usecase: str
+
+    def is_newest(self, table: str, key: str) -> bool:
+        """Whether no later day of a table is published."""
+
+
+def send_of_day(lake: PublishedDays, table: str, key: str, samples: Iterable[Sample]) -> None:
     """Send gauges about a day, unless a later day of the table is published.
 
     Args:

@@ -3,6 +3,8 @@
 The one door to what a use case builds: whatever its code leaves as NaN is null beyond it.
 """
 
+from datetime import date
+
 import polars as pl
 
 from include.errors import BadData
@@ -58,6 +60,13 @@ def check_keys(case: UseCase, rows: pl.DataFrame, main: pl.DataFrame, what: str)
 def labels_of(case: UseCase, truth: Version) -> pl.DataFrame:
     """The key and the `label` of every row of a day whose truth is known."""
     return without_nan(case.features.build_labels(truth.read(case.truth.name)))
+
+
+def labelled(case: UseCase, day: date, validated: Version, truth: Version) -> pl.DataFrame:
+    """The rows of a validated day whose truth is known: key, features, `label` and `day`."""
+    rows = features_of(case, validated).filter(is_usable(case))
+    joined = rows.join(labels_of(case, truth), on=case.key, how="inner", maintain_order="left")
+    return joined.with_columns(day=pl.lit(day))
 
 
 def is_usable(case: UseCase) -> pl.Expr:

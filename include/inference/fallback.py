@@ -18,8 +18,8 @@ from include.lake.files import passing_over
 from include.lake.tables import Version
 from include.messages import ModelVersion, RollCall, Scored
 from include.partitions import parse_key
+from include.preprocess import labelled
 from include.registry import promotion, registry
-from include.training import snapshot
 from include.usecase import UseCase
 
 BASE_RATE_DAYS = 28
@@ -124,5 +124,5 @@ def base_rates(case: UseCase, features_reference: str) -> np.ndarray:
 
 
 def _labels(case: UseCase, validated: Version, truth: Version) -> pl.DataFrame:
-    day = snapshot.labelled(case, parse_key(validated.key), validated, truth)
+    day = labelled(case, parse_key(validated.key), validated, truth)
     return day.select(*case.features.SEGMENT, "label")

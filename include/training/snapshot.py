@@ -18,7 +18,7 @@ from include.errors import BadData, MissingData, Overtaken
 from include.lake.files import to_arrow
 from include.lake.tables import Version
 from include.partitions import parse_key
-from include.preprocess import features_of, is_usable, labels_of
+from include.preprocess import labelled
 from include.statistics.profile import Profiler
 from include.statistics.profiles import keep
 from include.usecase import UseCase
@@ -273,13 +273,6 @@ def _write(
             "No model was trained and the champion is as it was. Choose a longer window."
         )
     return {"0": int(counts[0]), "1": int(counts[1])}
-
-
-def labelled(case: UseCase, day: date, validated: Version, truth: Version) -> pl.DataFrame:
-    """The rows of a validated day whose truth is known: key, features, `label` and `day`."""
-    rows = features_of(case, validated).filter(is_usable(case))
-    joined = rows.join(labels_of(case, truth), on=case.key, how="inner", maintain_order="left")
-    return joined.with_columns(day=pl.lit(day))
 
 
 def _distance(one: pl.Series, other: pl.Series) -> float:

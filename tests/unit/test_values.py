@@ -119,7 +119,7 @@ def scored_and_trained(lake: Lake) -> list[pl.DataFrame]:
     """A day's rows as they would be scored, and as they would be trained on."""
     scored = lake.version(scoring.preprocess(at(lake), OLD_DAY)).read("features")
     validated, truth = (lake.current(table, OLD_DAY) for table in ("validated", "actuals"))
-    trained = snapshot.labelled(CASE, date.fromisoformat(OLD_DAY), validated, truth)
+    trained = preprocess.labelled(CASE, date.fromisoformat(OLD_DAY), validated, truth)
     return [scored, trained]
 
 

@@ -22,8 +22,8 @@ from include.messages import Chunk
 from include.monitoring import daily, outcomes
 from include.monitoring import history as history_of
 from include.monitoring.history import Figure
+from include.preprocess import labelled
 from include.statistics import profiles
-from include.training import snapshot
 from tests.case import CASE, at
 from tests.unit.conftest import NEW_DAY, OLD_DAY, History
 from tests.unit.helpers import infer, replace
@@ -93,7 +93,7 @@ READERS: dict[str, tuple[str, str, Callable[[Lake, History], object]]] = {
     "the output checks": ("features", "rejected", lambda lake, history: scoring.check_outputs(
         at(lake), str(lake.current("predictions", OLD_DAY)),
         str(lake.current("features", OLD_DAY)), history.champion)),
-    "training": ("actuals", "actuals", lambda lake, _: snapshot.labelled(CASE,
+    "training": ("actuals", "actuals", lambda lake, _: labelled(CASE,
         partitions.parse_key(OLD_DAY), lake.current("validated", OLD_DAY),
         lake.current("actuals", OLD_DAY))),
     "outcomes": ("predictions", "predictions", lambda lake, _: outcomes.join(at(lake), OLD_DAY)),
