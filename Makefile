@@ -139,9 +139,10 @@ test-usecase: $(READY) ## Test use cases through every DAG on a real Airflow (US
 test-stack: $(READY) ## Test the whole stack in containers, on real runs, with killed and restarted parts
 	@UP_FLAGS="$(UP_FLAGS)" $(PY) -m pytest -rs tests/integration
 
-lint: $(READY) ## Check style and types
+lint: $(READY) ## Check style, imports and types
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@.venv/bin/lint-imports --no-logo --no-cache
 	@$(PY) -m mypy
 
 format: $(READY) ## Put style right
