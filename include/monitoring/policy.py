@@ -22,7 +22,7 @@ import polars as pl
 
 from include import expected
 from include.messages import Action, Decision, Reason
-from include.monitoring import experiment, history
+from include.monitoring import experiment, history, measure
 from include.monitoring.decision import ACTIONS
 from include.monitoring.history import Figure
 from include.partitions import parse_key
@@ -192,23 +192,23 @@ def _features(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
     )
     if len(drifted) < 1 / FAMILY_WISE:  # too few days to say what is rare
         rare = dict.fromkeys(rare, 0.0)
-    reasons = []
+    reasons, usual = [], _usual(today)
     for name, psi in sorted(found.items(), key=lambda item: -item[1]):
         page = max(_bound(case, name), chance.get(name, 0))
         watch = max(limits.drift_watch, chance.get(name, 0))
-        text = f"{name}: PSI {psi:.2f} against the days before"
+        text = f"{name}: PSI {psi:.2f} against {usual}"
         if psi > page:
             reasons.append(Reason("features", "page", text, f"PSI ≤ {page:.2g}"))
         elif psi > watch and rare[name] <= FAMILY_WISE:
             reasons.append(Reason("features", "watch", text, f"PSI ≤ {watch:.2g}"))
     for name, rise in _by_feature(today, "null_rise").items():
         if rise > limits.drift_max_null_rise and name not in case.features.OFTEN_MISSING:
-            text = f"{name}: nulls rose by {100 * rise:.0f} points against the days before"
+            text = f"{name}: nulls rose by {100 * rise:.0f} points against {usual}"
             bound = f"≤ {100 * limits.drift_max_null_rise:.0f} points"
             reasons.append(Reason("features", "page", text, bound))
     for name, outside in _by_feature(today, "outside_range").items():
         if outside > limits.drift_max_outside:
-            text = f"{name}: {outside:.0%} outside the range of the days before"
+            text = f"{name}: {outside:.0%} outside the range of {usual}"
             reasons.append(Reason("features", "page", text, f"≤ {limits.drift_max_outside:.0%}"))
     largest = max(found, key=found.__getitem__, default=None)
     calm = f"largest PSI {found[largest]:.3f} ({largest})" if largest else "nothing to compare"
@@ -228,6 +228,14 @@ def _by_feature(rows: pl.DataFrame, metric: str) -> dict[str, float]:
     """A metric of a day against what is usual, by feature; the newest, if it was measured twice."""
     found = history.select(rows, metric, days="1").sort("recorded_at")
     return dict(found.select(history.label("feature"), "value").iter_rows())
+
+
+def _usual(today: pl.DataFrame) -> str:
+    """What a day was compared with: too few days before it make it the training data."""
+    features = history.select(today, "psi", days="1").filter(history.label("kind") != measure.SCORE)
+    newest = features.sort("recorded_at").tail(1)
+    with_training = newest.select(history.label("reference") == measure.TRAINING)
+    return "the champion's training data" if with_training.to_series().any() else "the days before"
 
 
 def _published(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:

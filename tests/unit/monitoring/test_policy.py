@@ -536,6 +536,20 @@ def test_a_day_that_was_compared_with_the_training_first_counts_as_it_is_now() -
     assert wish(decide(CASE, later, KEY), "features") == "healthy"
 
 
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [("trailing", "the days before"), ("training", "the champion's training data")],
+)
+def test_a_drift_says_what_the_day_was_compared_with(reference: str, words: str) -> None:
+    figures = [
+        drifted(0.9, metric=metric, reference=reference)
+        for metric in ("psi", "null_rise", "outside_range")
+    ]
+    found = [one.found for one in today(*figures).reasons if one.rule == "features"]
+    assert len(found) == 3
+    assert all(text.endswith(words) for text in found)
+
+
 def test_a_fault_of_the_data_pages_and_never_retrains_even_a_decayed_champion() -> None:
     decayed = [outcomes([0.02] * 14), rows(0, aged(60), scored(0.9))]
     assert decide(CASE, known(usual(), *decayed), KEY).action == "retrain"
