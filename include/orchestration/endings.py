@@ -1,4 +1,4 @@
-"""How tasks have ended, for those that go on without them."""
+"""How tasks have ended, for later tasks that go on without them."""
 
 import functools
 from collections.abc import Callable
@@ -14,21 +14,21 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 WHY = "why"
-"""Key of the XCom in which a task that has failed for good says why, to those that go on."""
+"""Key of the XCom in which a task that failed for good says why."""
 
 
 def tells_why(function: Callable[P, R]) -> Callable[P, R]:
-    """Have a task leave the message of its last failure to tasks that go on without it.
+    """Have a task leave the message of its last failure for tasks that go on without it.
 
-    A try that another one follows leaves nothing: if that never starts or is killed, what it died
-    of is not what an earlier one says.
+    A try that is followed by another one leaves nothing: if the next try is killed or never
+    starts, the message of an earlier failure would be the wrong one.
     """
 
     @functools.wraps(function)
     def telling(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except BaseException as error:  # a timeout is no Exception in Airflow
+        except BaseException as error:  # Airflow's timeout is no Exception
             with suppress(Exception):  # the failure itself matters more
                 context = get_current_context()
                 if _is_last(context, error):
@@ -40,7 +40,7 @@ def tells_why(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _is_last(context: Any, error: BaseException) -> bool:
-    """Whether a task that fails so is not tried again."""
+    """Whether a task is not retried after this failure."""
     instance, policy = context["ti"], context["task"].retry_policy
     if instance.try_number > instance.max_tries:
         return True
@@ -53,10 +53,9 @@ class Ending:
     """How tasks of a run have ended.
 
     Attributes:
-        succeeded: whether all of them have.
-        why: what those that failed have told (see `tells_why`).
-        may_pass: whether the tasks may well succeed in another run: none has failed by bad data
-            or a bug.
+        succeeded: whether all of them succeeded.
+        why: messages of those that failed (see `tells_why`).
+        may_pass: whether another run may succeed: no task failed because of bad data or a bug.
     """
 
     succeeded: bool
@@ -67,11 +66,11 @@ class Ending:
 def ending(instance: Any, run_id: str | None, *task_ids: str) -> Ending:
     """How tasks of this run have ended, in this attempt.
 
-    What an XCom says is not enough: after a run was cleared, a task that is not even started keeps
-    what it returned in the attempt before.
+    XComs alone do not say it: in a run that was cleared, a task that does not start keeps what it
+    returned in the attempt before.
 
     Args:
-        instance: the task instance that asks.
+        instance: the task instance that calls this.
         task_ids: tasks that have ended, mapped ones without their index.
     """
     states = instance.get_task_states(

@@ -1,4 +1,4 @@
-"""DAGs of every use case, none of which can forget its retries or its alert."""
+"""DAGs of every use case, none of which can forget its retries or its alerts."""
 
 import functools
 import inspect
@@ -20,16 +20,16 @@ def pipeline(
     params: Callable[[UseCase], dict[str, Param]] | None = None,
     **options: Any,
 ) -> Callable[[Callable[[UseCase], None]], Callable[[UseCase], DAG]]:
-    """Make a function that defines the tasks of a use case one that makes its DAG.
+    """Turn a function that defines the tasks of a use case into one that makes its DAG.
 
-    It is called `<use case>.<name of the function>`, and has what every DAG here has: no run of
-    the past, retries by kind of failure, and callbacks that no DAG can forget.
+    The DAG is called `<use case>.<name of the function>`, and has what every DAG here has: no
+    catch-up, retries by kind of failure, and callbacks for its alerts.
 
     Args:
-        schedule: gives the use case's schedule; None if its runs are only triggered.
-        tags: beside the use case's name.
-        params: gives the parameters of a run.
-        options: others of Airflow's `dag`.
+        schedule: returns the use case's schedule; None if its runs are only triggered.
+        tags: in addition to the use case's name.
+        params: returns the parameters of a run.
+        options: passed to Airflow's `dag`.
     """
 
     def decorate(define: Callable[[UseCase], None]) -> Callable[[UseCase], DAG]:
@@ -51,7 +51,7 @@ def pipeline(
                 define(case)
 
             made = tasks()
-            made.fileloc = define.__code__.co_filename  # not this file, which only helps
+            made.fileloc = define.__code__.co_filename  # where its tasks are, not here
             return made
 
         return make
@@ -60,19 +60,19 @@ def pipeline(
 
 
 def check_conf(conf: Mapping[str, Any] | None, params: Mapping[str, Any]) -> None:
-    """Refuse a run that was started with keys that its DAG does not know.
+    """Refuse a run that was started with parameters that its DAG does not have.
 
-    Airflow takes them without a word, so that `dryrun` instead of `dry_run` would run for real.
+    Airflow accepts them silently, so `dryrun` instead of `dry_run` would run for real.
 
     Args:
         conf: of the run.
-        params: of the DAG, as it declares them.
+        params: that the DAG declares.
 
     Raises:
-        BadData: naming the keys, and those that there are.
+        BadData: names the unknown parameters, and those that exist.
     """
     if unknown := sorted(set(conf or {}) - set(params)):
         raise BadData(
-            f"This run was started with {listed(map(quoted, unknown))}, which its DAG does not "
-            f"know: there are {', '.join(params)}. Nothing was done. Start a new run."
+            f"This run was started with {listed(map(quoted, unknown))}, but its DAG has only the "
+            f"parameters {', '.join(params)}. Nothing was done. Start a new run."
         )

@@ -1,4 +1,4 @@
-"""What tasks have in common: an owner, retries, an alert; true signatures; a record of the run."""
+"""What all tasks share: defaults, typed signatures, a skip when overtaken, a record of the run."""
 
 import functools
 import inspect
@@ -26,7 +26,7 @@ TASK_DEFAULTS: dict[str, Any] = {
     "owner": settings().owner,
     "retries": settings().retries,
     "retry_policy": RetryByKind(),
-    # For what leaves no exception to judge: a killed process, a lost machine.
+    # For failures without an exception to judge: a killed process, a lost machine.
     "retry_delay": timedelta(seconds=settings().retry_base_seconds),
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(seconds=settings().retry_max_seconds),
@@ -38,11 +38,11 @@ TASK_DEFAULTS: dict[str, Any] = {
 def typed(function: Callable[P, Any]) -> Callable[P, Any]:
     """Let a task take and return the dataclasses of `messages`; an XCom keeps their plain JSON.
 
-    Arguments are read by the annotations of the parameters, the result is written by its own.
-    Templates, the UI and the API see dictionaries and lists.
+    Annotations say how arguments are read and how the result is written. Templates, the UI and the
+    API see dictionaries and lists.
 
     Airflow can store dataclasses itself, but reads only those that its configuration allows
-    (`allowed_deserialization_classes`), which each platform sets in another place.
+    (`allowed_deserialization_classes`), and each platform sets that in a different place.
     """
     signature = inspect.signature(function)
 
@@ -56,13 +56,13 @@ def typed(function: Callable[P, Any]) -> Callable[P, Any]:
         result = function(*bound.args, **bound.kwargs)
         return adapter(kinds["return"]).dump_python(result, mode="json")
 
-    # Airflow makes an XCom of each key where a task is annotated to return a mapping.
+    # Airflow makes one XCom per key if the annotation says that a task returns a mapping.
     typed_task.__annotations__ = {**function.__annotations__, "return": Any}
     return typed_task
 
 
 def _whole(value: Any) -> Any:
-    """The results of mapped tasks as a list: Airflow gives what fetches one after the other."""
+    """The results of mapped tasks as a list: Airflow passes a sequence that fetches each one."""
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
@@ -72,9 +72,10 @@ def _kinds(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def skips_if_overtaken(function: Callable[P, R]) -> Callable[P, R]:
-    """Have Airflow skip a task that published nothing, as newer inputs were published before.
+    """Have Airflow skip a task that published nothing because newer inputs are published already.
 
-    A skipped task sends no asset event, so nothing downstream takes the day for published again.
+    A skipped task sends no asset event, so nothing downstream runs as if the day had been published
+    again.
     """
 
     @functools.wraps(function)
@@ -82,25 +83,25 @@ def skips_if_overtaken(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except Overtaken as error:
-            log.warning("%s", error)  # Airflow's own line has the reason in a field of its own
+            log.warning("%s", error)  # Airflow logs the reason in a separate field
             raise AirflowSkipException(str(error)) from error
 
     return skipping
 
 
 def record_stages(case: UseCase, stages: dict[str, list[str]], output: str) -> Any:
-    """A task that notes, however its run has ended, which stages were passed: the monitor counts.
+    """A task that records, however its run ended, which stages it passed, for the monitor.
 
     Args:
         stages: the tasks of each stage.
-        output: table that the run publishes at last.
+        output: table that the run publishes in the end.
     """
 
-    @teardown  # so that a run that has failed stays failed; made for each DAG, as that changes it
+    @teardown  # so that a failed run stays failed; defined per DAG, as `teardown` changes the task
     def record_stages(
         *, partition_key: str | None = None, run_id: str | None = None, ti: Any = None
     ) -> None:
-        """Note how the stages of this run have ended, whatever became of it."""
+        """Record how the stages of this run ended, whether it failed or not."""
         from include.monitoring import stages as passed
 
         states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id])[run_id]

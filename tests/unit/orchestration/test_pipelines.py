@@ -1,4 +1,4 @@
-"""What every DAG here has."""
+"""A DAG refuses parameters that it does not have."""
 
 import pytest
 
@@ -9,5 +9,5 @@ from include.orchestration.pipelines import check_conf
 def test_a_run_started_with_a_mistyped_key_is_refused() -> None:
     check_conf({"reason": "x"}, {"reason": "", "dry_run": False})
     check_conf(None, {})
-    with pytest.raises(BadData, match="'dryrun', which its DAG does not know: there are reason"):
+    with pytest.raises(BadData, match="'dryrun', but its DAG has only the parameters reason, dry"):
         check_conf({"reason": "x", "dryrun": True}, {"reason": "", "dry_run": False})
