@@ -3,15 +3,15 @@
 The day's inputs, and the truth of the day before, pass the same gates, each group on its own:
 late or broken truth never keeps a day from being scored.
 
-- **land** fetches what the source has and nobody has dropped yet. A day for which the use case
-  expects nothing (a weekend, a holiday) ends here: it is skipped, and nothing is scored.
+- **land** fetches the files that have not landed yet. A day for which the use case expects nothing
+  (a weekend, a holiday) ends here: it is skipped, and nothing is scored.
 - **check_contract** fails the day at once if a column is missing, extra, moved or of another type.
-- **check_rows** puts bad rows into quarantine, each with its reasons. A file that is replaced
-  meanwhile fails the day: clear the run, and the new file is checked from the start.
+- **check_rows** puts bad rows into quarantine, each with its reasons. If the file is replaced
+  meanwhile, the day fails: clear the run, and the new file is checked from the start.
 - **check_partition** judges the day as a whole: volume, null rates, duplicates, freshness.
-- **publish** shows the valid rows to everyone, all inputs at once. It is skipped if another run of
-  the day, with newer files, has published before it.
-- **record_stages** notes for the monitor how the run has ended.
+- **publish** makes the valid rows of all inputs visible at once. It is skipped if another run has
+  already published the day from newer files.
+- **record_stages** records for the monitor how the run ended.
 """
 
 from typing import Any
