@@ -13,6 +13,7 @@ run. It refuses to start where it would replace another champion, or wait behind
 """
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -387,6 +388,7 @@ def main(arguments: list[str] | None = None) -> int:
             say(f"The demo has settings of its own and leaves out {', '.join(left_out)}")
         case = chosen(options.usecase)
         os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"
+        logging.getLogger("include").setLevel(logging.WARNING)  # the demo reports progress itself
         data = embedded.data_folder()
         os.environ |= apart(case, data)
         settings.cache_clear()
