@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -178,6 +179,39 @@ def own_registry(history: History, configure: Callable[..., None], tmp_path: Pat
         target.executescript(FREE_ALIASES)
     configure(mlflow_tracking_uri=f"sqlite:///{copy}")
     return copy
+
+
+@pytest.fixture
+def challenger(lake: Lake, history: History, own_registry: Path) -> ModelVersion:
+    """Version 2, another model than the champion's, with the alias `challenger`."""
+    from include.registry import registry
+
+    run = registry.members(CASE, history.champion)["hist_gradient_boosting"].run_id
+    return registry.register(CASE, run)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the second use case, to break."""
+    from tests.unit.helpers import copied
+
+    return copied(tmp_path / "broken" / "doctor_visits")
+
+
+@pytest.fixture
+def enable(configure: Callable[..., None]) -> Iterator[Callable[..., None]]:
+    """Enable use cases; what this process has imported of others than the first is forgotten."""
+    from include import usecases
+
+    def forget() -> None:
+        usecases._loaded.cache_clear()
+        for name in [name for name in sys.modules if name.startswith("include.usecases.")]:
+            if not name.startswith(CASE.package):
+                del sys.modules[name]
+
+    forget()
+    yield lambda *named: configure(usecases=",".join(map(str, named)))
+    forget()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import httpx
+import polars as pl
 import pytest
 
 from include.inference import ensemble, fallback, scoring
@@ -11,6 +12,7 @@ from include.lake.tables import Lake
 from include.messages import Answer, ModelVersion, RollCall, Scored
 from include.usecase import Member
 from tests.case import CASE, at
+from tests.unit.conftest import OLD_DAY
 
 BY_NAME = {member.name: member for member in CASE.members}
 REMOTE = BY_NAME["remote"]
@@ -54,3 +56,15 @@ def publish(lake: Lake, day: str, roll: RollCall) -> Scored:
     check = scoring.check_outputs(at(lake), scored.predictions, day, None)
     ensemble.publish(at(lake), scored, check, day, roll, "a test")
     return scored
+
+
+def published(lake: Lake) -> tuple[pl.DataFrame, dict[str, Any]]:
+    version = lake.current(ensemble.TABLE, OLD_DAY)
+    return version.read("predictions"), version.manifest().metadata
+
+
+ABSENT = {member.name: "it is down" for member in CASE.members}
+
+
+def nobody(champion: ModelVersion) -> RollCall:
+    return RollCall(champion, {}, ABSENT, "0 answered, 2 have to")

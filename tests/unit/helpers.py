@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from include.usecase import UseCase
 from include.validation import land
 from local.in_process import batch_inference, validate_day
 from serving import app, listening
-from tests.case import CASE, at
+from tests.case import CASE, SECOND, at
 
 if TYPE_CHECKING:
     from fastapi.testclient import TestClient
@@ -209,3 +210,16 @@ def run_python(folder: Path | str, data: Path, *command: str) -> subprocess.Comp
         capture_output=True,
         text=True,
     )
+
+
+def copied(folder: Path) -> Path:
+    """A copy of the second use case, which may be changed."""
+    shutil.copytree(SECOND, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    """Write something else in place of a text that a file has."""
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))

@@ -1,7 +1,9 @@
 """Model servers on localhost that do what a test wants: answer, refuse, lie, hang, break off."""
 
 import json
+import random
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,10 +15,18 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
 
-from include.inference import open_inference
+from include.errors import PipelineError
+from include.inference import open_inference, remote
 from include.inference.open_inference import BINARY, Tensors
+from include.inference.patient_http import Endpoint
+from include.inference.remote import Description, ModelServer
+from include.lake.files import to_arrow
 from include.usecases.flight_delays import features
+from tests.case import CASE
 
 MODEL = "late flights"
 INPUTS = [
@@ -195,3 +205,73 @@ def running(certificate: Path | None = None) -> Iterator[Server]:
             server.stopped.set()
             server.shutdown()
             thread.join()
+
+
+PINNED = Description("10", binary=True)
+TOKEN = "s3cret-t0ken"
+
+
+FAILURES, IN_FLIGHT = 5, 4
+
+
+@contextmanager
+def asking(server: Server, **more: Any) -> Iterator[ModelServer]:
+    with remote.connect(CASE, Endpoint(server.url, **more), MODEL) as asked:
+        yield asked
+
+
+HANGS_SECONDS = 60
+"""Far more than any request of these tests may take, on a machine however busy."""
+
+
+@contextmanager
+def fails(kind: type[PipelineError], *words: str) -> Iterator[Any]:
+    """The block fails with these words, does not hang, and leaves no thread behind."""
+    began, threads = time.monotonic(), set(threading.enumerate())
+    with pytest.raises(kind) as failure:
+        yield failure
+    assert time.monotonic() - began < HANGS_SECONDS
+    assert [word for word in words if word not in str(failure.value)] == [], str(failure.value)
+    for thread in set(threading.enumerate()) - threads:
+        if "process_request" not in thread.name:  # those are the server's
+            thread.join(HANGS_SECONDS)
+            assert not thread.is_alive()
+
+
+def frame(rows: int, seed: int = 0) -> pl.DataFrame:
+    """Rows of features, one in ten of each unknown."""
+    draw = random.Random(seed)
+
+    def column(make: Callable[[], Any]) -> list[Any]:
+        return [None if draw.random() < 0.1 else make() for _ in range(rows)]
+
+    numbers = {name: column(draw.random) for name in features.NUMERIC}
+    texts = {
+        name: column(lambda: draw.choice(["UA", "EWR", "Zürich", "東京"]))
+        for name in features.CATEGORICAL
+    }
+    types = dict.fromkeys(numbers, pl.Float32) | dict.fromkeys(texts, pl.String)
+    return pl.DataFrame(numbers | texts, types)
+
+
+def batch(made: pl.DataFrame) -> pa.RecordBatch:
+    return to_arrow(made).combine_chunks().to_batches()[0]
+
+
+def rows(number: int) -> pa.RecordBatch:
+    return batch(frame(number))
+
+
+def expected(made: pl.DataFrame) -> np.ndarray:
+    return score(
+        {
+            name: made[name].to_numpy()
+            if name in features.NUMERIC
+            else made[name].fill_null("").to_numpy()
+            for name in features.FEATURES
+        }
+    )
+
+
+def right(number: int) -> np.ndarray:
+    return expected(frame(number))

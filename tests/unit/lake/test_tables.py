@@ -1,13 +1,10 @@
 """What a partition is, who sees it when, and what is left of it; on a folder and on S3."""
 
 import json
-import os
 import re
 import shutil
-import socket
-from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +25,9 @@ from include.training import snapshot
 from local.in_process import validate_day
 from tests.case import CASE
 from tests.unit.conftest import NEW_DAY, OLD_DAY
-from tests.unit.helpers import ENDS, NO_DATES, Clock, damaged, replace, shown
+from tests.unit.helpers import Clock, damaged, shown
 
 DAY = "2013-03-01"
-
-SOME_DAYS = st.dates(date.min + partitions.ROOM, date.max - partitions.ROOM)
 
 
 def publish(lake: Lake, content: int, key: str = DAY, rows: int = 10) -> Version:
@@ -46,28 +41,6 @@ def publish(lake: Lake, content: int, key: str = DAY, rows: int = 10) -> Version
 def contents(lake: Lake, key: str = DAY) -> set[int]:
     version = lake.current("table", key)
     return {value for part in ("a", "b") for value in version.read(part)["content"].to_list()}
-
-
-@pytest.mark.parametrize("key", [*NO_DATES, *ENDS])
-def test_a_key_that_is_no_partition_is_refused_by_name(key: str, tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
-    for use in (partitions.parse_key, lambda key: lake.manifest("table", key)):
-        with pytest.raises(BadData) as failure:
-            use(key)
-        assert repr(key) in str(failure.value)
-    with pytest.raises(BadData):
-        lake.new_version("table", key)
-    assert list(tmp_path.iterdir()) == []
-
-
-@given(SOME_DAYS)
-def test_a_key_is_the_day_it_names(day: date) -> None:
-    assert partitions.parse_key(day.isoformat()) == day
-
-
-@given(SOME_DAYS, st.integers(0, 3000))
-def test_days_before_a_key_are_counted_back(day: date, days: int) -> None:
-    assert partitions.days_before(day.isoformat(), days) == (day - timedelta(days)).isoformat()
 
 
 def test_nobody_sees_a_version_before_it_is_published(root: str) -> None:
@@ -149,14 +122,6 @@ def test_a_part_whose_writing_fails_never_appears(root: str) -> None:
         _ = 1 / 0
     assert version.describe("a") == before
     assert [path.name for path in files.list_folder(version.path)] == ["a.parquet"]
-
-
-def test_a_text_is_written_and_replaced_whole(root: str) -> None:
-    path = Lake(root).root / "folder" / "note.txt"
-    for text in ("first", "zweite Ausgabe: größer"):
-        files.put_text(path, text)
-        assert files.read_text(path) == text
-    assert [found.name for found in files.list_folder(path.parent)] == ["note.txt"]
 
 
 def test_scratch_files_of_killed_writers_do_no_harm(tmp_path: Path) -> None:
@@ -360,56 +325,6 @@ def test_a_folder_that_is_no_version_is_not_taken_for_a_later_one(tmp_path: Path
     assert lake.new_version("table", DAY).name[:4] == str(datetime.now(UTC).year)
 
 
-# --- What is no Parquet ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "size is 0 bytes"),
-        (b"PAR1", "smaller than"),
-        (b"a,b\n1,2\n" * 10, "magic bytes not found"),
-        (b"PAR1" + b"\xff" * 100 + b"\x40\x00\x00\x00PAR1", "thrift"),
-    ],
-)
-def test_what_is_no_parquet_is_bad_data_by_path_and_reason(
-    content: bytes, reason: str, root: str
-) -> None:
-    path = Lake(root).root / "landing" / "flights" / f"{DAY}.parquet"
-    with files.atomic_file(path) as scratch:
-        scratch.write_bytes(content)
-    with pytest.raises(BadData) as failure:
-        files.open_parquet(path)
-    assert str(path) in str(failure.value)
-    assert reason in str(failure.value)
-
-
-NO_FILES: dict[str, Callable[[Path], object]] = {
-    "a directory": lambda path: path.mkdir(),
-    "a named pipe": os.mkfifo,
-    "a character device": lambda path: path.symlink_to("/dev/zero"),
-    "a socket": lambda path: socket.socket(socket.AF_UNIX).bind(str(path)),
-}
-
-
-@pytest.mark.parametrize("kind", NO_FILES)
-def test_what_is_no_regular_file_is_refused_at_once_by_name(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)  # the address of a socket is at most a hundred bytes long
-    NO_FILES[kind](Path("x.parquet"))
-    path = tmp_path / "x.parquet"
-    for read in (files.open_parquet, files.read_text):
-        with pytest.raises(BadData, match=f"{path} is {kind}, not a file"):
-            read(path)
-
-
-def test_a_link_to_a_file_is_read_as_the_file(tmp_path: Path) -> None:
-    (tmp_path / "text").write_text("content")
-    (tmp_path / "link").symlink_to("text")
-    assert files.read_text(tmp_path / "link") == "content"
-
-
 def test_a_manifest_is_what_was_published(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     version = publish(lake, 1)
@@ -421,13 +336,3 @@ def test_a_manifest_is_what_was_published(tmp_path: Path) -> None:
     assert json.loads((version.path.parent / "current.json").read_text())["metadata"] == {
         "content": 1
     }
-
-
-def test_a_file_of_another_lake_is_not_changed_by_replacing_it(tmp_path: Path) -> None:
-    """The tests copy lakes by hard links: this is why they may."""
-    first, second = tmp_path / "first.txt", tmp_path / "second.txt"
-    files.put_text(first, "old")
-    second.hardlink_to(first)
-    files.put_text(first, "new")
-    replace(second, b"other")
-    assert (first.read_text(), second.read_text()) == ("new", "other")

@@ -1,11 +1,9 @@
 """The daily report shows what is known, says what is not, and is one file for any screen."""
 
-import json
 import re
 import xml.etree.ElementTree as ElementTree
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 
-import numpy as np
 import polars as pl
 import pytest
 from matplotlib.axes import Axes
@@ -13,112 +11,23 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from include.messages import Action, Decision, Reason
-from include.monitoring import report, views
-from include.monitoring.history import SCHEMA
+from include.monitoring import report
 from include.training.plots import ALARM
 from include.usecases.flight_delays import features
 from tests.case import CASE
-
-LAST = date(2013, 6, 30)
-PROMOTED = LAST - timedelta(20)
-"""The day from which version 2 scores."""
-
-NO_HISTORY = SCHEMA.to_frame()
-NO_OUTCOMES = pl.DataFrame(
-    schema={"day": pl.Date, "label": pl.Int8, "score": pl.Float32, "model_version": pl.String}
+from tests.unit.histories import (
+    LAST,
+    NO_HISTORY,
+    NO_OUTCOMES,
+    NO_SCORES,
+    PROMOTED,
+    history_of,
+    losses,
+    row,
+    sample_history,
+    sample_outcomes,
+    sample_scores,
 )
-NO_SCORES = pl.DataFrame(schema={"day": pl.Date, "score": pl.Float32})
-FEATURES = {
-    "stable": ["dep_minute", "distance", "seats", "plane_age", "carrier", "origin", "dest"],
-    "seasonal": ["temperature", "wind_speed", "visibility", "recent_delay"],
-    "score": ["score"],
-}
-
-Row = tuple[date, str, str, str, str, float, int, datetime]
-
-
-def row(
-    day: date,
-    pipeline: str,
-    metric: str,
-    value: float,
-    n: int = 900,
-    version: str = "",
-    **labels: str,
-) -> Row:
-    recorded = datetime(day.year, day.month, day.day, 7, tzinfo=UTC)
-    return day, pipeline, version, metric, json.dumps(labels, sort_keys=True), value, n, recorded
-
-
-def history_of(rows: list[Row]) -> pl.DataFrame:
-    return pl.DataFrame(rows, SCHEMA, orient="row")
-
-
-def losses(
-    day: date, loss: float, base: float, model: str = "champion", version: str = "1"
-) -> list:
-    labels = {"model": model, "slice": "all"}
-    return [
-        row(day, "outcomes", "log_loss", loss, version=version, **labels),
-        row(day, "outcomes", "base_log_loss", base, version=version, **labels),
-    ]
-
-
-def sample_history(days: int = 90) -> list[Row]:
-    """A model decays, is replaced, and gets better; one feature breaks on the last two days."""
-    random = np.random.default_rng(7)
-    rows: list[Row] = []
-    for back in reversed(range(days)):
-        day = LAST - timedelta(back)
-        version = "2" if day >= PROMOTED else "1"
-        age = (day - PROMOTED).days if version == "2" else days - back
-        if back >= 2 and not 50 <= back < 54:  # truth is late, and was lost once
-            base = 0.45 + 0.08 * random.standard_normal()
-            for model, better in (("champion", 0), ("ensemble", 0.012)):
-                skill = 0.12 - 0.0016 * age + better + 0.03 * random.standard_normal()
-                rows += losses(day, base * (1 - skill), base, model, version)
-            for metric, value in (
-                ("roc_auc", 0.7 + 0.02 * random.random()),
-                ("calibration_error", 0.031),
-                ("label_coverage", 0.98),
-            ):
-                labels = {"model": "champion", "slice": "all"}
-                rows.append(row(day, "outcomes", metric, value, version=version, **labels))
-        for kind, names in FEATURES.items():
-            for name in names:
-                usual = {"stable": 0.02, "seasonal": 0.9, "score": 0.05}[kind]
-                psi = usual * random.gamma(2) / 2 + (0.5 if name == "seats" and back < 2 else 0)
-                labels = {"feature": name, "kind": kind, "reference": "trailing", "days": "1"}
-                rows.append(row(day, "drift", "psi", psi, **labels))
-        for stage in report.STAGES:
-            failed = float(random.random() < 0.05)
-            rows.append(row(day, "stages", "failed_runs", failed / 2, 2, dag="d", stage=stage))
-            share = random.random() * 0.004 if stage == "validate" else 0
-            rows.append(row(day, "stages", "failed_rows", share, dag="d", stage=stage))
-        decided = {21: 2, 40: 3, 0: 3}.get(back, 0)
-        rows.append(row(day, "decision", "decision", decided))
-        rows.append(row(day, "decision", "model_age_days", age))
-    return rows
-
-
-def sample_outcomes(days: int = 28, rows: int = 300) -> pl.DataFrame:
-    random = np.random.default_rng(7)
-    score = random.beta(1.5, 5, days * rows)
-    return pl.DataFrame(
-        {
-            "day": [LAST - timedelta(days - number // rows) for number in range(days * rows)],
-            "label": (random.random(days * rows) < score**1.1).astype(np.int8),
-            "score": score.astype(np.float32),
-            "model_version": "2",
-            "ensemble_score": (score**1.05).astype(np.float32),
-        }
-    )
-
-
-def sample_scores() -> pl.DataFrame:
-    before = sample_outcomes().select("day", "score")
-    today = pl.DataFrame({"day": LAST, "score": np.random.default_rng(1).beta(2, 5, 300)})
-    return pl.concat([before, today.with_columns(pl.col("score").cast(pl.Float32))])
 
 
 def decision(action: Action = "page") -> Decision:
@@ -292,45 +201,25 @@ def drawn(figure: Figure | str) -> Axes:
     return figure.axes[0]
 
 
-def test_a_promotion_is_marked_on_its_first_day_and_decisions_on_theirs() -> None:
-    axes = drawn(report._skill(CASE, history_of(sample_history()), LAST))
-    assert [text.get_text() for text in axes.texts] == [" version 2"]
-    handles, names = axes.get_legend_handles_labels()
-    assert names == ["champion", "ensemble", "retrain", "page"]
-    retrain, page = (list(handle.get_xdata()) for handle in handles[2:])
-    assert retrain == [LAST - timedelta(21)]
-    assert page == [LAST - timedelta(40), LAST]
+def test_failures_of_a_stage_are_those_of_all_dags() -> None:
+    rows = [
+        row(LAST, "stages", "failed_runs", 1.0, 1, dag="a", stage="infer"),
+        row(LAST, "stages", "failed_runs", 0.0, 3, dag="b", stage="infer"),
+        row(LAST, "stages", "failed_runs", 0.5, 2, dag="a", stage="validate"),
+    ]
+    axes = drawn(report._stages(CASE, history_of(rows), LAST))
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["validate", "infer"]
+    assert [text.get_text() for text in axes.texts][:2] == ["50.0%", "25.0%"]
 
 
-def test_a_day_judged_for_two_versions_counts_once_for_the_one_judged_last() -> None:
-    rows = losses(LAST, 0.4, 0.5, version="1")
-    later = [(*row[:7], row[7] + timedelta(hours=1)) for row in losses(LAST, 0.3, 0.5, version="2")]
-    found = views.losses(history_of(later + rows), "champion")
-    assert found.select("model_version", "log_loss").rows() == [("2", 0.3)]
-
-
-def test_skill_over_a_window_weighs_days_by_their_rows_and_knows_its_uncertainty() -> None:
-    random = np.random.default_rng(7)
-    count = 10
-    base, n = random.uniform(0.4, 0.6, count), random.integers(100, 1000, count)
-    loss = base * random.uniform(0.8, 1, count)
-    days = pl.DataFrame(
-        {"day": [LAST - timedelta(2 * back) for back in range(count)], "n": n,
-         "log_loss": loss, "base_log_loss": base}
-    )  # fmt: skip
-    rolled = views.rolling_skill(days, 14)
-    assert rolled["day"].to_list() == [LAST - timedelta(2 * back) for back in reversed(range(6))]
-    last = rolled.row(-1, named=True)
-    window = slice(0, 7)  # two weeks, every other day
-    assert last["skill"] == pytest.approx(
-        1 - (n * loss)[window].sum() / (n * base)[window].sum(), abs=1e-12
+def test_the_ensemble_is_calibrated_only_where_it_has_mostly_answered() -> None:
+    outcomes = sample_outcomes()
+    few = outcomes.with_columns(
+        ensemble_score=pl.when(pl.int_range(pl.len()) < 100).then("ensemble_score")
     )
-    drawn_again = [random.integers(0, 7, 7) for _ in range(4000)]
-    spread = np.std([1 - (n * loss)[d].sum() / (n * base)[d].sum() for d in drawn_again])
-    # Student's 97.5 % quantile for six degrees of freedom, and the bootstrap's bias of 6/7.
-    expected = 2.447 * spread * np.sqrt(7 / 6)
-    assert last["high"] - last["skill"] == pytest.approx(expected, rel=0.1)
-    assert last["skill"] - last["low"] == pytest.approx(last["high"] - last["skill"])
+    for table, models in ((outcomes, ["champion", "ensemble"]), (few, ["champion"])):
+        names = drawn(report._calibration(table)).get_legend_handles_labels()[1]
+        assert names == models
 
 
 def test_what_the_policy_pages_for_is_outlined_and_no_more(
@@ -357,24 +246,3 @@ def test_what_the_policy_pages_for_is_outlined_and_no_more(
         for axes in figure.axes
     ]
     assert outlined == [[0], []]
-
-
-def test_failures_of_a_stage_are_those_of_all_dags() -> None:
-    rows = [
-        row(LAST, "stages", "failed_runs", 1.0, 1, dag="a", stage="infer"),
-        row(LAST, "stages", "failed_runs", 0.0, 3, dag="b", stage="infer"),
-        row(LAST, "stages", "failed_runs", 0.5, 2, dag="a", stage="validate"),
-    ]
-    axes = drawn(report._stages(CASE, history_of(rows), LAST))
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["validate", "infer"]
-    assert [text.get_text() for text in axes.texts][:2] == ["50.0%", "25.0%"]
-
-
-def test_the_ensemble_is_calibrated_only_where_it_has_mostly_answered() -> None:
-    outcomes = sample_outcomes()
-    few = outcomes.with_columns(
-        ensemble_score=pl.when(pl.int_range(pl.len()) < 100).then("ensemble_score")
-    )
-    for table, models in ((outcomes, ["champion", "ensemble"]), (few, ["champion"])):
-        names = drawn(report._calibration(table)).get_legend_handles_labels()[1]
-        assert names == models

@@ -122,26 +122,6 @@ def test_where_none_can_be_loaded_that_is_all_there_is_to_say(
     assert "lacks USECASE in __init__.py" in answer.text
 
 
-def test_of_a_name_that_no_use_case_has_those_are_told_that_there_are(
-    ana: TestClient, two: None
-) -> None:
-    answer = ana.get("/model-health/flight-delays")
-    assert answer.status_code == 404
-    assert answer.text.startswith("There is no use case 'flight-delays': enabled are flight_delays")
-    assert "doctor_visits" in answer.text
-
-
-def test_a_wrong_setting_is_said_on_the_page(
-    ana: TestClient, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ML_BATCH_ROWS", "many")
-    configure()
-    for page in (FRONT, PAGE):
-        answer = ana.get(page)
-        assert answer.status_code == 503
-        assert answer.text.startswith("ML_BATCH_ROWS=many is wrong")
-
-
 def test_only_the_page_s_own_script_runs_and_no_other_site_frames_it(ana: TestClient) -> None:
     first, second = ana.get(PAGE), ana.get(PAGE)
     rules = first.headers["content-security-policy"]
@@ -165,14 +145,6 @@ def test_without_a_login_it_shows_nothing(visitor: TestClient, lake: Lake) -> No
 
 def test_who_may_not_see_the_monitoring_is_told_nothing(visitor: TestClient, lake: Lake) -> None:
     answer = log_in(visitor, "bob", None).get(PAGE)
-    assert answer.status_code == 403
-    assert "Version" not in answer.text
-
-
-def test_a_token_that_somebody_else_signed_opens_nothing(ana: TestClient, lake: Lake) -> None:
-    signed = ana.cookies["_token"].rsplit(".", 1)[0]
-    ana.cookies.set("_token", f"{signed}.{'A' * 86}")
-    answer = ana.get(PAGE)
     assert answer.status_code == 403
     assert "Version" not in answer.text
 

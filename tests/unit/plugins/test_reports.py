@@ -5,13 +5,10 @@ import sys
 
 import pytest
 from airflow.api_fastapi.app import get_auth_manager
-from airflow.sdk import DAG, task
-from airflow.serialization.serialized_objects import DagSerialization
 from fastapi.testclient import TestClient
 
 from include.lake.files import put_text
 from include.lake.tables import Lake
-from include.orchestration.report_link import ReportLink, report_link
 from tests.case import CASE
 from tests.unit.helpers import log_in
 
@@ -51,14 +48,6 @@ def test_a_lake_that_cannot_be_read_is_said_to_be_so(ana: TestClient, configure)
     assert answer.status_code == 503
     place = "s3://lake_test@no-such-bucket/lake/flight_delays/reports"
     assert f"bucket does not exist, at {place}" in answer.text
-
-
-@pytest.mark.usefixtures("deployed")
-@pytest.mark.parametrize("page", [f"/reports/flight_delays/{KEY}", "/model-health/flight_delays"])
-def test_a_lake_that_nobody_has_set_is_said_to_be_so(ana: TestClient, page: str) -> None:
-    answer = ana.get(page)
-    assert answer.status_code == 503
-    assert answer.text.startswith("ML_LAKE_ROOT is not set.")
 
 
 @pytest.mark.usefixtures("s3_root")
@@ -118,44 +107,6 @@ def test_a_report_is_for_those_who_may_see_the_monitoring_of_its_use_case(
     answer = ana.get(f"/reports/flight_delays/{KEY}")
     assert answer.status_code == 403
     assert f"of {CASE.name}" not in answer.text
-
-
-@pytest.mark.parametrize("place", [f"/reports/no_such/{KEY}", f"/reports/{KEY}"])
-def test_of_a_use_case_that_is_not_there_those_are_named_that_are(
-    ana: TestClient, place: str
-) -> None:
-    answer = ana.get(place)
-    assert answer.status_code == 404
-    assert "enabled is flight_delays" in answer.text
-
-
-def test_a_link_leads_to_the_report_below_the_address_of_airflow(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://example.com/airflow/")
-    assert report_link(CASE, KEY) == f"https://example.com/airflow/reports/flight_delays/{KEY}"
-    monkeypatch.delenv("AIRFLOW__API__BASE_URL")
-    assert report_link(CASE, KEY) == f"/reports/flight_delays/{KEY}"
-
-
-def test_the_button_is_kept_for_its_task_alone() -> None:
-    with DAG("model_monitoring", schedule=None) as dag:
-
-        @task
-        def decide() -> str:
-            return KEY
-
-        @task
-        def write_report(key: str) -> str:
-            return report_link(CASE, key)
-
-        link = write_report(decide())
-        link.operator.operator_extra_links = [ReportLink()]
-    kept = DagSerialization.from_dict(DagSerialization.to_dict(dag))
-    assert [each.name for each in kept.get_task("write_report").operator_extra_links] == [
-        "Daily report"
-    ]
-    assert not kept.get_task("decide").operator_extra_links
 
 
 def test_a_process_that_serves_no_pages_does_not_import_what_serves_them() -> None:

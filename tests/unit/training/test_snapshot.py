@@ -18,7 +18,6 @@ from sklearn.pipeline import Pipeline
 
 from include.errors import BadData, MissingData
 from include.lake.tables import Lake
-from include.monitoring import daily
 from include.registry import registry
 from include.training import snapshot, training
 from include.usecases.flight_delays import features
@@ -113,15 +112,6 @@ def test_truth_without_inputs_is_no_day_to_end_with(
     validate_day(CASE, "actuals", str(LAST_DAY + timedelta(1)))
     configure(train_start=date(2013, 2, 17))
     assert lake.version(snapshot.take(CASE, None, None, 1)).key == str(LAST_DAY)
-
-
-def test_a_retraining_that_an_old_day_asks_for_learns_nothing_of_later_days(
-    lake: Lake, tmp_path: Path
-) -> None:
-    before = LAST_DAY - timedelta(1)
-    assert daily.train_until(CASE, str(LAST_DAY)) == str(before)
-    assert daily.train_until(CASE, str(LAST_DAY + timedelta(9))) == str(LAST_DAY)
-    assert daily.train_until(at(Lake(str(tmp_path / "empty"))), str(LAST_DAY)) == str(before)
 
 
 def test_a_lake_without_one_day_says_so(tmp_path: Path) -> None:

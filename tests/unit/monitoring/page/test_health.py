@@ -1,12 +1,8 @@
 """The page shows what is known, names what cannot be read, and says what to do first."""
 
 import re
-import subprocess
-import sys
-from datetime import date, timedelta
 from pathlib import Path
 from threading import Event
-from xml.etree import ElementTree
 
 import polars as pl
 import pytest
@@ -14,60 +10,18 @@ from mlflow import MlflowClient
 
 from include.lake.files import put_text
 from include.lake.tables import Lake
-from include.messages import Decision, ModelVersion, Reason
-from include.monitoring import decision as decisions
-from include.monitoring import history, policy
-from include.monitoring.history import Figure
-from include.monitoring.page import health, health_page
+from include.messages import ModelVersion
+from include.monitoring import history
+from include.monitoring.page import health
 from include.monitoring.page.health import Health, look
-from include.monitoring.page.health_page import Approval, render
 from include.registry import registry
 from include.registry.registry import Overview
 from tests.case import CASE, at
 from tests.unit.conftest import NEW_DAY, OLD_DAY, History
+from tests.unit.health_pages import days, decide, page, remember
 from tests.unit.helpers import infer
 
 SECRET = "user:password@"
-
-
-def page(found: Health, approvals: list[Approval] | None = None) -> str:
-    html = render(CASE, found, approvals, nonce="x")
-    for picture in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
-        ElementTree.fromstring(picture)
-    return html
-
-
-def days(last: str, count: int) -> list[str]:
-    return [str(date.fromisoformat(last) - timedelta(back)) for back in reversed(range(count))]
-
-
-def remember(lake: Lake, last: str = OLD_DAY, count: int = 30, feature: str = "distance") -> None:
-    """A history: the model decays and is replaced five days before its end."""
-    for number, key in enumerate(days(last, count)):
-        version = "2" if number >= count - 5 else "1"
-        about = {"model": "champion", "slice": "all"}
-        loss = 0.4 + 0.003 * number
-        drift = {"feature": feature, "kind": "stable", "reference": "trailing", "days": "1"}
-        figures = [
-            Figure("outcomes", "log_loss", loss, 900, version, about),
-            Figure("outcomes", "base_log_loss", 0.5, 900, version, about),
-            Figure("drift", "psi", 0.9 if key == last else 0.01, 900, "", drift),
-        ]
-        history.append(at(lake), key, figures)
-
-
-def decide(lake: Lake, key: str = OLD_DAY, words: bool = True) -> Decision:
-    rules = [Reason("age", "retrain", "63 days old", "≤ 28"), Reason("truth", "healthy", "", "")]
-    found = Decision(key, "retrain", rules)
-    history.append(at(lake), key, policy.figures(found))
-    if words:
-        decisions.keep(at(lake), found)
-    return found
-
-
-@pytest.fixture
-def empty(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "empty"))
 
 
 # --- what is known --------------------------------------------------------------------------------
@@ -143,24 +97,6 @@ def test_a_decision_of_which_only_the_figures_were_kept_is_shown_too(empty: Lake
     assert [reason.action for reason in found.reasons] == ["retrain", "healthy"]
 
 
-def test_skill_is_drawn_with_promotions_and_decisions_and_drift_with_its_bound(empty: Lake) -> None:
-    remember(empty)
-    decide(empty)
-    html = page(look(at(empty)))
-    assert re.findall(r">(version \d+)</text>", html) == ["version 2"]
-    assert f"<title>{OLD_DAY}: retrain</title>" in html
-    assert re.search(r"champion \d+\.\d%</span>", html)
-    assert '<path class="outlined"' in html
-    assert re.search(r'<text class="alarm"[^>]*>0\.90</text>', html)
-
-
-def test_one_day_is_enough(empty: Lake) -> None:
-    remember(empty, count=1)
-    html = page(look(at(empty)))
-    assert html.count("<svg") == 2
-    assert html.count('<circle class="point"') == 1
-
-
 def test_the_last_verdicts_are_told_by_training(lake: Lake, own_registry: Path) -> None:
     client = MlflowClient(f"sqlite:///{own_registry}")
     experiment = client.get_experiment_by_name(CASE.name)
@@ -178,12 +114,6 @@ def test_the_last_verdicts_are_told_by_training(lake: Lake, own_registry: Path) 
     html = page(look(CASE))
     assert "✓ passed, and chosen" in html
     assert re.search(r"✗ refused:</span> calibrated", html)
-
-
-def test_waiting_approvals_lead_to_where_they_are_answered() -> None:
-    html = page(Health(problems=["x"]), [Approval("Promote version 3?", None, "/dags/a/b")])
-    assert '<a href="/dags/a/b">Promote version 3?</a>' in html
-    assert "Waiting for a person" not in page(Health(problems=["x"]), None)
 
 
 # --- what cannot be read --------------------------------------------------------------------------
@@ -267,39 +197,6 @@ def test_a_lake_that_cannot_be_listed_is_said_to_be_so(
     assert "Permission denied" in page(found)
 
 
-def test_days_far_from_each_other_are_set_apart() -> None:
-    def partition(key: str) -> health.Partition:
-        return health.Partition(key, 9, 0, 9, 0, 9, "1", None, "", [], None)
-
-    far = page(Health(partitions=[partition("2013-03-11"), partition("2013-03-01")]))
-    near = page(Health(partitions=[partition("2013-03-09"), partition("2013-03-01")]))
-    assert "9 days without a partition" in far
-    assert "without a partition" not in near
-
-
-def test_the_last_day_s_drift_is_beside_the_last_column(empty: Lake) -> None:
-    remember(empty, count=1)
-    found = look(at(empty))
-    assert found.last is not None
-    few = health_page.drift_picture(CASE, found.history, found.last)
-    assert few is not None
-    assert few.right < health_page.WIDTH / 2
-    remember(empty, count=30)
-    many = health_page.drift_picture(CASE, look(at(empty)).history, found.last)
-    assert many is not None
-    assert many.right == health_page.WIDTH
-
-
-def test_text_from_lake_and_registry_is_no_markup(empty: Lake) -> None:
-    hostile = "<script>alert(1)</script>"
-    remember(empty, feature=hostile)
-    rules = [Reason(hostile, "watch", hostile, hostile)]
-    decisions.keep(at(empty), Decision(OLD_DAY, "watch", rules))
-    history.append(at(empty), OLD_DAY, [Figure("decision", "decision", 1)])
-    html = page(look(at(empty)), [Approval(hostile, None, "javascript:")])
-    assert html.count("<script") == 1
-
-
 # --- its cost -------------------------------------------------------------------------------------
 
 
@@ -319,13 +216,3 @@ def test_of_ten_thousand_partitions_only_the_shown_ones_are_read(
     assert [day.key for day in look(at(empty)).partitions] == days("2040-05-18", 14)[::-1]
     assert len(read) == health.PARTITIONS * len(health.TABLES)
     assert len(listed) == health.DAYS
-
-
-def test_the_api_server_is_spared_the_libraries_of_training() -> None:
-    heavy = {"sklearn", "matplotlib", "xgboost", "scipy.stats"}
-    script = (
-        "import sys; from tests.case import CASE; from include.registry import registry; "
-        "from include.monitoring.page import health_page; "
-        f"registry.preload(CASE); sys.exit(bool({heavy} & set(sys.modules)))"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True)

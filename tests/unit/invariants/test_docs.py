@@ -8,7 +8,7 @@ import pytest
 
 from include.settings import PER_USECASE, Settings, variable
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 README = REPO / "README.md"
 DOCS = sorted(REPO.glob("docs/*.md"))
 PAGES = sorted(REPO.glob("*.md")) + DOCS

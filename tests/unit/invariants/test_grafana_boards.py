@@ -11,7 +11,7 @@ import yaml
 from include.metrics import METRICS, USECASE
 from tests.integration.panels import boards, panel_queries, panels
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 PROVISIONING = REPO / "grafana" / "provisioning"
 BOARDS = {board["uid"]: board for board in boards()}
 TITLES = {

@@ -142,14 +142,14 @@ MISTAKES: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
     ),
     "a window that is no date": (
         [(INIT, '"2021-04-11"', '"11 April"')],
-        ["first_window is ('2021-03-01', '11 April'), and has to be two dates", INIT],
+        ["first_window is ('2021-03-01', '11 April') and must be two dates", INIT],
     ),
     "time stamps without a zone": (
         [
             (SCHEMA, '"person": PERSON,', '"person": PERSON, "at": pa.Column(pl.Datetime("us")),'),
             (SCHEMA, 'name="enrolments"', 'name="enrolments", event_time="at"'),
         ],
-        ["schema.py", "input enrolments: event_time names at", "has to be a time with a zone"],
+        ["schema.py", "input enrolments: event_time names at", "must be a datetime with a time zone"],
     ),
     "a key of no column": (
         [(SCHEMA, 'KEY = ["date", "person"]', 'KEY = ["date", "patient"]')],
@@ -173,7 +173,7 @@ MISTAKES: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
     ),
     "no Python": (
         [(FEATURES, "REQUIRED = [", "REQUIRED = = [")],
-        ["line 13 of features.py is no Python: invalid syntax"],
+        ["line 13 of features.py is not valid Python: invalid syntax"],
     ),
     "an import of what is not installed": (
         [(MODELS, "from sklearn.impute", "import catboost_or_so\nfrom sklearn.impute")],
@@ -271,7 +271,7 @@ MISTAKES: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
     ),
     "a member of a name that is taken": (
         [(INIT, '"champion_by_http"', '"champion"')],
-        [INIT, "no member can be called champion"],
+        [INIT, "a member cannot be called champion"],
     ),
     # What else is declared
     "a name that is not that of the folder": (
@@ -280,7 +280,7 @@ MISTAKES: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
     ),
     "members that are names": (
         [(INIT, 'Member("straight_line", "registry")', '"straight_line"')],
-        [INIT, "members has 'straight_line', which is no Member"],
+        [INIT, "members has 'straight_line', which is not a Member"],
     ),
     "a setting that is not there": (
         [(INIT, "    members=[\n", '    own_settings={"gate_auc": 1},\n    members=[\n')],

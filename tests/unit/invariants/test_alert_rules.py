@@ -10,7 +10,7 @@ import yaml
 from include import metrics
 from tests.alerts import ALERTS, RULES, metric_of
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 BOARDS = {"pipeline-health", "data-quality", "inference-latency", "model-performance", "airflow"}
 FROM_PROMETHEUS = {"le", "job", "instance"}
 OF_THE_USE_CASE = {"input", "table", "column", "feature", "model", "member", "candidate", "slice"}
