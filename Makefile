@@ -115,7 +115,7 @@ has-compose:
 	@echo "Made $@"
 
 ##@ Check it
-.PHONY: test test-unit test-dags test-e2e test-usecase test-exhaustive test-stack lint format bench replay
+.PHONY: test test-unit test-dags test-e2e test-usecase test-exhaustive test-stack coverage lint format bench replay
 
 test: $(READY) ## Pass all tests but the exhaustive ones: unit, dags and e2e
 	@$(PY) -m pytest -n 2 -m "not exhaustive" tests/unit tests/dags
@@ -138,6 +138,9 @@ test-usecase: $(READY) ## Test use cases through every DAG on a real Airflow (US
 
 test-stack: $(READY) ## Test the whole stack in containers, on real runs, with killed and restarted parts
 	@UP_FLAGS="$(UP_FLAGS)" $(PY) -m pytest -rs tests/integration
+
+coverage: $(READY) ## Measure which branches of include/ the unit and DAG tests take: 90 % at least
+	@$(PY) -m pytest -n 2 -m "not exhaustive" --cov --cov-report=term --cov-fail-under=90 tests/unit tests/dags
 
 lint: $(READY) ## Check style, imports and types
 	@$(PY) -m ruff check .
@@ -200,7 +203,7 @@ clean-lake: $(READY) ## Remove from the lakes what killed writers left half done
 
 clean: ## Stop Airflow, then remove data/, .venv and caches
 	-@if [ -f $(READY) ]; then ML_DATA_DIR= $(PY) -m local.embedded stop; fi
-	@rm -rf data dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf data dist .venv .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the environment ---------------------------------------------------------------------------
