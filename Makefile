@@ -115,7 +115,8 @@ has-compose:
 	@echo "Made $@"
 
 ##@ Check it
-.PHONY: test test-unit test-dags test-e2e test-usecase test-exhaustive test-stack coverage lint format bench replay
+.PHONY: test test-unit test-dags test-e2e test-usecase test-exhaustive test-stack coverage lint format audit secrets licences \
+  vulnerabilities bench replay
 
 test: $(READY) ## Pass all tests but the exhaustive ones: unit, dags and e2e
 	@$(PY) -m pytest -n 2 -m "not exhaustive" tests/unit tests/dags
@@ -151,6 +152,26 @@ lint: $(READY) ## Check style, imports and types
 format: $(READY) ## Put style right
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
+
+audit: secrets licences vulnerabilities ## Look for secrets, refused licences and known vulnerabilities
+
+# Words that stand for a secret in docs and tests. What else looks like one is marked on its line:
+# pragma: allowlist secret
+PLACEHOLDERS = (?i)password|secret|hunter2|^(hidden|testing|word)$$
+
+secrets: $(READY) ## Look for secrets in the files that git tracks
+	@git rev-parse --git-dir >/dev/null
+	@git ls-files -z | xargs -0 -P 2 -n 200 .venv/bin/detect-secrets-hook --no-verify --exclude-secrets '$(PLACEHOLDERS)'
+	@echo "No secrets in $$(git ls-files | wc -l) files"
+
+licences: $(READY) ## Hold installed packages to the licences that pyproject.toml allows
+	@.venv/bin/pip-licenses >/dev/null
+	@echo "All installed packages have licences that pyproject.toml allows"
+
+vulnerabilities: $(READY) ## Ask PyPI for known vulnerabilities of what requirements.lock pins
+	@.venv/bin/pip-audit --strict --disable-pip --progress-spinner off -r requirements.lock || { \
+	  echo "Failed. If no vulnerability is listed above, PyPI did not answer, and nothing was checked" >&2; \
+	  exit 1; }
 
 bench: $(READY) ## Measure what is claimed about speed and memory (SIZE=small)
 	@$(PY) -m benchmarks $(if $(SIZE),--size $(SIZE))

@@ -10,7 +10,7 @@ from tests.unit.local.conftest import Server
 
 LOCKED = {"detail": {"reason": "Database error", "statement": "hidden"}}
 RUN = "/dags/d/dagRuns"
-TOKEN, PASSWORD = "tok3n-of-airflow", "s3cr3t-of-ann"
+TOKEN, PASSWORD = "tok3n-of-airflow", "s3cr3t-of-ann"  # pragma: allowlist secret
 
 
 @pytest.mark.parametrize("fault", [(500, LOCKED), (502, "down"), (503, "down"), (0, None)])

@@ -25,7 +25,7 @@ from include.orchestration import alerting
 from tests.case import CASE
 
 TITLE, BODY, LINK = "Page: 2013-03-01", "**skill** is 0.01\n\n- at least 0.03", "http://airflow/x"
-SECRET = "TIiajkdnlazkcOXrIdevi7"
+SECRET = "TIiajkdnlazkcOXrIdevi7"  # pragma: allowlist secret
 
 
 class Web(ThreadingHTTPServer):
