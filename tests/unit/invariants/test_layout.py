@@ -9,6 +9,7 @@ from tests.conftest import FLIGHTS
 
 UNIT = Path(__file__).parents[1]
 REPO = UNIT.parents[1]
+INCLUDE = REPO / "include"
 CASES = Path("usecases")
 OUTSIDE = ["deploy", "local", "plugins", "serving"]
 """Folders beside `include` whose tests have a folder of their name, too."""
@@ -19,7 +20,7 @@ def source_of(folder: Path) -> Path:
     if folder == CASES / FLIGHTS.name:  # wherever a fork has put it
         return FLIGHTS
     is_outside = any(folder.is_relative_to(name) for name in OUTSIDE)
-    return REPO / folder if is_outside else REPO / "include" / folder
+    return REPO / folder if is_outside else INCLUDE / folder
 
 
 def has_code(path: Path) -> bool:
@@ -29,16 +30,11 @@ def has_code(path: Path) -> bool:
 
 
 def modules() -> list[Path]:
-    """What is to be tested, by its place in `include`. A use case of a fork is not among it."""
-    roots = {Path(): REPO / "include", CASES / FLIGHTS.name: FLIGHTS}
-    found = {
-        place / path.relative_to(root)
-        for place, root in roots.items()
-        for path in root.rglob("*.py")
-        if has_code(path)
-    }
-    others = {one for one in found if one.parts[0] == "usecases" and len(one.parts) > 2}
-    return sorted(found - {one for one in others if one.parts[1] != FLIGHTS.name})
+    """The modules with code, by their place in `include`; other use cases are a fork's own."""
+    found = [path.relative_to(INCLUDE) for path in INCLUDE.rglob("*.py") if has_code(path)]
+    shared = [place for place in found if place.parts[0] != CASES.name or len(place.parts) == 2]
+    flights = [CASES / FLIGHTS.name / path.name for path in FLIGHTS.glob("*.py") if has_code(path)]
+    return sorted([*shared, *flights])
 
 
 def called(path: Path) -> str:
