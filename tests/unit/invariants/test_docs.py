@@ -1,6 +1,7 @@
 """What README and docs/ name is there: pages, headings, pictures, make targets, settings, files."""
 
 import re
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -144,3 +145,12 @@ def test_the_picture_of_the_architecture_shows_every_dag() -> None:
     picture = (IMAGES / "architecture.svg").read_text()
     dags = {file.stem for file in REPO.glob("dags/*.py")} - {"broken_usecases"}
     assert [dag for dag in dags if dag not in picture] == []
+
+
+def test_the_newest_release_of_the_changelog_is_the_version_of_the_project() -> None:
+    text = (REPO / "CHANGELOG.md").read_text()
+    releases = re.findall(r"^## (\d+\.\d+\.\d+)(?: - \d{4}-\d\d-\d\d)?$", text, re.MULTILINE)
+    others = set(re.findall(r"^## (\D.*)$", text, re.MULTILINE))
+    assert others <= {"Unreleased"}
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    assert releases[0] == project["version"]
