@@ -10,6 +10,7 @@ from include.usecase import UseCase
 ACTIONS: list[Action] = ["healthy", "watch", "retrain", "page"]
 """The position is the decision's value in the history: the higher, the graver."""
 
+PAGE = ACTIONS.index("page")
 TABLE = "reports"
 
 

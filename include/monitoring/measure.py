@@ -11,7 +11,8 @@ from include.inference import ensemble
 from include.lake.files import passing_over
 from include.lake.tables import Manifest, Version
 from include.messages import ModelVersion
-from include.monitoring import history, outcomes, policy
+from include.monitoring import history, outcomes
+from include.monitoring.decision import PAGE
 from include.monitoring.history import Figure
 from include.partitions import days_before, parse_key
 from include.registry import registry
@@ -89,7 +90,7 @@ def _read(case: UseCase, key: str) -> dict[str, _Days]:
 def _faulty(case: UseCase, key: str) -> list[str]:
     """Days, of the last few, whose data were at fault: they say nothing of what is usual."""
     rows = history.read(case, days_before(key, 1), FAULTY_DAYS, [])
-    called = history.select(rows, "rule", rule="features").filter(pl.col("value") == policy.PAGE)
+    called = history.select(rows, "rule", rule="features").filter(pl.col("value") == PAGE)
     return [str(day) for day in called["time"]]
 
 

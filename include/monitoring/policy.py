@@ -23,7 +23,7 @@ import polars as pl
 from include import expected
 from include.messages import Action, Decision, Reason
 from include.monitoring import experiment, history, measure
-from include.monitoring.decision import ACTIONS
+from include.monitoring.decision import ACTIONS, PAGE
 from include.monitoring.history import Figure
 from include.partitions import parse_key
 from include.statistics import drift
@@ -31,7 +31,6 @@ from include.training import evaluation
 from include.usecase import UseCase
 from include.wording import counted, cut, literal
 
-PAGE = ACTIONS.index("page")
 
 PIPELINE = "decision"
 DECAY = "outcomes"
