@@ -31,7 +31,6 @@ from include.training import evaluation
 from include.usecase import UseCase
 from include.wording import counted, cut, literal
 
-
 PIPELINE = "decision"
 DECAY = "outcomes"
 DAYS = 90
