@@ -149,7 +149,7 @@ MISTAKES: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
             (SCHEMA, '"person": PERSON,', '"person": PERSON, "at": pa.Column(pl.Datetime("us")),'),
             (SCHEMA, 'name="enrolments"', 'name="enrolments", event_time="at"'),
         ],
-        ["schema.py", "input enrolments: event_time names at", "must be a datetime with a time zone"],
+        ["schema.py", "input enrolments: event_time names at", "a datetime with a time zone"],
     ),
     "a key of no column": (
         [(SCHEMA, 'KEY = ["date", "person"]', 'KEY = ["date", "patient"]')],
