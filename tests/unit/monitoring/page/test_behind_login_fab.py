@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = pytest.mark.exhaustive
 
-REPO = Path(__file__).resolve().parents[3]
+REPO = Path(__file__).resolve().parents[4]
 
 ASK = """
 import json
