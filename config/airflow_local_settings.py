@@ -1,12 +1,11 @@
-"""Imports what the tasks need once, where they are forked; and has a Celery worker say it lives.
+"""Preloads the tasks' libraries in the parent process, and counts a Celery worker's heartbeats.
 
-Every task is a new process. Without this each one imports pandas, scikit-learn, MLflow … for
-itself: seconds of CPU before its first line runs. A forked process finds them in memory instead.
-So does each parse of a DAG file, which needs the settings' library only.
+Every task is a new process. Without preloading, each one would import pandas, scikit-learn, MLflow…
+itself, which takes seconds of CPU before its first line runs. A forked process has them in memory
+instead. The same is done for parsing DAG files, which only needs the library of the settings.
 
 Airflow imports this file at the start of each of its commands; only the parents of tasks and of
-parses are affected. Libraries only: with `include` here, an edit there would need a restart to be
-seen.
+parses are affected. `include` is not preloaded, because edits to it would then need a restart.
 """
 
 import importlib
@@ -17,7 +16,7 @@ from airflow.configuration import conf
 
 log = logging.getLogger(__name__)
 
-__all__: list[str] = []  # Airflow copies the names of this module into its settings: none
+__all__: list[str] = []  # Airflow would copy the names of this module into its settings
 
 PARSE_LIBRARIES = ("pydantic_settings",)
 TASK_LIBRARIES = (
@@ -25,7 +24,7 @@ TASK_LIBRARIES = (
     "matplotlib.backends.backend_agg",
     "mlflow",
     "mlflow.sklearn",
-    "mlflow.store.model_registry.sqlalchemy_store",  # else 1.4 CPU-seconds in every task
+    "mlflow.store.model_registry.sqlalchemy_store",  # otherwise 1.4 CPU-seconds in every task
     "mlflow.store.tracking.sqlalchemy_store",
     "numpy",
     "pandas",
@@ -56,7 +55,7 @@ def forks_tasks(command: list[str], executor: str, platform: str) -> bool:
 
 
 def preload_for_tasks() -> None:
-    """Import the libraries; a missing one costs a line in the log, and its tasks the import."""
+    """Import the libraries; a missing one is only logged, and its tasks import it themselves."""
     for module in TASK_LIBRARIES:
         _try_import(module)
     _move_airflow_back()
@@ -64,13 +63,13 @@ def preload_for_tasks() -> None:
 
 
 def preload_for_parses() -> None:
-    """Import what every DAG file imports, and nothing that its tasks alone need."""
+    """Import what every DAG file imports, but nothing that only tasks need."""
     for module in PARSE_LIBRARIES:
         _try_import(module)
 
 
 def show_heartbeats() -> None:
-    """Count a Celery worker's heartbeats in Airflow's metrics, as other components' are."""
+    """Count a Celery worker's heartbeats in Airflow's metrics, like those of other components."""
     try:
         from airflow.sdk.observability import stats
         from airflow.sdk.observability.metrics import stats_utils
@@ -78,22 +77,22 @@ def show_heartbeats() -> None:
 
         stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)
         heartbeat_sent.connect(lambda **_: stats.incr("worker_heartbeat"), weak=False)
-    except Exception as error:  # another version of Airflow or Celery: the worker has to start
+    except Exception as error:  # another version of Airflow or Celery: the worker must start anyway
         log.warning("This worker's heartbeats are not in the metrics: %r", error)
 
 
 def _try_import(module: str) -> None:
     try:
         importlib.import_module(module)
-    except Exception as error:  # whatever a library does here, Airflow has to start
+    except Exception as error:  # whatever a library raises, Airflow must start
         log.warning("%s is not preloaded: %s", module, error)
 
 
 def _move_airflow_back() -> None:
-    """Put Airflow's modules behind all others that are loaded.
+    """Move Airflow's modules behind all other loaded modules.
 
-    skops looks for SciPy's functions in the loaded modules, in this order, and Airflow's answer
-    an unknown name by importing more of Airflow: 3 s of CPU and a thousand warnings.
+    skops searches the loaded modules in this order for SciPy's functions, and Airflow's modules
+    import more of Airflow for an unknown name: 3 s of CPU and a thousand warnings.
     """
     for name in [name for name in sys.modules if name.partition(".")[0] == "airflow"]:
         sys.modules[name] = sys.modules.pop(name)

@@ -6,12 +6,12 @@
   free worker. A chunk that was scored before with the same rows and version is not scored again.
 - **others**, if the settings request any, is a group of models beside the champion: a challenger
   (A/B test or shadow), and models for rows that lack a whole group of inputs. **resolve** fixes
-  their versions, **score** runs once for each chunk in which they have rows, **gather** finds out
-  who has answered. One that fails holds nothing back: the champion has scored every row.
-- **assemble** puts the chunks together, **check_outputs** holds back what looks wrong, and
+  their versions, **score** runs once for each chunk in which they have rows, **gather** checks
+  which models answered. A failed one does not delay the day: the champion scores every row.
+- **assemble** concatenates the chunks, **check_outputs** refuses implausible scores, and
   **publish** replaces the day's predictions in one step. It is skipped if a run with newer rows
-  has published before it.
-- **record_stages** notes for the monitor how the run has ended.
+  has already published.
+- **record_stages** records for the monitor how the run ended.
 """
 
 from datetime import timedelta
@@ -35,7 +35,7 @@ STAGES = {
 }
 
 OTHERS_LIMITS = {"retry_policy": RetryByKind(1), "execution_timeout": timedelta(minutes=15)}
-"""Of the tasks of other models: the champion's scores are not to wait long for one that hangs."""
+"""Limits of other models' tasks, so that one that hangs does not delay the champion's scores."""
 
 
 @pipeline(
@@ -51,7 +51,7 @@ def batch_inference(case: UseCase) -> None:
     @task
     @typed
     def resolve_champion(*, partition_key: str | None = None) -> ModelVersion:
-        """The model version that scores this run, whatever is promoted meanwhile."""
+        """The model version that scores this run, even if another one is promoted meanwhile."""
         from include.registry import registry
 
         return registry.champion(case, partition_key)
@@ -73,7 +73,7 @@ def batch_inference(case: UseCase) -> None:
 
     @task(
         map_index_template="{{ chunk_label }}",
-        doc_md="Score one chunk. Returns where its scores are.",
+        doc_md="Score one chunk. Returns the path of its scores.",
     )
     @tells_why
     @typed
@@ -100,7 +100,7 @@ def batch_inference(case: UseCase) -> None:
         @tells_why
         @typed
         def plan(chunks: list[Chunk], branches: Branches) -> list[Chunk]:
-            """The chunks in which others than the champion have rows."""
+            """The chunks in which models beside the champion have rows."""
             from include.inference import branching
 
             found = branching.plan(case, chunks, branches)
@@ -119,7 +119,7 @@ def batch_inference(case: UseCase) -> None:
             ti: Any = None,
             run_id: str | None = None,
         ) -> Branches:
-            """Find out who has answered, and why others have not."""
+            """Check which models answered, and why others did not."""
             from include.inference import branching
 
             steps = [f"others.{step}" for step in ("resolve", "plan", "score")]
@@ -134,7 +134,7 @@ def batch_inference(case: UseCase) -> None:
     @task
     @typed
     def assemble(features: str, chunks: list[Chunk], branches: Branches | None) -> str:
-        """Put the chunks' scores together. Returns a reference to them, not published yet."""
+        """Concatenate the chunks' scores. Returns a reference to them, not published yet."""
         from include.inference import branching
 
         return branching.assemble(case, features, chunks, branches)
@@ -142,7 +142,7 @@ def batch_inference(case: UseCase) -> None:
     @task
     @typed
     def check_outputs(predictions: str, features: str, model: ModelVersion) -> OutputCheck:
-        """Check range, nulls, counts and distribution before anyone sees the predictions."""
+        """Check range, nulls, counts and distribution before publishing."""
         from include.inference import scoring
 
         return scoring.check_outputs(case, predictions, features, model)

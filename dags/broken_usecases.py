@@ -1,6 +1,6 @@
-"""An import error for each enabled use case that cannot be loaded; the DAGs of the others stand.
+"""Shows use cases that cannot be loaded as an import error; the DAGs of the others work.
 
-An Airflow DAG file has one import error, so it names all of them.
+A DAG file can have only one import error, so it names all of them.
 """
 
 from include import usecases
@@ -8,4 +8,4 @@ from include import usecases
 if wrong := usecases.broken():
     raise ImportError("\n".join(str(error) for error in wrong.values()))
 
-# Airflow looks for DAGs only in files that hold its name and the word dag.
+# Airflow looks for DAGs only in files that contain the words airflow and dag.

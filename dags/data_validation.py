@@ -3,7 +3,7 @@
 The day's inputs, and the truth of the day before, pass the same gates, each group on its own:
 late or broken truth never keeps a day from being scored.
 
-- **land** fetches the files that have not landed yet. A day for which the use case expects nothing
+- **land** fetches the files that have not landed yet. A day for which the use case expects no data
   (a weekend, a holiday) ends here: it is skipped, and nothing is scored.
 - **check_contract** fails the day at once if a column is missing, extra, moved or of another type.
 - **check_rows** puts bad rows into quarantine, each with its reasons. If the file is replaced
@@ -36,7 +36,7 @@ STAGES = {
 
 @task_group
 def gates(case: UseCase, table: str, days_back: int, outlet: Asset) -> Any:
-    """The gates that a day's inputs of one table pass."""
+    """The gates for a day's inputs of one table."""
 
     @task
     def land(*, partition_key: str | None = None) -> str:

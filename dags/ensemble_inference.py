@@ -1,19 +1,19 @@
-"""Validated partition → predictions by several models, whatever of them is down.
+"""Validated partition → predictions by several models, even if some of them are down.
 
 - **preprocess** turns the day's rows into features, **resolve_champion** fixes the version whose
   ensemble this run uses.
-- Each **member** is a group of its own, with its own time limit and pool: **plan** fixes its
-  version and cuts the day into chunks, **score** runs once for each, **check** holds back answers
-  that cannot be right. A group that is red is a member that is down, no more. It gives up early
-  only for a failure of its own; an outage of the lake or of Airflow is retried as in every DAG.
-- **call_roll** finds out who has answered, and **choose** whether they are enough: then **combine**
-  averages them. If not, **fall_back** lets the champion score alone, or the version before it, or
-  else the base rate of each segment.
-- **check_outputs** and **publish** as in `batch_inference`. Every row says who contributed and how
-  far it had to fall back, and the run says why a member is missing.
-- **record_stages** notes for the monitor how the run has ended.
+- Each **member** is a task group with its own time limit and pool: **plan** fixes its version and
+  cuts the day into chunks, **score** runs once for each, **check** refuses implausible answers. A
+  red group only means that this member is down. It ends early only for its own failures; an outage
+  of the lake or of Airflow is retried as in every DAG.
+- **call_roll** finds out which members answered, and **choose** whether they are enough: then
+  **combine** averages them. If not, **fall_back** uses the champion alone, or the version before
+  it, or else the base rate of each segment.
+- **check_outputs** and **publish** as in `batch_inference`. Every row names its contributors and
+  its fallback level, and the manifest says why a member is missing.
+- **record_stages** records for the monitor how the run ended.
 
-If members missed a day for a reason that may pass, `model_monitoring` has it scored again.
+If members missed a day for a temporary reason, `model_monitoring` has it scored again.
 """
 
 from datetime import timedelta
@@ -42,7 +42,7 @@ STAGES = {
         assets=assets_of(case).validated | assets_of(case).degraded
     ),
     max_active_runs=4,
-    dagrun_timeout=timedelta(hours=6),  # a task whose pool is gone would wait for ever
+    dagrun_timeout=timedelta(hours=6),  # a task whose pool is gone would wait forever
     doc_md=__doc__,
     tags=["inference"],
 )
@@ -54,7 +54,7 @@ def ensemble_inference(case: UseCase) -> None:
     @tells_why
     @typed
     def resolve_champion(*, partition_key: str | None = None) -> ModelVersion:
-        """The version whose ensemble scores this run, whatever is promoted meanwhile."""
+        """The version whose ensemble scores this run, even if another one is promoted meanwhile."""
         from include.registry import registry
 
         return registry.champion(case, partition_key)
@@ -91,7 +91,7 @@ def ensemble_inference(case: UseCase) -> None:
 
             @task(
                 map_index_template="{{ chunk_label }}",
-                doc_md="Score one chunk with the member. Returns where its scores are.",
+                doc_md="Score one chunk with the member. Returns the path of its scores.",
             )
             @tells_why
             @typed
@@ -107,7 +107,7 @@ def ensemble_inference(case: UseCase) -> None:
             @tells_why
             @typed
             def check(features: str, chunks: list[Chunk]) -> Answer:
-                """Check that the member's answer can be right. Returns the answer."""
+                """Check that the member's answer is plausible. Returns the answer."""
                 from include.inference import ensemble
 
                 return ensemble.check(case, features, member, chunks)
@@ -129,7 +129,7 @@ def ensemble_inference(case: UseCase) -> None:
         ti: Any = None,
         run_id: str | None = None,
     ) -> RollCall:
-        """Find out who has answered, and why others have not."""
+        """Find out which members answered, and why others did not."""
         from include.inference import ensemble
 
         resolved = ending(ti, run_id, "resolve_champion")
@@ -151,7 +151,7 @@ def ensemble_inference(case: UseCase) -> None:
     @task.branch
     @typed
     def choose(roll: RollCall) -> str:
-        """Whether there is an ensemble, or something has to stand in for it."""
+        """Whether there are enough members, or a fallback is needed."""
         return "fall_back" if roll.lacking else "combine"
 
     @task
@@ -165,7 +165,7 @@ def ensemble_inference(case: UseCase) -> None:
     @task
     @typed
     def fall_back(features: str, roll: RollCall) -> Scored:
-        """Score without an ensemble, by the first step that can. Nothing is published yet."""
+        """Score by the first fallback that works. Nothing is published yet."""
         from include.inference import fallback
 
         return fallback.fall_back(case, features, roll)
@@ -175,10 +175,10 @@ def ensemble_inference(case: UseCase) -> None:
     def check_outputs(
         combined: Scored | None, fallen_back: Scored | None, features: str, roll: RollCall
     ) -> Checked:
-        """Check range, nulls and counts before anyone sees the predictions."""
+        """Check range, nulls and counts before publishing."""
         from include.inference import scoring
 
-        # Of the two tasks one is skipped, which may still have a result from before a clear.
+        # One of the two tasks is skipped, but may still have a result from before a clear.
         scored = fallen_back if roll.lacking else combined
         assert scored is not None
         found = scoring.check_outputs(case, scored.predictions, features, None)

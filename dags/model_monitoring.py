@@ -1,20 +1,21 @@
-"""Is the model still worth its predictions? Look at the day, decide, act, and draw a report.
+"""Does the model still perform? Measure the day, decide, act, and draw a report.
 
-- **observe** joins the truth that has come with its predictions, measures the day's inputs and
-  scores against those of the days before and of the training, and counts the stages that failed in
-  the past 24 hours. All of it goes into the history.
-- **decide** puts every rule of the policy to the history: *healthy*, *watch*, *retrain* or *page*.
+- **observe** joins new truth with its predictions, compares the day's inputs and scores with the
+  days before and with the training, and counts the stages that failed in the past 24 hours. All of
+  this goes into the history.
+- **decide** applies every rule of the policy to the history: *healthy*, *watch*, *retrain* or
+  *page*.
 - **write_report** draws the day's page.
-- **follow_up** does what was decided: **request_retraining** starts `model_retraining` with the
-  reason and waits for nothing, unless one is running or was asked for lately; **list_notifiers**
-  and **notify** call a person, each notifier apart, whatever became of the report. A fault of the
-  data calls a person and never retrains.
-- **note_retraining** keeps that a retraining was asked for, so that none is again for a while.
-- **heal_ensemble** has the last days scored again that members of the ensemble missed because they
-  were down. A day is only replaced by what more members have made.
+- **follow_up** acts on the decision: **request_retraining** starts `model_retraining` with the
+  reason, without waiting for it, unless one is running or was requested recently.
+  **list_notifiers** and **notify** page a person, one task per notifier, even if the report failed.
+  Faulty data pages a person and never retrains.
+- **note_retraining** records the request for a retraining, which starts the cooldown.
+- **heal_ensemble** has recent days scored again that members of the ensemble missed because they
+  were down. A day is only replaced if more members contributed.
 
-If **observe** or **decide** fails, that is told to every notifier as well. For a backfill of days
-long past, say `{"act": false}`: it decides, and does nothing about it. Let it run forwards.
+If **observe** or **decide** fails, every notifier is paged as well. For a backfill of old days, set
+`{"act": false}` to decide without acting, and run it from the oldest day on.
 """
 
 from typing import Any
@@ -34,7 +35,7 @@ from include.orchestration.tasks import typed
 from include.usecase import UseCase
 
 REQUEST = "monitoring__{key}"
-"""Id of the run that a day asks for: the same day never asks for two."""
+"""Id of the run that a day asks for, so that a day never asks for two."""
 
 
 def params_of(case: UseCase) -> dict[str, Param]:
@@ -43,7 +44,7 @@ def params_of(case: UseCase) -> dict[str, Param]:
         "act": Param(
             case.settings.monitoring_acts,
             type="boolean",
-            description="Whether a person is called and a retraining is started.",
+            description="Whether to page a person and start a retraining.",
         )
     }
 
@@ -56,22 +57,22 @@ def params_of(case: UseCase) -> dict[str, Param]:
     params=params_of,
 )
 def model_monitoring(case: UseCase) -> None:
-    """Yesterday's rows and scores, and the truth that has come since."""
+    """Yesterday's rows and scores, and new truth."""
     retraining, degraded = case.dag_id("model_retraining"), assets_of(case).degraded
 
     @task(on_failure_callback=report_and_call, max_active_tis_per_dag=1)
     def observe(*, partition_key: str | None = None, dag_run: Any = None) -> int:
-        """Add what is found in the day to the history. Returns the figures added."""
+        """Append the day's figures to the history. Returns their number."""
         from include.monitoring import daily
 
         check_conf(dag_run.conf, params_of(case))
-        # When the run was due, not when it began: so runs that are a day apart miss nothing.
+        # When the run was due, not when it began, so that daily runs leave no gaps.
         return daily.observe(case, str(partition_key), dag_run.run_after)
 
     @task(on_failure_callback=report_and_call, max_active_tis_per_dag=1)
     @typed
     def decide(*, partition_key: str | None = None) -> Decided:
-        """Decide by the history, and keep the decision in it."""
+        """Decide by the history, and store the decision in it."""
         from include.monitoring import daily, policy
 
         decision = daily.decide(case, str(partition_key))
@@ -99,21 +100,21 @@ def model_monitoring(case: UseCase) -> None:
     @task.branch
     @typed
     def follow_up(decided: Decided, *, params: Any = None, ti: Any = None) -> list[str]:
-        """What is to be done now. A retraining that runs, waits or is recent is not doubled."""
+        """The tasks to run. No retraining is requested if one is running, queued or recent."""
         from include.monitoring import daily
 
         follows = ["list_notifiers"] if decided.action == "page" else []
         if decided.retrain_for:
             busy = ti.get_dr_count(dag_id=retraining, states=["queued", "running"])
             if busy or daily.retraining_is_near(case, decided.key):
-                print(f"{retraining} runs, waits or was asked for lately: not again today")
+                print(f"{retraining} is running, queued or recent: not requested again today")
             else:
                 follows.append("request_retraining")
         return follows if params["act"] else []
 
     request_retraining = TriggerDagRunOperator(
         task_id="request_retraining",
-        doc_md="Start a retraining, for the reason that was decided by. Waits for nothing.",
+        doc_md="Start a retraining with the decision's reason, without waiting for it.",
         trigger_dag_id=retraining,
         trigger_run_id=REQUEST.format(key="{{ dag_run.partition_key }}"),
         conf={
@@ -126,7 +127,7 @@ def model_monitoring(case: UseCase) -> None:
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def note_retraining(*, partition_key: str | None = None, ti: Any = None) -> bool:
-        """Keep that this day has asked for a retraining, if it has."""
+        """Record that this day requested a retraining, if it did."""
         from include.monitoring import daily
 
         run_id = REQUEST.format(key=partition_key)
@@ -138,14 +139,14 @@ def model_monitoring(case: UseCase) -> None:
     @task
     @typed
     def list_notifiers(decided: Decided) -> list[Page]:
-        """Log what a person has to see. Returns what each notifier is to be told."""
+        """Log the page. Returns the message for each notifier."""
         from include.orchestration import alerting
 
         title, link = f"{decided.key}: {decided.why}", report_link(case, decided.key)
         places = alerting.page(case, title, decided.table, link)
         return [Page(place, title, decided.table, link) for place in places]
 
-    @task(doc_md="Call a person. If it fails, the decision stands, and the others are told.")
+    @task(doc_md="Page a person. If it fails, the decision stands, and the others are still paged.")
     @typed
     def notify(page: Page) -> None:
         from include.orchestration import alerting

@@ -4,14 +4,14 @@
 - **find_rival** fixes the champion to beat. Days that it was trained on do not count.
 - **train** and **evaluate** run once for each candidate of the use case; **evaluate_champion**
   scores the same rows.
-- **judge** puts every rule of the gate to every candidate. The run ends here, as a success, if all
-  are refused, if it is a dry run or repeats an earlier one: the champion stays.
-- **refit** fits the best again on all days, and beside it whatever else is sound: the members of
-  the next ensemble. **register** makes them versions of the registry.
-- **approve** asks a person, if the run wants it so, and shows the verdict. No answer means no.
-- **promote** makes it champion in one step, unless another one has become champion meanwhile.
+- **judge** applies every rule of the gate to every candidate. The run ends here, as a success, if
+  all are refused, if it is a dry run, or if it repeats an earlier training: the champion stays.
+- **refit** fits the best candidate again on all days, and also the other sound ones, the members of
+  the next ensemble. **register** registers them.
+- **approve** asks a person, if the run requires it, and shows the verdict. No answer means no.
+- **promote** makes it champion in one step, unless another version has become champion meanwhile.
 
-One run at a time: another one that is asked for meanwhile waits in the queue.
+Only one run is active at a time; others are queued.
 """
 
 from datetime import timedelta
@@ -49,12 +49,12 @@ def params_of(case: UseCase) -> dict[str, Param]:
         ),
         "snapshot": Param(
             None, type=["null", "string"], maxLength=200,
-            description="Repeat an earlier training: its snapshot, as its run in MLflow names it. "
+            description="Repeat an earlier training: its snapshot's name, from its MLflow run. "
             "It is judged against the base rate, and nothing is registered or promoted.",
         ),
         "require_approval": Param(
             case.settings.require_approval, type="boolean",
-            description="Whether a person has to approve the promotion.",
+            description="Whether a person must approve the promotion.",
         ),
         "dry_run": Param(
             False, type="boolean",
@@ -89,10 +89,10 @@ def model_retraining(case: UseCase) -> None:
     @task
     @typed
     def find_rival(snapshot: str, *, params: Any = None) -> Rival | None:
-        """The champion to beat, whoever is promoted meanwhile; nothing if there is none."""
+        """The champion to beat, fixed for the run; None if there is none."""
         from include.training import evaluation
 
-        if params["snapshot"]:  # the champion may well have come from this very snapshot
+        if params["snapshot"]:  # the champion may come from this very snapshot
             return None
         return evaluation.find_rival(case, snapshot)
 
@@ -142,7 +142,7 @@ def model_retraining(case: UseCase) -> None:
     @task
     @typed
     def judge(snapshot: str, champion: str | None, evaluations: list[str]) -> Verdict:
-        """Put every rule of the gate to every candidate. Returns the verdict."""
+        """Apply every rule of the gate to every candidate. Returns the verdict."""
         from include.training import gate
 
         verdict = gate.judge(case, snapshot, champion, evaluations)
@@ -152,14 +152,14 @@ def model_retraining(case: UseCase) -> None:
     @task.short_circuit
     @typed
     def passed(verdict: Verdict, *, params: Any = None) -> list[Evaluated]:
-        """The challenger and its ensemble, to go on with. The run ends here if there is none."""
+        """The challenger and its ensemble. The run ends here if there is none."""
         only_looking = params["dry_run"] or params["snapshot"]
         return [] if only_looking or verdict.challenger is None else verdict.members
 
     @task(
         map_index_template="{{ candidate_name }}",
         execution_timeout=training_time,
-        doc_md="Fit one candidate again, on the holdout too. Returns its MLflow run.",
+        doc_md="Fit one candidate again with the holdout included. Returns its MLflow run.",
     )
     @typed
     def refit(snapshot: str, member: Evaluated) -> Trained:
@@ -170,7 +170,7 @@ def model_retraining(case: UseCase) -> None:
         get_current_context()["candidate_name"] = member.candidate
         return Trained(member.candidate, training.refit(case, snapshot, member))
 
-    # A member that cannot be refitted is left out; `register` sees to it that none is stale.
+    # A member that cannot be refitted is left out; `register` checks that none is stale.
     @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
     @typed
     def register(
@@ -190,12 +190,12 @@ def model_retraining(case: UseCase) -> None:
 
     @task.branch
     def needs_approval(*, params: Any = None) -> str:
-        """Whether a person is asked, or the gate alone has decided."""
+        """Whether a person is asked, or the gate alone decides."""
         return "approve" if params["require_approval"] else "promote"
 
     approve = ApprovalOperator(
         task_id="approve",
-        doc_md="A person decides, seeing the verdict. No answer in time is a Reject.",
+        doc_md="A person sees the verdict and decides. No answer in time is a Reject.",
         subject="Promote version {{ ti.xcom_pull('register')['version'] }} to champion?",
         body="{{ params.reason | literal }}\n\n{{ ti.xcom_pull('judge')['markdown'] }}",
         defaults="Reject",

@@ -1,9 +1,9 @@
-"""The champion goes, the version that it replaced comes back: in seconds, whatever else runs.
+"""Makes the version that the champion replaced champion again, in seconds, whatever else runs.
 
-Its ensemble goes and comes with it. Run it again to go back one version more; where the version
-that has to go is named, two people who run it at once go back one version, not two. Days that the
-bad champion has scored stay as they are: run `batch_inference` for them again (a backfill of
-`data_validation` does it) to have them scored by the one that came back.
+Its ensemble is rolled back with it. Run it again to go back one more version. If the version to
+remove is named, two people who run it at the same time go back one version, not two. Days that the
+bad champion scored stay as they are: run `batch_inference` for them again (a backfill of
+`data_validation` does that) to have them scored by the restored version.
 """
 
 from typing import Any
@@ -22,15 +22,15 @@ PARAMS = {
         type="string",
         minLength=1,
         maxLength=500,
-        description="Why: kept with the version that goes.",
+        description="Why: kept with the version that is rolled back.",
     ),
     "version": Param(
         None,
         type=["null", "string"],
         maxLength=9,
         pattern="^[0-9]*$",
-        description="The version that has to go: if it is champion no more, nothing is done. "
-        "Empty: whichever is champion.",
+        description="The version to roll back: if it is no longer champion, nothing is done. "
+        "Empty: the current champion.",
     ),
 }
 
@@ -60,7 +60,7 @@ def model_rollback(case: UseCase) -> None:
     @task(outlets=[asset])
     @typed
     def roll_back(versions: Rollback, *, params: Any = None, outlet_events: Any = None) -> str:
-        """Put the version before back. Returns its number."""
+        """Make the version before it champion again. Returns its number."""
         from include.registry import promotion
 
         promotion.roll_back(case, versions.model, versions.to, params["reason"])

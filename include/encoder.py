@@ -1,4 +1,4 @@
-"""From a table of features to the float matrix that every model of this project reads."""
+"""Encodes a table of features as the float matrix that every model of this project reads."""
 
 from typing import Any, Self
 
@@ -14,13 +14,13 @@ from include.wording import counted, listed
 
 
 class FeatureEncoder(TransformerMixin, BaseEstimator):
-    """Numeric columns as they are, categories as their code; float32, NaN for missing or unseen.
+    """Numeric columns unchanged, categories as codes; float32, NaN for missing or unseen values.
 
     It is the first step of every model's pipeline, so a model carries its own input contract.
 
     Args:
         numeric: names of the numeric features.
-        categorical: names of the categorical features; their columns come after the numeric ones.
+        categorical: names of the categorical features, encoded after the numeric ones.
     """
 
     def __init__(self, numeric: list[str], categorical: list[str]):
@@ -28,7 +28,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
         self.categorical = categorical
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002 - scikit-learn passes it
-        """Learn the categories, in sorted order: the n-th one has code n.
+        """Learn the categories in sorted order: the n-th one gets code n.
 
         Args:
             X: Arrow table or batch, Polars or pandas frame with the named columns.
@@ -52,7 +52,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
             float32 array of shape (rows, features), row-major.
 
         Raises:
-            BadData: a column the model expects is not there.
+            BadData: a column that the model expects is missing.
         """
         table = _as_arrow(X)
         self.check_columns(table.schema.names)

@@ -1,14 +1,13 @@
-"""The rows of a file that others wrote: a slice at a time, in bounded memory, NaN as null.
+"""Reads landed files, which others write: slice by slice, in bounded memory, NaN as null.
 
-A few kilobytes of Parquet can stand for gigabytes: a text of 500 KB in a dictionary, and 100,000
-rows that repeat it. So bytes bound a slice, not rows, and they are known before they are decoded:
-from what the footer says of each row group, and from the values of its dictionaries. Text that
-many rows repeat is read as codes, which cost nothing to repeat, and is cut into smaller slices
-before anything copies it.
+A few kilobytes of Parquet can decode to gigabytes: a text of 500 KB in a dictionary, repeated by
+100,000 rows. So a slice is bounded by bytes, not by rows. The bytes are known before decoding, from
+the footer of each row group and from the values of its dictionaries. Text that many rows repeat is
+read as codes, which cost nothing to repeat, and is cut into smaller slices before it is copied.
 
-Bounded: a slice, a text, a row, and all of a file's rows of one day. Not bounded: one page, which
-Arrow has to decompress whole; text without a dictionary whose lengths differ wildly within a row
-group; and what a footer does not say truly.
+Bounded: a slice, a text, a row, and all rows of a file. Not bounded: a single page, which Arrow
+decompresses as a whole; text without a dictionary whose lengths vary widely within a row group;
+and a footer with false sizes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,30 +30,29 @@ if TYPE_CHECKING:
     from include.lake.files import AnyPath
 
 SLICE_ROWS = 262_144
-"""Most rows of a slice: where rows are narrow they bound it, not bytes."""
+"""Maximum rows of a slice; for narrow rows this is the bound, not the bytes."""
 
 SLICE_BYTES = 64 << 20
-"""Most bytes of a slice, once it is decoded; two or three slices are in memory at a time."""
+"""Maximum decoded bytes of a slice; two or three slices are in memory at a time."""
 
 LEAST_ROWS = 2_048
-"""Rows read at once of text that leaves out what it shares with the one before it: nothing says how
-long such a text is."""
+"""Rows read at once if text is delta-encoded: nothing tells how long such a text is."""
 
 VIEW_BYTES = 16
-"""What each text takes in a frame, beside its bytes."""
+"""Memory of each text in a frame, in addition to its bytes."""
 
 
 @contextmanager
 def foreign_data(what: str) -> Iterator[None]:
-    """Say that the file is at fault where Arrow or Polars cannot take what others wrote.
+    """Report the file as bad data if Arrow or Polars cannot read what others wrote.
 
-    A Rust panic is no `Exception`: without this it would pass every handler, and end the process.
+    A Rust panic is not an `Exception`: without this it would pass all handlers and end the process.
 
     Args:
-        what: begins the message: whose data, in which step.
+        what: the beginning of the message: whose data, in which step.
 
     Raises:
-        BadData: the block raised what only data can cause.
+        BadData: the block raised an error that only data can cause.
     """
     try:
         yield
@@ -70,12 +68,12 @@ def slices(
     """Rows of a file, at most `SLICE_ROWS` and about `SLICE_BYTES` at a time.
 
     Args:
-        text_limits: most bytes of a text, for columns in which it is not the setting's.
-        columns: those that are read; None for all.
+        text_limits: maximum bytes of a text, for columns with their own limit.
+        columns: the columns to read; None for all.
 
     Raises:
         BadData: a text, a row or all rows together are larger than allowed.
-        ArrowInvalid: and other errors of Arrow and Polars: the pages are damaged, or of a type
+        ArrowInvalid: and other errors of Arrow and Polars: the pages are damaged, or have a type
             that cannot be read; `fault_of_file` says which.
     """
     waiting: list[pl.DataFrame] = []
@@ -90,7 +88,7 @@ def slices(
         if total > case.settings.max_input_mb * 1e6:
             raise BadData(
                 f"its rows take more than {case.settings.max_input_mb:,.0f} MB, too much for one "
-                "day's input (ML_MAX_INPUT_MB); land less, or raise that limit"
+                "day's input (ML_MAX_INPUT_MB); land a smaller file, or raise that limit"
             )
         if waiting and (rows + len(batch) > SLICE_ROWS or size + bytes_of_batch > SLICE_BYTES):
             yield pl.concat(waiting)
@@ -105,7 +103,7 @@ def slices(
 
 
 def pieces(rows: pl.DataFrame, most_rows: int) -> Iterator[pl.DataFrame]:
-    """Rows in their order, in pieces of at most `most_rows`, and a row more than `SLICE_BYTES`."""
+    """Rows in order, in pieces of at most `most_rows`, and at most one row over `SLICE_BYTES`."""
     for piece in rows.iter_slices(most_rows):
         size = size_of(piece)
         if size <= SLICE_BYTES:
@@ -121,12 +119,12 @@ def pieces(rows: pl.DataFrame, most_rows: int) -> Iterator[pl.DataFrame]:
 
 
 def size_of(rows: pl.DataFrame) -> int:
-    """Bytes of rows once each of their texts has a copy of its own."""
+    """Bytes of rows if each text had its own copy."""
     return _measured(rows)[0]
 
 
 def _measured(rows: pl.DataFrame) -> tuple[int, dict[str, int]]:
-    """`size_of` rows, and the bytes of the longest text of each column that has any."""
+    """`size_of` rows, and the bytes of the longest text of each text column."""
     size, longest = 0, {}
     for column in rows:
         if _is_text(column.dtype):
@@ -170,16 +168,16 @@ def _text_length(text: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """What the footer says of one column, or of one within a nested column, in a row group.
+    """One column (or one within a nested column) of a row group, as the footer describes it.
 
     Attributes:
-        path: its name in the file, from the column down.
-        values: entries, those of all lists counted.
+        path: its dotted path in the file.
+        values: number of entries, including those within lists.
         size: bytes in the file, uncompressed.
         width: bytes of a value in memory; None for text.
-        is_coded: whether text is, at least in part, codes of a dictionary.
-        is_delta: whether text leaves out what it shares with the one before it.
-        is_flat: whether it is a text column, and not within another.
+        is_coded: whether text is, at least in part, dictionary-encoded.
+        is_delta: whether text is delta-encoded.
+        is_flat: whether it is a text column itself, not one within a nested column.
     """
 
     column: str
@@ -194,14 +192,14 @@ class _Chunk:
 
     @property
     def is_repeated(self) -> bool:
-        """Whether it is best read as codes: few values, repeated, so less than 4 bytes each."""
+        """Whether to read it as codes: few values that repeat, so less than 4 bytes each."""
         return self.is_flat and self.is_coded and not self.is_delta and self.size < 4 * self.values
 
     def bytes_of_row(self, longest: int) -> float:
-        """Most bytes that a row of it takes in memory, on average where no text is repeated.
+        """Maximum bytes of a row in memory; the average if no text repeats.
 
         Args:
-            longest: the longest text that is repeated.
+            longest: bytes of the longest text that repeats.
         """
         if self.width is not None:
             return self.width * self.values / self.rows
@@ -214,7 +212,7 @@ class _Chunk:
 def _batches(
     case: UseCase, path: "AnyPath", text_limits: Mapping[str, int], columns: list[str] | None
 ) -> Iterator[pl.DataFrame]:
-    """Rows as they are read: so few at a time that no batch can be large."""
+    """Batches of rows, so few at a time that no batch can be large."""
     files: dict[tuple[str, ...], pq.ParquetFile] = {}
     with ExitStack() as stack:
 
@@ -253,8 +251,8 @@ def _batches(
 
 
 def _chunks(file: pq.ParquetFile, number: int, columns: list[str] | None) -> list[_Chunk]:
-    # Asking the footer of an encrypted or damaged column would end the process. Reading no row of
-    # it is an error instead, and decodes nothing.
+    # Reading the footer of an encrypted or damaged column would crash the process. Reading zero
+    # rows of it raises an error instead, and decodes nothing.
     next(file.reader.iter_batches(0, [number]), None)
     group, place, chunks = file.metadata.row_group(number), 0, []
     for field in file.schema_arrow:
@@ -283,7 +281,7 @@ def _chunk(file: pq.ParquetFile, group: pq.RowGroupMetaData, place: int, field: 
 
 
 def _leaves(dtype: pa.DataType) -> int:
-    """Columns that a type takes in a Parquet file."""
+    """Number of Parquet columns that a type takes."""
     if isinstance(dtype, pa.BaseExtensionType):
         dtype = dtype.storage_type
     fields = [dtype.field(number) for number in range(dtype.num_fields)]
@@ -291,7 +289,7 @@ def _leaves(dtype: pa.DataType) -> int:
 
 
 def _longest(file: pq.ParquetFile, number: int, path: str) -> int:
-    """The longest text in the dictionary of a column that is read as codes."""
+    """Bytes of the longest text in the dictionary of a column that is read as codes."""
     batch = next(file.iter_batches(1, row_groups=[number], columns=[path]))
     found = batch.column(0)
     while not isinstance(found, pa.DictionaryArray):
@@ -300,7 +298,7 @@ def _longest(file: pq.ParquetFile, number: int, path: str) -> int:
 
 
 def _frame(batch: pa.RecordBatch, codes: tuple[str, ...]) -> pl.DataFrame:
-    """A batch as Polars has it; raises `ArrowInvalid` for text on which Polars would panic."""
+    """A batch as a Polars frame; raises `ArrowInvalid` for text on which Polars would panic."""
     found = []
     for name, values in zip(batch.schema.names, batch.columns, strict=True):
         try:

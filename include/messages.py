@@ -1,7 +1,7 @@
-"""What travels between tasks. A task returns one of these, and the next one takes it.
+"""The dataclasses that tasks exchange: one task returns a message, the next takes it.
 
-They hold references, counts and reasons, never rows. `orchestration.tasks.typed` turns them into
-the JSON of an XCom and back. DAG files import this module, so it needs the standard library only.
+They hold references, counts and reasons, never rows. `orchestration.tasks.typed` converts them to
+the JSON of an XCom and back. DAG files import this module, so it uses only the standard library.
 """
 
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ from typing import Literal
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 """Aliases of the registered model, and the paths of the rows that they score. The champion scores
-every day. The challenger scores beside it only if the setting `experiment` says so."""
+every day. The challenger scores beside it only if the setting `experiment` enables it."""
 
 Action = Literal["healthy", "watch", "retrain", "page"]
-"""What the monitor decides about a day, the gravest last."""
+"""What the monitor decides about a day, the most severe last."""
 
 DATA_RULES = ("features", "published")
-"""Rules whose page means that the data are at fault: no model is trained on such data."""
+"""Rules that page because the data is at fault: no model is trained on such data."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class ModelVersion:
 
 @dataclass(frozen=True)
 class LandedFile:
-    """A landed file whose columns are right.
+    """A landed file whose columns match the contract.
 
     Attributes:
-        version: reference to the version of the day that all its files share.
+        version: reference to the day's version, which all its files share.
         file: identity of the file (inode, time and size; in an object store its etag).
     """
 
@@ -49,13 +49,13 @@ class LandedFile:
 
 @dataclass(frozen=True)
 class RowCheck:
-    """What the row checks found in one input of one day.
+    """Result of the row checks of one input on one day.
 
     Attributes:
-        version: reference to the version whose part the valid rows are.
+        version: reference to the version that has the valid rows as a part.
         rows: rows in the landed file; `valid + quarantined == rows`.
-        duplicates: rows whose key another row has too.
-        failures: reason → rows it applies to (a row may have several reasons).
+        duplicates: rows whose key occurs more than once.
+        failures: reason → rows that it applies to (a row may have several reasons).
         null_rates: column → share of its values that are null.
         last_event: ISO time of the latest event among the valid rows.
         file: identity of the landed file that was checked.
@@ -77,7 +77,7 @@ class RowCheck:
 
 @dataclass(frozen=True)
 class Published:
-    """Rows that a day's inputs were published with, by input."""
+    """Published rows of a day, by input."""
 
     rows: dict[str, int]
 
@@ -103,13 +103,13 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Branches:
-    """Who scores beside the champion, fixed for a run.
+    """The models that score beside the champion, fixed for a run.
 
     Attributes:
-        mode: of the experiment.
-        share: of the rows that are the challenger's, in mode `ab`.
-        models: by path. Their rows are fixed by it, whoever fails later.
-        absent: why a path has no scores, by path. The champion's stand in for them.
+        mode: mode of the experiment.
+        share: the challenger's share of the rows, in mode `ab`.
+        models: by path. A path's rows stay the same even if its model fails later.
+        absent: path → why it has no scores. The champion's scores are used instead.
     """
 
     mode: Literal["off", "shadow", "ab"]
@@ -119,26 +119,26 @@ class Branches:
 
     @property
     def salt(self) -> str:
-        """What makes two experiments draw other rows: the challenger's version."""
+        """Makes two experiments draw different rows: the challenger's version."""
         return str(self.models[CHALLENGER]) if CHALLENGER in self.models else ""
 
     def is_shadow(self, path: str) -> bool:
-        """Whether a path's model scores rows that are not its own."""
+        """Whether a path's model scores rows whose published score is another model's."""
         return path == CHALLENGER and self.mode == "shadow"
 
     @property
     def answered(self) -> dict[str, ModelVersion]:
-        """The models that have scored their rows, as far as is known."""
+        """The models that have scored their rows, as far as known."""
         return {path: model for path, model in self.models.items() if path not in self.absent}
 
 
 @dataclass(frozen=True)
 class OutputCheck:
-    """What was found in a day's predictions: `rows == scored + rejected`.
+    """Result of checking a day's predictions: `rows == scored + rejected`.
 
     Attributes:
-        mean: of the scores; None without rows.
-        psi: against the model's holdout; None if they are not those of one model.
+        mean: mean of the scores; None without rows.
+        psi: PSI against the model's holdout; None if the scores are from several models.
     """
 
     rows: int
@@ -150,14 +150,13 @@ class OutputCheck:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a member has given for a day, once it was checked.
+    """A member's checked answer for a day.
 
     Attributes:
-        features: reference to the rows that it has scored.
+        features: reference to the rows that it scored.
         model: the registered model, or its name on the server.
-        chunks: in which it has scored them.
-        psi: population stability index against what its scores usually look like; None if that
-            is not known.
+        chunks: the chunks in which it scored them.
+        psi: population stability index (PSI) against its usual scores; None if those are unknown.
     """
 
     features: str
@@ -171,14 +170,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class RollCall:
-    """Who has answered.
+    """Which members answered.
 
     Attributes:
-        champion: whose ensemble it is, if the registry said so.
-        answers: by member.
-        absent: why each of the others is missing, by member.
-        lacking: why there can be no ensemble; empty if there can.
-        awaited: those that are missing for a reason that may pass, such as a server that is down:
+        champion: the champion that the ensemble belongs to, if the registry answered.
+        answers: member → its answer.
+        absent: member → why it is missing.
+        lacking: why no ensemble is possible; empty if it is.
+        awaited: members that are missing for a temporary reason, such as a server that is down:
             they may answer another run.
     """
 
@@ -191,12 +190,12 @@ class RollCall:
 
 @dataclass(frozen=True)
 class Scored:
-    """A day's scores that are not published yet.
+    """A day's scores, before they are published.
 
     Attributes:
         predictions: reference to the version that holds them.
-        level: position in `ensemble.LEVELS` of what has made them.
-        failed: why each step before that one failed, by its name in `LEVELS`.
+        level: position in `ensemble.LEVELS` of the step that made them.
+        failed: name of each earlier step in `LEVELS` → why it failed.
     """
 
     predictions: str
@@ -206,7 +205,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Checked:
-    """Scores that may be published, and what was found in them."""
+    """Scores that may be published, and the result of checking them."""
 
     scored: Scored
     check: OutputCheck
@@ -240,11 +239,11 @@ class Evaluated(Trained):
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule's answer to one model.
+    """One rule's result for one model.
 
     Attributes:
-        fault: whether breaking it says that something is wrong with the model. A model that is
-            only not good enough to replace the champion may still be a member of an ensemble.
+        fault: whether breaking the rule means that the model is faulty. A model that is merely
+            not good enough to replace the champion may still be a member of an ensemble.
     """
 
     name: str
@@ -256,16 +255,16 @@ class Rule:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of the candidates of one snapshot.
+    """The gate's verdict about the candidates of one snapshot.
 
     Attributes:
         challenger: the best of the candidates that passed every rule; None if all were refused.
-        members: every candidate without a fault, the challenger first: what an ensemble may be
-            made of, and what scores rows that lack a group of features.
+        members: every candidate without a fault, the challenger first: the possible members of
+            an ensemble, and the models for rows that lack a group of features.
         champion: the version they were judged against; None for the base rate.
         champion_evaluation: reference to its evaluation.
-        rules: the rules' answers by candidate.
-        markdown: all of it as tables for a person.
+        rules: candidate → results of the rules.
+        markdown: the whole verdict as tables for people.
     """
 
     snapshot: str
@@ -279,7 +278,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Rollback:
-    """The version that goes, and the one that comes back."""
+    """The version that is removed, and the one that becomes champion again."""
 
     model: ModelVersion
     to: ModelVersion
@@ -290,13 +289,13 @@ class Rollback:
 
 @dataclass(frozen=True)
 class Reason:
-    """One rule's answer about a day.
+    """One rule's result for a day.
 
     Attributes:
         rule: its name.
-        action: what it asks for; `healthy` if it is content.
-        found: the figure, in words.
-        bound: what it was held to, in words.
+        action: what it asks for; `healthy` if it passes.
+        found: the figure that it found, in words.
+        bound: the bound that it was compared with, in words.
     """
 
     rule: str
@@ -307,12 +306,12 @@ class Reason:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be done about a day, and why.
+    """What to do about a day, and why.
 
     Attributes:
         key: the day.
-        action: the gravest of what the rules ask for.
-        reasons: every rule's answer, the gravest first.
+        action: the most severe action of the rules.
+        reasons: every rule's result, the most severe first.
     """
 
     key: str
@@ -326,16 +325,16 @@ class Decision:
 
     @property
     def retrain_for(self) -> str:
-        """Why the model is to be trained again, in one line; empty if it is not.
+        """Why the model should be retrained, in one line; empty if it should not.
 
-        A day may page and retrain at once, unless it pages for a fault of the data.
+        A day may page and retrain at once, unless it pages because the data is at fault.
         """
         faults = [one for one in self.reasons if one.action == "page" and one.rule in DATA_RULES]
         return "" if faults else self._told("retrain")
 
     @property
     def in_a_sentence(self) -> str:
-        """The same for a person, who may have nothing to do."""
+        """The decision in one sentence for people."""
         if not self.reasons:
             return "No rule had anything to judge."
         if self.action == "healthy":

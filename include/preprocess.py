@@ -1,6 +1,6 @@
-"""Validated rows to features, and truth to labels, for scoring and for training alike.
+"""From validated rows to features, and from truth to labels, for both scoring and training.
 
-The one door to what a use case builds: whatever its code leaves as NaN is null beyond it.
+The only callers of a use case's `build_features` and `build_labels`: they turn NaN into null.
 """
 
 from datetime import date
@@ -15,10 +15,10 @@ from include.wording import listed, quoted
 
 
 def features_of(case: UseCase, validated: Version) -> pl.DataFrame:
-    """The key and the features of every row of a validated day, in its order.
+    """The key and the features of every row of a validated day, in the same order.
 
     Raises:
-        BadData: they are of other rows, or in another order.
+        BadData: the features have other rows or another order.
     """
     inputs = {name: validated.read(name) for name in validated.manifest().parts}
     rows = without_nan(case.features.build_features(inputs))
@@ -27,12 +27,12 @@ def features_of(case: UseCase, validated: Version) -> pl.DataFrame:
 
 
 def check_keys(case: UseCase, rows: pl.DataFrame, main: pl.DataFrame, what: str) -> None:
-    """Make sure that rows of features are those of the first input, each once and in its order.
+    """Check that features have the rows of the first input, each once and in the same order.
 
     Args:
-        rows: with the columns of the key.
+        rows: rows with the key's columns.
         main: the validated rows of the first input.
-        what: the first input, in words.
+        what: the name of the first input in messages.
 
     Raises:
         BadData: naming the first difference.

@@ -1,8 +1,8 @@
-"""What a folder of `include/usecases/` declares, so that the same code runs any of them.
+"""What a folder in `include/usecases/` declares, so that the same code can run any use case.
 
-Its `__init__.py` holds a `UseCase`: what a DAG file needs. The modules beside it are imported when
-they are first used, as they import pandera and scikit-learn: `schema`, `features`, `models` and
-`source`, with the names that the protocols of these names list.
+Its `__init__.py` defines a `UseCase`, which is all that DAG files need. Its modules `schema`,
+`features`, `models` and `source` are imported on first use, because they import pandera and
+scikit-learn. The protocols `Schema`, `Features`, `Models` and `Source` list their names.
 """
 
 import ast
@@ -32,42 +32,41 @@ OWN_COLUMNS = (
     "day", "ensemble_score", "fallback", "label", "members", "model", "model_version", "path",
     "score",
 )  # fmt: skip
-"""Columns that the library puts beside the key and the features of a row."""
+"""Columns that the library adds to the key and the features of a row."""
 
 OWN_PREFIX = "score_"
-"""How the columns of other models' scores begin, before the model's name."""
+"""Prefix of the columns with other models' scores, before the model's name."""
 
 REASONS = "reasons"
-"""Column of a quarantined row, beside all that landed with it."""
+"""Column that is added to quarantined rows."""
 
 OWN_MODELS = ("all", "challenger", "champion", "ensemble")
-"""Names of models and slices that figures have beside those of the members."""
+"""Names of models and slices in the figures, in addition to the members'."""
 
 
 def every_day(_: date) -> bool:
-    """Whether an input is expected on a day, where nothing else is declared: always."""
+    """The default of `Input.expected`: data is expected every day."""
     return True
 
 
 @dataclass(frozen=True)
 class Input:
-    """The contract of one input: one Parquet file lands for each day.
+    """The contract of one input: one Parquet file per day.
 
     Attributes:
         name: its name in paths, messages and reports.
         schema: columns, types and row checks. Columns must be exactly these, in this order.
-        key: columns that together name a row; no two rows may share them.
-        belongs: given the partition's day, an expression that is true for the rows of that day.
-        event_time: datetime column with a time zone from which freshness is judged, if any.
+        key: columns that together identify a row; no two rows may share them.
+        belongs: for a partition's day, an expression that is true for the rows of that day.
+        event_time: datetime column with a time zone, used to check freshness, if any.
         time_zone: where the partition's day begins and ends.
-        max_event_age_hours: most hours from the last event to the end of the partition's day.
-        max_null_rate: the greatest share of nulls of a nullable column that is no fault. A NaN is
-            null.
-        max_text_bytes: the longest text of a column, where it is not the setting's.
-        required: whether a day without this input fails. A file that is there must always be right.
-        expected: whether the input comes on a day: false for weekends and holidays, for instance.
-            Nothing is fetched for a day on which it does not; a file that lands is used.
-        may_be_empty: whether a file without rows is right, and published as such.
+        max_event_age_hours: maximum hours from the last event to the end of the partition's day.
+        max_null_rate: nullable column → maximum share of nulls; NaN counts as null.
+        max_text_bytes: column → maximum bytes of a text, if it differs from the setting.
+        required: whether a day without this input fails. A file that exists must always be valid.
+        expected: whether data is expected on a day; false for weekends and holidays, for instance.
+            Nothing is fetched for other days, but a file that lands is used.
+        may_be_empty: whether a file without rows is valid and published.
     """
 
     name: str
@@ -108,18 +107,18 @@ class Input:
         if getattr(getattr(dtype, "type", None), "time_zone", None) is None:
             raise ValueError(
                 f"input {self.name}: event_time names {self.event_time}, which is "
-                f"{dtype or 'no column'} and has to be a time with a zone. Declare it as "
-                'pl.Datetime("us", "UTC"), and let `fetch` return it so, for instance with '
+                f"{dtype or 'not a column'} and must be a datetime with a time zone. Declare it as "
+                'pl.Datetime("us", "UTC"), and have `fetch` return that type, for instance with '
                 f'pl.col({self.event_time!r}).dt.replace_time_zone("UTC")'
             )
 
 
 @dataclass(frozen=True)
 class Group:
-    """Features that come from one input, so that a row may well lack all of them at once.
+    """Features that come from one input, so that a row may lack all of them at once.
 
     Attributes:
-        name: what the row then lacks.
+        name: the name of what the row then lacks.
         features: names of the features.
     """
 
@@ -132,29 +131,29 @@ class Group:
 
     @property
     def path(self) -> str:
-        """The path of rows that lack the group, and the name of the candidate made for them."""
+        """The path of rows that lack the group, and the name of the candidate for them."""
         return f"without_{self.name}"
 
 
 @dataclass(frozen=True)
 class Member:
-    """A model of the ensemble. Its tasks form a group of this name, apart from all others.
+    """A model of the ensemble. Its tasks form a task group with its name.
 
     Attributes:
-        name: for a registry member, that of the candidate that is trained for it.
-        kind: a model of the registry, scored by our own tasks; or a server that is asked over HTTP
-            (Open Inference Protocol v2).
-        weight: in the average, relative to the others that answered.
+        name: for a registry member, the name of its candidate.
+        kind: `registry` for a model of the registry, scored by Airflow's tasks; `remote` for a
+            server that is asked over HTTP (Open Inference Protocol v2).
+        weight: weight in the average, relative to the other members that answered.
         required: whether there is no ensemble without it.
-        retries: of each of its tasks after failures of its own that may pass: its server asks for
-            time, its model is not there, it takes too long. Other failures do not count: an outage
-            of what all members use (the lake, the registry, Airflow) is retried as in every DAG.
+        retries: retries of each of its tasks after the member's own temporary failures: its server
+            asks for time, its model is missing, it takes too long. Other failures do not count: an
+            outage of what all members use (lake, registry, Airflow) is retried as in every DAG.
         minutes: time limit of each of its tasks.
-        slots: of its pool: tasks of all days that may score with it at once.
+        slots: slots of its pool: how many tasks, of all days, may score with it at once.
         connection: Airflow connection of the server.
         model: name of the model on the server.
-        output: name of the output with the scores, for a server that answers something else unless
-            it is requested by name, as MLServer does with `predict_proba`; empty: its only one.
+        output: name of the output with the scores, if the server returns it only on request, like
+            MLServer's `predict_proba`; empty: the server's only output.
     """
 
     name: str
@@ -169,12 +168,12 @@ class Member:
     output: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what could never work, when the DAGs are parsed."""
+        """Refuse impossible values when the DAGs are parsed."""
         check_name("member", self.name)
         if self.name in OWN_MODELS or self.name.startswith("without_"):
             raise ValueError(
-                f"no member can be called {self.name}: figures and columns of the library are "
-                "called so; rename it in __init__.py (and its candidate in models.py)"
+                f"a member cannot be called {self.name}: the library uses this name for figures "
+                "and columns; rename it in __init__.py (and its candidate in models.py)"
             )
         if not 0 <= self.weight < float("inf"):
             raise ValueError(f"member {self.name}: its weight is {self.weight}, not 0 or more")
@@ -186,7 +185,7 @@ def check_name(what: str, name: str) -> None:
     """Refuse a name that cannot be part of a path, a task, a column and a metric."""
     if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
         raise ValueError(
-            f"{what} {name!r}: its name becomes part of paths, columns and metrics, and has to be "
+            f"{what} {name!r}: its name becomes part of paths, columns and metrics, and must be "
             "letters, digits and underscores, beginning with a letter"
         )
 
@@ -223,7 +222,7 @@ class Features(Protocol):
 
 
 class Models(Protocol):
-    """`models.py`: what is trained."""
+    """`models.py`: the models to train."""
 
     CANDIDATES: "dict[str, Callable[[int], Pipeline]]"
     WITHOUT: "dict[str, Callable[[int], Pipeline]]"
@@ -236,7 +235,7 @@ MODULES: dict[str, type] = {
     "features": Features,
     "models": Models,
 }
-"""The modules of every use case, by name; `docs/fork.md` says what each of their names is."""
+"""The modules of every use case, by name; `docs/fork.md` explains their contents."""
 
 USECASES = "include.usecases"
 """Package that every use case is imported from, wherever its folder is."""
@@ -244,15 +243,15 @@ USECASES = "include.usecases"
 
 @dataclass(frozen=True, eq=False)
 class UseCase:
-    """One thing that is predicted: its data, its models, and the settings in which it differs.
+    """One thing to predict: its data, its models and its own settings.
 
     Attributes:
-        name: that of its folder. It names the DAGs, the registered model and the folder in the
-            lake, and labels the metrics.
+        name: name of its folder, also used for the DAGs, the registered model, the folder in the
+            lake and the label of the metrics.
         first_window: first and last day of the history that the first champion is trained on.
         members: the models of its ensemble.
-        own_settings: values of settings for this use case alone, by name. A variable of the
-            environment such as `ML_LATE_PAYMENTS__GATE_MAX_AUC` comes before them.
+        own_settings: name → value of settings for this use case only. An environment variable
+            such as `ML_LATE_PAYMENTS__GATE_MAX_AUC` overrides them.
     """
 
     name: str
@@ -264,7 +263,7 @@ class UseCase:
         """Refuse what could never work."""
         check_usecase_name(self.name)
         if strange := [one for one in self.members if not isinstance(one, Member)]:
-            raise ValueError(f"members has {strange[0]!r}, which is no Member(...)")
+            raise ValueError(f"members has {strange[0]!r}, which is not a Member(...)")
         if not self.members:
             raise ValueError(f"{self.name} has no members: an ensemble needs at least one")
         names = [member.name for member in self.members]
@@ -279,10 +278,10 @@ class UseCase:
 
     @property
     def settings(self) -> Settings:
-        """The settings as they are for this use case.
+        """The settings of this use case.
 
         Raises:
-            BadData: with a line for each value that is wrong, and where it is.
+            BadData: with a line for each wrong value, and where it is set.
         """
         for name, value in self.own_settings.items():
             if isinstance(value, list | tuple | set | dict):
@@ -291,7 +290,7 @@ class UseCase:
 
     @property
     def lake(self) -> "Lake":
-        """Its tables: a folder of its name in the lake, or the place that is set for it alone."""
+        """Its tables: the folder with its name in the lake, or its own `lake_root`."""
         from include.lake.tables import Lake
 
         return Lake(self.settings.lake_of(self.name), self.name)
@@ -311,7 +310,7 @@ class UseCase:
         """Its module `features`.
 
         Raises:
-            UsecaseInvalid: a column has a name that the library gives to its own.
+            UsecaseInvalid: a column has a name that the library uses itself.
         """
         found = cast(Features, import_module(f"{self.package}.features"))
         check_columns(self.key, found.FEATURES)
@@ -324,31 +323,31 @@ class UseCase:
 
     @property
     def key(self) -> list[str]:
-        """Columns that together name a row."""
+        """Columns that together identify a row."""
         return self.schema.KEY
 
     @property
     def inputs(self) -> list[Input]:
-        """What a day is scored from; the rows of the first are those that are scored."""
+        """The inputs from which a day is scored; the rows of the first are scored."""
         return self.schema.INPUTS
 
     @property
     def truth(self) -> Input:
-        """What becomes known later, and is the labels' source."""
+        """The input that becomes known later, from which labels are built."""
         return self.schema.TRUTH
 
     @property
     def tables(self) -> dict[str, list[Input]]:
-        """Table → the inputs that are validated and published together in it."""
+        """Table → the inputs that are validated and published in it together."""
         return {"validated": self.inputs, "actuals": [self.truth]}
 
     def input(self, name: str) -> Input:
-        """The input, or the truth, of a name."""
+        """The input, or the truth, with this name."""
         return next(one for one in (*self.inputs, self.truth) if one.name == name)
 
     @property
     def training_start(self) -> date:
-        """First day of a training window, if a run names none."""
+        """First day of the training window if a run names none."""
         return self.settings.train_start or date.fromisoformat(self.first_window[0])
 
     def dag_id(self, pipeline: str) -> str:
@@ -368,15 +367,15 @@ class UseCase:
 
 
 def check_usecase_name(name: str) -> None:
-    """Refuse a name that cannot be that of a use case and of its folder.
+    """Refuse a name that a use case and its folder cannot have.
 
     Raises:
-        ValueError: saying what it has to be.
+        ValueError: says which names are allowed.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
         raise ValueError(
             f"a use case cannot be called {name!r}: its name becomes part of DAGs, paths, metrics "
-            "and variables, and has to be lower-case letters, digits and single underscores, such "
+            "and variables, and must be lower-case letters, digits and single underscores, such "
             "as late_payments"
         )
 
@@ -386,7 +385,7 @@ def _check_window(window: Any) -> None:
         first, last = map(date.fromisoformat, window)
     except (TypeError, ValueError):
         raise ValueError(
-            f"first_window is {window!r}, and has to be two dates, such as "
+            f"first_window is {window!r} and must be two dates, such as "
             '("2026-01-01", "2026-02-28")'
         ) from None
     if not first < last:
@@ -394,19 +393,19 @@ def _check_window(window: Any) -> None:
 
 
 class UsecaseInvalid(ImportError):
-    """A use case lacks what every one must have, or declares what cannot work."""
+    """A use case lacks a required piece, or declares something that cannot work."""
 
 
 def check_pieces(folder: Path) -> None:
-    """See that a use case has all pieces, by reading its files: none of them is run.
+    """Check that a use case has all pieces, by reading its files without running them.
 
-    Names of columns that are written as literals are looked at, too.
+    Column names that are written as literals are checked, too.
 
     Args:
-        folder: of the use case.
+        folder: the folder of the use case.
 
     Raises:
-        UsecaseInvalid: naming every file and every name that is missing, or that cannot work.
+        UsecaseInvalid: names every missing file and name, and every name that cannot work.
     """
     missing, wrong = [], []
     for module, names in {"__init__": ["USECASE"], **_names()}.items():
@@ -419,7 +418,7 @@ def check_pieces(folder: Path) -> None:
         try:
             table, tree = symtable.symtable(text, str(file), "exec"), ast.parse(text)
         except SyntaxError as error:
-            wrong.append(f"line {error.lineno} of {file.name} is no Python: {error.msg}")
+            wrong.append(f"line {error.lineno} of {file.name} is not valid Python: {error.msg}")
             continue
         there = {
             symbol.get_name()
@@ -430,14 +429,14 @@ def check_pieces(folder: Path) -> None:
         wrong += _wrong_literals(module, tree)
     if missing:
         raise UsecaseInvalid(
-            f"The use case in {folder} lacks {', '.join(missing)}. None of its DAGs is there. Add "
-            "what is missing (docs/fork.md says what each piece is), then run `make usecase`. If "
-            "you meant another folder: the variable ML_USECASES names it."
+            f"The use case in {folder} lacks {', '.join(missing)}. It has no DAGs until this is "
+            "fixed. Add what is missing (docs/fork.md explains each piece), then run `make "
+            "usecase`. If you meant another folder, name it in the variable ML_USECASES."
         )
     if wrong:
         raise UsecaseInvalid(
-            f"The use case in {folder} cannot work: {'; '.join(wrong)}. None of its DAGs is there. "
-            "Change it, then run `make usecase`."
+            f"The use case in {folder} cannot work: {'; '.join(wrong)}. It has no DAGs until this "
+            "is fixed. Change it, then run `make usecase`."
         )
 
 
@@ -446,10 +445,10 @@ def _names() -> dict[str, list[str]]:
 
 
 def check_columns(key: Iterable[str], features: Iterable[str]) -> None:
-    """Refuse names of columns that the library's own would meet, however they were made.
+    """Refuse column names that the library uses itself, however they were made.
 
     Raises:
-        UsecaseInvalid: naming each, where it is declared and what to rename.
+        UsecaseInvalid: names each, where it is declared and how to rename it.
     """
     wrong = [*_taken("KEY", "schema", key), *_taken("FEATURES", "features", features)]
     if wrong:
@@ -458,8 +457,8 @@ def check_columns(key: Iterable[str], features: Iterable[str]) -> None:
 
 def _taken(piece: str, module: str, columns: Iterable[str]) -> list[str]:
     return [
-        f"{piece} in {module}.py names the column {name!r}, and the library adds one of that name "
-        f"to your rows: rename it, to 'input_{name}' for instance"
+        f"{piece} in {module}.py names the column {name!r}, but the library adds a column with "
+        f"this name to your rows: rename it, for instance to 'input_{name}'"
         for name in columns
         if name in OWN_COLUMNS or name.startswith(OWN_PREFIX)
     ]

@@ -1,8 +1,8 @@
-"""What NaN and infinity mean, in the whole project: NaN is missing, infinity is never a value.
+"""The meaning of NaN and infinity in the whole project: NaN is missing, infinity is never a value.
 
-Sources, libraries and models write NaN where there is no number, so it becomes null wherever rows
-of others come in: a landed file (`landed`), and what a use case builds (`preprocess`). A row with
-an infinite number is quarantined when it is validated, and rejected when it is a feature.
+Sources, libraries and models write NaN where there is no number. So NaN becomes null wherever rows
+enter: from a landed file (`landed`), and from a use case's code (`preprocess`). A row with an
+infinite number is quarantined in validation, and rejected among the features.
 """
 
 import math
@@ -13,14 +13,14 @@ import polars as pl
 
 
 def without_nan(rows: pl.DataFrame) -> pl.DataFrame:
-    """The same rows, null wherever a float is NaN, within lists and structs too."""
+    """The same rows with null instead of NaN, also within lists and structs."""
     return rows.with_columns(
         _filled(pl.col(name), dtype).alias(name) for name, dtype in _not_finite(rows).items()
     )
 
 
 def infinite(rows: pl.DataFrame) -> dict[str, pl.Series]:
-    """Which rows hold an infinite number, by column; only columns that have such a row."""
+    """Column → which rows have an infinite number; only columns with such a row."""
     found = {
         name: rows.select(
             greatest(pl.col(name), dtype, _is_infinite, _is_float).fill_null(0) == 1
@@ -31,7 +31,7 @@ def infinite(rows: pl.DataFrame) -> dict[str, pl.Series]:
 
 
 def _not_finite(rows: pl.DataFrame) -> dict[str, pl.DataType]:
-    """The columns that may hold NaN or infinity: floats whose sum is finite hold neither."""
+    """The columns that may have NaN or infinity: floats with a finite sum have neither."""
     floats = [name for name, dtype in rows.schema.items() if dtype.is_float()]
     sums = rows.select(pl.col(floats).sum()).row(0) if floats and len(rows) else ()
     finite = {name for name, total in zip(floats, sums, strict=False) if math.isfinite(total)}
@@ -43,7 +43,7 @@ def _not_finite(rows: pl.DataFrame) -> dict[str, pl.DataType]:
 
 
 def leaves(dtype: pl.DataType) -> list[pl.DataType]:
-    """The types of the values within a type: itself, or what its lists and structs hold."""
+    """The types of the values within a type: itself, or those of its lists and structs."""
     if isinstance(dtype, pl.List | pl.Array):
         return leaves(dtype.inner)  # type: ignore[arg-type]
     if isinstance(dtype, pl.Struct):
@@ -76,7 +76,7 @@ def _filled(one: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 
 def _is_infinite(value: pl.Expr, _: pl.DataType) -> pl.Expr:
-    return value.is_infinite().cast(pl.UInt8)  # an array of booleans has no greatest
+    return value.is_infinite().cast(pl.UInt8)  # an array of booleans has no maximum
 
 
 def greatest(
@@ -85,12 +85,12 @@ def greatest(
     measure: Callable[[pl.Expr, pl.DataType], pl.Expr],
     counts: Callable[[pl.DataType], bool],
 ) -> pl.Expr:
-    """The greatest measure of the values within each row of a column: of its lists and structs.
+    """The largest measure of the values in each row of a column, also within lists and structs.
 
     Args:
-        one: the column, of a type that has a leaf that counts.
+        one: the column; its type has at least one leaf type that `counts`.
         measure: a number for each value, given its type.
-        counts: whether values of a type are measured.
+        counts: whether values of a type are to be measured.
     """
 
     def within(one: pl.Expr, dtype: Any) -> pl.Expr:

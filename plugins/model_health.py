@@ -1,4 +1,4 @@
-"""Shows *Model health*, *Models* in the navigation of Airflow's UI: it only reads."""
+"""Shows the read-only page *Model health*, *Models* in the navigation of Airflow's UI."""
 
 from functools import cache
 from secrets import token_urlsafe
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from include.monitoring.page.health_page import Approval
 
 RETRAINING = "model_retraining"
-"""The pipeline that asks a person for approval."""
+"""The pipeline whose runs ask for approval."""
 
 RULES = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
-"""Whatever is in the lake or the registry, only the page's own script runs."""
+"""Only the page's own script may run, whatever is in the lake or the registry."""
 
 
 async def model_health(scope: Any, receive: Any, send: Any) -> None:
-    """The ASGI application, made when it is first asked."""
+    """The ASGI application, made with the first request."""
     await _application()(scope, receive, send)
 
 
@@ -53,7 +53,9 @@ def _application() -> "FastAPI":
         raise HTTPException(403, "There is no use case whose monitoring you may see.")
 
     @pages.get("/{usecase}")
-    def page(usecase: str, user: GetUserDep) -> HTMLResponse:  # no coroutine: it may take long
+    def page(
+        usecase: str, user: GetUserDep
+    ) -> HTMLResponse:  # not a coroutine, because it may take long
         from include.monitoring.page import health, health_page
 
         case = behind_login.case_of(usecase)
@@ -76,9 +78,9 @@ def _application() -> "FastAPI":
 
 
 def _approvals(retraining: str, user: Any, root: str) -> "list[Approval] | None":
-    """What retraining asks and nobody has answered; None for who may not see it.
+    """Unanswered questions of retraining runs; None if the user may not see them.
 
-    Airflow's API has the same list, but asking it from here takes a token and a request to itself.
+    Airflow's API has the same list, but using it here would need a token and a request to itself.
     """
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.models.resource_details import (
@@ -126,10 +128,10 @@ class ModelHealth(AirflowPlugin):
     fastapi_apps = [  # noqa: RUF012
         {"app": model_health, "url_prefix": "/model-health", "name": "Model health"}
     ]
-    # Without a slash at the beginning it is found below a path of Airflow's own, too.
+    # Without a leading slash, it also works if Airflow is served under a path.
     external_views = [  # noqa: RUF012
         {
-            "name": "Models",  # a longer one is cut off there
+            "name": "Models",  # a longer name is cut off there
             "href": "model-health/",
             "url_route": "model-health",
             "destination": "nav",

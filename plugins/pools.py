@@ -1,10 +1,10 @@
 """Makes the pools of the ensemble's members when Airflow starts, wherever it runs.
 
-A task whose pool does not exist is never scheduled, and nothing but a line in a log says so. A pool
-that is there already is left as it is: its slots may have been changed in the UI.
+A task whose pool does not exist is never scheduled, and only a line in a log says so. Existing
+pools are not changed, because their slots may have been changed in the UI.
 
-The DAG processor leaves it to the others: with the library in its memory, it would go on parsing
-DAG files with it after a new one has been uploaded.
+The DAG processor does not do this: if it loaded the library, it would keep parsing DAG files with
+the old one after a new one is uploaded.
 """
 
 import logging
@@ -27,17 +27,19 @@ class PoolMaker:
 
     @hookimpl
     def on_starting(self, component: Any) -> None:
-        """Make the pools that are not there yet."""
-        if not isinstance(component, Job):  # a task starts: it has no access to the database
+        """Make the missing pools."""
+        if not isinstance(
+            component, Job
+        ):  # a task is starting, which has no access to the database
             return
-        if sys.argv[1:2] == ["dag-processor"]:  # a job that starts does not know yet which it is
+        if sys.argv[1:2] == ["dag-processor"]:  # a starting job does not know its type yet
             return
         from include import usecases
         from include.errors import BadData
 
         try:
             enabled = usecases.enabled()
-        except BadData as error:  # Airflow starts all the same: its DAGs say so as well
+        except BadData as error:  # Airflow must start anyway, and its DAGs show the error, too
             log.error("No pools are made: %s", error)
             return
         for case in enabled:
@@ -45,7 +47,7 @@ class PoolMaker:
                 self._make(case.pool(member), member.slots, f"Tasks that score with {member.name}")
 
     def _make(self, name: str, slots: int, description: str) -> None:
-        with suppress(IntegrityError), create_session() as session:  # another one was first
+        with suppress(IntegrityError), create_session() as session:  # another process was first
             if Pool.get_pool(name, session=session) is None:
                 pool = Pool(pool=name, slots=slots, description=description, include_deferred=False)
                 session.add(pool)

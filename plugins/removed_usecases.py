@@ -1,7 +1,7 @@
-"""Fails what was left unfinished by use cases that are no longer enabled, when Airflow starts.
+"""Fails unfinished runs of use cases that are no longer enabled, when Airflow starts.
 
-Airflow neither starts nor ends a run whose DAG is gone, and its UI hides it: the run would wait
-without a word, and go on with an old day once the use case is back.
+Airflow neither starts nor ends a run whose DAG is gone, and its UI hides it. The run would wait
+unnoticed, and continue with an old day when the use case comes back.
 """
 
 import logging
@@ -15,7 +15,7 @@ from airflow.plugins_manager import AirflowPlugin
 log = logging.getLogger(__name__)
 
 NOTE = (
-    "The use case {usecase} is not enabled any more, so this run was failed when Airflow started. "
+    "The use case {usecase} is no longer enabled, so this run was failed when Airflow started. "
     "What it has published stays. To enable the use case again, name it in ML_USECASES and restart "
     "Airflow; then clear this run, or backfill the day."
 )
@@ -33,9 +33,11 @@ class RunFailer:
         from include.errors import BadData
 
         try:
-            names = {folder.name for folder in usecases.folders()}  # a broken one may be repaired
+            names = {
+                folder.name for folder in usecases.folders()
+            }  # a broken use case may be repaired
             own = {case.name for case in usecases.enabled()}
-        except BadData as error:  # Airflow starts all the same: its DAGs say so as well
+        except BadData as error:  # Airflow must start anyway, and its DAGs show the error, too
             log.error("Runs of removed use cases are left as they are: %s", error)
             return
         fail_runs_of_others(names, own)
@@ -46,8 +48,8 @@ def fail_runs_of_others(names: set[str], own: set[str]) -> None:
 
     Args:
         names: the use cases whose runs stay.
-        own: those of them that have DAGs. Files that define these DAGs are this project's; an
-            Airflow may run other projects beside it.
+        own: those of them that have DAGs. The files of these DAGs are this project's; Airflow
+            may run other projects, too.
     """
     from airflow.models.dag import DagModel
     from airflow.models.dagrun import DagRun

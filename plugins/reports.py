@@ -1,9 +1,9 @@
 """Shows the daily reports of monitoring in Airflow's UI: at `/reports/<use case>/<day>`.
 
-They are behind its login, and read from the lake. Airflow loads a plugin in every process, tasks
-included: what is needed to serve pages is therefore imported with the first request. That goes for
-the library too: a DAG processor that had it in memory would go on parsing DAG files with it after a
-new one is uploaded.
+They are read from the lake and are behind Airflow's login. Airflow loads plugins in every process,
+tasks included, so everything that serves pages is imported with the first request. This includes
+the library: a DAG processor that had loaded it would keep parsing DAG files with the old one after
+a new one is uploaded.
 """
 
 from functools import cache
@@ -19,11 +19,11 @@ SAFE = {
     "sandbox allow-top-navigation-by-user-activation",
     "Cache-Control": "no-store",
 }
-"""Whatever is in the lake, no script of it runs with the rights of who looks at it."""
+"""No script from the lake may run with the user's rights."""
 
 
 async def reports(scope: Any, receive: Any, send: Any) -> None:
-    """The ASGI application, made when it is first asked."""
+    """The ASGI application, made with the first request."""
     await _application()(scope, receive, send)
 
 
@@ -48,7 +48,8 @@ def _application() -> "FastAPI":
         except BadData:
             raise HTTPException(
                 400,
-                f"{key!r} is no day. A report's address ends in a date: /reports/{case}/2026-03-01",
+                f"{key!r} is not a day. A report's address ends with a date: "
+                f"/reports/{case}/2026-03-01",
             ) from None
         lake = case.lake
         path = lake.partition_path("reports", key) / "report.html"
@@ -60,7 +61,7 @@ def _application() -> "FastAPI":
             raise HTTPException(
                 503,
                 f"The lake at {lake.root} has not answered in {behind_login.LAKE_SECONDS:g} s, so "
-                f"the report of {key} is not shown. See that its server answers, then load this "
+                f"the report of {key} is not shown. Check that its server answers, then load this "
                 "page again.",
             ) from None
         except FileNotFoundError:

@@ -1,14 +1,14 @@
-"""Which model scores which rows of a day: A/B tests, shadows, and models for rows of a kind.
+"""Which model scores which rows of a day: A/B tests, shadows, models for rows that lack inputs.
 
-A row takes one of these paths, and says which in its column `path`:
+A row takes one of these paths, which is in its column `path`:
 
-    without_<group>   it lacks a whole group of inputs; the model made for that scores it
+    without_<group>   it lacks a whole group of inputs, and the model trained without them scores it
     challenger        in an A/B test, a share of the other rows, by a hash of their key
-    champion          all others, and whatever has no model for its own path
+    champion          all other rows, and rows whose path has no model
 
-A shadow takes no row: the challenger's scores stand beside the champion's, and are never the
-answer. Champion and others score in tasks of their own, so that nothing that befalls another model
-keeps the day back: the champion has scored every row.
+A shadow takes no rows: the challenger's scores are stored beside the champion's, but are never
+published as the answer. The champion scores every row in its own tasks, so a failure of another
+model does not delay the day.
 """
 
 import logging
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 def wanted(case: UseCase) -> list[str]:
-    """The paths that the settings ask for, beside the champion's."""
+    """The paths that the settings enable, besides the champion's."""
     kinds = [group.path for group in case.features.GROUPS] if case.settings.group_models else []
     return [*kinds, *([CHALLENGER] if case.settings.experiment != "off" else [])]
 
@@ -48,7 +48,7 @@ def wanted(case: UseCase) -> list[str]:
 
 
 def resolve(case: UseCase, champion: ModelVersion) -> Branches:
-    """Fix the versions that score beside the champion. Who cannot is left out, with the reason.
+    """Fix the versions that score beside the champion; unusable ones are left out with the reason.
 
     Raises:
         DependencyDown: the registry does not answer.
@@ -64,7 +64,7 @@ def resolve(case: UseCase, champion: ModelVersion) -> Branches:
             scoring.check_model(
                 case, model, [*case.key, *case.features.FEATURES], "the features of this code"
             )
-        except (BadData, MissingData) as error:  # no other try of this run would help
+        except (BadData, MissingData) as error:  # retrying this run would not help
             log.warning("No row takes the path %s: %s", path, error)
             absent[path] = str(error)
         else:
@@ -89,7 +89,7 @@ def _made_for(case: UseCase, path: str, champion: ModelVersion) -> ModelVersion:
     members = registry.members(case, champion)
     if path not in members:
         raise MissingData(
-            f"No model {path} was trained with the champion, {champion}, or the gate has refused "
+            f"No model {path} was trained with the champion, {champion}, or the gate refused "
             f"it. With ML_GROUP_MODELS=true, `{case.dag_id('model_retraining')}` trains one."
         )
     return members[path]
@@ -99,14 +99,14 @@ def _made_for(case: UseCase, path: str, champion: ModelVersion) -> ModelVersion:
 
 
 def draw(case: UseCase, rows: pl.DataFrame, salt: str) -> np.ndarray:
-    """A number from 0 to below 1 for each row, by its key and the salt alone: never by its place.
+    """A number from 0 to below 1 for each row, from its key and the salt, not from its position.
 
-    BLAKE2 is the same on every machine and in every version of every library; Polars' own hash and
-    Python's are not.
+    BLAKE2 gives the same numbers on every machine and in every version of every library; the hashes
+    of Polars and Python do not.
 
     Args:
-        rows: with the columns of the key.
-        salt: with another one all numbers are others.
+        rows: rows with the key's columns.
+        salt: another salt gives other numbers.
 
     Returns:
         float64 of shape (rows,).
@@ -114,15 +114,15 @@ def draw(case: UseCase, rows: pl.DataFrame, salt: str) -> np.ndarray:
     key = [pl.lit(salt), *(pl.col(name).cast(pl.String) for name in case.key)]
     texts = rows.select(pl.concat_str(key, separator="\x1f")).to_series()
     hashed = b"".join(blake2b(text.encode(), digest_size=8).digest() for text in texts)
-    # 53 bits are exact as a float, and so is the number below 1.
+    # A float is exact for 53 bits, so the result is below 1.
     return (np.frombuffer(hashed, ">u8") >> 11) / 2.0**53
 
 
 def paths(case: UseCase, rows: pl.DataFrame, branches: Branches) -> pl.Series:
-    """The path of each row, whoever has failed.
+    """The path of each row, independent of which models failed.
 
     Args:
-        rows: the key, and the features of all groups.
+        rows: rows with the key and the features of all groups.
     """
     path = pl.lit(CHAMPION)
     if branches.mode == "ab" and CHALLENGER in branches.models:
@@ -136,7 +136,7 @@ def paths(case: UseCase, rows: pl.DataFrame, branches: Branches) -> pl.Series:
 
 
 def plan(case: UseCase, chunks: Sequence[Chunk], branches: Branches) -> dict[str, list[Chunk]]:
-    """The champion's chunks in which others have rows, for each of these, by path."""
+    """Path → the champion's chunks in which the path has rows."""
     found: dict[str, list[Chunk]] = {path: [] for path in branches.models}
     for chunk in chunks:
         taken = set(_paths_of(case, chunk, branches))
@@ -165,18 +165,18 @@ def _as_scored_by(chunk: Chunk, path: str, model: ModelVersion) -> Chunk:
 
 
 def gather(case: UseCase, chunks: Sequence[Chunk], branches: Branches | None, why: str) -> Branches:
-    """Find out whose scores are there, and as they should be.
+    """Check which models scored their rows, and whether their scores are plausible.
 
     Args:
-        chunks: the champion's.
-        branches: as they were resolved; None if they were not.
-        why: what the tasks of the others have told that failed.
+        chunks: the champion's chunks.
+        branches: the result of `resolve`; None if it failed.
+        why: path → failure message of its tasks.
 
     Raises:
         DependencyDown: the lake or the registry does not answer.
     """
     if branches is None:
-        silent = "`others.resolve` ended without a word (killed, or out of time): see Airflow"
+        silent = "`others.resolve` ended without a message (killed, or timed out): see Airflow"
         nobody = dict.fromkeys(wanted(case), why or silent)
         return Branches(case.settings.experiment, case.settings.ab_share, {}, nobody)
     try:
@@ -202,19 +202,19 @@ def gather(case: UseCase, chunks: Sequence[Chunk], branches: Branches | None, wh
 
 
 def _said(error: Exception, why: str) -> str:
-    """What an error means for a path, or `why`, which a task has told before."""
-    if kind_of(error) == "dependency down":  # nor would the champion's be there
+    """The message of a path's error, or `why`, the message that a task left before."""
+    if kind_of(error) == "dependency down":  # the champion's scores would be missing, too
         raise error
     said = str(error) if isinstance(error, PipelineError) else repr(error)
     return said if isinstance(error, BadData) else why or said
 
 
 def _check(case: UseCase, model: ModelVersion, scores: np.ndarray) -> None:
-    """Make sure that scores, which are to be published, can be right.
+    """Check that scores are plausible before they are published.
 
     Raises:
-        BadData: they are all the same, or far from those of the model's holdout.
-        MissingData: it is not known what these were.
+        BadData: they are all the same, or far from the scores on the model's holdout.
+        MissingData: the scores on the holdout are unknown.
     """
     if len(scores) < scoring.LEAST_ROWS:
         return
@@ -229,15 +229,15 @@ def _check(case: UseCase, model: ModelVersion, scores: np.ndarray) -> None:
 def assemble(
     case: UseCase, features_reference: str, chunks: Sequence[Chunk], branches: Branches | None
 ) -> str:
-    """Give each row the score of its path's model, or the champion's where that has none.
+    """Give each row the score of its path's model, or the champion's if that has none.
 
     Args:
-        chunks: the champion's.
-        branches: as they were gathered; None where there is the champion only.
+        chunks: the champion's chunks.
+        branches: the result of `gather`; None if only the champion scores.
 
     Returns:
-        Reference to a version of the predictions that is not published yet. With branches they
-        have a column `path`, and a shadow's scores in `score_challenger`.
+        Reference to a version of the predictions that is not published yet. With branches it has
+        a column `path`, and a shadow's scores in `score_challenger`.
     """
     if branches is None:
         return scoring.assemble(case, features_reference, list(chunks))
@@ -285,7 +285,7 @@ def _scores_of(case: UseCase, chunk: Chunk) -> np.ndarray:
 
 
 def _texts(values: list[str], codes: np.ndarray) -> pa.DictionaryArray:
-    """A column of few texts, a byte a row."""
+    """A column with few distinct texts, in one byte per row."""
     distinct, places = np.unique(values, return_inverse=True)
     return pa.DictionaryArray.from_arrays(
         places[codes].astype(np.int8), pa.array(distinct.tolist(), pa.string())
@@ -299,7 +299,7 @@ def publish(
     lineage: dict[str, Any],
     branches: Branches | None,
 ) -> int:
-    """Publish a day's predictions; with branches, say which rows took which path and who is absent.
+    """Publish a day's predictions; with branches, the manifest has rows per path and absent paths.
 
     Returns:
         Published rows.
@@ -315,7 +315,7 @@ def publish(
 
 
 def count(predictions: Version, branches: Branches) -> dict[str, int]:
-    """How many rows have taken each path that there could have been."""
+    """Rows per possible path."""
     taken = predictions.read("predictions", [PATH])[PATH].cast(pl.String).value_counts()
     there = dict(taken.iter_rows())
     could = [CHAMPION, *branches.models, *branches.absent]

@@ -1,7 +1,7 @@
-"""Several models score a day; those that answer, and rightly, are combined.
+"""Several models score a day; the plausible answers are combined.
 
-Each member is scored apart from the others, so that nothing that befalls one reaches another: it
-has its own plan, its own chunks and its own check. If too few are left, `fallback` takes over.
+Each member has its own plan, chunks and check, so a failure of one does not affect the others. If
+too few members answer, `fallback` takes over.
 """
 
 import logging
@@ -31,13 +31,13 @@ from include.wording import counted
 
 TABLE = "ensemble_predictions"
 LEVELS = ["ensemble", "champion", "previous", "base rate"]
-"""Where scores came from; the position is the fallback level that every row carries."""
+"""What made the scores; the position is the fallback level in each row."""
 
 UNVERSIONED = "unversioned"
-"""Version of a remote model whose server does not say which it is."""
+"""Version of a remote model if its server does not name one."""
 
 USUAL_DAYS = 7
-"""Published days that say what a remote member's scores usually look like."""
+"""Number of published days that define a remote member's usual scores."""
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +48,12 @@ log = logging.getLogger(__name__)
 def combine(scores: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
     """The weighted average of members' scores (a linear opinion pool; Stone, 1961).
 
-    Each member is calibrated, or the gate had not let it pass, and nothing more is learned here:
-    every calibration of the average that was tried made later weeks worse (docs/ensemble.md).
+    Each member is calibrated, because the gate requires it, and the average learns nothing more:
+    every calibration of it that was tried made later weeks worse (docs/ensemble.md).
 
     Args:
-        scores: probabilities of shape (rows,), by member.
-        weights: by member; those of members without scores are ignored.
+        scores: member → probabilities of shape (rows,).
+        weights: member → weight; members without scores are ignored.
 
     Returns:
         Probabilities, float32 of shape (rows,).
@@ -62,7 +62,7 @@ def combine(scores: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> n
         ValueError: no member has a weight above 0, or one has a negative weight.
     """
     shares = normalized({name: weights[name] for name in scores})
-    # By name: a sum of floats depends on its order.
+    # Sorted by name, because a sum of floats depends on its order.
     average = sum(shares[name] * scores[name].astype(np.float64) for name in sorted(scores))
     return np.clip(average, 0, 1).astype(np.float32)
 
@@ -85,10 +85,10 @@ def normalized(weights: Mapping[str, float]) -> dict[str, float]:
 def plan(
     case: UseCase, features_reference: str, member: Member, champion: ModelVersion | None
 ) -> list[Chunk]:
-    """Fix the version that a member scores with, and cut the day into chunks for it.
+    """Fix a member's version, and cut the day into chunks for it.
 
     Raises:
-        BadData: there is no such version, or it does not fit the features.
+        BadData: there is no such version, or it does not match the features.
         ServerDown: the server of a remote member is not ready.
     """
     if member.kind == "remote":
@@ -96,7 +96,7 @@ def plan(
             case, endpoint(member.connection), member.model, member.output
         ) as server:
             version = server.describe().version or UNVERSIONED
-        # Chunks of this plan only: a server that has answered wrongly is asked again.
+        # Chunks of this plan only: another run asks a server again that answered wrongly.
         model = ModelVersion(member.name, version, run_id=secrets.token_hex(4))
         return scoring.cut_chunks(case, features_reference, model)
     assert champion is not None
@@ -109,22 +109,24 @@ def plan(
         )
     try:
         return scoring.plan_chunks(case, features_reference, members[member.name])
-    except ModelMissing as error:  # it will not come back by itself
+    except ModelMissing as error:  # it will not come back without a person
         raise BadData(f"{members[member.name]} is gone from the registry: {error}") from error
 
 
 def score(case: UseCase, member: Member, chunk: Chunk) -> str:
-    """Score a chunk with a member. Returns where the scores are.
+    """Score a chunk with a member. Returns the path of the scores.
 
     Raises:
-        ServerDown: the server of a remote member is down, or was so for another chunk of the plan.
+        ServerDown: the server of a remote member is down, or was for another chunk of the plan.
         BadData: it answers wrongly.
     """
     if member.kind == "registry":
         return scoring.score_chunk(case, chunk)
     given_up = scoring.scores_path(case, chunk).parent / "given_up.txt"
     if exists(given_up):
-        raise ServerDown(f"Not asked, as it was given up for another chunk: {read_text(given_up)}")
+        raise ServerDown(
+            f"Not asked, because another chunk has already failed: {read_text(given_up)}"
+        )
     try:
         return _score_remotely(case, member, chunk)
     except ServerDown as error:
@@ -151,13 +153,13 @@ def _score_remotely(case: UseCase, member: Member, chunk: Chunk) -> str:
 
 
 def check(case: UseCase, features_reference: str, member: Member, chunks: list[Chunk]) -> Answer:
-    """Check what a member has given: as many scores as rows, and such as it usually gives.
+    """Check a member's answer: one score per row, similar to its usual scores.
 
-    That each is a probability was checked when it was kept.
+    `score` has already checked that each score is a probability.
 
     Raises:
-        BadData: they are too few, all the same, or far from what is usual. A member that answers
-            wrongly is as good as down.
+        BadData: there are too few scores, they are all the same, or far from the usual ones. A
+            member that answers wrongly counts as down.
     """
     source = case.lake.version(features_reference)
     with source.parquet("features") as file:
@@ -178,7 +180,7 @@ def check(case: UseCase, features_reference: str, member: Member, chunks: list[C
 
 
 def _usual(case: UseCase, key: str, member: str, version: str) -> dict[str, list[float]] | None:
-    """Distribution of a member's scores on earlier days; at first, of the champion's."""
+    """Distribution of a member's scores on earlier days; on the first days, of the champion's."""
     for table, column in ((TABLE, score_column(member)), ("predictions", "score")):
         found = []
         for earlier in case.lake.published_keys(table):
@@ -205,13 +207,13 @@ def _usual(case: UseCase, key: str, member: str, version: str) -> dict[str, list
 def _wrong(key: str, member: Member, model: ModelVersion, what: str) -> BadData:
     return BadData(
         f"Member {member.name} ({model.name} version {model.version}) answers wrongly for {key}: "
-        f"{what}. The ensemble goes on without it. Look at that model; clear `{member.name}.plan` "
-        "and what follows it to have it asked again."
+        f"{what}. The ensemble goes on without it. Look at that model; to ask it again, clear "
+        f"`{member.name}.plan` and its downstream tasks."
     )
 
 
 def read_scores(case: UseCase, chunks: Iterable[Chunk]) -> np.ndarray:
-    """The scores of chunks one after another: float32 of shape (rows,)."""
+    """The concatenated scores of chunks: float32 of shape (rows,)."""
     parts = []
     for chunk in chunks:
         with scoring.open_scores(case, chunk) as file:
@@ -225,7 +227,7 @@ def read_members(case: UseCase, answers: Mapping[str, Answer]) -> dict[str, np.n
 
 
 def score_column(member: str) -> str:
-    """The column of the ensemble's predictions that holds one member's scores."""
+    """The column with a member's scores in the ensemble's predictions."""
     return f"score_{member}"
 
 
@@ -240,21 +242,21 @@ def call_roll(
     why: Mapping[str, str],
     may_return: Collection[str] = (),
 ) -> RollCall:
-    """Find out who has answered, and whether they are enough.
+    """Find out which members answered, and whether they are enough.
 
     Args:
-        features_reference: the rows that had to be scored.
-        champion: whose ensemble it is, if the registry said so.
-        answers: of each member; None for who gave none.
-        why: the reasons of those, where they have told one.
-        may_return: members that, if they gave none, may well give one in another run.
+        features_reference: the rows to score.
+        champion: the champion that the ensemble belongs to, if the registry answered.
+        answers: member → answer; None without one.
+        why: member → failure message, if its tasks left one.
+        may_return: members that may answer in another run if they did not in this one.
 
     Raises:
-        BadData: the settings ask for members that there are not.
+        BadData: the settings require members that do not exist.
     """
     demanded = set(filter(None, case.settings.ensemble_required.replace(" ", "").split(",")))
     _check_demands(case, demanded)
-    silent = "its last try ended without a word (it was killed, or never started): see its tasks"
+    silent = "its last try ended without a message (it was killed, or never started): see its tasks"
     given = {name: answer for name, answer in answers.items() if answer is not None}
     absent = {name: why.get(name) or silent for name in answers if name not in given}
     awaited = absent.keys() & set(may_return)
@@ -272,7 +274,7 @@ def call_roll(
             f"{counted(len(counting), 'member')} answered, {case.settings.ensemble_quorum} have to"
         )
     elif missing := sorted(required - given.keys()):
-        lacking = f"required, and missing: {', '.join(missing)}"
+        lacking = f"required but missing: {', '.join(missing)}"
     return RollCall(champion, given, absent, lacking, sorted(awaited))
 
 
@@ -288,11 +290,11 @@ def _check_demands(case: UseCase, demanded: set[str]) -> None:
 
 
 def _disagreeing(case: UseCase, answers: Mapping[str, Answer]) -> dict[str, str]:
-    """Members whose scores go against those of at least two others, and what to say of each.
+    """Members whose scores contradict at least two others, each with the reason.
 
-    All look at the same rows, so that what is special of the day moves them alike. On 306 days of
-    the data in `include/usecase` the least correlation of an honest member with the mean of the
-    others was .26.
+    All score the same rows, so a special day changes all of them in the same way. On 306 days of
+    the flights' data, the lowest correlation of a sound member with the mean of the others was
+    .26.
     """
     if len(answers) < 3:
         return {}
@@ -313,7 +315,7 @@ def _disagreeing(case: UseCase, answers: Mapping[str, Answer]) -> dict[str, str]
 
 
 def no_features(why: str) -> BadData:
-    """What to say where there is nothing to score."""
+    """The error if there is nothing to score."""
     return BadData(
         f"There are no features of this day, so no member was asked. {why or 'See preprocess.'} "
         "The day's last published predictions, if there are any, are untouched."
@@ -338,13 +340,13 @@ def write(
     contributors: list[str],
     given: Mapping[str, np.ndarray],
 ) -> str:
-    """Write scores with what they were made from: for each row, and for the run.
+    """Write scores with their provenance, for each row and for the run.
 
     Args:
-        scores: of shape (rows,).
+        scores: scores of shape (rows,).
         level: position in `LEVELS`.
-        contributors: whose scores these are, as `name:version`.
-        given: scores of each member that answered, of shape (rows,).
+        contributors: the models that made the scores, as `name:version`.
+        given: member that answered → its scores of shape (rows,).
 
     Returns:
         Reference to a version of the day's predictions that is not published yet.
@@ -398,20 +400,21 @@ def publish(
     dag_run: str | None,
     healing: bool = False,
 ) -> dict[str, Any]:
-    """Publish a day's predictions with all that is known of how they came about.
+    """Publish a day's predictions with their full provenance.
 
-    What an ensemble made of the same inputs before is not replaced by what stands in for it.
+    A fallback never replaces what an ensemble made from the same inputs.
 
     Args:
-        dag_run: that has made them.
-        healing: whether they are made only because members have missed the day. What is published
-            is then replaced by what more members have made, or nothing.
+        dag_run: the run that made them.
+        healing: whether the run only scores a degraded day again. It then replaces the published
+            predictions only if more members contributed.
 
     Returns:
-        What is told to those that wait for the day.
+        The content of the day's asset event.
 
     Raises:
-        Overtaken: what is published has newer inputs, or a better way from the same ones.
+        Overtaken: the published predictions have newer inputs, or are better ones from the same
+            inputs.
     """
     version = case.lake.version(scored.predictions)
     current = case.lake.readable_manifest(TABLE, version.key)
@@ -421,9 +424,9 @@ def publish(
         before = LEVELS.index(current.metadata["fallback"]), len(current.metadata["absent"])
         if before[0] < scored.level or (healing and before <= (scored.level, len(roll.absent))):
             raise Overtaken(
-                f"{version} is not published, as the {LEVELS[scored.level]} made it: "
+                f"{version}, made by the {LEVELS[scored.level]}, is not published: "
                 f"{current.version} stays, which the {LEVELS[before[0]]} made from the same inputs "
-                f"without {len(current.metadata['absent'])} of the members."
+                f"with {len(current.metadata['absent'])} of the members missing."
             )
     facts = {"fallback": LEVELS[scored.level], "failed": scored.failed, **_describe(case, roll)}
     lineage = {"features": features_reference, "dag_run": dag_run, **facts}

@@ -1,8 +1,8 @@
-"""What scores a day when the ensemble cannot: one model alone, or no model at all.
+"""Scores a day when the ensemble cannot: by one model, or without a model.
 
     the champion alone → the version that it replaced → each segment's base rate
 
-Each step is tried when all before it have failed, for whatever reason. The reasons are kept.
+Each step is tried if all steps before it failed, for whatever reason. The reasons are kept.
 """
 
 import logging
@@ -24,7 +24,7 @@ from include.usecase import UseCase
 
 BASE_RATE_DAYS = 28
 PRIOR_ROWS = 100
-"""A segment's base rate is drawn towards that of all rows as if so many rows more had had it."""
+"""Number of rows with the overall base rate that are added to each segment (shrinkage)."""
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def fall_back(case: UseCase, features_reference: str, roll: RollCall) -> Scored:
     """Score a day without an ensemble.
 
     Args:
-        roll: why there is none, and whose it would have been.
+        roll: why there is no ensemble, and its champion.
 
     Raises:
         MissingData: nothing can score this day; says why, step by step.
@@ -51,8 +51,8 @@ def fall_back(case: UseCase, features_reference: str, roll: RollCall) -> Scored:
     for level, step in enumerate(steps, start=1):
         try:
             scores, whose = step()
-        except Exception as error:  # whatever it is, the next step may do
-            log.exception("The %s cannot stand in for the ensemble", LEVELS[level])
+        except Exception as error:  # whatever the error, the next step may work
+            log.exception("The %s cannot score instead of the ensemble", LEVELS[level])
             failed[LEVELS[level]] = f"{type(error).__name__}: {error}"
             continue
         log.warning("Scored by the %s: %s", LEVELS[level], failed)
@@ -64,13 +64,13 @@ def fall_back(case: UseCase, features_reference: str, roll: RollCall) -> Scored:
     listed = "".join(f"\n  - {line}" for line in [*absent, *reasons])
     raise MissingData(
         f"Nothing can score {case.lake.version(features_reference).key}:{listed}\nThe day's last "
-        "published predictions, if there are any, are untouched. Bring one of these back, then "
+        "published predictions, if there are any, are untouched. Fix one of these, then "
         "clear this run's failed tasks."
     )
 
 
 def _alone(case: UseCase, features_reference: str, model: ModelVersion) -> tuple[np.ndarray, str]:
-    """Scores by one version, if they look like what it usually gives, and its name."""
+    """Scores by one version, if they look like its usual scores, and its name."""
     chunks = scoring.plan_chunks(case, features_reference, model)
     for chunk in chunks:
         scoring.score_chunk(case, chunk)
@@ -88,8 +88,8 @@ def _alone(case: UseCase, features_reference: str, model: ModelVersion) -> tuple
 def base_rates(case: UseCase, features_reference: str) -> np.ndarray:
     """The share of the label 1 in each row's segment, on the newest labelled days before this one.
 
-    Shrunk to the rate of all rows where a segment has few (an m-estimate; Cestnik, Estimating
-    Probabilities, 1990). Needs neither a model nor the registry.
+    Small segments are shrunk towards the rate of all rows (an m-estimate; Cestnik, Estimating
+    Probabilities, 1990). This needs neither a model nor the registry.
 
     Returns:
         float32 of shape (rows,).

@@ -1,7 +1,7 @@
-"""Messages of the Open Inference Protocol v2: what KServe, Triton and MLServer understand.
+"""Messages of the Open Inference Protocol v2, which KServe, Triton and MLServer use.
 
-A message is JSON; with the protocol's binary extension the tensors' bytes follow it, and the header
-`Inference-Header-Content-Length` says where. https://github.com/kserve/open-inference-protocol
+A message is JSON. With the protocol's binary extension the tensors' bytes follow the JSON, whose
+length is in the header `Inference-Header-Content-Length`. https://github.com/kserve/open-inference-protocol
 """
 
 import json
@@ -17,24 +17,24 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 """HTTP header: bytes of JSON before the binary tensors."""
 
 BINARY = "binary_tensor_data"
-"""Extension that a server names if it understands binary tensors."""
+"""Extension of servers that understand binary tensors."""
 
 NUMBERS = {
     "BOOL": "?", "UINT8": "<u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "<i1",
     "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
-"""Datatypes of the protocol and what NumPy calls them; text is `BYTES`."""
+"""Datatypes of the protocol and their NumPy names; text is `BYTES`."""
 
 MAX_PARSED_BYTES = 64 * 2**20
-"""Most memory that the values of a message may take once they are Python objects."""
+"""Maximum memory of a message's values as Python objects."""
 
 MAX_DIMENSIONS = 8
 MAX_SIZE = 2**31
-"""Most dimensions of a tensor, and the largest of them."""
+"""Maximum number of dimensions of a tensor, and of its largest dimension."""
 
 VALUE_BYTES, FIELD_BYTES, CONTAINER_BYTES, TEXT_BYTES = 40, 100, 80, 80
-"""About what Python takes for a value of a list, a field of an object, the object or list itself,
-and a text, beside its characters."""
+"""Approximate memory of a value in a list, a field of an object, an object or list itself, and a
+text without its characters."""
 
 DATATYPES = {np.dtype(code): name for name, code in NUMBERS.items()}
 
@@ -43,9 +43,9 @@ Tensors = dict[str, np.ndarray]
 
 
 _SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = MAX_PARSED_BYTES  # cut by who masks secrets, not before
+_SHORT.maxstring = _SHORT.maxother = MAX_PARSED_BYTES  # not cut here, but after secrets are masked
 show = _SHORT.repr
-"""A value for a message: however deep or long, a few levels and values of it."""
+"""A value for a message, limited to a few levels and values."""
 
 
 class ProtocolError(ValueError):
@@ -58,10 +58,10 @@ def encode(
     """Write a request (`inputs`) or an answer (`outputs`).
 
     Args:
-        which: what the tensors are.
-        tensors: by name; arrays of numbers, or of `str` as dtype object.
-        fields: everything else at the top of the message.
-        binary: whether tensors follow as bytes. In JSON a NaN is null: JSON has no NaN.
+        which: whether the tensors are inputs or outputs.
+        tensors: name → array of numbers, or of `str` as dtype object.
+        fields: all other top-level fields of the message.
+        binary: whether tensors follow as bytes. In JSON, NaN becomes null.
 
     Returns:
         The body, and the HTTP headers that go with it.
@@ -91,13 +91,13 @@ def decode(which: Which, body: bytes, headers: Mapping[str, str]) -> tuple[dict[
     """Read a request or an answer.
 
     Args:
-        headers: of the HTTP message; found whatever the case of their names.
+        headers: headers of the HTTP message, in any case.
 
     Returns:
-        The fields at the top, and the tensors by name; text as `str`, of dtype object.
+        The top-level fields, and the tensors by name; text as `str`, of dtype object.
 
     Raises:
-        ProtocolError: it is not what the protocol says.
+        ProtocolError: it breaks the protocol.
     """
     known = {name.lower(): value for name, value in headers.items()}
     length = known.get(HEADER_LENGTH.lower())
@@ -134,7 +134,7 @@ def parse(text: bytes) -> Any:
     """Read JSON, unless its values would take more than `MAX_PARSED_BYTES`.
 
     Raises:
-        ProtocolError: it is too large, nested too deeply, or no JSON.
+        ProtocolError: it is too large, nested too deeply, or not JSON.
     """
     _check_memory(
         text.count(b",") * VALUE_BYTES
@@ -187,7 +187,7 @@ def _shape(name: str, described: dict[str, Any]) -> list[int]:
     shape = described.get("shape")
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise ProtocolError(f"tensor {name} has the shape {show(shape)}, no list of sizes")
-    # Before anything multiplies them.
+    # Checked before they are multiplied.
     if len(shape) > MAX_DIMENSIONS or max(shape, default=0) > MAX_SIZE:
         raise ProtocolError(
             f"tensor {name} cannot have such a shape: {show(shape)}, with {len(shape)} dimensions. "
@@ -215,7 +215,7 @@ def _from_json(name: str, described: dict[str, Any]) -> np.ndarray:
     data = described.get("data")
     if not isinstance(data, list):
         raise ProtocolError(f"tensor {name} has no list of data")
-    while data and isinstance(data[0], list):  # nested as its shape, or flat: both are allowed
+    while data and isinstance(data[0], list):  # nested like its shape or flat: both are allowed
         if not all(isinstance(row, list) for row in data):
             raise ProtocolError(f"the data of tensor {name} is nested unevenly")
         data = [value for row in data for value in row]

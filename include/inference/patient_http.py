@@ -1,4 +1,4 @@
-"""HTTP requests that are sent again, ever later, and all end when the server is down."""
+"""An HTTP client that retries with growing delays, and stops when the server is down."""
 
 import math
 import re
@@ -32,7 +32,7 @@ from include.settings import Settings
 from include.wording import cut
 
 RETRIED = {408, 425, 429}
-"""Statuses of the kind "the request is wrong" that only mean "not now"."""
+"""Statuses below 500 that mean "not now" instead of "the request is wrong"."""
 
 ATTEMPTS = 10
 FIRST_WAIT_SECONDS = 0.2
@@ -40,16 +40,16 @@ MAX_ANSWER_BYTES = 32 * 2**20
 TOO_SLOW = "its answer did not end in time"
 
 LONGEST_WAIT_SECONDS = 1e9
-"""The wait of a server that requests a longer one: any such wait is too long."""
+"""Used for any longer wait that a server requests: all of them are too long."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a server is, and what it wants to see of us.
+    """The address of a server, and the credentials for it.
 
     Attributes:
-        url: without a path; that of each request follows.
-        verify: file of the certificates that are trusted; empty for the usual ones.
+        url: the URL without a path; each request adds its own.
+        verify: file with trusted certificates; empty for the default ones.
     """
 
     url: str
@@ -61,11 +61,11 @@ class Endpoint:
 def endpoint(connection_id: str) -> Endpoint:
     """The endpoint that an Airflow connection describes.
 
-    Login and password are sent as basic authentication, a password alone as a bearer token; the
-    extra may hold `headers` and, in `verify`, a file of trusted certificates.
+    Login and password are sent as basic authentication, a password alone as a bearer token. The
+    extra may have `headers` and `verify`, a file with trusted certificates.
 
     Raises:
-        BadData: there is no such connection, or it names no host.
+        BadData: the connection does not exist, or has no host.
     """
     from airflow.sdk import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException
@@ -80,10 +80,10 @@ def endpoint(connection_id: str) -> Endpoint:
         ) from error
     if not found.host:
         raise BadData(f"The Airflow connection {connection_id!r} names no host. {advice}")
-    if "@" in found.host:  # where every message would show it
+    if "@" in found.host:  # every message would show it
         raise BadData(
-            f"The host of the Airflow connection {connection_id!r} holds a login: it has a field "
-            f"of its own. {advice}"
+            f"The host of the Airflow connection {connection_id!r} contains a login: put it into "
+            f"its own field. {advice}"
         )
     scheme = "" if "://" in found.host else f"{found.schema or 'http'}://"
     port = f":{found.port}" if found.port else ""
@@ -92,7 +92,7 @@ def endpoint(connection_id: str) -> Endpoint:
     verify = "" if verify is True else verify
     if not (isinstance(headers, dict) and isinstance(verify, str)):
         raise BadData(
-            f"The extra of the Airflow connection {connection_id!r} is no JSON object with "
+            f"The extra of the Airflow connection {connection_id!r} is not a JSON object with "
             f"`headers`, an object, and `verify`, the name of a file. {advice}"
         )
     headers = {name: str(value) for name, value in headers.items()}
@@ -112,7 +112,7 @@ def endpoint(connection_id: str) -> Endpoint:
 
 
 class NotNow(Exception):
-    """One request failed in a way that may pass."""
+    """One request failed for a reason that may be temporary."""
 
     def __init__(self, reason: str, retry_after: float | None = None):
         super().__init__(reason)
@@ -129,7 +129,7 @@ class _Request:
 
 
 class _Deadline:
-    """Cuts the connection of one request when its time is over: httpx bounds only each step."""
+    """Cuts the connection of one request when its time is up; httpx only limits each step."""
 
     def __init__(self, seconds: float):
         self.passed = False
@@ -145,7 +145,7 @@ class _Deadline:
         self._timer.cancel()
 
     def trace(self, event: str, facts: dict[str, Any]) -> None:
-        """See every step that httpx takes."""
+        """Receive every step of httpx."""
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             self._stream = facts["return_value"]
             if self.passed:
@@ -154,20 +154,20 @@ class _Deadline:
     def _cut(self) -> None:
         self.passed = True
         if self._stream is not None:
-            with suppress(OSError):  # it is closed
-                # Not TLS's own, which takes the connection apart under the thread that reads it.
+            with suppress(OSError):  # it is already closed
+                # Not TLS's own shutdown: it would break the connection while a thread reads it.
                 socket.socket.shutdown(self._stream.get_extra_info("socket"), socket.SHUT_RDWR)
 
 
 class PatientClient:
-    """Sends requests to one server, from several threads if need be.
+    """Sends requests to one server; safe for several threads.
 
-    A request is sent again after a lost connection, a timeout, a 5xx, 408, 425 or 429, for
-    `remote_give_up_seconds` or `ATTEMPTS` times. After `remote_breaker_failures` failures in a row,
-    in whichever thread, nothing is sent any more (a circuit breaker; Nygard, Release It!, 2007).
+    A request is retried after a lost connection, a timeout, or a status 5xx, 408, 425 or 429, for
+    `remote_give_up_seconds` or `ATTEMPTS` times. After `remote_breaker_failures` consecutive
+    failures in any thread, nothing more is sent (a circuit breaker; Nygard, Release It!, 2007).
 
     Args:
-        settings: of the use case, those that begin with `remote_`.
+        settings: the use case's settings; those that begin with `remote_` are used.
     """
 
     def __init__(self, at: Endpoint, settings: Settings):
@@ -178,15 +178,15 @@ class PatientClient:
         try:
             self._http = httpx.Client(
                 base_url=at.url,
-                # Nothing compressed: a kilobyte may become a gigabyte.
+                # No compression: a kilobyte may decompress to a gigabyte.
                 headers={"Accept-Encoding": "identity", **at.headers},
                 auth=at.auth,
-                # None is kept: httpx cannot send some that it takes.
+                # Cookies are not kept: httpx accepts some that it cannot send.
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                 verify=ssl.create_default_context(cafile=at.verify) if at.verify else True,
                 limits=httpx.Limits(
                     max_connections=self._settings.remote_in_flight,
-                    max_keepalive_connections=0,  # each request can cut its own, and no other
+                    max_keepalive_connections=0,  # each request can cut its own
                 ),
                 timeout=self._settings.remote_timeout_seconds,
             )
@@ -200,7 +200,7 @@ class PatientClient:
         self._http.close()
 
     def give_up(self, why: ServerDown | None = None) -> None:
-        """Send nothing more; requests that wait to be sent again fail now, for the same reason."""
+        """Send nothing more; requests that wait for a retry fail now, for the same reason."""
         self._why = self._why or why
         self._given_up.set()
 
@@ -212,16 +212,16 @@ class PatientClient:
         headers: Mapping[str, str] | None = None,
         retried: Collection[int] = RETRIED,
     ) -> tuple[bytes, Mapping[str, str]]:
-        """Send a request until it is answered with success.
+        """Send a request, with retries, until it succeeds.
 
         Args:
-            retried: statuses below 500 after which it is sent again.
+            retried: statuses below 500 after which it is retried.
 
         Returns:
             Body and headers of the answer.
 
         Raises:
-            ServerDown: it was not, for as long as the settings allow.
+            ServerDown: it did not succeed within the limits of the settings.
             BadData: the server refuses the request, redirects it, or cannot be trusted.
         """
         retrying = Retrying(
@@ -242,13 +242,13 @@ class PatientClient:
     def _try(self, request: _Request) -> tuple[bytes, Mapping[str, str]]:
         if self._given_up.is_set():
             if self._why is None:
-                raise self._down("another request was in vain")
+                raise self._down("another request failed for good")
             raise ServerDown(str(self._why), self._why.retry_after)
         try:
             answer = self._send(request)
         except NotNow as failure:
             many = self._settings.remote_breaker_failures
-            # A server that says when to come back is not down.
+            # A server that says when to return is not down.
             failures = self._count(failed=failure.retry_after is None)
             if (failure.retry_after or 0) > self._settings.remote_max_wait_seconds:
                 down = self._down(str(failure), failure.retry_after)
@@ -262,7 +262,7 @@ class PatientClient:
         return answer
 
     def _count(self, failed: bool) -> int:
-        """Count one answer. Returns how many failures in a row there are now."""
+        """Count one answer. Returns the number of consecutive failures."""
         with self._counting:
             self._failures_in_a_row = self._failures_in_a_row + 1 if failed else 0
             return self._failures_in_a_row
@@ -285,7 +285,7 @@ class PatientClient:
                         raise self._refused(f"answers with more than {MAX_ANSWER_BYTES:,} bytes")
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise self._refused(f"cannot be asked: {self._line(error)}") from error
-        except httpx.LocalProtocolError:  # whose text shows the header, be it a password
+        except httpx.LocalProtocolError:  # its text shows the header, which may be a password
             raise self._refused("cannot be asked: one of our headers is not valid HTTP") from None
         except httpx.TransportError as error:
             if deadline.passed:
@@ -322,20 +322,20 @@ class PatientClient:
                 retry_after = None
                 again += ", which is too long (ML_REMOTE_MAX_RETRY_AFTER_SECONDS)"
         return ServerDown(
-            f"The model server at {self.at.url} is down: {self.excerpt(reason, 500)}{again}. Only "
-            "what it had scored completely is kept. Look at the server, then clear this run to try "
+            f"The model server at {self.at.url} is down: {self.excerpt(reason, 500)}{again}. "
+            "Completely scored chunks are kept. Look at the server, then clear this run to try "
             "again.",
             retry_after,
         )
 
     def _refused(self, what: str) -> BadData:
         return BadData(
-            f"The model server at {self.at.url} {self.excerpt(what, 500)}. Another try would "
+            f"The model server at {self.at.url} {self.excerpt(what, 500)}. A retry would "
             "change nothing. Fix the server or its Airflow connection, then clear this run."
         )
 
     def excerpt(self, said: str | bytes | bytearray, length: int = 300) -> str:
-        """The beginning of what a server said, without our secrets, which it may repeat."""
+        """The beginning of a server's text, without our secrets, which it may repeat."""
         text = said if isinstance(said, str) else said.decode(errors="replace")
         return cut(self._masked(text), length)
 
@@ -350,7 +350,7 @@ class PatientClient:
 
 
 def _seconds_to_wait(longest: float, state: RetryCallState) -> float:
-    """What the server asks for, or longer: drawn at random from ever longer spans.
+    """The wait that the server asks for, or a random one from a span that grows with each try.
 
     "Full jitter" (Brooker, Exponential Backoff and Jitter, 2015).
     """
@@ -360,9 +360,9 @@ def _seconds_to_wait(longest: float, state: RetryCallState) -> float:
 
 
 def _retry_after(text: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for, as a number or as a date; None if it is none.
+    """Seconds of a `Retry-After` header, given as a number or a date; None if it is neither.
 
-    Fractions, which the standard does not know but servers send, are rounded up.
+    Fractions, which are not standard but occur, are rounded up.
     """
     text = (text or "").strip()
     if re.fullmatch(r"[0-9]+(\.[0-9]*)?", text):
@@ -372,12 +372,12 @@ def _retry_after(text: str | None) -> float | None:
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         return max(0.0, (moment - datetime.now(UTC)).total_seconds())
-    except (ValueError, OverflowError):  # no date, or a zone beyond all clocks
+    except (ValueError, OverflowError):  # not a date, or an impossible time zone
         return None
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
-    """What is wrong with a certificate or its server's TLS; not that a connection was cut."""
+    """The fault of a certificate or of the server's TLS; None for a lost connection."""
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
     return None if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) else error

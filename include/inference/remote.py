@@ -1,7 +1,7 @@
 """A model behind HTTP, in the Open Inference Protocol v2: Triton, KServe, MLServer, or `serving/`.
 
-An answer is believed only if it is exactly what was asked for: an ensemble does better without a
-member than with a wrong one.
+An answer is accepted only if it matches the request exactly: an ensemble is better without a member
+than with a wrong one.
 """
 
 from collections.abc import Iterator
@@ -24,18 +24,18 @@ from include.inference.patient_http import RETRIED, Endpoint, PatientClient
 from include.usecase import UseCase
 
 ORDER_ROWS = 64
-"""Rows that are drawn to be sent a second time."""
+"""Number of rows that are sent a second time."""
 
 TOLERANCE = 1e-4
-"""How far two scores of the same row may be apart."""
+"""Maximum difference between two scores of the same row."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a server says of a model.
+    """A server's description of a model.
 
     Attributes:
-        version: the newest; empty if the server does not say.
+        version: the newest version; empty if the server does not name it.
         binary: whether the server understands binary tensors.
     """
 
@@ -45,11 +45,11 @@ class Description:
 
 @contextmanager
 def connect(case: UseCase, at: Endpoint, model: str, output: str = "") -> Iterator["ModelServer"]:
-    """A conversation with a server about a model, ended with the block.
+    """A connection to a model on a server, closed at the end of the block.
 
     Args:
         model: its name on the server.
-        output: name of the output with the scores; empty: the one that the server chooses.
+        output: name of the output with the scores; empty for the server's default.
     """
     client = PatientClient(at, case.settings)
     try:
@@ -65,13 +65,13 @@ class ModelServer:
         self.case, self._client, self.model, self.output = case, client, model, output
 
     def describe(self) -> Description:
-        """Ask whether the server is ready, and what it knows of the model.
+        """Ask whether the server is ready, and for its description of the model.
 
         Raises:
-            ServerDown: it is not ready, and did not become so.
-            BadData: it does not know the model, or expects other features.
+            ServerDown: it did not become ready.
+            BadData: it does not have the model, or expects other features.
         """
-        # The protocol's "not ready" is a status of 4xx: Triton answers 400, KServe 503.
+        # "Not ready" may be a 4xx status in the protocol: Triton answers 400, KServe 503.
         self._client.ask("GET", "/v2/health/ready", retried={*RETRIED, 400})
         server = self._facts("/v2")
         model = self._facts(self._path(""))
@@ -87,8 +87,8 @@ class ModelServer:
             The scores, float32 of shape (rows,).
 
         Raises:
-            ServerDown: some rows were not scored, however often they were sent.
-            BadData: an answer is wrong, or a request is refused.
+            ServerDown: some rows were not scored, in spite of retries.
+            BadData: an answer is wrong, or a request was refused.
         """
         size = self.case.settings.remote_batch_rows
         parts = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
@@ -97,7 +97,7 @@ class ModelServer:
             try:
                 for answered in as_completed(asked):
                     answered.result()
-            except BaseException:  # a timeout is no Exception in Airflow
+            except BaseException:  # Airflow's timeout is not an Exception
                 self._client.give_up()
                 threads.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -106,17 +106,17 @@ class ModelServer:
     def check_order(
         self, rows: pa.RecordBatch, scores: np.ndarray, description: Description
     ) -> None:
-        """Score some rows again in another order: a server that mixes rows up gives itself away.
+        """Score some rows again in another order, to detect a server that mixes up rows.
 
-        They are drawn with repetition, which has no order that a mix-up could keep. (Of few rows in
-        reverse, a server that turns them round gives the same wrong scores again.)
+        Rows are drawn with repetition, so no mix-up can preserve the order by chance. (A server
+        that reverses rows would give the same wrong scores for a few rows sent in reverse.)
 
         Args:
-            rows: that were scored before.
-            scores: what came back, of shape (rows,).
+            rows: rows that were scored before.
+            scores: their scores, of shape (rows,).
 
         Raises:
-            BadData: it has mixed them up, then or now.
+            BadData: the server mixed up rows, then or now.
         """
         drawn = np.random.default_rng(0).integers(0, rows.num_rows, ORDER_ROWS)
         again = self._infer(rows.take(pa.array(drawn)), description)
@@ -146,7 +146,7 @@ class ModelServer:
         return self._scores(outputs, rows.num_rows)
 
     def _scores(self, outputs: Tensors, rows: int) -> np.ndarray:
-        """The probability of the label: one number a row, or the last of two."""
+        """The probability of the label: one number per row, or the last of two."""
         if len(outputs) != 1:
             raise self._wrong(f"it has {len(outputs)} outputs instead of one")
         ((name, values),) = outputs.items()
@@ -172,11 +172,11 @@ class ModelServer:
         except ProtocolError as error:
             raise self._wrong(f"{path}, {said!r}: {error}") from error
         if not isinstance(found, dict):
-            raise self._wrong(f"{path} is no JSON object: {said!r}")
+            raise self._wrong(f"{path} is not a JSON object: {said!r}")
         return found
 
     def _check_inputs(self, declared: Any) -> None:
-        """A server that says what it expects has to expect what we have."""
+        """If a server declares its inputs, they must be our features."""
         if not declared:
             return
         try:
@@ -205,17 +205,17 @@ class ModelServer:
 
 
 def _list(value: Any) -> list[Any]:
-    """A list that a server may leave out; whatever else it is says nothing."""
+    """A list that a server may omit; any other type counts as omitted."""
     return value if isinstance(value, list) else []
 
 
 def _text(value: Any) -> str:
-    """A name or a version, which may be sent as a number; of anything else a short text."""
+    """A name or a version, which may be a number; anything else as a short text."""
     return value if isinstance(value, str) else show(value)
 
 
 def _tensors(case: UseCase, rows: pa.RecordBatch) -> Tensors:
-    """Rows of features as one tensor a feature, of shape (rows, 1); missing: NaN or no text."""
+    """Rows of features as one tensor per feature, of shape (rows, 1); missing: NaN or ""."""
     found: Tensors = {}
     for name in case.features.FEATURES:
         column = rows.column(name)

@@ -1,7 +1,7 @@
 """From a validated day to its published predictions: preprocess, infer in chunks, post-process.
 
-Only the chunk function touches the model, and only a batch of rows at a time. A chunk's file is
-named by its input's content and the model's version, so a chunk is scored once, whoever asks.
+Only `score_chunk` uses the model, one batch of rows at a time. A chunk's file is named after the
+content of its rows and the model's version, so a chunk is scored only once.
 """
 
 import logging
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from include.lake.files import AnyPath
 
 Predict = Callable[[pa.RecordBatch], np.ndarray]
-"""From rows of features to their scores, of shape (rows,)."""
+"""Takes rows of features and returns their scores, of shape (rows,)."""
 
 PATH = "path"
-"""Column of predictions that says which way a row has taken, if there was more than one."""
+"""Column of predictions with each row's path, if there are several."""
 
 LEAST_ROWS = 20
-"""Rows below which scores may well be all the same, in another order, or unlike a holdout's."""
+"""Below this number of rows, constant or unusual scores prove nothing."""
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def preprocess(case: UseCase, key: str) -> str:
 
     Raises:
         MissingData: the day has not been validated.
-        BadData: the features are of other rows; more rows are rejected than may be.
+        BadData: the features have other rows, or too many rows are rejected.
     """
     validated = case.lake.current("validated", key)
     rows = features_of(case, validated)
@@ -80,7 +80,7 @@ def preprocess(case: UseCase, key: str) -> str:
     metrics.send(case.name, "feature_rows_total", len(rows) - len(rejected), result="usable")
     metrics.send(case.name, "feature_rows_total", len(rejected), result="rejected")
     facts = {"validated": str(validated), "rows": known}
-    with suppress(Overtaken):  # these are scored all the same: `publish` has the last word
+    with suppress(Overtaken):  # these features are scored anyway; `publish` decides
         version.publish(["features", "rejected"], facts, made_from=validated.name)
     return str(version)
 
@@ -89,7 +89,7 @@ def plan_chunks(case: UseCase, features_reference: str, model: ModelVersion) -> 
     """Cut a day's features into chunks for a model of the registry.
 
     Raises:
-        BadData: the model expects a feature that is not there.
+        BadData: the model expects a feature that is missing.
     """
     version = case.lake.version(features_reference)
     with version.parquet("features") as file:
@@ -98,10 +98,10 @@ def plan_chunks(case: UseCase, features_reference: str, model: ModelVersion) -> 
 
 
 def check_model(case: UseCase, model: ModelVersion, columns: list[str], what: str) -> None:
-    """Make sure that a model of the registry can be loaded and finds the columns that it reads.
+    """Check that a registered model can be loaded and that its columns exist.
 
     Raises:
-        BadData: it is damaged, or expects a column that is not there.
+        BadData: it is damaged, or expects a column that is missing.
     """
     encoder = registry.load(case, model)[0]
     if not isinstance(encoder, FeatureEncoder):
@@ -120,7 +120,7 @@ def check_model(case: UseCase, model: ModelVersion, columns: list[str], what: st
 def cut_chunks(case: UseCase, features_reference: str, model: ModelVersion) -> list[Chunk]:
     """Cut a day's features into chunks of about `chunk_rows` rows, along row groups.
 
-    Where these would be more than Airflow maps, chunks are larger.
+    If there were more chunks than Airflow can map, they are larger.
     """
     version = case.lake.version(features_reference)
     with version.parquet("features") as file:
@@ -151,9 +151,9 @@ def cut_chunks(case: UseCase, features_reference: str, model: ModelVersion) -> l
 
 
 def _least_chunk_rows(case: UseCase, rows: int) -> int:
-    """Rows of a chunk, such that all chunks of a day can be mapped.
+    """Minimum rows of a chunk, so that Airflow can map all chunks of a day.
 
-    Models beside the champion are mapped over the same chunks, all of them in one task.
+    The models beside the champion are mapped over the same chunks, all in one mapped task.
     """
     from airflow.sdk.configuration import conf
 
@@ -165,8 +165,8 @@ def _least_chunk_rows(case: UseCase, rows: int) -> int:
     if least_rows <= case.settings.chunk_rows:
         return case.settings.chunk_rows
     log.warning(
-        "Chunks have %s rows or more, not ML_CHUNK_ROWS=%s: of %s rows these would be more chunks "
-        "than Airflow maps (core.max_map_length is %s)",
+        "Chunks have at least %s rows instead of ML_CHUNK_ROWS=%s: %s rows would need more chunks "
+        "than Airflow can map (core.max_map_length is %s)",
         least_rows,
         case.settings.chunk_rows,
         rows,
@@ -179,10 +179,10 @@ def score_chunk(case: UseCase, chunk: Chunk, predict: Predict | None = None) -> 
     """Score a chunk, unless the same rows have been scored by the same version before.
 
     Args:
-        predict: what scores; by default the registry's model that the chunk names.
+        predict: scoring function; by default that of the chunk's registered model.
 
     Returns:
-        Where the scores are.
+        Path of the scores.
     """
     path = scores_path(case, chunk)
     if exists(path):
@@ -195,7 +195,7 @@ def score_chunk(case: UseCase, chunk: Chunk, predict: Predict | None = None) -> 
         predict = predictor(case, ModelVersion(chunk.model, chunk.version, chunk.run_id))
     began = time.monotonic()
     source = case.lake.version(chunk.features)
-    # Of many chunks each would read the whole day: `plan_chunks` has, and pages have checksums.
+    # Each of many chunks would read the whole day; `plan_chunks` did, and pages have checksums.
     is_whole_day = chunk.rows == source.manifest().parts["features"].rows
     with source.parquet("features", verify=is_whole_day) as file:
         groups = list(range(chunk.first_group, chunk.last_group + 1))
@@ -210,14 +210,14 @@ def score_chunk(case: UseCase, chunk: Chunk, predict: Predict | None = None) -> 
 
 
 def scores_path(case: UseCase, chunk: Chunk) -> "AnyPath":
-    """Where the scores of a chunk are, once it is scored."""
+    """Path of a chunk's scores."""
     folder = f"{chunk.content[:16]}-{chunk.model}-{chunk.version}-{chunk.run_id[:8]}"
     name = f"{chunk.first_row:09d}-{chunk.rows:09d}.parquet"
     return case.lake.partition_path("scores", case.lake.version(chunk.features).key) / folder / name
 
 
 def predictor(case: UseCase, model: ModelVersion) -> Predict:
-    """What scores with a version of the registry: the probability of the label."""
+    """A function that scores with a registered version: the probability of the label."""
     pipeline = registry.load(case, model)
 
     def predict(batch: pa.RecordBatch) -> np.ndarray:
@@ -246,7 +246,7 @@ def score_file(
     columns = [*case.key, *(name for name in case.features.FEATURES if name not in case.key)]
     rows = 0
     with write_parquet(path, scores_schema(case, file.schema_arrow)) as writer:
-        for group in groups:  # which bounds the bytes of a batch: it may be of few rows
+        for group in groups:  # this bounds the bytes of a batch, which may have few rows
             for batch in file.iter_batches(case.settings.batch_rows, [group], columns):
                 writer.write_batch(score_batch(case, batch, predict, model, version))
                 rows += batch.num_rows
@@ -256,16 +256,16 @@ def score_file(
 def score_batch(
     case: UseCase, batch: pa.RecordBatch, predict: Predict, model: str, version: str
 ) -> pa.RecordBatch:
-    """The key of each row of a batch, its score (probability of the label) and whose it is.
+    """The key of each row of a batch, its score (probability of the label) and its model.
 
     Raises:
-        BadData: a score is NaN or outside 0 to 1, so that no such score is ever kept.
+        BadData: a score is NaN or outside 0 to 1, so such a score is never stored.
     """
     scores = predict(batch).astype(np.float32)
     if wrong := int((~((scores >= 0) & (scores <= 1))).sum()):
         raise BadData(
             f"{wrong} of {len(scores)} scores of {model} version {version} are NaN or outside 0 to "
-            "1. Nothing was kept. Mend the model or its features, or promote another version."
+            "1. Nothing was kept. Fix the model or its features, or promote another version."
         )
     keys = [batch.column(name) for name in case.key]
     names = [repeat(name, batch.num_rows) for name in (model, version)]
@@ -275,7 +275,7 @@ def score_batch(
 
 
 def scores_schema(case: UseCase, feature_schema: pa.Schema) -> pa.Schema:
-    """Columns of a file of scores: the key as it is in the features, then score and model."""
+    """Columns of a file of scores: the key as in the features, then score and model."""
     name = pa.dictionary(pa.int8(), pa.string())
     return pa.schema(
         [
@@ -288,12 +288,12 @@ def scores_schema(case: UseCase, feature_schema: pa.Schema) -> pa.Schema:
 
 
 def repeat(value: str, times: int) -> pa.DictionaryArray:
-    """A column of one text, which takes a byte a row."""
+    """A column of one repeated text, in one byte per row."""
     return pa.DictionaryArray.from_arrays(np.zeros(times, np.int8), pa.array([value]))
 
 
 def assemble(case: UseCase, features_reference: str, chunks: list[Chunk]) -> str:
-    """Put the chunks' scores together, in the order of the rows.
+    """Concatenate the chunks' scores in the order of the rows.
 
     Returns:
         Reference to a version of the predictions that is not published yet.
@@ -320,13 +320,13 @@ def write_predictions(
     expected: int,
     batches: Iterable[pa.RecordBatch],
 ) -> str:
-    """Write a day's predictions, not published yet, and keep the profile of the champion's.
+    """Write a day's predictions, unpublished, and the profile of the champion's scores.
 
     Args:
-        expected: rows of the features.
+        expected: number of feature rows.
 
     Returns:
-        Reference to them.
+        Reference to the predictions.
 
     Raises:
         BadData: they do not add up to the rows of the features.
@@ -354,8 +354,8 @@ def open_scores(case: UseCase, chunk: Chunk) -> Iterator[pq.ParquetFile]:
     """Open the scores of a chunk.
 
     Raises:
-        MissingData: it is not scored.
-        BadData: there are more or fewer than it has rows.
+        MissingData: the chunk is not scored.
+        BadData: the number of scores differs from its rows.
     """
     path = scores_path(case, chunk)
     with open_parquet(path) as scores:
@@ -372,16 +372,16 @@ def open_scores(case: UseCase, chunk: Chunk) -> Iterator[pq.ParquetFile]:
 def check_outputs(
     case: UseCase, predictions_reference: str, features_reference: str, model: ModelVersion | None
 ) -> OutputCheck:
-    """Check predictions before anyone sees them.
+    """Check predictions before they are published.
 
     Args:
-        model: the champion, whose holdout says what its scores usually are. None if they are not
-            those of one model: each one's were checked before they were combined, as were those
-            of rows that did not take the champion's path.
+        model: the champion, whose holdout defines its usual scores. None if the scores are from
+            several models: each model's scores were checked before they were combined, as were
+            those of rows that did not take the champion's path.
 
     Raises:
-        BadData: naming every breach: a score missing or outside [0, 1], a key twice, rows lost,
-            or a distribution far from that of the champion's holdout.
+        BadData: the message names every breach: a missing score or one outside [0, 1], a duplicate
+            key, lost rows, or a distribution far from that on the champion's holdout.
     """
     version, source = (
         case.lake.version(predictions_reference),
@@ -425,7 +425,7 @@ def check_outputs(
 
 
 def _champions(scored: pl.DataFrame) -> pl.Series:
-    """The scores of the champion among a day's predictions: all, where no row took a path."""
+    """The champion's scores among a day's predictions: all of them if there are no paths."""
     if PATH not in scored.columns:
         return scored["score"]
     return scored.filter(pl.col(PATH).cast(pl.String) == CHAMPION)["score"]
@@ -434,8 +434,8 @@ def _champions(scored: pl.DataFrame) -> pl.Series:
 def score_reference(scores: np.ndarray, bins: int = 10) -> dict[str, list[float]]:
     """Distribution that later scores are compared with: bin edges at quantiles, and shares.
 
-    It is that of float32, as scores are published: where many rows share a score, that is an edge,
-    and what is rounded to below it would be in another bin.
+    Scores are converted to float32, as they are published: a score that many rows share is an edge,
+    and rounding it down would move these rows to another bin.
     """
     scores = scores.astype(np.float32)
     inner = np.unique(np.quantile(scores, np.linspace(0, 1, bins + 1)[1:-1]))
@@ -446,14 +446,14 @@ def score_reference(scores: np.ndarray, bins: int = 10) -> dict[str, list[float]
 def judge(
     case: UseCase, scores: np.ndarray, usual: dict[str, list[float]] | None
 ) -> tuple[float | None, str]:
-    """How far a model's scores are from what they usually are, and whether they can be right.
+    """Compare a model's scores with its usual ones, and check whether they are plausible.
 
     Args:
-        scores: of shape (rows,).
-        usual: what `score_reference` gave; None if it is not known.
+        scores: scores of shape (rows,).
+        usual: result of `score_reference`; None if unknown.
 
     Returns:
-        Their population stability index, None if `usual` is; and what is wrong, or nothing.
+        Their PSI (None if `usual` is None), and what is wrong (empty if nothing is).
     """
     if not len(scores):
         return None, ""
@@ -462,7 +462,7 @@ def judge(
         return psi, f"every score is {scores[0]:.4f}"
     if psi is not None and psi > case.settings.max_score_psi:
         return psi, (
-            f"the scores' PSI against what they usually are is {psi:.2f}, more than "
+            f"the PSI of the scores against the usual ones is {psi:.2f}, more than "
             f"{case.settings.max_score_psi:g}: mean {scores.mean():.3f}"
         )
     return psi, ""
@@ -480,13 +480,13 @@ def _shares(scores: np.ndarray, edges: list[float]) -> np.ndarray:
 def publish(
     case: UseCase, predictions_reference: str, check: OutputCheck, lineage: dict[str, Any]
 ) -> int:
-    """Publish a day's predictions with what was found in them and what they were made from.
+    """Publish a day's predictions with the result of checking them and their provenance.
 
     Returns:
         Published rows.
 
     Raises:
-        Overtaken: what is published was made from newer rows, and stays.
+        Overtaken: the published version was made from newer rows, and stays.
     """
     version = case.lake.version(predictions_reference)
     made_from = case.lake.version(lineage["features"]).manifest().made_from

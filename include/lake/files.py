@@ -1,6 +1,6 @@
-"""Files of the lake, in a folder or an object store: whole or not there, and what they hold.
+"""Reading and writing files of the lake, in a folder or an object store, atomically.
 
-A file appears in one step: by a rename in a folder, by one PUT in a store.
+A new file appears in one step: by a rename in a folder, by one PUT in a store.
 """
 
 import errno
@@ -46,15 +46,15 @@ NO_FILES = {
 }  # fmt: skip
 
 ORPHANED_AFTER = timedelta(days=7)
-"""After so long without a change nobody writes any more what is not published. A run whose every
-task needs all of its tries, at its time limit, lasts four days; the rest is for a person who clears
-a failed task after a long weekend."""
+"""After this time without a change, an unpublished version is abandoned. A run whose tasks all use
+all their tries up to the time limit lasts four days; the rest is for a person who clears a failed
+task after a long weekend."""
 
 SCRATCH = re.compile(r"\..+\.\d+\.[0-9a-f]{8}")
-"""Names of the files that become another one when they are whole."""
+"""Prefix of temporary files, which are renamed when they are complete."""
 
 READ_AHEAD_BYTES = 8 << 20
-"""Fetched from an object store beyond what is read: by default it would be 50 MB a column."""
+"""Read-ahead from an object store; the default would be 50 MB per column."""
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class Part:
     """One Parquet file of a version.
 
     Attributes:
-        etag: what an object store calls this content; empty in a folder.
+        etag: the object store's tag of this content; empty in a folder.
     """
 
     rows: int
@@ -78,15 +78,15 @@ class Part:
 
 @contextmanager
 def atomic_file(path: "AnyPath", replace: bool = True) -> Iterator[Path]:
-    """A local file to write that appears at `path` whole, when the block ends without an error.
+    """A local file to write; it appears at `path` as a whole when the block ends without an error.
 
     Args:
         path: where it appears.
-        replace: whether it takes the place of what is there by then. If not, what is there stays;
+        replace: whether it replaces a file that exists by then. If not, the existing file stays;
             an object store always replaces it.
 
     Raises:
-        DependencyDown: the lake is full, read-only or away; what was at `path` is untouched.
+        DependencyDown: the lake is full, read-only or unreachable; `path` is unchanged.
     """
     scratch: Path
     try:
@@ -124,7 +124,7 @@ def atomic_file(path: "AnyPath", replace: bool = True) -> Iterator[Path]:
 
 
 def put_text(path: "AnyPath", text: str) -> None:
-    """Write a small text file in one step: readers see the old one or the new one."""
+    """Write a small text file atomically: readers see the old content or the new one."""
     with atomic_file(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
 
@@ -135,9 +135,9 @@ def read_text(path: "AnyPath") -> str:
 
 
 def read_json(path: "AnyPath", kind: type[T]) -> T:
-    """A JSON file of the lake as what it was written from: a dataclass, for example.
+    """A JSON file of the lake as the type that it was written from, such as a dataclass.
 
-    Fields that only a newer release knows are ignored.
+    Unknown fields from a newer release are ignored.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -163,15 +163,15 @@ def open_parquet(
     """Open a Parquet file of the lake, local or remote.
 
     Args:
-        path: where it is.
+        path: the file.
         read_dictionary: text columns to read as codes and their distinct values.
-        whole: fetch all of a remote one at once: one request for a small file, not three.
-        promised: what its manifest says of it, to be compared with it.
+        whole: fetch a remote file at once: one request for a small file instead of three.
+        promised: the file's entry in its manifest, to compare it with.
 
     Raises:
-        MissingData: there is no file.
-        BadData: the file is empty, cut off, or no Parquet. Reading raises Arrow's own errors, also
-            for a page whose checksum is wrong.
+        MissingData: the file does not exist.
+        BadData: the file is empty, cut off, or not Parquet. Reading raises Arrow's own errors, also
+            for a page with a wrong checksum.
     """
     import pyarrow.parquet as pq
 
@@ -182,11 +182,11 @@ def open_parquet(
                 _compare(path, _hash_of(path, identity(path)), promised)
         else:
             source = io.BytesIO(_read_bytes(path)) if whole else open_file(path)
-            # A store gives another content another tag; a copied lake has other tags.
+            # Another content has another tag, but so has the same content in a copied lake.
             if promised is not None and not (promised.etag and promised.etag == etag_of(source)):
                 _compare(path, hashed(source), promised)
                 source.seek(0)
-        # Else reading batch by batch keeps all that was read: the whole file, compressed.
+        # Otherwise reading batch by batch would keep the whole compressed file in memory.
         return pq.ParquetFile(
             source,
             pre_buffer=False,
@@ -207,10 +207,10 @@ def open_parquet(
 
 
 def fault_of_file(error: BaseException) -> str | None:
-    """What is wrong with a file, given the error that reading its Parquet has raised.
+    """What is wrong with a Parquet file, given the error raised while reading it.
 
-    Arrow blames the file by errors of its own, or by a plain `OSError` that no system call has
-    numbered. Polars blames it by its errors, or by a Rust panic, which is no `Exception`.
+    If the file is at fault, Arrow raises its own errors or an `OSError` without an error number,
+    and Polars raises its own errors or a Rust panic, which is not an `Exception`.
 
     Returns:
         The fault in words; None if the disk, the network or a bug raised the error.
@@ -237,7 +237,7 @@ def fault_of_file(error: BaseException) -> str | None:
 
 @contextmanager
 def passing_over(what: str) -> Iterator[None]:
-    """Go on without one day of many if its files are damaged; the log names it, and the file."""
+    """Skip one day of many if its files are damaged, and log the day and the file."""
     try:
         yield
     except BadData as error:
@@ -246,10 +246,10 @@ def passing_over(what: str) -> Iterator[None]:
 
 @contextmanager
 def blames(path: "AnyPath") -> Iterator[None]:
-    """Rows are read from a Parquet file within the block.
+    """A block that reads rows from a Parquet file.
 
     Raises:
-        BadData: naming the file, if what goes wrong is its fault.
+        BadData: the file is at fault; the message names it.
     """
     try:
         yield
@@ -263,11 +263,11 @@ def blames(path: "AnyPath") -> Iterator[None]:
 
 
 def identity(path: "AnyPath") -> str:
-    """What tells a file from another one that takes its place, and from itself once it changes.
+    """Identifies a file's content: another file in its place, or a change, gives another identity.
 
     Raises:
-        FileNotFoundError: there is no file.
-        BadData: what is there is no file.
+        FileNotFoundError: the file does not exist.
+        BadData: the path is not a file.
     """
     if isinstance(path, Path):
         found = _regular(path).stat()
@@ -279,7 +279,7 @@ def identity(path: "AnyPath") -> str:
 
 
 def hashed(data: Any) -> tuple[str, int]:
-    """SHA-256 and length of what is left in an open file."""
+    """SHA-256 and length of the rest of an open file."""
     digest, size = hashlib.sha256(), 0
     while block := data.read(1 << 20):
         digest.update(block)
@@ -289,13 +289,13 @@ def hashed(data: Any) -> tuple[str, int]:
 
 @lru_cache(maxsize=1024)
 def _hash_of(path: Path, _: str) -> tuple[str, int]:
-    """As `hashed`; once for each identity of a file, as a task may open it often."""
+    """As `hashed`, cached by the file's identity, because a task may open it often."""
     with path.open("rb") as data:
         return hashed(data)
 
 
 def _compare(path: "AnyPath", found: tuple[str, int], promised: Part) -> None:
-    """Make sure that a part is what was published.
+    """Check that a part is what was published.
 
     Raises:
         BadData: it is not.
@@ -310,7 +310,7 @@ def _compare(path: "AnyPath", found: tuple[str, int], promised: Part) -> None:
 
 
 def etag_of(data: Any) -> str:
-    """What an object store calls the content of an open file; empty for any other file."""
+    """An object store's tag of an open file's content; empty for any other file."""
     details = getattr(data, "details", None) or {}
     return str(details.get("ETag") or details.get("etag") or "")
 
@@ -324,7 +324,7 @@ def write_parquet(
     Args:
         path: where it appears.
         schema: its columns.
-        replace: whether it takes the place of a file that is there by then.
+        replace: whether it replaces a file that exists by then.
     """
     import pyarrow.parquet as pq
 
@@ -358,7 +358,7 @@ def exists(path: "AnyPath") -> bool:
 
 
 def list_folder(folder: "AnyPath") -> list["AnyPath"]:
-    """What is directly in a folder; nothing if there is no such folder."""
+    """The direct contents of a folder; empty if it does not exist."""
     if isinstance(folder, Path):
         return list(folder.iterdir()) if folder.is_dir() else []
     with suppress(FileNotFoundError), asking(folder):
@@ -368,10 +368,10 @@ def list_folder(folder: "AnyPath") -> list["AnyPath"]:
 
 
 def remove_old_scratch(folder: Path, prefix: str = ".") -> list[str]:
-    """Remove what killed writers have left half done in a folder. Returns what was removed."""
+    """Remove the leftovers of killed writers in a folder. Returns what was removed."""
     removed = []
     before = time.time() - ORPHANED_AFTER.total_seconds()
-    with suppress(OSError):  # another writer removes it, or nobody may
+    with suppress(OSError):  # another writer removes it, or there is no permission
         for file in os.scandir(folder):
             if not (file.name.startswith(prefix) and SCRATCH.fullmatch(file.name)):
                 continue
@@ -382,11 +382,11 @@ def remove_old_scratch(folder: Path, prefix: str = ".") -> list[str]:
 
 
 def _regular(path: Path) -> Path:
-    """The path, if a file is there: to open a named pipe or a device could take for ever.
+    """The path, if it is a regular file: opening a named pipe or a device could block forever.
 
     Raises:
-        FileNotFoundError: there is nothing.
-        BadData: there is something else.
+        FileNotFoundError: it does not exist.
+        BadData: it is something else.
     """
     if kind := NO_FILES.get(stat.S_IFMT(path.stat().st_mode)):
         raise BadData(
@@ -399,7 +399,7 @@ def _regular(path: Path) -> Path:
 def _read_bytes(path: "AnyPath") -> bytes:
     if isinstance(path, Path):
         return _regular(path).read_bytes()
-    with asking(path):  # one request: by default it asks for the size first, to read in parts
+    with asking(path):  # one request; by default it first asks for the size, to read in parts
         content: bytes = store_of(path).cat_file(path.path, max_concurrency=1)
     return content
 
@@ -420,7 +420,7 @@ def _put(scratch: Path, path: "ObjectStoragePath") -> None:
 
 
 class _RemoteFile:
-    """An open file of an object store, which may be away by the time that it is read."""
+    """An open file of an object store, which may become unreachable before it is read."""
 
     def __init__(self, path: "ObjectStoragePath"):
         self._path, self._file = path, store_of(path).open(path.path, "rb", READ_AHEAD_BYTES)
@@ -441,7 +441,7 @@ class _RemoteFile:
 
 
 def store_of(path: "ObjectStoragePath") -> Any:
-    """The client of a path's store. It never answers from memory: other processes write, too."""
+    """The client of a path's store, without caching: other processes write, too."""
     store = path.fs
     store.dircache.use_listings_cache = False
     return store
@@ -449,11 +449,11 @@ def store_of(path: "ObjectStoragePath") -> Any:
 
 @contextmanager
 def asking(path: "ObjectStoragePath") -> Iterator[None]:
-    """Tell a store that does not serve from one that has no such file.
+    """Distinguish a store that does not answer from one that does not have the file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        DependencyDown: nobody knows: the store is away, lacks the bucket, or refuses.
+        FileNotFoundError: the file does not exist.
+        DependencyDown: the store is unreachable, lacks the bucket, or refuses.
     """
     try:
         yield
@@ -469,6 +469,6 @@ def asking(path: "ObjectStoragePath") -> Iterator[None]:
 def _away(path: "ObjectStoragePath", error: Exception) -> DependencyDown:
     return DependencyDown(
         f"The lake cannot be used: {first_line(error)}, at {path}. What was published before is "
-        "untouched. See that the bucket is there, that its server answers and that this user may "
+        "untouched. Check that the bucket exists, that its server answers and that this user may "
         "read, write and list it; the retry continues from here."
     )

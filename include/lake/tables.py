@@ -1,12 +1,12 @@
-"""Where every table lives, and the one way to publish a partition: all of it or nothing.
+"""The layout of every table, and the only way to publish a partition: all or nothing.
 
-    <root>/landing/<input>/<key>.parquet          raw files; one that is there is never replaced
+    <root>/landing/<input>/<key>.parquet          raw files; an existing one is never replaced
     <root>/<table>/date=<key>/<version>/*.parquet a version's parts, invisible until published
     <root>/<table>/date=<key>/current.json        names the published version: its manifest
 
-A writer fills a version of its own and publishes it by replacing `current.json`, which a file
-system (rename) and an object store (one PUT) each do in one step. Readers start from
-`current.json`, so they see the whole old version or the whole new one, whenever the writer dies.
+A writer fills its own version and publishes it by replacing `current.json`. A file system
+(rename) and an object store (one PUT) both do this in one step. Readers start from `current.json`,
+so they see the whole old version or the whole new one, no matter when the writer dies.
 """
 
 import json
@@ -57,26 +57,26 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 VERSION_TIME = "%Y%m%dT%H%M%S.%f"
-"""How a version's name begins, so that names are in the order in which versions were begun."""
+"""Beginning of a version's name, so that names sort by the time when versions were begun."""
 
 PROFILE = ".profile"
-"""How the name of a part ends that describes another one."""
+"""Suffix of a part that describes another part."""
 
 TICK = timedelta(microseconds=1)
-"""The least time between two versions, as their names tell it."""
+"""Minimum time between two versions, according to their names."""
 
 VERSION_NAME = re.compile(r"(\d{8}T\d{6}\.\d{6})-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `current.json` says of a published partition.
+    """The content of `current.json`, which describes a published partition.
 
     Attributes:
-        made_from: the version of the partition's inputs: what is made from an older one never
-            replaces what is made from a newer one.
-        parts: the Parquet files that belong to it, by name.
-        profiles: the profiles that are kept beside them, likewise.
+        made_from: the version of the partition's inputs. A version made from older inputs never
+            replaces one made from newer inputs.
+        parts: name → Parquet file of the partition.
+        profiles: name → profile file of the partition.
     """
 
     table: str
@@ -100,12 +100,12 @@ class Version:
         self._manifest = manifest
 
     def part_path(self, part: str) -> "AnyPath":
-        """Where a part's file is."""
+        """Path of a part's file."""
         return self.path / f"{part}.parquet"
 
     @contextmanager
     def write(self, part: str, schema: "pa.Schema") -> Iterator["pq.ParquetWriter"]:
-        """Write one part, each batch a row group. It appears, or is replaced, when complete."""
+        """Write one part, one row group per batch. It appears, or is replaced, when complete."""
         with write_parquet(self.part_path(part), schema) as writer:
             yield writer
 
@@ -116,14 +116,14 @@ class Version:
             writer.write_table(table, row_group_rows or settings().batch_rows)
 
     def parquet(self, part: str, verify: bool = True) -> "pq.ParquetFile":
-        """Open a part for reading; only what is asked of it is read.
+        """Open a part for reading; only requested rows and columns are read.
 
         Args:
-            verify: compare the content of a published part with its manifest. In a folder that
-                reads the whole file once; pages have checksums of their own besides.
+            verify: compare the content of a published part with its manifest. In a folder this
+                reads the whole file once. Pages also have their own checksums.
 
         Raises:
-            MissingData: there is no such part.
+            MissingData: the part does not exist.
             BadData: it is not what was published.
         """
         promised = None
@@ -138,7 +138,7 @@ class Version:
             raise self.gone(path) from error
 
     def read(self, part: str, columns: list[str] | None = None) -> "pl.DataFrame":
-        """A whole part, or some columns of it, in memory; a published one is verified."""
+        """A part, or some columns of it, in memory; a published part is verified."""
         import polars as pl
 
         with self.parquet(part) as file, blames(self.part_path(part)):
@@ -160,11 +160,11 @@ class Version:
             raise self.gone(path) from error
 
     def gone(self, path: "AnyPath") -> MissingData:
-        """What to say of a file of this version that is not there."""
+        """The error for a missing file of this version."""
         return MissingData(
             f"There is no file {path}. This task has published nothing. A version that is not "
-            f"published within {ORPHANED_AFTER.days} days is removed: clear the whole run, so that "
-            "it is made again, not this task alone."
+            f"published within {ORPHANED_AFTER.days} days is removed: clear the whole run, not "
+            "this task alone, so that it is made again."
         )
 
     def publish(
@@ -172,21 +172,21 @@ class Version:
     ) -> Manifest:
         """Make this version the partition's current one, in one step.
 
-        Two that publish in the same moment may each miss the other: then the last is the current
-        one. Replaced versions are kept: what was published can always be looked at again. A
-        damaged `current.json` is replaced.
+        If two writers publish at the same moment, each may miss the other: then the last one is
+        current. Replaced versions are kept, so they can always be read again. A damaged
+        `current.json` is replaced.
 
         Args:
             parts: the parts that belong to it.
-            metadata: what else its manifest says.
-            made_from: the version of its inputs, by default its own: what begins later is newer.
+            metadata: additional content of its manifest.
+            made_from: the version of its inputs; by default its own, so the later version wins.
 
         Returns:
-            What it was published with.
+            Its manifest.
 
         Raises:
-            Overtaken: what is published began later or has newer inputs, and stays. This version
-                is whole, and may be read by its reference.
+            Overtaken: the published version began later or has newer inputs, and stays. This
+                version is complete, and can be read by its reference.
         """
         manifest = Manifest(
             table=self.table,
@@ -208,30 +208,30 @@ class Version:
         about = {"table": self.table}
         day = midnight(self.key).timestamp()
         samples = [Sample("newest_day_timestamp_seconds", day, about)]
-        if current is None:  # a day that is published again is no sign that days still come
+        if current is None:  # publishing a day again does not show that new days still arrive
             samples.append(Sample("last_published_timestamp_seconds", time.time(), about))
         metrics.send_of_day(self.lake, self.table, self.key, samples)
         return manifest
 
     def check_is_newest(self, made_from: str | None = None) -> Manifest | None:
-        """Make sure that what is published has no newer inputs.
+        """Check that the published version does not have newer inputs.
 
         Returns:
-            The manifest of what is published now, if anything is.
+            The manifest of the published version, if there is one.
 
         Raises:
-            Overtaken: it has.
+            Overtaken: it has newer inputs.
         """
         current = self._standing()
         if current is not None and current.made_from > (made_from or self.name):
             raise Overtaken(
                 f"{self} is not published: {current.version} is, and was made from newer inputs. "
-                "The run that made it has done the day; there is nothing to do."
+                "The run that made it has finished the day; there is nothing to do."
             )
         return current
 
     def _standing(self) -> Manifest | None:
-        """What is published now; if `current.json` is damaged, the newest that ever was."""
+        """The published version; if `current.json` is damaged, the newest ever published."""
         try:
             return self.lake.manifest(self.table, self.key)
         except BadData as error:
@@ -244,7 +244,7 @@ class Version:
         return max(others, key=lambda one: one.made_from, default=None)
 
     def manifest(self) -> Manifest:
-        """What this version was published with, current or not.
+        """This version's manifest, whether it is current or not.
 
         Raises:
             MissingData: it was never published.
@@ -253,7 +253,9 @@ class Version:
         if self._manifest is None:
             self._manifest = _manifest(self.path / "manifest.json")
         if self._manifest is None:
-            raise MissingData(f"Version {self} was never published. Run what publishes it again.")
+            raise MissingData(
+                f"Version {self} was never published. Run the pipeline that publishes it again."
+            )
         return self._manifest
 
     def _profiles(self) -> list[str]:
@@ -279,7 +281,7 @@ class Lake:
 
     Args:
         root: a folder, or a URI that Airflow's `ObjectStoragePath` opens (`s3://conn@bucket/x`).
-        usecase: name of the use case whose tables they are, for the metrics.
+        usecase: name of the use case that owns the tables, for the metrics.
     """
 
     def __init__(self, root: str, usecase: str = ""):
@@ -293,7 +295,7 @@ class Lake:
             self.root = Path(root.removeprefix("file://")).absolute()
 
     def landing_path(self, input_name: str, key: str) -> "AnyPath":
-        """Where a raw file of one input and partition lands."""
+        """Path of the landed file of one input and partition."""
         return self.root / "landing" / input_name / f"{key}.parquet"
 
     def partition_path(self, table: str, key: str) -> "AnyPath":
@@ -301,11 +303,10 @@ class Lake:
         return self.root / table / f"date={key}"
 
     def new_version(self, table: str, key: str) -> Version:
-        """A version no one else has; nothing is written yet.
+        """A version that no other writer has; nothing is written yet.
 
-        Its name is after those of all versions of the partition that are there, whatever the clock
-        says: it may have been ahead, here or on another machine. Old ones that were never
-        published are removed.
+        Its name sorts after those of all existing versions of the partition, even if a clock was
+        ahead, here or on another machine. Old versions that were never published are removed.
         """
         parse_key(key)
         folders = list_folder(self.partition_path(table, key))
@@ -315,10 +316,10 @@ class Lake:
         return Version(self, table, key, version_name(max(times)))
 
     def published_keys(self, table: str) -> Iterator[str]:
-        """Keys of the published partitions of a table, newest first, each looked up when asked.
+        """Keys of the published partitions of a table, newest first, each looked up on demand.
 
-        Folders whose name is no partition's are skipped, as are days whose manifest is damaged:
-        the log names these.
+        Folders whose name is not a partition key are skipped. Days with a damaged manifest are
+        skipped and logged.
         """
         names = (path.name for path in list_folder(self.root / table))
         keys = {name.removeprefix("date=") for name in names if name.startswith("date=")}
@@ -330,21 +331,21 @@ class Lake:
         return next(self.published_keys(table), key) <= key
 
     def version(self, reference: str) -> Version:
-        """The version a reference (`str(version)`) names.
+        """The version that a reference (`str(version)`) names.
 
         Raises:
-            BadData: it is no reference.
+            BadData: it is not a reference.
         """
         if reference.count("/") < 2:
             raise BadData(
-                f"{reference!r} names no version of a table under {self.root}: such a name is "
-                "table/partition/version. Nothing was read. Correct it where it was written down."
+                f"{reference!r} is not a version of a table under {self.root}: its form is "
+                "table/partition/version. Nothing was read. Correct the reference."
             )
         table, key, name = reference.rsplit("/", 2)
         return Version(self, table, key, name)
 
     def manifest(self, table: str, key: str) -> Manifest | None:
-        """The manifest of a published partition, None if nothing was published.
+        """The manifest of a published partition; None if nothing was published.
 
         Raises:
             BadData: it is damaged.
@@ -357,7 +358,7 @@ class Lake:
                 raise BadData(f"{path} is the manifest of {found.table} {found.key}")
         except BadData as error:
             raise BadData(
-                f"{error}. So it is not known what is published of {table} {key}. Its versions are "
+                f"{error}. So the published version of {table} {key} is unknown. Its versions are "
                 "untouched, and each keeps its own manifest.json. Run the pipeline that publishes "
                 "this day again, or copy the newest version's manifest.json over that file."
             ) from error
@@ -405,28 +406,28 @@ def _manifest(path: "AnyPath") -> Manifest | None:
 
 
 def version_name(time: datetime) -> str:
-    """A name that no other version has, of one that is begun at a time."""
+    """A unique name for a version that is begun at a time."""
     return f"{time.strftime(VERSION_TIME)}-{secrets.token_hex(4)}"
 
 
 def begun(name: str) -> datetime | None:
-    """When a version was begun, by its name; None for what is no version."""
+    """When a version was begun, according to its name; None if it is not a version."""
     if not (found := VERSION_NAME.fullmatch(name)):
         return None
     try:
         time = datetime.strptime(found[1], VERSION_TIME).replace(tzinfo=UTC)
     except ValueError:
         return None
-    return time if time.year < datetime.max.year else None  # another one has to fit after it
+    return time if time.year < datetime.max.year else None  # there must be room for a later one
 
 
 def remove_orphans(folders: list["AnyPath"]) -> list[str]:
-    """Remove the versions of a partition that nobody publishes any more.
+    """Remove abandoned, unpublished versions of a partition.
 
-    What cannot be removed stays, and the log says why: the writer that finds it has other work.
+    A version that cannot be removed stays, and the log says why; it does not stop the writer.
 
     Args:
-        folders: all that is in the partition's folder.
+        folders: the contents of the partition's folder.
 
     Returns:
         What was removed.
@@ -447,7 +448,7 @@ def remove_orphans(folders: list["AnyPath"]) -> list[str]:
 
 
 def _is_orphan(folder: "AnyPath", before: datetime) -> bool:
-    """Whether a version was never published, is not the current one, and did not change since."""
+    """Whether a version was never published, is not current, and did not change since `before`."""
     if exists(folder / "manifest.json"):
         return False
     current = _manifest(folder.parent / "current.json")

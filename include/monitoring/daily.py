@@ -1,4 +1,4 @@
-"""The steps of a day's monitoring, in the order in which the DAG takes them."""
+"""The steps of a day's monitoring, in the order of the DAG."""
 
 import json
 from collections.abc import Iterator
@@ -19,19 +19,19 @@ from include.training import snapshot
 from include.usecase import UseCase
 
 DRAWN = ["day", "label", "score", "model_version", "ensemble_score"]
-"""Columns of the outcomes that the report shows."""
+"""Columns of the outcomes in the report."""
 
 
 def observe(case: UseCase, key: str, now: datetime) -> int:
-    """Join the truth that has come, and add what is found in a day to the history.
+    """Join new truth with its predictions, and append a day's figures to the history.
 
     Args:
         key: the day.
-        now: until when the stages of the pipelines' runs are counted, for 24 hours before it. Runs
-            that are due a day apart thus count every moment once, however late they begin.
+        now: end of the 24 hours for which the stages of the pipelines' runs are counted. Runs that
+            are due a day apart thus count every moment once, no matter how late they start.
 
     Returns:
-        Figures added.
+        Number of figures added.
     """
     outcomes.update(case, key)
     found = history.append(case, key, [*measure.figures(case, key), *stages.rates(case, now)])
@@ -40,10 +40,10 @@ def observe(case: UseCase, key: str, now: datetime) -> int:
 
 
 def decide(case: UseCase, key: str) -> Decision:
-    """Decide about a day, and keep the decision, in the history and in words.
+    """Decide about a day, and store the decision in the history and in words.
 
-    How an experiment stands is kept beside it. A file of the history that is damaged is passed
-    over if it is of another day, and is a reason to watch.
+    The state of an experiment is stored with it. A damaged file of another day in the history is
+    skipped, and makes the decision at least `watch`.
     """
     unreadable: list[str] = []
     rows = history.read(case, key, policy.DAYS, unreadable)
@@ -55,7 +55,7 @@ def decide(case: UseCase, key: str) -> Decision:
 
 
 def _samples(case: UseCase, key: str) -> Iterator[Sample]:
-    """What the history says of a day, and of the newest day whose truth is known."""
+    """The history's figures of a day and of the newest day whose truth is known, as metrics."""
     rows = history.read(case, key, case.settings.outcome_lookback_days, []).sort("recorded_at")
     judged = history.newest(rows.filter(pl.col("pipeline") == "outcomes"))
     about_now = pl.when(pl.col("pipeline") == "outcomes").then(judged).otherwise(parse_key(key))
@@ -70,12 +70,12 @@ def _samples(case: UseCase, key: str) -> Iterator[Sample]:
 
 
 def note_retraining(case: UseCase, key: str) -> None:
-    """Keep that a retraining was asked for on a day, so that none is again for a while."""
+    """Record that a retraining was requested for a day, which starts the cooldown."""
     history.append(case, key, [Figure(policy.PIPELINE, "retraining", 1)])
 
 
 def write_report(case: UseCase, key: str, decision: Decision) -> str:
-    """Draw the day's report. Returns where it is."""
+    """Draw the day's report. Returns its path."""
     page = report.render(
         case,
         decision,
@@ -89,21 +89,22 @@ def write_report(case: UseCase, key: str, decision: Decision) -> str:
 
 
 def train_until(case: UseCase, key: str) -> str:
-    """The last day for a retraining that a day asks for: the newest whose truth was known on it.
+    """Last day of the training window for a retraining that a day asks for.
 
-    Days that came later are left out, so that looking at an old day again asks for the same.
+    It is the newest day whose truth was known on that day. Later days are left out, so that
+    monitoring an old day again asks for the same retraining.
     """
     day_before = days_before(key, 1)
     try:
         return snapshot.newest_day(case, day_before).isoformat()
-    except MissingData:  # the retraining says what there has to be
+    except MissingData:  # the retraining itself says which data is missing
         return day_before
 
 
 def retraining_is_near(case: UseCase, key: str) -> bool:
-    """Whether one was asked for on another day within the cooldown, be it a later one.
+    """Whether one was requested on another day within the cooldown, earlier or later.
 
-    The policy looks back only; days that are looked at again, out of order, must not ask anew.
+    The policy only looks back; monitoring old days again, out of order, must not ask again.
     """
     cooldown = case.settings.retraining_cooldown_days
     around = history.read(case, days_before(key, 1 - cooldown), 2 * cooldown - 1, [])

@@ -1,4 +1,4 @@
-"""Is the challenger better than the champion, by the outcomes of the days on which both scored?"""
+"""Compares challenger and champion on the outcomes of the days that both scored."""
 
 import math
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ PIPELINE = "experiment"
 
 @dataclass(frozen=True)
 class Gain:
-    """What the challenger gains on the champion: log-loss in nats a row.
+    """The champion's log-loss minus the challenger's, in nats per row.
 
     Attributes:
-        value: below 0 the challenger is worse.
-        low: of the range that holds the true gain in 90 % of experiments.
-        high: of the same.
-        confidence: that the challenger is better, one-sided.
+        value: the gain; below 0 the challenger is worse.
+        low: lower end of the range that contains the true gain in 90 % of experiments.
+        high: upper end of this range.
+        confidence: one-sided confidence that the challenger is better.
     """
 
     value: float
@@ -36,13 +36,13 @@ class Gain:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How the two have done.
+    """The result of comparing the two.
 
     Attributes:
-        champion: number of its version.
-        challenger: number of its version.
-        days: on which both have scored rows whose truth is known.
-        rows: of them, the challenger's.
+        champion: its version number.
+        challenger: its version number.
+        days: number of days on which both scored rows whose truth is known.
+        rows: the challenger's rows on these days.
     """
 
     champion: str
@@ -53,16 +53,16 @@ class Comparison:
 
 
 def compare(case: UseCase, rows: pl.DataFrame, key: str) -> Comparison | None:
-    """Compare the two that were compared last, on all days of the window that they share.
+    """Compare the newest pair of versions on all days of the window that they share.
 
-    In an A/B test each has its own rows of a day, of a shadow both have the same.
+    In an A/B test each has its own rows; with a shadow both have the same rows.
 
     Args:
-        rows: the history up to a day, as `history.read` gives it.
+        rows: the history up to the day, from `history.read`.
         key: the day.
 
     Returns:
-        None if there is not one day on which both were judged, and which neither was trained on.
+        None if there is no day on which both were judged and neither was trained.
     """
     first, last = parse_key(key) - timedelta(days=case.settings.experiment_days), parse_key(key)
     rows = rows.filter(pl.col("time") > first, pl.col("time") <= last)
@@ -83,21 +83,21 @@ def compare(case: UseCase, rows: pl.DataFrame, key: str) -> Comparison | None:
 
 
 def gain_of(champion: np.ndarray, challenger: np.ndarray) -> Gain:
-    """The difference of two mean losses, and how sure it is, from the scatter of days.
+    """The difference of two mean losses, and its confidence, from the variation between days.
 
-    Days are the sample, not rows: rows of one day share its luck, which both models have to
-    live with. With few of them a bootstrap is too sure of itself; Student's t knows how few.
+    The samples are days, not rows, because rows of one day are correlated. With few days a
+    bootstrap is overconfident; Student's t accounts for their number.
 
     Args:
-        champion: its loss a row, and its rows, of each day: of shape (days, 2).
-        challenger: the same, of the same days.
+        champion: its loss per row and its rows for each day, of shape (days, 2).
+        challenger: the same for the challenger, on the same days.
     """
     means, residuals = [], []
     for losses, rows in (champion.T, challenger.T):
         means.append((losses * rows).sum() / rows.sum())
         residuals.append((losses - means[-1]) * rows / rows.sum())
     gain, days = float(means[0] - means[1]), len(champion)
-    if days == 1:  # which says nothing of the scatter of days
+    if days == 1:  # a single day shows no variation
         return Gain(gain, -math.inf, math.inf, 0.5)
     scatter = residuals[0] - residuals[1]
     error = math.sqrt((scatter**2).sum() * days / (days - 1))
@@ -107,7 +107,7 @@ def gain_of(champion: np.ndarray, challenger: np.ndarray) -> Gain:
 
 
 def _losses(rows: pl.DataFrame, model: str) -> pl.DataFrame:
-    """A model's log-loss on each day that it was not trained on, by the version judged last."""
+    """A model's log-loss on each day that it was not trained on, for its version judged last."""
     about = {"model": model, "slice": "all"}
     losses = history.select(rows, "log_loss", **about).filter(pl.col("n") > 0)
     seen = history.select(rows, "days_after_training", **about).filter(pl.col("value") <= 0)
@@ -117,7 +117,7 @@ def _losses(rows: pl.DataFrame, model: str) -> pl.DataFrame:
 
 
 def figures(case: UseCase, rows: pl.DataFrame, key: str) -> list[Figure]:
-    """The comparison as figures of the history, about the day on which it was made."""
+    """The comparison as figures of the history for the day on which it was made."""
     found = compare(case, rows, key)
     if found is None:
         return []

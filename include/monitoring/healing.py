@@ -1,4 +1,4 @@
-"""Days of the ensemble that members have missed, and that are scored again once a day."""
+"""Degraded days of the ensemble, which are scored again once a day."""
 
 from include import metrics
 from include.inference.ensemble import TABLE
@@ -8,20 +8,20 @@ from include.partitions import days_before
 from include.usecase import UseCase
 
 REMEMBERED_DAYS = 7
-"""How long a day that did not heal is counted."""
+"""For how many days an unhealed day is counted."""
 
 
 def days_to_heal(case: UseCase, key: str) -> list[str]:
-    """The degraded days that are to be scored again, and a metric of those that did not heal.
+    """The degraded days to score again; also sends the metric of unhealed days.
 
-    A day is degraded if a member missed it for a reason that may pass. It is scored again on each
-    of `ensemble_heal_days` days; one that is still degraded then counts as not healed.
+    A day is degraded if a member missed it for a temporary reason. It is scored again on each of
+    `ensemble_heal_days` days; if it is still degraded then, it counts as unhealed.
 
     Args:
-        key: the newest day that is looked at.
+        key: the newest day to check.
 
     Returns:
-        Partition keys, the oldest first.
+        Partition keys, oldest first.
     """
     days = case.settings.ensemble_heal_days
     oldest = days_before(key, days + REMEMBERED_DAYS - 1)

@@ -1,9 +1,9 @@
-"""Every figure that monitoring ever found, in one table to which rows are only ever added.
+"""Every figure of monitoring, in one append-only table.
 
-A row says what one figure was (`value`, of `n` rows) and what it is about: the day (`time`), the
-pipeline, the version of a model, the metric, and `labels` as a JSON object with sorted keys. These
-five are its identity. A day may be looked at again, as truth comes late: what is then the same is
-not added again, and of what has changed the newest row counts.
+A row has one figure (`value`, from `n` rows) and what it is about: the day (`time`), the pipeline,
+the version of a model, the metric, and `labels` as a JSON object with sorted keys. These five are
+its identity. A day may be monitored again, for instance when truth is late: unchanged figures are
+not added again, and of changed ones the newest row counts.
 """
 
 import json
@@ -57,11 +57,11 @@ class Figure:
     """One figure.
 
     Attributes:
-        pipeline: where it comes from.
-        metric: its name; the unit is part of the name where it has one.
-        value: NaN where there is nothing to say, as of a rate of no rows.
-        n: rows, runs or days that it was found in.
-        model_version: whose figure it is; empty if it is not a model's.
+        pipeline: the part of monitoring that found it.
+        metric: its name, including the unit if it has one.
+        value: NaN if undefined, such as a rate of zero rows.
+        n: number of rows, runs or days behind it.
+        model_version: version of the model that it is about; empty if it is not about a model.
         labels: what else it is about.
     """
 
@@ -74,11 +74,11 @@ class Figure:
 
 
 def append(case: UseCase, key: str, figures: Iterable[Figure]) -> int:
-    """Add figures about a day. What the history says already is not added again.
+    """Append figures about a day, except those that the history already has.
 
-    A figure that another version of the model has replaced since is no longer what it says.
+    A figure that another version of the model has replaced since is appended again.
 
-    One process at a time may do so; one that dies has added all or nothing.
+    Only one process at a time may append. A process that dies has added all figures or none.
 
     Returns:
         Rows added.
@@ -93,7 +93,7 @@ def append(case: UseCase, key: str, figures: Iterable[Figure]) -> int:
     if new.is_empty():
         return 0
     now = found["recorded_at"][0]
-    if len(known):  # the clock may have gone back since
+    if len(known):  # the clock may have been set back
         now = max(now, cast(datetime, known["recorded_at"].max()) + timedelta(microseconds=1))
     table = to_arrow(new.with_columns(recorded_at=pl.lit(now, SCHEMA["recorded_at"])))
     path = case.lake.partition_path(TABLE, key) / f"{now.strftime(VERSION_TIME)}.parquet"
@@ -103,7 +103,7 @@ def append(case: UseCase, key: str, figures: Iterable[Figure]) -> int:
 
 
 def to_frame(key: str, figures: Iterable[Figure]) -> pl.DataFrame:
-    """Figures about a day as rows of the history; of the same identity the last one counts."""
+    """Figures about a day as rows of the history; the last one of an identity counts."""
     time, now = parse_key(key), datetime.now(UTC)
     rows = [
         (time, f.pipeline, f.model_version, f.metric, _labels(f.labels), float(f.value), f.n, now)
@@ -114,21 +114,21 @@ def to_frame(key: str, figures: Iterable[Figure]) -> pl.DataFrame:
 
 
 def read(case: UseCase, last: str, days: int, unreadable: list[str] | None = None) -> pl.DataFrame:
-    """What is known of the `days` days up to `last`, that one included; days may be missing.
+    """The figures of the `days` days up to and including `last`; days may be missing.
 
     Args:
-        unreadable: where to say which files cannot be read, and why, and to go on without them.
-            Without it they are an error.
+        unreadable: a list to which unreadable files are added with the reason, so that reading
+            continues. Without it they raise an error.
 
     Returns:
-        Columns as in `SCHEMA`, the newest row of each identity, in the order of time.
+        Columns as in `SCHEMA`, the newest row of each identity, ordered by time.
     """
     keys = [days_before(last, back) for back in reversed(range(days))]
     return current(_read_files(case, keys, unreadable))
 
 
 def current(rows: pl.DataFrame) -> pl.DataFrame:
-    """Of the rows with the same identity, the one that was recorded last."""
+    """The newest row of each identity."""
     return (
         rows.sort("recorded_at", maintain_order=True)
         .unique(IDENTITY, keep="last", maintain_order=True)
@@ -137,18 +137,18 @@ def current(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def label(name: str) -> pl.Expr:
-    """One of the labels; null where there is none of this name."""
+    """A label by its name; null if a row does not have it."""
     return pl.col("labels").str.json_path_match(f"$.{name}")
 
 
 def select(rows: pl.DataFrame, metric: str, **labels: str) -> pl.DataFrame:
-    """The rows of one metric that have these labels."""
+    """The rows of a metric that have these labels."""
     rows = rows.filter(pl.col("metric") == metric)
     return rows.filter(*(label(name) == value for name, value in labels.items()))
 
 
 def newest(rows: pl.DataFrame) -> date | None:
-    """The last day that rows are about; None without rows."""
+    """The last day in the rows; None without rows."""
     return cast(date | None, rows["time"].max())
 
 
@@ -173,7 +173,7 @@ def _read_files(
     folders = [
         folder for key in keys if (folder := case.lake.partition_path(TABLE, key)).name in there
     ]
-    with ThreadPoolExecutor(8) as readers:  # on an object store it is the waiting that takes time
+    with ThreadPoolExecutor(8) as readers:  # with an object store, most of the time is waiting
         paths = [path for found in readers.map(_files, folders) for path in found]
         tables = list(readers.map(read_one, paths))
     return pl.concat([SCHEMA.to_frame(), *tables])
@@ -189,7 +189,7 @@ def _files(folder: "AnyPath") -> "list[AnyPath]":
 
 @lru_cache(maxsize=1024)
 def _read(path: "AnyPath") -> pl.DataFrame:
-    """The rows of a file; none is ever changed."""
+    """The rows of a file, cached because files never change."""
     with open_parquet(path, whole=True) as file:
         try:
             return pl.DataFrame(pl.from_arrow(file.read())).cast(SCHEMA)
@@ -197,6 +197,7 @@ def _read(path: "AnyPath") -> pl.DataFrame:
             if fault_of_file(error) is None:
                 raise
             raise BadData(
-                f"{path} is no file of the history, or damaged ({first_line(error)}). Nothing was "
-                "decided; bring it back from a copy, or move it away and do without its figures."
+                f"{path} is not a file of the history, or is damaged ({first_line(error)}). "
+                "Nothing was decided. Restore it from a copy, or move it away and do without its "
+                "figures."
             ) from error

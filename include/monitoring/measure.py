@@ -1,4 +1,4 @@
-"""What a day's rows and scores are like, and how far they are from what they used to be."""
+"""Measures a day's rows and scores, and how far they are from earlier ones."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,27 +23,27 @@ from include.training.snapshot import PROFILE
 from include.usecase import UseCase
 
 TRAINING, TRAILING = "training", "trailing"
-"""What a day is compared with: what the champion was made from, and the days before."""
+"""The references for a day: the champion's training data, and the days before."""
 
 SCORE = "score"
 DRAWN_ROWS = 20_000
-"""Rows of a day that are enough for a picture."""
+"""Number of rows of a day that is enough for a plot."""
 
 LEAST_DAYS = 0.5
-"""Share of the window's days with data that must be there: a week says little of what is usual."""
+"""Minimum share of the window's days with data: one week does not show what is usual."""
 
 FAULTY_DAYS = 7
-"""How long a day at fault is left out of what is usual: what lasts longer is how things are."""
+"""For how many days a faulty day is not part of the baseline; a longer change is the new normal."""
 
 MARGIN = 0.25
-"""By how much of its width a range is widened on each side before values are outside it."""
+"""Share of a range's width by which it is widened on each side."""
 
 
 def figures(case: UseCase, key: str) -> list[Figure]:
-    """Everything that is found in a day itself; its outcomes come later.
+    """All figures of a day except its outcomes, which come later.
 
     Raises:
-        DependencyDown: the registry does not say what the champion was made from.
+        DependencyDown: the registry does not answer.
     """
     model = _model(case, key)
     days = _read(case, key)
@@ -58,14 +58,14 @@ def figures(case: UseCase, key: str) -> list[Figure]:
 
 @dataclass(frozen=True)
 class _Days:
-    """Profiles of a day and of the days before it, all together; empty where there are none."""
+    """Profiles of a day, and of all days before it together; empty without profiles."""
 
     today: Profile
     before: Profile
 
 
 def _read(case: UseCase, key: str) -> dict[str, _Days]:
-    """The profiles of each part of a day that has one, by the name that figures have for it."""
+    """Name of a part in the figures → its profiles, for each part that has some."""
     parts = {
         "features": ("features", "features"),
         "predictions": ("predictions", "predictions"),
@@ -88,14 +88,14 @@ def _read(case: UseCase, key: str) -> dict[str, _Days]:
 
 
 def _faulty(case: UseCase, key: str) -> list[str]:
-    """Days, of the last few, whose data were at fault: they say nothing of what is usual."""
+    """Recent days with faulty data, which are not part of the baseline."""
     rows = history.read(case, days_before(key, 1), FAULTY_DAYS, [])
     called = history.select(rows, "rule", rule="features").filter(pl.col("value") == PAGE)
     return [str(day) for day in called["time"]]
 
 
 def _alike(profile: Profile, today: Profile) -> Profile:
-    """The columns that are numbers where they are so today, and text where they are text."""
+    """The columns that have the same kind (number or text) as today."""
     return {
         name: column
         for name, column in profile.items()
@@ -111,7 +111,7 @@ def _trained_on(case: UseCase, model: ModelVersion | None) -> Profile:
 
 
 def _model(case: UseCase, key: str) -> ModelVersion | None:
-    """The champion that has scored a day, or else the one of now."""
+    """The champion that scored a day, or else the current one."""
     manifest = case.lake.manifest("predictions", key)
     if manifest is not None and "model" in manifest.metadata:
         return ModelVersion(**manifest.metadata["model"])
@@ -119,7 +119,7 @@ def _model(case: UseCase, key: str) -> ModelVersion | None:
 
 
 def _state(case: UseCase, key: str, model: ModelVersion | None) -> Iterator[Figure]:
-    """Whether the day is there, and how old its model."""
+    """Whether the day is published, and the age of its model."""
     for table in ("validated", "predictions", ensemble.TABLE):
         manifest = case.lake.manifest(table, key)
         rows = max((part.rows for part in manifest.parts.values()), default=0) if manifest else 0
@@ -175,9 +175,9 @@ def _top(column: Column) -> list[tuple[str, int]]:
 
 
 def _drift(case: UseCase, days: _Days, trained_on: Profile) -> Iterator[Figure]:
-    """The day against the days before, and all of them together against the training.
+    """Drift of the day against the days before, and of all of them together against the training.
 
-    Where too few days are before it, the day is compared with the training.
+    If there are too few days before it, the day itself is compared with the training.
     """
     trained_on = _alike(trained_on, days.today)
     usual, name = (days.before, TRAILING) if days.before else (trained_on, TRAINING)
@@ -212,7 +212,7 @@ def _features(
 
 
 def _scores(case: UseCase, key: str, model: ModelVersion | None, day: _Days) -> Iterator[Figure]:
-    """Scores of the day against the days before, and of a window against those on the holdout."""
+    """Drift of the day's scores against the days before, and of a window against the holdout."""
     if model is None:
         return
     days = case.settings.score_drift_days
@@ -266,15 +266,15 @@ def _outside(column: Column, reference: Column) -> float:
 
 
 def _window(case: UseCase, key: str, days: int | None = None, from_back: int = 1) -> list[str]:
-    """The keys of the days before one, or up to it; by default as many as the setting says."""
+    """The keys of the days before a day, or up to it; by default as many as in the setting."""
     days = days or case.settings.drift_window_days
     return [days_before(key, back) for back in reversed(range(from_back, from_back + days))]
 
 
 def scores(case: UseCase, key: str) -> pl.DataFrame:
-    """The scores of a day and of the days before, with the `day` of each: for pictures.
+    """The scores of a day and of the days before, with the `day` of each, for plots.
 
-    Of a large day they are every so-manieth, in the order of the rows.
+    A large day is thinned to about `DRAWN_ROWS` evenly spaced rows.
     """
     found = []
     window = _window(case, key, case.settings.drift_window_days + 1, 0)

@@ -1,8 +1,8 @@
-"""Predictions joined with their truth, once it has landed, and what each model was worth by it.
+"""Joins predictions with their truth, and measures each model on it.
 
 The outcomes of a day are a partition of the table `outcomes`, made from the day's published
-predictions and truth. Where one of these is published anew (late truth, a day scored again) the
-outcomes are made anew and replace the old ones: no row is ever counted twice.
+predictions and truth. If one of these is published again (late truth, a day scored again), the
+outcomes are made again and replace the old ones, so no row is ever counted twice.
 """
 
 from contextlib import suppress
@@ -30,21 +30,21 @@ from include.usecase import UseCase
 
 TABLE = "outcomes"
 ALL = "all"
-"""Name of the slice that has every row."""
+"""Name of the slice with all rows."""
 
 CHAMPION = {"model": "champion", "slice": ALL}
 
 
 def update(case: UseCase, key: str) -> list[str]:
-    """Join what became known since the last time, up to a day and as far back as the setting says.
+    """Join the truth that is new since the last time, up to a day and as far back as the setting.
 
-    The figures of a day go into the history before its outcomes are published, so that a process
-    that dies between the two does both again.
+    A day's figures are added to the history before its outcomes are published. If the process dies
+    in between, the next run does both again.
 
-    A day of which a file is damaged is passed over, and the log names both.
+    A day with a damaged file is skipped, and the log names both.
 
     Returns:
-        The days whose outcomes are new.
+        The days with new outcomes.
     """
     lookback = case.settings.outcome_lookback_days
     keys = [days_before(key, back) for back in reversed(range(lookback))]
@@ -58,7 +58,7 @@ def update(case: UseCase, key: str) -> list[str]:
 
 
 def _is_outdated(case: UseCase, key: str) -> bool:
-    """Whether a day can have outcomes, and not those of what is published now."""
+    """Whether a day's outcomes are missing or older than its published predictions and truth."""
     _, sources = _sources(case, key)
     if sources["predictions"] is None or sources["actuals"] is None:
         return False
@@ -67,7 +67,7 @@ def _is_outdated(case: UseCase, key: str) -> bool:
 
 
 def _sources(case: UseCase, key: str) -> tuple[dict[str, Manifest | None], dict[str, str | None]]:
-    """What a day's outcomes are made from: the manifests, and their versions."""
+    """The sources of a day's outcomes: manifests and their versions."""
     tables = ("predictions", ensemble.TABLE, "actuals")
     manifests = {table: case.lake.manifest(table, key) for table in tables}
     return manifests, {table: one.version if one else None for table, one in manifests.items()}
@@ -76,7 +76,7 @@ def _sources(case: UseCase, key: str) -> tuple[dict[str, Manifest | None], dict[
 def _update_day(case: UseCase, key: str) -> None:
     version = case.lake.new_version(
         TABLE, key
-    )  # before its sources are read: a later one has newer
+    )  # begun before the sources are read, so a later version has newer sources
     manifests, sources = _sources(case, key)
     assert manifests["predictions"] is not None
     rows, unknown = join(case, key)
@@ -89,7 +89,7 @@ def _update_day(case: UseCase, key: str) -> None:
     others = branches.answered if branches else {}
     versions = _versions(model, together.metadata if together else {}, others)
     found = figures(case, rows, predicted, unknown, base, versions)
-    # Of these two only: versions of other registered models have numbers of their own.
+    # Only these two: versions of other registered models are numbered separately.
     for name, whose in (("champion", model), (CHALLENGER, others.get(CHALLENGER))):
         if whose is not None and (age := model_age_days(case, whose, key)) is not None:
             about = {"model": name, "slice": ALL}
@@ -107,9 +107,9 @@ def join(case: UseCase, key: str) -> tuple[pl.DataFrame, int]:
     """The predictions of a day whose truth is known.
 
     Returns:
-        The rows (key, slices, `day`, `label`, `model_version`, and each model's score: null where
-        a model has none; `score` is the champion's), and how many rows of the truth nobody has
-        predicted.
+        The rows (key, slices, `day`, `label`, `model_version`, and each model's score, null if it
+        has none; `score` is the champion's), and the number of rows of the truth without a
+        prediction.
     """
     predictions = case.lake.current("predictions", key)
     known = predictions.manifest().parts["predictions"].columns
@@ -134,7 +134,7 @@ def join(case: UseCase, key: str) -> tuple[pl.DataFrame, int]:
 
 
 def _by_path(rows: pl.DataFrame) -> pl.DataFrame:
-    """Each model's scores in a column of its own, and of a shadow those beside the champion's."""
+    """Each model's scores in its own column, including a shadow's."""
     rows = rows.with_columns(pl.col(PATH).cast(pl.String))
     own = {f"score_{path}": path for path in rows[PATH].unique().sort() if path != "champion"}
     is_champions = pl.col(PATH) == "champion"
@@ -148,10 +148,10 @@ def _by_path(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def base_rate(case: UseCase, key: str, model: ModelVersion | None) -> float | None:
-    """The share of positives that a forecast without a model would go by.
+    """The share of positives that a forecast without a model would use.
 
-    That of the rows that the champion was trained on; for a champion without a snapshot, that of
-    the outcomes of the 28 days before. None if there are none.
+    It is the share in the champion's training rows; for a champion without a snapshot, that in the
+    outcomes of the 28 days before. None if there are none.
     """
     if model and (snapshot := training_snapshot(case, model)) is not None:
         counts = snapshot.manifest().metadata["labels"].values()
@@ -162,7 +162,7 @@ def base_rate(case: UseCase, key: str, model: ModelVersion | None) -> float | No
 
 
 def training_snapshot(case: UseCase, model: ModelVersion) -> Version | None:
-    """The rows that a model was trained on; None if it names none, or they are not in this lake."""
+    """The snapshot that a model was trained on; None if it is unknown or not in this lake."""
     with suppress(BadData, MissingData):
         if reference := registry.param(case, model.run_id, "snapshot"):
             version = case.lake.version(reference)
@@ -172,10 +172,10 @@ def training_snapshot(case: UseCase, model: ModelVersion) -> Version | None:
 
 
 def model_age_days(case: UseCase, model: ModelVersion, key: str) -> float | None:
-    """Days from the last that a model was trained on to another one; None if it does not say."""
+    """Days from a model's last training day to another day; None if it is unknown."""
     try:
         last_day = registry.last_day(case, model)
-    except (BadData, MissingData):  # somebody has changed or deleted the run
+    except (BadData, MissingData):  # the run was changed or deleted
         return None
     return (parse_key(key) - parse_key(last_day)) / timedelta(days=1) if last_day else None
 
@@ -184,7 +184,7 @@ def read(case: UseCase, last: str, days: int, columns: list[str] | None = None) 
     """The outcomes of the `days` days up to `last`.
 
     Args:
-        columns: those wanted, as far as a day has them; what a day lacks is null. By default all.
+        columns: the columns to read, null on days that lack them; by default all.
     """
     found = []
     keys = [days_before(last, back) for back in reversed(range(days))]
@@ -206,7 +206,7 @@ def figures(
     base: float | None,
     versions: dict[str, str],
 ) -> list[Figure]:
-    """What each model was worth on the rows of a day, all of them and by slice.
+    """Metrics of each model on the rows of a day, in total and by slice.
 
     Args:
         rows: what `join` gives.

@@ -69,16 +69,16 @@ def skill(
     decisions: pl.DataFrame,
     window: int,
 ) -> Figure:
-    """How much better than the base rate the models forecast, day by day.
+    """How much better than the base rate the models predict, day by day.
 
     Args:
-        models: by name in `COLOURS`, what `views.losses` gives.
+        models: name in `COLOURS` → result of `views.losses`.
         first: the first day shown.
-        last: the last one.
+        last: the last day shown.
         decisions: columns `day` and `action`; retrain and page are shown.
-        window: days of the mean.
+        window: number of days for the mean.
     """
-    figure = new_figure(5, "Does the model forecast better than the base rate?")
+    figure = new_figure(5, "Does the model predict better than the base rate?")
     axes = figure.subplots()
     style(
         axes,
@@ -123,12 +123,12 @@ def skill(
 
 
 def distributions(title: str, subtitle: str, scores: dict[str, np.ndarray]) -> Figure:
-    """How often which score is given.
+    """Distributions of scores.
 
     Args:
-        title: of the picture.
+        title: title of the plot.
         subtitle: what to look for.
-        scores: probabilities of 1 by group, each of shape (rows,), the first of them filled.
+        scores: group → probabilities of 1, of shape (rows,); the first group is filled.
     """
     figure = new_figure(3.6, title)
     axes = figure.subplots()
@@ -151,12 +151,12 @@ def distributions(title: str, subtitle: str, scores: dict[str, np.ndarray]) -> F
 
 
 def heat_map(title: str, subtitle: str, blocks: list[Cells]) -> Figure:
-    """Figures by name and day, the darker the greater; those of the last day are written out.
+    """Figures by name and day; darker is larger, and those of the last day are written out.
 
     Args:
-        title: of the picture.
+        title: title of the plot.
         subtitle: what to look for.
-        blocks: one below the other, of the same days.
+        blocks: blocks from top to bottom, for the same days.
     """
     rows = [len(block.names) for block in blocks]
     figure = new_figure(1.6 + 0.55 * len(blocks) + 0.27 * sum(rows), title)
@@ -182,7 +182,7 @@ def _cells(axes: Axes, block: Cells) -> None:
             Rectangle((columns[column], row), 1, 1, fill=False, edgecolor=ALARM, linewidth=1.5)
         )
     names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in block.names]
-    # A dollar sign in the data is no formula.
+    # A dollar sign in the data must not start a formula.
     axes.set_yticks(np.arange(count) + 0.5, names, parse_math=False)
     axes.set_ylim(count, 0)
     axes.grid(visible=False)
@@ -209,7 +209,7 @@ def _cells(axes: Axes, block: Cells) -> None:
 
 
 def _promotions(axes: Axes, days: pl.DataFrame) -> None:
-    """A line where another version of the model begins."""
+    """A line where a new version of the model begins."""
     for day, version in views.promotions(days):
         axes.axvline(float(date2num(day)), color=MUTED, linestyle="--", linewidth=1.2)
         axes.text(
@@ -220,7 +220,7 @@ def _promotions(axes: Axes, days: pl.DataFrame) -> None:
 
 
 def _legend_below(figure: Figure, columns: int) -> None:
-    """A legend that covers no data."""
+    """A legend below the axes, so that it covers no data."""
     figure.legend(
         loc="outside lower left", ncols=columns, frameon=False, fontsize=11, columnspacing=1.5
     )
@@ -232,6 +232,6 @@ def _dates(axes: Axes) -> None:
         locator = AutoDateLocator(maxticks=8)
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    else:  # those would count hours
+    else:  # the default formatter would show hours
         axes.xaxis.set_major_locator(DayLocator())
         axes.xaxis.set_major_formatter(DateFormatter("%d %b"))

@@ -1,16 +1,16 @@
-"""What is to be done about a day: a pure function of the history, with its reasons.
+"""Decides what to do about a day: a pure function of the history, with its reasons.
 
 Each rule looks at the figures of a day, or of a window that ends with it, and asks for one of four
-things. The gravest of them is the decision:
+actions. The most severe of them is the decision:
 
-- `page`: a person is called. A fault of the data pages and never retrains: a model that is trained
-  on faulty days learns the fault.
+- `page`: a person is notified. Faulty data pages and never retrains, because a model trained on
+  faulty days learns the fault.
 - `retrain`: the champion has decayed, or is old.
-- `watch`: worth a look, nobody is called.
+- `watch`: worth a look, but no one is notified.
 - `healthy`.
 
-Every bound is a setting. Outcomes decide first, for the seasons move the features of a healthy
-model every single day, and drift is judged by its size: on a thousand rows of one day every
+Every bound is a setting. Outcomes decide first, because the seasons change the features of a
+healthy model every day. Drift is judged by its size, because on a thousand rows of one day every
 test is significant.
 """
 
@@ -34,21 +34,20 @@ from include.wording import counted, cut, literal
 PIPELINE = "decision"
 DECAY = "outcomes"
 DAYS = 90
-"""Days of history that are read for a decision: more than any window or cooldown."""
+"""Days of history read for a decision: more than any window or cooldown."""
 
 FAMILY_WISE = 0.05
 HOLES_DAYS = 14
-"""For how long a day that never gets its truth is spoken of."""
+"""For how many days a day without truth is mentioned."""
 
 
 def decide(case: UseCase, rows: pl.DataFrame, key: str, unreadable: Sequence[str] = ()) -> Decision:
     """Decide about a day.
 
     Args:
-        rows: the history up to that day, as `history.read` gives it; what it says of later days is
-            not looked at.
+        rows: the history up to that day, from `history.read`; later days in it are ignored.
         key: the day.
-        unreadable: which files of the history could not be read, and why.
+        unreadable: unreadable files of the history, each with the reason.
     """
     day = parse_key(key)
     rows = rows.filter(pl.col("time") <= day)
@@ -57,7 +56,7 @@ def decide(case: UseCase, rows: pl.DataFrame, key: str, unreadable: Sequence[str
         _held_back(case, reason, rows, key) for rule in rules for reason in rule(case, rows, key)
     ]
     if unreadable:
-        found = f"{counted(len(unreadable), 'file')} passed over: {cut(unreadable[0], 400)}"
+        found = f"{counted(len(unreadable), 'file')} skipped: {cut(unreadable[0], 400)}"
         reasons.append(Reason("history", "watch", found, "every file can be read"))
     reasons.sort(key=lambda reason: -ACTIONS.index(reason.action))
     return Decision(key, reasons[0].action, reasons)
@@ -92,22 +91,21 @@ def table(decision: Decision) -> str:
 def skill(case: UseCase, rows: pl.DataFrame, key: str, days: int) -> tuple[np.ndarray, int]:
     """Skill of the champion on its newest outcomes, in bootstrap samples of whole days.
 
-    Skill is 1 - log-loss / log-loss of the base rate, both over all rows of the days that were
-    scored by the version that has scored the newest of them. The first sample is the days
-    themselves.
+    Skill is 1 - log-loss / log-loss of the base rate, over all rows of the days that were scored
+    by the same version as the newest day. The first sample is the days themselves.
 
     Returns:
-        Skills of shape (1 + `evaluation.RESAMPLES`,), and how many days they are of; empty and 0
-        without outcomes.
+        Skills of shape (1 + `evaluation.RESAMPLES`,), and the number of days; empty and 0 without
+        outcomes.
     """
     since = parse_key(key) - timedelta(days=days + 1)  # the day itself has no truth yet
     whole = history.select(rows, "log_loss", model="champion", slice="all")
     base = history.select(rows, "base_log_loss", model="champion", slice="all")
     seen = history.select(rows, "days_after_training").filter(pl.col("value") <= 0)
     both = whole.join(base, on=["time", "model_version"], suffix="_base")
-    both = both.join(seen, on=["time", "model_version"], how="anti")  # what it was trained on
+    both = both.join(seen, on=["time", "model_version"], how="anti")  # days that it was trained on
     both = both.filter(pl.col("time") > since, pl.col("value_base") > 0).sort("recorded_at")
-    # A day may have been scored again, and its own truth may be known already.
+    # The day may have been scored again, and its own truth may already be known.
     both = both.unique("time", keep="last").sort("time").tail(days)
     if both.is_empty():
         return np.array([]), 0
@@ -119,7 +117,7 @@ def skill(case: UseCase, rows: pl.DataFrame, key: str, days: int) -> tuple[np.nd
 
 
 def _outcomes(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
-    """Has the champion decayed? It has, too, until it has regained a little more than it lost."""
+    """Has the champion decayed? Once decayed, it must rise a little above the bound to recover."""
     limits = case.settings
     skills, days = skill(case, rows, key, limits.decay_window_days)
     if days < limits.decay_min_days:
@@ -136,7 +134,7 @@ def _outcomes(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
         action = "watch"
     low, high = np.quantile(skills[1:], [0.05, 0.95])
     worthless = float((skills < 0).mean()) >= limits.decay_confidence
-    retrained = (_days_since_retraining(case, rows, key) or 0) > 1  # time enough to have come about
+    retrained = (_days_since_retraining(case, rows, key) or 0) > 1  # enough time for it to finish
     if worthless and retrained and not _was_paged(case, rows, key, DECAY):
         action = "page"
     return [
@@ -145,14 +143,14 @@ def _outcomes(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
             action,
             f"skill {skills[0]:.3f} ({low:.3f} to {high:.3f} in 90 %) over {days} days, "
             f"below {floor:g} in {share:.0%} of samples"
-            + (", worse than knowing nothing after a retraining" if action == "page" else ""),
+            + (", worse than the base rate after a retraining" if action == "page" else ""),
             f"below {floor:g} in less than {limits.decay_confidence:.0%}",
         )
     ]
 
 
 def _scores(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
-    """Have the scores, over a window, left what the champion gave on its holdout?"""
+    """Have the scores of a window moved away from those on the champion's holdout?"""
     today = rows.filter(pl.col("time") == parse_key(key))
     found = history.select(today, "psi", feature="score", reference="training")
     bound = case.settings.score_drift_retrain
@@ -162,7 +160,7 @@ def _scores(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
     days = int(newest.select(history.label("days")).item())
     psi = newest["value"][0]
     by_chance = history.select(today, "psi_by_chance", feature="score", reference="training")
-    chance = by_chance.sort("recorded_at").tail(1)["value"].sum()  # 0 where it is not known
+    chance = by_chance.sort("recorded_at").tail(1)["value"].sum()  # 0 if it is unknown
     retrain, watch = max(bound, chance), max(bound / 2, chance)
     enough = days >= min(case.settings.score_drift_days, case.settings.decay_min_days)
     action: Action = "healthy"
@@ -175,7 +173,7 @@ def _scores(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
 
 
 def _features(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
-    """Are the day's inputs what they were? If not, it is the data, and a person has to look."""
+    """Are the day's inputs as before? If not, the data is at fault, and a person must look."""
     limits, day = case.settings, parse_key(key)
     stable = history.select(rows, "psi", kind="stable", days="1")
     drifted = {
@@ -188,7 +186,7 @@ def _features(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
     rare = drift.family_wise(
         _in_bounds(case, found), [_in_bounds(case, earlier) for earlier in drifted.values()]
     )
-    if len(drifted) < 1 / FAMILY_WISE:  # too few days to say what is rare
+    if len(drifted) < 1 / FAMILY_WISE:  # too few days to tell what is rare
         rare = dict.fromkeys(rare, 0.0)
     reasons, usual = [], _usual(today)
     for name, psi in sorted(found.items(), key=lambda item: -item[1]):
@@ -218,18 +216,18 @@ def _bound(case: UseCase, feature: str) -> float:
 
 
 def _in_bounds(case: UseCase, drifted: dict[str, float]) -> dict[str, float]:
-    """How far each feature has drifted, in units of its bound."""
+    """Feature → its drift, in units of its bound."""
     return {name: psi / _bound(case, name) for name, psi in drifted.items()}
 
 
 def _by_feature(rows: pl.DataFrame, metric: str) -> dict[str, float]:
-    """A metric of a day against what is usual, by feature; the newest, if it was measured twice."""
+    """Feature → a metric of the day against the usual; the newest if it was measured twice."""
     found = history.select(rows, metric, days="1").sort("recorded_at")
     return dict(found.select(history.label("feature"), "value").iter_rows())
 
 
 def _usual(today: pl.DataFrame) -> str:
-    """What a day was compared with: too few days before it make it the training data."""
+    """What a day was compared with: the training data if there are too few days before it."""
     features = history.select(today, "psi", days="1").filter(history.label("kind") != measure.SCORE)
     newest = features.sort("recorded_at").tail(1)
     with_training = newest.select(history.label("reference") == measure.TRAINING)
@@ -237,16 +235,16 @@ def _usual(today: pl.DataFrame) -> str:
 
 
 def _published(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
-    """Is the day there?"""
+    """Is the day published?"""
     day = parse_key(key)
     there = history.select(rows, "published").with_columns(table=history.label("table"))
     today = dict(there.filter(pl.col("time") == day).select("table", "value").iter_rows())
     earlier = there.filter(pl.col("time") < day, pl.col("value") > 0)["table"].unique()
     if not today:
-        return [Reason("published", "healthy", "nothing is known of this day", "")]
+        return [Reason("published", "healthy", "nothing is known about this day", "")]
     missing = [name for name in ("validated", "predictions") if not today.get(name)]
     if len(missing) == 2 and not expected.is_expected(case, "validated", key):
-        return [Reason("published", "healthy", "the use case expects no data of this day", "")]
+        return [Reason("published", "healthy", "the use case expects no data for this day", "")]
     if missing:
         text = (
             f"no {' and no '.join(missing)}: see this day's runs; once it is there, clear this one"
@@ -263,7 +261,7 @@ def _published(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
 
 
 def _stages(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
-    """Which share of runs and rows has failed at each stage in 24 hours?"""
+    """What share of runs and rows failed at each stage in 24 hours?"""
     limits = case.settings
     today = rows.filter(pl.col("time") == parse_key(key), pl.col("pipeline") == "stages")
     where = pl.format("{} of {}", history.label("stage"), history.label("dag"))
@@ -285,19 +283,19 @@ def _stages(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
 
 
 def _age(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
-    """Is the champion so old that nobody knows what it has missed?"""
+    """Is the champion too old?"""
     age, bound = _model_age(rows, key), case.settings.max_model_age_days
     if age is None:
-        return [Reason("age", "healthy", "it is not known how old the champion is", "")]
-    text = f"{age:.0f} days since the last that the champion was trained on"
+        return [Reason("age", "healthy", "the age of the champion is unknown", "")]
+    text = f"{age:.0f} days since the champion's last training day"
     return [Reason("age", "retrain" if age > bound else "healthy", text, f"≤ {bound}")]
 
 
 def _truth(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
-    """Has the truth stopped coming? Without it nobody would notice decay."""
+    """Has truth stopped arriving? Without it decay goes unnoticed."""
     day, bound = parse_key(key), case.settings.max_truth_delay_days
     scored = history.select(rows, "published", table="predictions")
-    # Of the day itself none can be, and of a day without rows none will be.
+    # The day itself cannot have truth yet, and a day without rows never will.
     scored = scored.filter(pl.col("value") > 0, pl.col("n") > 0, pl.col("time") < day)
     due = [expected.is_expected(case, "actuals", str(time)) for time in scored["time"]]
     scored = scored.filter(pl.Series(due, dtype=pl.Boolean))
@@ -315,7 +313,7 @@ def _truth(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
 
 
 def _experiment(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
-    """Is the challenger better? That is said and no more: the gate alone lets a model through."""
+    """Is the challenger better? For information only: only the gate leads to a promotion."""
     found = experiment.compare(case, rows, key)
     today = rows.filter(pl.col("time") == parse_key(key)).sort("recorded_at")
     answered = history.select(today, "path_available", path="challenger")["value"]
@@ -323,7 +321,7 @@ def _experiment(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
         return []
     text = experiment.told(found) if found else "nothing to compare yet"
     if len(answered) and not answered[-1]:
-        text += "; today there was no challenger: the manifest of the predictions says why"
+        text += "; today no challenger scored: the manifest of the predictions says why"
     return [Reason("experiment", "healthy", text, "for information")]
 
 
@@ -331,10 +329,10 @@ def _experiment(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
 
 
 def _held_back(case: UseCase, reason: Reason, rows: pl.DataFrame, key: str) -> Reason:
-    """A wish to retrain, unless that was done a short while ago, or could change nothing.
+    """Weaken `retrain` to `watch` if there was one recently, or if it could change nothing.
 
-    A challenger is judged on the holdout, the newest days that are known, so that it has seen
-    nothing that the champion has not until the champion is older than that.
+    A challenger is judged on the holdout, the newest days with truth. It has no new training days
+    until the champion is older than the holdout.
     """
     if reason.action != "retrain":
         return reason
@@ -352,13 +350,13 @@ def _held_back(case: UseCase, reason: Reason, rows: pl.DataFrame, key: str) -> R
 
 
 def _model_age(rows: pl.DataFrame, key: str) -> float | None:
-    """Days since the last that the champion was trained on, if that is known."""
+    """Days since the champion's last training day, if known."""
     found = history.select(rows.filter(pl.col("time") == parse_key(key)), "model_age_days")
     return float(found["value"][-1]) if len(found) else None
 
 
 def _days_since_retraining(case: UseCase, rows: pl.DataFrame, key: str) -> int | None:
-    """Days since one was asked for, on an earlier day; None if that is longer than the cooldown."""
+    """Days since one was requested on an earlier day; None if longer ago than the cooldown."""
     day = parse_key(key)
     asked = history.newest(history.select(rows, "retraining").filter(pl.col("time") < day))
     since = (day - asked).days if asked else None
@@ -366,7 +364,7 @@ def _days_since_retraining(case: UseCase, rows: pl.DataFrame, key: str) -> int |
 
 
 def _was_paged(case: UseCase, rows: pl.DataFrame, key: str, rule: str) -> bool:
-    """Whether a rule has called a person within the cooldown, on an earlier day."""
+    """Whether a rule has paged a person on an earlier day within the cooldown."""
     day = parse_key(key)
     since = day - timedelta(days=case.settings.retraining_cooldown_days)
     called = history.select(rows, "rule", rule=rule).filter(pl.col("value") == PAGE)
@@ -374,7 +372,7 @@ def _was_paged(case: UseCase, rows: pl.DataFrame, key: str, rule: str) -> bool:
 
 
 def _last_level(rows: pl.DataFrame, key: str, rule: str) -> int:
-    """What a rule asked for when it was last put, on an earlier day."""
+    """What a rule asked for on the last earlier day."""
     found = history.select(rows, "rule", rule=rule)
     found = found.filter(pl.col("time") < parse_key(key)).sort("time")
     return int(found["value"][-1]) if len(found) else 0

@@ -1,4 +1,4 @@
-"""The daily report: one page that needs nothing else, and shows how the model is doing."""
+"""The daily report: one self-contained page that shows how the model is doing."""
 
 import io
 import re
@@ -34,16 +34,16 @@ from include.usecase import UseCase
 from include.wording import counted
 
 DAYS = 90
-"""How far back the page looks."""
+"""Number of days on the page."""
 
 WIDTH = 6
-"""Of a picture, in inches: its letters can be read in half of a screen, and on a phone."""
+"""Size of a plot in inches: legible in half a screen and on a phone."""
 
 VARIABLES = {
     "#ffffff": "paper", "#000000": "ink", INK: "ink", MUTED: "muted", GRID: "line",
     CHALLENGER: "blue", ALARM: "red", CHAMPION: "orange", OTHERS[0]: "green",
 }  # fmt: skip
-"""The page's name of each colour in a picture, which is another one in the dark."""
+"""The page's variable for each colour of a plot, which differs in dark mode."""
 
 STAGES = ["validate", "preprocess", "infer", "post-process"]
 
@@ -59,7 +59,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Section:
-    """A picture with its title and what to look for, or a sentence why there is none."""
+    """A plot with its title and what to look for, or a sentence why there is none."""
 
     title: str
     text: str
@@ -75,11 +75,11 @@ def render(
 ) -> str:
     """The page of a day.
 
-    What cannot be drawn, for want of truth or of history, is said in a sentence.
+    If a plot lacks truth or history, a sentence says so.
 
     Args:
-        decision: what is to be done about the day, and why.
-        history: columns as in `history.SCHEMA`, up to 90 days that end with the decision's.
+        decision: what to do about the day, and why.
+        history: columns as in `history.SCHEMA`, up to 90 days that end with the decision's day.
         outcomes: columns `day`, `label` (0 or 1), `score`, `model_version` and, if there is an
             ensemble, `ensemble_score`; the last 28 days whose truth is known.
         scores: columns `day` and `score`, of the day and the 28 before it.
@@ -111,7 +111,7 @@ def render(
 
 
 def _tiles(case: UseCase, history: pl.DataFrame, key: str) -> list[Tile]:
-    """The newest of the figures that one looks for first."""
+    """The newest values of the most important figures."""
     champion = {"model": "champion", "slice": "all"}
     tiles = []
     finite = history.filter(pl.col("value").is_finite())
@@ -179,7 +179,7 @@ def _scores_by_outcome(outcomes: pl.DataFrame) -> Figure | str:
     days = counted(known["day"].n_unique(), "day")
     return plots.distributions(
         "Do scores tell the outcomes apart?",
-        f"The further apart, the better. The truth of {days} is known.",
+        f"The further apart, the better. Truth is known for {days}.",
         groups,
     )
 
@@ -262,7 +262,7 @@ def _section(title: str, drawn: Figure | str) -> Section:
         return Section(title, drawn, None)
     axes = drawn.axes[0]
     text = f"{drawn.get_suptitle()} {axes.get_title('left')}"
-    axes.set_title("", loc="left")  # the page says it, in letters that a phone can show
+    axes.set_title("", loc="left")  # the page shows it as text, legible on a phone
     drawn.suptitle("")
     width, height = drawn.get_size_inches()
     drawn.set_size_inches(WIDTH, height * min(1, 1.2 * WIDTH / width))
@@ -270,7 +270,7 @@ def _section(title: str, drawn: Figure | str) -> Section:
 
 
 def _svg(figure: Figure, description: str) -> Markup:
-    """A picture as a part of the page: its letters and colours are the page's."""
+    """A plot as part of the page, with the page's fonts and colours."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": description}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

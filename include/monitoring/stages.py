@@ -1,7 +1,7 @@
-"""Which stages the pipelines' runs have passed, and with how many of their rows.
+"""Records which stages the pipelines' runs passed, and with how many rows.
 
-Every run leaves one small file under the day on which it ended, whatever became of it: a run that
-is cleared and ends again replaces what it said before.
+Every run writes one small file under the day on which it ended, whether it failed or not. A run
+that is cleared and ends again replaces its file.
 """
 
 import hashlib
@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StageRun:
-    """What became of one stage in one run.
+    """The result of one stage in one run.
 
     Attributes:
-        rows: rows that came in.
-        failed_rows: rows that did not come out: put aside, or all of them if the stage failed.
+        rows: input rows.
+        failed_rows: rows without output: put aside, or all of them if the stage failed.
     """
 
     dag_id: str
@@ -45,13 +45,13 @@ class StageRun:
 
 @dataclass(frozen=True)
 class Record:
-    """What a run leaves when it ends.
+    """The file that a run writes when it ends.
 
     Attributes:
         key: the day that the run was for.
-        output: table that the run publishes at last.
-        published: what was published of that table's partition when the run ended: its version,
-            and when. None if nothing was.
+        output: table that the run publishes at its end.
+        published: the published version of that table's partition when the run ended, and its
+            time. None if there was none.
     """
 
     key: str
@@ -71,16 +71,16 @@ def record(
     output: str,
     now: datetime | None = None,
 ) -> list[StageRun]:
-    """Note what became of the stages of a run.
+    """Record the results of a run's stages.
 
     Args:
         key: the day that the run was for.
-        states: of the run's tasks as Airflow gives them; a mapped task's instance is `task_0`.
-        tasks: of each stage, in their order; a stage of which none has failed or ended well was
-            not reached, and is not noted.
-        output: table that the run publishes at last. Airflow does not ask again where only failed
-            tasks are cleared: a version published since then shows that the run was fixed.
-        now: when the run has ended; by default it is now.
+        states: task → state in Airflow; a mapped task's instance is `task_0`.
+        tasks: stage → its tasks, in order. A stage without a failed or successful task was not
+            reached and is not recorded.
+        output: table that the run publishes at its end. If only failed tasks are cleared, Airflow
+            does not record the run again, but a version published since shows that it was fixed.
+        now: when the run ended; by default now.
     """
     ended = (now or datetime.now(UTC)).astimezone(UTC)
     found = []
@@ -121,7 +121,7 @@ def _send_metrics(case: UseCase, run: StageRun) -> None:
 
 
 def _rows(case: UseCase, key: str, stage: str) -> tuple[int, int]:
-    """Rows that come into a stage, and those of them that it puts aside when all goes well."""
+    """Input rows of a stage, and how many of them it puts aside if it succeeds."""
     main = case.inputs[0].name
     validated = case.lake.readable_manifest("validated", key)
     made = case.lake.readable_manifest("features", key)
@@ -133,7 +133,7 @@ def _rows(case: UseCase, key: str, stage: str) -> tuple[int, int]:
         try:
             with open_parquet(case.lake.landing_path(main, key)) as file:
                 return file.metadata.num_rows, 0
-        except (BadData, MissingData):  # nobody knows how many there would have been
+        except (BadData, MissingData):  # their number is unknown
             return 0, 0
     if stage == PREPROCESS:
         rows = validated.parts[main].rows if validated else 0
@@ -144,8 +144,7 @@ def _rows(case: UseCase, key: str, stage: str) -> tuple[int, int]:
 def rates(case: UseCase, now: datetime, hours: float = 24) -> list[Figure]:
     """The share of runs and of rows that failed, by DAG and stage, in the hours before a time.
 
-    Of a run that ended more than once, the last end counts. A record that is damaged is passed
-    over, and the log names it.
+    If a run ended more than once, its last end counts. A damaged record is skipped and logged.
     """
     now = now.astimezone(UTC)
     since = now - timedelta(hours=hours)
@@ -175,13 +174,13 @@ def rates(case: UseCase, now: datetime, hours: float = 24) -> list[Figure]:
 
 
 def _published(case: UseCase, table: str, key: str) -> str | None:
-    """What is published of a partition, in words that tell one publication from the next."""
+    """The published version of a partition, as text that identifies the publication."""
     manifest = case.lake.readable_manifest(table, key)
     return f"{manifest.version} at {manifest.published_at}" if manifest else None
 
 
 def _as_fixed(case: UseCase, found: Record) -> list[StageRun]:
-    """The stages of a run, passed after all if it was fixed since."""
+    """The stages of a run, all passed if it was fixed since."""
     if _published(case, found.output, found.key) in (None, found.published):
         return found.stages
     fixed = [replace(one, failed_rows=0, failed=False) for one in found.stages if one.failed]

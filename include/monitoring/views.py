@@ -1,6 +1,6 @@
-"""What pictures and pages show of the history: skill, and drift beside its bounds.
+"""Data for plots and pages from the history: skill, and drift with its bounds.
 
-No picture is drawn here: Airflow's API server imports this, and should not import matplotlib.
+Nothing is drawn here: Airflow's API server imports this module, and should not import matplotlib.
 """
 
 from datetime import date
@@ -13,14 +13,14 @@ from include.monitoring import history as records
 from include.usecase import UseCase
 
 LEAST_DAYS = 5
-"""With fewer in the window, neither their mean nor its uncertainty says anything."""
+"""Minimum days in a window for a meaningful mean and uncertainty."""
 
 
 def losses(history: pl.DataFrame, model: str) -> pl.DataFrame:
-    """A model's losses, a row a day: of the version that was judged last, if there are two.
+    """A model's losses, one row per day; of several versions, the one judged last.
 
     Returns:
-        Columns `day`, `model_version`, `n` (rows), `log_loss` and `base_log_loss` (nats a row).
+        Columns `day`, `model_version`, `n` (rows), `log_loss` and `base_log_loss` (nats per row).
     """
     labels = {"model": model, "slice": "all"}
     rows = records.select(history, "log_loss", **labels)
@@ -38,12 +38,12 @@ def losses(history: pl.DataFrame, model: str) -> pl.DataFrame:
 
 
 def rolling_skill(days: pl.DataFrame, window: int) -> pl.DataFrame:
-    """Skill over the window that ends with each day, with the uncertainty that days' scatter has.
+    """Skill over the window that ends with each day, with its uncertainty from day to day.
 
     Args:
-        days: columns `day`, `n` (rows), `log_loss` and `base_log_loss` (nats a row); a day at most
-            once, days may be missing.
-        window: days that are looked at together.
+        days: columns `day`, `n` (rows), `log_loss` and `base_log_loss` (nats per row); at most one
+            row per day, days may be missing.
+        window: number of days.
 
     Returns:
         Columns `day`, `skill`, `low` and `high` (of 95 %), for days with enough before them.
@@ -62,7 +62,7 @@ def rolling_skill(days: pl.DataFrame, window: int) -> pl.DataFrame:
         )
     )
     ratio, count = pl.col("loss") / pl.col("base"), pl.col("count")
-    # Of a ratio of two sums over days: its residuals' sum of squares, spread over the days.
+    # Variance of a ratio of two sums over days, from the squared residuals of the days.
     scatter = pl.col("loss_loss") - 2 * ratio * pl.col("loss_base") + ratio**2 * pl.col("base_base")
     error = (scatter.clip(0) * count / (count - 1)).sqrt() / pl.col("base")
     known = sums.filter(count >= LEAST_DAYS).with_columns(
@@ -86,8 +86,8 @@ def drift(case: UseCase, history: pl.DataFrame) -> pl.DataFrame:
     """Each feature's and score's PSI, day by day, against the weeks before.
 
     Returns:
-        The history's columns, `name` and `kind` of the feature, and `outlined`: 1 where it is
-        above its bound, else 0. As in the policy, only stable features are held to one.
+        The history's columns, `name` and `kind` of the feature, and `outlined`: 1 if it is above
+        its bound, else 0. As in the policy, only stable features have a bound.
     """
     rows = records.select(history, "psi", reference="trailing", days="1").with_columns(
         name=records.label("feature"), kind=records.label("kind")
@@ -103,7 +103,7 @@ def drift(case: UseCase, history: pl.DataFrame) -> pl.DataFrame:
 
 
 def days_of(rows: pl.DataFrame, last: date) -> list[date]:
-    """Every day from the first that rows are about to the last one."""
+    """Every day from the first one in the rows to the last one."""
     first = rows["time"].min()
     assert isinstance(first, date)
     return pl.date_range(first, last, eager=True).to_list()
@@ -112,7 +112,7 @@ def days_of(rows: pl.DataFrame, last: date) -> list[date]:
 def matrix(
     rows: pl.DataFrame, days: list[date], order: list[str] | None = None, column: str = "value"
 ) -> tuple[list[str], np.ndarray]:
-    """Names, the greatest mean first unless in an order of their own, and a row of values each."""
+    """Names, by default the largest mean first, and a row of values for each."""
     means = rows.group_by("name").agg(pl.col("value").fill_nan(None).mean())
     names = means.sort("value", "name", descending=[True, False], nulls_last=True)["name"].to_list()
     if order is not None:

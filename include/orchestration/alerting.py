@@ -1,7 +1,7 @@
-"""Who is told what: a record of every failed task in the log, and pages to the notifiers.
+"""Alerts: a log record of every failed task, and pages to the notifiers.
 
-A page is tried for each notifier by a task of its own, so that one that is down delays no other,
-and a retry reaches only those that have not got it.
+Each notifier has its own task, so a notifier that is down does not delay the others, and a retry
+reaches only those that have not received the page.
 """
 
 import json
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def report_failure(context: Mapping[str, Any]) -> None:
-    """Log one JSON record of a failed task: what failed, for which partition, and of what kind.
+    """Log one JSON record of a failed task: what failed, for which partition, and the kind.
 
     It is every task's `on_failure_callback`, so it runs once, after the last try.
     """
@@ -40,13 +40,13 @@ def report_failure(context: Mapping[str, Any]) -> None:
 
 
 def run_failed(context: Mapping[str, Any]) -> None:
-    """Tell the metrics for when a run has failed: every DAG's `on_failure_callback`."""
+    """Send the day of a failed run to the metrics: every DAG's `on_failure_callback`."""
     usecase, dag = parted(context["dag"].dag_id)
     metrics.send(usecase, "run_failed_timestamp_seconds", _due(context), dag=dag)
 
 
 def run_succeeded(context: Mapping[str, Any]) -> None:
-    """Tell the metrics for when a run has succeeded: every DAG's `on_success_callback`."""
+    """Send the day of a successful run to the metrics: every DAG's `on_success_callback`."""
     usecase, dag = parted(context["dag"].dag_id)
     metrics.send(usecase, "run_succeeded_timestamp_seconds", _due(context), dag=dag)
 
@@ -58,22 +58,22 @@ def parted(dag_id: str) -> tuple[str, str]:
 
 
 def _due(context: Mapping[str, Any]) -> float:
-    """The day that a run was for, or when it was due, in seconds since 1970.
+    """The day of a run, or the time when it was due, in seconds since 1970.
 
-    Airflow leaves the run out of the context if the DAG has lost the task that ended last.
+    Airflow omits the run from the context if the DAG no longer has the task that ended last.
     """
     run = context.get("dag_run")
     due = run.run_after if run else datetime.now(UTC)
     if run and run.partition_key:
-        with suppress(BadData):  # no date: its tasks have refused it
+        with suppress(BadData):  # not a date: its tasks have refused it
             due = midnight(run.partition_key)
     return float(due.timestamp())
 
 
 def report_and_call(context: Mapping[str, Any]) -> None:
-    """`report_failure`, and tell every notifier at once: for tasks without which nobody is called.
+    """`report_failure`, and page every notifier: for the tasks that would otherwise do the paging.
 
-    It is the last thing a failed task does, so a notifier that is down is only logged.
+    This is the last thing that a failed task does, so a notifier that is down is only logged.
     """
     report_failure(context)
     record = failure_record(context)
@@ -106,15 +106,15 @@ def failure_record(context: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def page(case: UseCase, title: str, body: str, link: str | None = None) -> list[int]:
-    """Log one JSON record of what a person has to see, and say which notifiers are to tell it.
+    """Log one JSON record of a page, and return the notifiers to send it to.
 
     Args:
         title: one line.
-        body: Markdown, of one line or more.
-        link: address of a page with more.
+        body: Markdown, at least one line.
+        link: address of a page with details.
 
     Returns:
-        The places of the notifiers in the setting `notify_urls`, for `notify`; none if it is empty.
+        Indices of the notifiers in the setting `notify_urls`, for `notify`; empty if it is empty.
     """
     count = len(_urls(case))
     record = {"title": title, "body": body, "link": link, "notifiers": count}
@@ -124,10 +124,10 @@ def page(case: UseCase, title: str, body: str, link: str | None = None) -> list[
 
 
 def check_notifiers(case: UseCase) -> None:
-    """Say early which of the notifiers could never take a page.
+    """Check early that all notifiers are valid.
 
     Raises:
-        BadData: naming them.
+        BadData: names the invalid ones.
     """
     urls = enumerate(_urls(case))
     wrong = [_name(place, None, url) for place, url in urls if _open(url) is None]
@@ -136,19 +136,19 @@ def check_notifiers(case: UseCase) -> None:
 
 
 def notify(case: UseCase, place: int, title: str, body: str, link: str | None = None) -> None:
-    """Tell one notifier, once. A server that says nothing is left after Apprise's time limits.
+    """Send a page to one notifier, once. A silent server times out by Apprise's limits.
 
-    They are seconds for each answer, in the notifier's URL: `?cto=4&rto=4`.
+    These are seconds per answer, set in the notifier's URL: `?cto=4&rto=4`.
 
     Args:
-        place: which one, as `page` has returned it.
+        place: index of the notifier, from `page`.
         title: one line of text.
-        body: Markdown, of one line or more.
-        link: address of a page with more.
+        body: Markdown, at least one line.
+        link: address of a page with details.
 
     Raises:
-        BadData: there is no such notifier, or Apprise does not understand its URL.
-        DependencyDown: it has not taken the message.
+        BadData: the notifier does not exist, or Apprise does not understand its URL.
+        DependencyDown: it did not accept the message.
     """
     from apprise import NotifyFormat, NotifyType
 
@@ -156,7 +156,7 @@ def notify(case: UseCase, place: int, title: str, body: str, link: str | None = 
     if place >= len(urls):
         raise BadData(
             f"There is no notifier {place}: ML_NOTIFY_URLS has been changed since the page was "
-            f"requested, and names {len(urls)}. Clear the task that lists them, and what follows."
+            f"requested, and names {len(urls)}. Clear the task that lists them, with downstream."
         )
     server = _open(urls[place])
     name = _name(place, server, urls[place])
@@ -172,8 +172,8 @@ def notify(case: UseCase, place: int, title: str, body: str, link: str | None = 
     if not taken:
         said = "; ".join(complaint.getMessage() for complaint in complaints)
         why = _without_secrets(said, urls[place]) or "no reason is known"
-        raise DependencyDown(f"Notifier {name} has not taken the page {title!r}: {why}")
-    log.info("Notifier %s has taken the page", name)
+        raise DependencyDown(f"Notifier {name} did not accept the page {title!r}: {why}")
+    log.info("Notifier %s accepted the page", name)
 
 
 def _urls(case: UseCase) -> list[str]:
@@ -181,7 +181,7 @@ def _urls(case: UseCase) -> list[str]:
 
 
 def _open(url: str) -> "Apprise | None":
-    """A notifier, not yet connected; None if its URL is not understood."""
+    """A notifier, not yet connected; None if Apprise does not understand its URL."""
     from apprise import Apprise
 
     server = Apprise()
@@ -190,7 +190,7 @@ def _open(url: str) -> "Apprise | None":
 
 
 def _name(place: int, server: "Apprise | None", url: str) -> str:
-    """Place, kind and masked host. Paths, users and options may be secrets: they are left out."""
+    """Index, kind and masked host. Paths, users and options may be secrets and are left out."""
     if server is None:
         scheme, found, _ = url.partition("://")
         return f"{place} ({scheme}://...)" if found else f"{place} (no URL)"
@@ -200,14 +200,14 @@ def _name(place: int, server: "Apprise | None", url: str) -> str:
 
 def _not_understood(names: list[str]) -> str:
     return (
-        f"Not understood, in ML_NOTIFY_URLS, counted from 0: {', '.join(names)}. Each has to be a "
-        "URL as Apprise describes them, percent-encoded, with spaces between."
+        f"Invalid URLs in ML_NOTIFY_URLS, counted from 0: {', '.join(names)}. Each must be a URL "
+        "in Apprise's format, percent-encoded, and separated by spaces."
     )
 
 
 @contextmanager
 def _kept_from_the_log() -> Iterator[list[logging.LogRecord]]:
-    """Collect what Apprise complains of; it and urllib3 would log whole URLs, with their tokens."""
+    """Collect Apprise's complaints; it and urllib3 would log whole URLs, with their tokens."""
     collector = BufferingHandler(capacity=1000)
     library = logging.getLogger("apprise")
     before = library.propagate, logging.root.manager.disable
@@ -223,7 +223,7 @@ def _kept_from_the_log() -> Iterator[list[logging.LogRecord]]:
 
 
 def _without_secrets(text: str, url: str) -> str:
-    """A text without anything that the URL says."""
+    """A text without any part of the URL."""
     parts = {part for part in re.split(r"[/:@?&=+]+", url) if len(part) > 3}
     login = urlsplit(url)
     parts |= {part for part in (login.username, login.password) if part}

@@ -1,4 +1,4 @@
-"""The assets that join the DAGs of a use case, partitioned by date: an event carries its day."""
+"""The assets that connect the DAGs of a use case, partitioned by date: an event has a day."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ class Assets:
     """The assets of one use case.
 
     Attributes:
-        validated: a day whose inputs may be scored.
-        actuals: a day whose truth is known.
-        predictions: a day that is scored.
-        ensemble_predictions: a day that is scored by the ensemble, or by what stands in for it.
-        degraded: a published day that members of the ensemble missed, to be scored again.
-        champion: the model that scores has changed.
+        validated: a day's inputs may be scored.
+        actuals: a day's truth is known.
+        predictions: a day is scored.
+        ensemble_predictions: a day is scored by the ensemble or by a fallback.
+        degraded: a published day that members of the ensemble missed is to be scored again.
+        champion: another version is champion.
     """
 
     validated: Asset
@@ -29,5 +29,5 @@ class Assets:
 
 
 def assets_of(case: UseCase) -> Assets:
-    """The assets of a use case: those of two never meet, as their names begin with its own."""
+    """The assets of a use case, whose names begin with the use case's."""
     return Assets(*(Asset(f"{case.name}.{name}") for name in Assets.__annotations__))

@@ -1,4 +1,4 @@
-"""How tasks have ended, for later tasks that go on without them."""
+"""How tasks have ended, for downstream tasks that run even if they failed."""
 
 import functools
 from collections.abc import Callable
@@ -14,21 +14,21 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 WHY = "why"
-"""Key of the XCom in which a task that failed for good says why."""
+"""Key of the XCom with the message of a task that failed for good."""
 
 
 def tells_why(function: Callable[P, R]) -> Callable[P, R]:
-    """Have a task leave the message of its last failure for tasks that go on without it.
+    """Leave the message of a task's last failure in an XCom, for downstream tasks that run anyway.
 
-    A try that is followed by another one leaves nothing: if the next try is killed or never
-    starts, the message of an earlier failure would be the wrong one.
+    A try that will be retried leaves nothing: if the next try is killed or never starts, the
+    message of an earlier failure would be wrong.
     """
 
     @functools.wraps(function)
     def telling(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except BaseException as error:  # Airflow's timeout is no Exception
+        except BaseException as error:  # Airflow's timeout is not an Exception
             with suppress(Exception):  # the failure itself matters more
                 context = get_current_context()
                 if _is_last(context, error):

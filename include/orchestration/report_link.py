@@ -1,4 +1,4 @@
-"""The way to a day's report in Airflow's own UI, where `plugins/reports.py` shows it."""
+"""The link to a day's report in Airflow's UI, where `plugins/reports.py` shows it."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ def report_link(case: UseCase, key: str) -> str:
 
 
 class ReportLink(BaseOperatorLink):
-    """The button *Daily report* on the page of a task that has returned a `report_link`.
+    """The button *Daily report* on the page of a task that returned a `report_link`.
 
     A task gets it by `task.operator.operator_extra_links = [ReportLink()]`.
     """
@@ -26,7 +26,7 @@ class ReportLink(BaseOperatorLink):
     name = "Daily report"
 
     def get_link(self, operator: BaseOperator, *, ti_key: "TaskInstanceKey") -> str:  # noqa: ARG002
-        """What the task has returned; nothing, and so no button, if it has failed."""
+        """The link that the task returned; empty, so without a button, if it failed."""
         from airflow.sdk.execution_time.xcom import XCom
 
         return XCom.get_value(ti_key=ti_key, key="return_value") or ""

@@ -1,16 +1,16 @@
-"""Who is champion: promotion and rollback, of which at most one at a time comes about.
+"""Promotion and rollback: only one of several concurrent attempts can succeed.
 
-The champion is whatever version has the alias `champion`, and moving that alias is the one step
-that changes it: before it the old champion scores, after it the new one. Whatever else is written
+The champion is the version with the alias `champion`. Moving the alias is the one step that
+changes it: before, the old champion scores; after, the new one. Everything else that is written
 (tags before it, the alias `previous` after it) is for people.
 
-MLflow has no "move it only if it still is where I saw it". But a parameter of a run can be written
-once and never changed, by whichever client is first. So whoever replaces a champion first writes
-its successor's number into the champion's own run, and those who find another number there come
-too late. A promotion that dies between the two steps is finished by the next one that comes.
+MLflow has no compare-and-set for an alias. But a parameter of a run can be written only once, by
+the first client. So to replace a champion, a process first writes its successor's number as a
+parameter of the champion's own run. A process that finds another number there is too late. If a
+promotion dies between the two steps, the next promotion finishes it.
 
-What this leaves open: a process that stands still between those two steps, while others finish its
-promotion and the next one too, moves the alias once more when it wakes.
+One case remains: a process that is paused between these two steps, while others finish its
+promotion and another one, moves the alias again when it resumes.
 """
 
 from datetime import UTC, datetime
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 REPLACED = "replaced"
-"""Tag of a version that became champion: number of the one before it."""
+"""Tag of a version that became champion: number of the champion before it."""
 
 ROLLED_BACK = "rolled_back_at"
-"""Tag of a version that had to go: when."""
+"""Tag of a version that was rolled back: when."""
 
 DONE = ".done"
-"""End of the parameter that says of a succession that it has come about."""
+"""Suffix of the parameter that marks a succession as done."""
 
 
 def promote(
@@ -43,13 +43,13 @@ def promote(
     reason: str,
     approved_by: str = "",
 ) -> None:
-    """Make a version the champion. If it is that already, nothing is changed.
+    """Make a version the champion. If it already is, nothing changes.
 
     Args:
         model: the version, which must have been judged against `instead_of`.
         instead_of: the champion that it replaces; None if there is none.
         reason: kept with the version.
-        approved_by: who said yes, if somebody was asked.
+        approved_by: who approved it, if anyone was asked.
 
     Raises:
         BadData: another version is champion by now; or the model cannot be loaded.
@@ -69,14 +69,14 @@ def promote(
 def previous(
     case: UseCase, model: ModelVersion | None, has_to_go: str | None = None
 ) -> ModelVersion:
-    """The version that the champion has replaced.
+    """The version that the champion replaced.
 
     Args:
         model: the champion.
-        has_to_go: the number that the champion must have, if that was said.
+        has_to_go: the number that the champion must have, if the run names one.
 
     Raises:
-        BadData: it was the first, there is no champion, or it is another one.
+        BadData: it was the first, there is no champion, or the champion has another number.
     """
     if model is None:
         raise BadData(
@@ -86,29 +86,29 @@ def previous(
         )
     if has_to_go and model.version != has_to_go:
         raise BadData(
-            f"Version {has_to_go} of {case.name!r} has to go, but the champion is version "
-            f"{model.version} by now: somebody was faster. Nothing was changed."
+            f"Version {has_to_go} of {case.name!r} was to be rolled back, but the champion is "
+            f"version {model.version} by now: another run was faster. Nothing was changed."
         )
     with registry.connection(case) as client:
         tags = client.get_model_version(case.name, model.version).tags
     if not tags.get(REPLACED):
         raise BadData(
-            f"Version {model.version} of {case.name!r} has replaced no other: there is nothing "
-            "to roll back to, and it stays champion. Train a new model with "
+            f"Version {model.version} of {case.name!r} did not replace another version: there is "
+            "nothing to roll back to, and it stays champion. Train a new model with "
             f"`{case.dag_id('model_retraining')}`."
         )
     return registry.version(case, tags[REPLACED])
 
 
 def roll_back(case: UseCase, model: ModelVersion, to: ModelVersion, reason: str) -> None:
-    """Put the version that a champion has replaced back. If it is back already, nothing changes.
+    """Make the version that a champion replaced champion again. If it already is, nothing changes.
 
-    Rolling back once more leads to the version before that one, not forward again.
+    A second rollback goes back to the version before that one, not forward again.
 
     Args:
-        model: the champion that has to go.
-        to: what `previous` gave for it.
-        reason: kept with the version that goes.
+        model: the champion to roll back.
+        to: the version that `previous` returned for it.
+        reason: kept with the version that is rolled back.
 
     Raises:
         BadData: another version is champion by now; or `to` cannot be loaded.
@@ -124,7 +124,7 @@ def _tell(case: UseCase, event: str, champion: ModelVersion) -> None:
 
 
 def was_rolled_back(case: UseCase, model: ModelVersion) -> bool:
-    """Whether a version was champion once and had to go."""
+    """Whether a version was champion once and was rolled back."""
     with registry.connection(case) as client:
         return ROLLED_BACK in client.get_model_version(model.name, model.version).tags
 
@@ -136,10 +136,10 @@ def _replace(
     tagged: ModelVersion,
     tags: dict[str, str],
 ) -> bool:
-    """Tag a version and move the alias `champion` from `old` to `new`, unless one is too late.
+    """Tag a version and move the alias `champion` from `old` to `new`, unless it is too late.
 
     Returns:
-        Whether it was moved here: no, if `new` is champion already.
+        Whether this call moved it; False if `new` already was champion.
     """
     with registry.connection(case) as client:
         holder = old.run_id if old else _first_run(case)
@@ -147,14 +147,14 @@ def _replace(
         while True:
             params = client.get_run(holder).data.params
             succession = f"succession.{1 + sum(_is_done(key) for key in params)}"
-            # Looked at after the successions: one that was done meanwhile shows here.
+            # Read after the successions, to notice one that finished meanwhile.
             current = registry.find_champion(case)
             if current == new:
                 _end_successions(client, holder)
                 break
             if current != old:
                 raise _too_late(case, old, new, current)
-            _end_successions(client, new.run_id)  # of an earlier time as champion
+            _end_successions(client, new.run_id)  # from an earlier time as champion
             for name, value in tags.items():
                 client.set_model_version_tag(case.name, tagged.version, name, value)
             successor = _write_once(case, client, holder, succession, new.version)
@@ -173,7 +173,7 @@ def _replace(
 
 
 def _write_once(case: UseCase, client: "MlflowClient", run_id: str, key: str, value: str) -> str:
-    """Write a parameter unless it is there already. Returns what is there then."""
+    """Write a parameter unless it exists. Returns its value then."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -182,10 +182,10 @@ def _write_once(case: UseCase, client: "MlflowClient", run_id: str, key: str, va
         if error.error_code != "INVALID_PARAMETER_VALUE":
             raise
         written = client.get_run(run_id).data.params.get(key)
-        if written is None:  # MLflow says the same of a run that was deleted
+        if written is None:  # MLflow raises the same error for a deleted run
             raise BadData(
-                f"Run {run_id} of {case.name!r} takes no notes: {error.message}. The champion "
-                "is as it was. If the run was deleted in MLflow, restore it (`mlflow runs restore "
+                f"Run {run_id} of {case.name!r} cannot be changed: {error.message}. The champion "
+                "is unchanged. If the run was deleted in MLflow, restore it (`mlflow runs restore "
                 f"--run-id {run_id}`), then clear this run's failed tasks."
             ) from error
         return str(written)
@@ -197,16 +197,16 @@ def _is_unfinished(client: "MlflowClient", run_id: str, succession: str) -> bool
 
 
 def _can_follow(case: UseCase, successor: str) -> bool:
-    """Whether a succession that somebody has begun can be finished by somebody else."""
+    """Whether another process can finish a succession that was begun."""
     try:
         registry.load(case, registry.version(case, successor))
-    except (BadData, MissingData):  # it was deleted or damaged since
+    except (BadData, MissingData):  # it has been deleted or damaged since
         return False
     return True
 
 
 def _show_previous(case: UseCase, client: "MlflowClient", model: ModelVersion) -> None:
-    """Give the alias `previous` to what a version has replaced."""
+    """Give the alias `previous` to the version that a version replaced."""
     before = client.get_model_version(case.name, model.version).tags.get(REPLACED)
     versions = client.search_model_versions(f"name = '{case.name}'")
     if before in [str(found.version) for found in versions]:
@@ -216,7 +216,7 @@ def _show_previous(case: UseCase, client: "MlflowClient", model: ModelVersion) -
 
 
 def _end_successions(client: "MlflowClient", run_id: str) -> None:
-    """Write that every succession that began in a run is done."""
+    """Mark every succession that began in a run as done."""
     params = client.get_run(run_id).data.params
     for key in params:
         if key.startswith("succession.") and not _is_done(key) and key + DONE not in params:

@@ -1,9 +1,9 @@
-"""The one door to MLflow: which model is champion, where a version's files are, how one is added.
+"""The only access to MLflow: which version is champion, its files, and registering new versions.
 
-`promotion` alone changes who is champion.
+Only `promotion` changes the champion.
 
-MLflow takes seconds to import, so only the functions that need it do. Every error of the store
-leaves here as a `DependencyDown` or a `MissingData` that says which model it was about.
+MLflow takes seconds to import, so only the functions that need it import it. Every error of the
+store is raised as a `DependencyDown` or `MissingData` that names the model.
 """
 
 import hashlib
@@ -43,13 +43,13 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 PREVIOUS = "previous"
-"""Alias of the version that the champion has replaced."""
+"""Alias of the version that the champion replaced."""
 
 EVENTS = ("refused", "registered", "promoted", "rolled_back")
-"""What becomes of challengers and champions, for the metrics."""
+"""Events in the lives of challengers and champions, for the metrics."""
 
 REFERENCE = "reference.json"
-"""Artifact with what the model's scores looked like on its holdout."""
+"""Artifact with the distribution of the model's scores on its holdout."""
 
 VERDICT = "verdict.md"
 """Artifact with the gate's tables."""
@@ -58,23 +58,23 @@ MEMBERS = "members"
 """Tag of a version: the versions of the ensemble's members that were trained with it, as JSON."""
 
 MODEL_URI = "model_uri"
-"""Tag of a run that says where its model is."""
+"""Tag of a run: the URI of its model."""
 
 MODEL_FILE = "model.skops"
 MODEL_SHA256 = "model_sha256"
-"""Parameter of a run: hash of its model's file. A parameter is written once and never changed."""
+"""Parameter of a run: hash of its model's file. A parameter can never be changed."""
 
 MODEL_PACKAGES = ["numpy", "polars", "pyarrow", "scikit-learn", "skops", "xgboost"]
-"""Modules' packages that a model needs where it is loaded."""
+"""Packages that a model needs where it is loaded."""
 
 DAMAGED = (zipfile.BadZipFile, EOFError, LookupError, RuntimeError, ValueError)
-"""What reading a damaged model file raises: its directory can come to say anything."""
+"""Errors from reading a damaged model file, whose directory may contain anything."""
 
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
-"""MLflow's own seven tries take four minutes; tasks have tries of their own."""
+"""MLflow's own seven tries would take four minutes; tasks have their own retries."""
 
 KINDS = {"INVALID_PARAMETER_VALUE": BadData, "RESOURCE_DOES_NOT_EXIST": ModelMissing}
-"""MLflow's codes for what another try, or a registry that is up, would not change at once."""
+"""MLflow's codes for errors that neither a retry nor a healthy registry would change."""
 
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def champion(case: UseCase, key: str | None = None) -> ModelVersion:
     """The version that scores.
 
     Args:
-        key: the day that is to be scored, for the message.
+        key: the day to score, for the message.
 
     Raises:
         MissingData: no version has been made champion yet.
@@ -101,7 +101,7 @@ def champion(case: UseCase, key: str | None = None) -> ModelVersion:
 
 
 def why_no_champion(case: UseCase) -> tuple[str, str]:
-    """Why no version is champion, as far as can be seen, and what to do."""
+    """Why there is no champion, as far as known, and what to do."""
     what = f"There is no champion of {case.name!r}"
     retraining = case.dag_id("model_retraining")
     with connection(case) as client:
@@ -125,8 +125,8 @@ def why_no_champion(case: UseCase) -> tuple[str, str]:
 
 
 def _last_scored(case: UseCase) -> tuple[str, str] | None:
-    """The newest day with predictions in the lake, and the version that has made them."""
-    with suppress(Exception):  # the registry's trouble is enough for one message
+    """The newest day with predictions in the lake, and the version that made them."""
+    with suppress(Exception):  # one message about the registry is enough
         lake = case.lake
         for key in lake.published_keys("predictions"):
             found = lake.manifest("predictions", key)
@@ -141,7 +141,7 @@ def find_champion(case: UseCase) -> ModelVersion | None:
 
 
 def find_challenger(case: UseCase) -> ModelVersion | None:
-    """The version that was registered last, or was given the alias by hand; None without one."""
+    """The version registered last, or given the alias by hand; None if there is none."""
     return _find(case, CHALLENGER)
 
 
@@ -169,7 +169,7 @@ def version(case: UseCase, number: str) -> ModelVersion:
 
 
 def versions_of(case: UseCase, dag_run: str) -> list[ModelVersion]:
-    """The versions that a run of a DAG has registered."""
+    """The versions that a DAG run registered."""
     with connection(case) as client:
         found = client.search_model_versions(f"name = '{case.name}'")
     return [_described(model) for model in found if model.tags.get("dag_run") == dag_run]
@@ -182,13 +182,13 @@ def _described(model: Any) -> ModelVersion:
 
 @dataclass(frozen=True)
 class Judged:
-    """What the gate said of a candidate.
+    """The gate's verdict about a candidate.
 
     Attributes:
-        passed: every rule of the gate.
+        passed: whether it passed every rule of the gate.
         refused_by: the rules that it broke.
-        chosen: whether it is the one that became a challenger.
-        log_loss: on the holdout; None if it was not kept.
+        chosen: whether it became the challenger.
+        log_loss: log-loss on the holdout; None if it was not kept.
     """
 
     candidate: str
@@ -203,13 +203,13 @@ class Judged:
 
 @dataclass(frozen=True)
 class Overview:
-    """What a person wants to know of the registry.
+    """A summary of the registry for people.
 
     Attributes:
         champion: the version that scores, if there is one.
-        last_day: the last that it was trained on.
-        tags: of the champion and of the newest versions, by number.
-        judged: the candidates that the gate judged last, the newest first.
+        last_day: the last day that it was trained on.
+        tags: number → tags of the champion and of the newest versions.
+        judged: the candidates that the gate judged last, newest first.
     """
 
     champion: ModelVersion | None = None
@@ -219,9 +219,9 @@ class Overview:
 
 
 def overview(case: UseCase, versions: int = 50, runs: int = 40) -> Overview:
-    """Who is champion, what the newest versions are, and what the gate said last.
+    """The champion, the newest versions and the gate's last verdicts.
 
-    It changes nothing: where there is no local store yet, none is made.
+    This is read-only: if there is no local store yet, none is made.
     """
     uri = case.settings.registry
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
@@ -246,7 +246,7 @@ def overview(case: UseCase, versions: int = 50, runs: int = 40) -> Overview:
             if experiment
             else []
         )
-    # The run of a model that was fitted again has its verdict too, and was not chosen from.
+    # The run of a refitted model has the verdict too, but was not a candidate.
     return Overview(
         current, trained_to, tags, [_judged(run) for run in judged if "chosen" in run.data.tags]
     )
@@ -267,7 +267,7 @@ def _judged(run: Any) -> Judged:
 
 
 def count(case: UseCase, event: str) -> None:
-    """Tell the metrics of one of `EVENTS`."""
+    """Count one of `EVENTS` in the metrics."""
     metrics.count_one(case.name, "registry_events_total", "event", event, EVENTS)
 
 
@@ -275,7 +275,7 @@ def load(case: UseCase, model: ModelVersion) -> "Pipeline":
     """The pipeline of a version, ready to predict."""
     try:
         expected = param(case, model.run_id, MODEL_SHA256)
-    except (BadData, MissingData):  # its run was deleted, or there never was one
+    except (BadData, MissingData):  # its run was deleted or never existed
         expected = None
     return _load(case, f"models:/{model.name}/{model.version}", expected)
 
@@ -286,7 +286,7 @@ def load_run(case: UseCase, run_id: str) -> "Pipeline":
 
 
 def _model_uri(case: UseCase, run_id: str) -> str:
-    """Where a run says that its model is."""
+    """The URI of a run's model, from its tag."""
     if not (uri := tag(case, run_id, MODEL_URI)):
         raise ModelMissing(
             f"Run {run_id} of {case.name!r} does not say where its model is: it has no tag "
@@ -297,7 +297,7 @@ def _model_uri(case: UseCase, run_id: str) -> str:
 
 
 def _load(case: UseCase, uri: str, expected: str | None) -> "Pipeline":
-    # Not by mlflow.sklearn.load_model: it trusts what the model's own folder says is trusted.
+    # mlflow.sklearn.load_model would trust the types that the model's own folder lists.
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
@@ -318,10 +318,10 @@ def _load(case: UseCase, uri: str, expected: str | None) -> "Pipeline":
 
 
 def _verify(case: UseCase, path: Path, uri: str, expected: str | None) -> None:
-    """Make sure that a model file is the one that its training kept.
+    """Check that a model file is the one that its training stored.
 
     Raises:
-        BadData: it is another one.
+        BadData: it is a different file.
     """
     if expected is None:
         _log_unverified(uri)
@@ -330,7 +330,7 @@ def _verify(case: UseCase, path: Path, uri: str, expected: str | None) -> None:
     if found != expected:
         raise BadData(
             f"The model file of {uri} is refused: {_place(case, uri)}/{MODEL_FILE} is not the file "
-            f"that its training kept: its SHA-256 is {found}, not {expected}. Nothing of it was "
+            f"that its training stored: its SHA-256 is {found}, not {expected}. Nothing of it was "
             "run or scored, and what was published before is untouched. Find out who replaced it; "
             "put the file back, make an earlier version champion "
             f"(`{case.dag_id('model_rollback')}`), or train a new model."
@@ -345,16 +345,16 @@ def _log_unverified(uri: str) -> None:
 
 
 def _place(case: UseCase, uri: str) -> str:
-    """Where the files are that a URI of the registry leads to."""
+    """Where the files of a registry URI are."""
     from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 
     return _shown(case, ModelsArtifactRepository.get_underlying_uri(uri))
 
 
 def reference(case: UseCase, model: ModelVersion) -> dict[str, Any]:
-    """What the version's scores looked like on rows that it was not fitted on.
+    """The distribution of a version's scores on rows that it was not fitted on.
 
-    `training.refit` has written it. What a newer release adds to it is kept.
+    `training.refit` writes it. Fields that a newer release adds are kept.
 
     Raises:
         BadData: it is damaged.
@@ -366,7 +366,7 @@ def reference(case: UseCase, model: ModelVersion) -> dict[str, Any]:
 
 
 def as_reference(content: bytes, model: ModelVersion) -> dict[str, Any]:
-    """What `scoring.score_reference` gave, from the artifact of a version.
+    """The result of `scoring.score_reference`, read from the artifact of a version.
 
     Raises:
         BadData: it is damaged.
@@ -398,8 +398,8 @@ def last_day(case: UseCase, model: ModelVersion) -> str | None:
     """The last day that a version was trained on; None if its run does not say.
 
     Raises:
-        BadData: what it says is no date.
-        MissingData: somebody has deleted the run.
+        BadData: the run's value is not a date.
+        MissingData: the run was deleted.
     """
     found = param(case, model.run_id, "last_day")
     if found is not None:
@@ -407,9 +407,9 @@ def last_day(case: UseCase, model: ModelVersion) -> str | None:
             parse_key(found)
         except BadData as error:
             raise BadData(
-                f"The parameter last_day of run {model.run_id}, of {model}, is {found!r} and no "
-                "date: it cannot be told what the model has seen. The champion is as it was. Make "
-                "another version champion, or train a new model."
+                f"The parameter last_day of run {model.run_id}, of {model}, is {found!r}, which is "
+                "not a date, so the model's training days are unknown. The champion is unchanged. "
+                "Make another version champion, or train a new model."
             ) from error
     return found
 
@@ -425,16 +425,16 @@ def log_training(
     """Keep a fitted pipeline and how it was made in a new run.
 
     Args:
-        params: what repeats the training.
-        tags: what else is to be known of the run; the commit of the code is added.
+        params: everything that is needed to repeat the training.
+        tags: additional facts about the run; the commit of the code is added.
         example: a few rows of features, whose scores complete the model's signature.
-        name: of the run; MLflow makes one up without it.
+        name: name of the run; by default MLflow makes one up.
 
     Returns:
         The run's id.
 
     Raises:
-        BadData: the model holds a type that no model file may hold.
+        BadData: the model contains a type that is not trusted.
     """
     import mlflow
     import mlflow.sklearn
@@ -462,7 +462,7 @@ def log_training(
 
 @contextmanager
 def _saving(candidate: str) -> Iterator[None]:
-    """A model is saved within the block: MLflow blames the store for what is the model's fault."""
+    """A block that saves a model: MLflow would blame the store for faults of the model."""
     from mlflow.exceptions import MlflowException
     from skops.io.exceptions import UntrustedTypesFoundException
 
@@ -475,21 +475,21 @@ def _saving(candidate: str) -> Iterator[None]:
         what = first_line(fault)
         if not isinstance(fault, UntrustedTypesFoundException):
             raise BadData(
-                f"{candidate} cannot be saved: {what}. The model was not kept. A model file holds "
-                "no function or class that was defined within another one; change models.py, then "
-                "train again."
+                f"{candidate} cannot be saved: {what}. The model was not stored. A model file "
+                "cannot hold a function or class that is defined inside another one; change "
+                "models.py, then train again."
             ) from error
         lacking = listed(re.findall(r"'([^']+)'", what), 20)
         raise BadData(
             f"TRUSTED_TYPES in models.py lacks types of {candidate}: {lacking}. The model was not "
-            "kept. Add those that you know (loading a file may run code of theirs), then train "
+            "stored. Add the types that you trust (loading a file may run their code), then train "
             "again."
         ) from error
 
 
 @contextmanager
 def _model_file(uri: str) -> Iterator[Path]:
-    """Where the file of a model is within the block, if it has one."""
+    """A block with the path of a model's file; None if it has none."""
     import mlflow.artifacts
 
     with tempfile.TemporaryDirectory() as folder:
@@ -503,7 +503,7 @@ def _sha256(path: Path) -> str:
 
 
 def _signature(case: UseCase, pipeline: "Pipeline", example: "pa.RecordBatch") -> "ModelSignature":
-    """The features that a model reads, of which some may be missing, and what it answers."""
+    """The features that a model reads, some of them optional, and its output."""
     from mlflow.models import ModelSignature, infer_signature
     from mlflow.types import ColSpec, Schema
 
@@ -520,7 +520,7 @@ def _signature(case: UseCase, pipeline: "Pipeline", example: "pa.RecordBatch") -
 
 
 def model_bytes(case: UseCase, run_id: str) -> int:
-    """Size of the files of the model that a training run kept."""
+    """Size in bytes of the model files of a training run."""
     import mlflow.artifacts
 
     uri = _model_uri(case, run_id)
@@ -530,14 +530,14 @@ def model_bytes(case: UseCase, run_id: str) -> int:
 
 
 def param(case: UseCase, run_id: str, name: str) -> str | None:
-    """A parameter of a run; None if it has none of this name."""
+    """A parameter of a run; None if it has no such parameter."""
     with connection(case) as client:
         found = client.get_run(run_id).data.params.get(name)
     return None if found is None else str(found)
 
 
 def tag(case: UseCase, run_id: str, name: str) -> str:
-    """A tag of a run; empty if it has none of this name."""
+    """A tag of a run; empty if it has no such tag."""
     with connection(case) as client:
         return str(client.get_run(run_id).data.tags.get(name, ""))
 
@@ -556,7 +556,7 @@ def log_reference(case: UseCase, run_id: str, scores: dict[str, Any]) -> None:
 
 
 def log_verdict(case: UseCase, run_id: str, markdown: str, tags: dict[str, str]) -> None:
-    """Add to a run what the gate said of its model."""
+    """Add the gate's verdict to the run of its model."""
     with connection(case) as client:
         client.log_text(run_id, markdown, VERDICT)
         for name, value in tags.items():
@@ -584,7 +584,7 @@ def register(
     Args:
         description: Markdown, shown with the version in MLflow.
         tags: its lineage.
-        members: of the ensemble that comes and goes with this version, by name.
+        members: name → member of the ensemble that belongs to this version.
     """
     tags = dict(tags or {})
     if members:
@@ -658,12 +658,12 @@ def as_members(text: str, model: ModelVersion) -> dict[str, ModelVersion]:
 
 
 def address(case: UseCase) -> str:
-    """Where the registry is, for a person: without the login that may be in it."""
+    """The registry's address for messages, without a login."""
     return _shown(case, case.settings.registry)
 
 
 def preload(case: UseCase) -> None:
-    """Import what a client needs, so that asking the registry takes only as long as it does."""
+    """Import what a client needs, so that later calls take only the registry's own time."""
     import mlflow  # noqa: F401
 
     if not case.settings.registry.startswith("http"):
@@ -671,18 +671,18 @@ def preload(case: UseCase) -> None:
 
 
 def create_store(case: UseCase) -> None:
-    """Create the local store's tables; processes that open an empty one together would clash."""
+    """Create the local store's tables; processes that open an empty store together would clash."""
     with connection(case):
         _experiment(case)
 
 
 @contextmanager
 def connection(case: UseCase) -> Iterator["MlflowClient"]:
-    """A client of the registry; what fails within the block is said in the project's own errors.
+    """A client of the registry; failures in the block are raised as the project's own errors.
 
     Raises:
         DependencyDown: the registry does not answer, or its files cannot be written.
-        ModelMissing: there is no such model, version or run.
+        ModelMissing: the model, version or run does not exist.
         BadData: the registry refuses the request.
     """
     import mlflow
@@ -703,7 +703,7 @@ def connection(case: UseCase) -> Iterator["MlflowClient"]:
         kind = KINDS.get(getattr(error, "error_code", ""), DependencyDown)
         reason = getattr(error.__cause__, "orig", error)  # SQLAlchemy puts advice before the cause
         said = Exception(_shown(case, str(reason) or repr(reason)))
-        action = "Check the registry and what was asked of it"
+        action = "Check the registry and the request"
         if isinstance(error, OSError):
             action = "Free space or give write access"
         raise kind(
@@ -712,7 +712,7 @@ def connection(case: UseCase) -> Iterator["MlflowClient"]:
             "tasks."
         ) from (
             error if _shown(case, str(error)) == str(error) else None
-        )  # a log shows the cause, too
+        )  # the log shows the cause, too
 
 
 def git_commit() -> str:
@@ -730,7 +730,7 @@ def git_commit() -> str:
 
 
 def _installed(packages: list[str]) -> list[str]:
-    """The packages, pinned to what is installed here; `xgboost` may be here as `xgboost-cpu`."""
+    """The packages, pinned to the installed versions; `xgboost` may be `xgboost-cpu` here."""
     found = {package.name: package.version for package in distributions()}
     pins = []
     for name in packages:
@@ -739,7 +739,7 @@ def _installed(packages: list[str]) -> list[str]:
 
 
 def _shown(case: UseCase, text: str) -> str:
-    """A text without the registry's login, and without those of the addresses in it."""
+    """A text without the registry's login and those of other addresses in it."""
     address = urlsplit(case.settings.registry)
     user = unquote(address.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME", "")
     password = unquote(address.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
@@ -748,7 +748,7 @@ def _shown(case: UseCase, text: str) -> str:
 
 
 def _experiment(case: UseCase) -> str:
-    """Id of the use case's experiment; a local store keeps its artifacts beside its database."""
+    """Id of the use case's experiment; a local store has its artifacts beside its database."""
     import mlflow
 
     found = mlflow.get_experiment_by_name(case.name)

@@ -1,14 +1,14 @@
-"""How far two samples of a column are apart: effect sizes, each beside what chance alone gives.
+"""How far apart two samples of a column are: effect sizes, compared with chance.
 
-One implementation for samples as they are and for profiles. A profile rounds values, keeping their
-order: Kolmogorov–Smirnov is off by at most the share of the fullest bin of either side, Wasserstein
-by at most 2**-9 of the sum of both sides' mean absolute value (and the 2**-24 of float32), and the
-figures on bins (PSI, Jensen–Shannon, chi-square) are those of the rounded values exactly.
+The same code handles raw samples and profiles. A profile rounds values but keeps their order:
+Kolmogorov–Smirnov is off by at most the share of the fullest bin of either side, Wasserstein by at
+most 2**-9 of the sum of both sides' mean absolute value (and the 2**-24 of float32), and the
+figures on bins (PSI, Jensen–Shannon, chi-square) are exact for the rounded values.
 
 What a window of n rows can show is limited by chance. The PSI that two samples of one distribution
 stay under in 99 % of cases, with ten bins against 25,000 rows: 2.2 for 10 rows, .22 for 100, .025
-for 900, .0043 for 6,300, .0017 for 25,000 (`psi_by_chance`). It holds for independent rows; those
-of one day are not, so judge a day by how much the days before it moved (`family_wise`).
+for 900, .0043 for 6,300, .0017 for 25,000 (`psi_by_chance`). This assumes independent rows. Rows of
+one day are not independent, so a day is judged by how much earlier days varied (`family_wise`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from include.errors import BadData
 from include.statistics.profile import Column, clean, ranks, rounded
 
 TOP = 12
-"""Categories with a bin of their own."""
+"""Number of categories with their own bin."""
 
 DECILES = np.arange(1, 10)
 CHANCE = 0.01
@@ -34,11 +34,11 @@ class Distribution:
     """The values of a sample.
 
     Attributes:
-        values: in ascending order, seldom one twice: float64, or `object` for text.
-        counts: rows that each stands for, int64 of the same shape.
+        values: in ascending order, rarely with duplicates: float64, or `object` for text.
+        counts: rows per value, int64 of the same shape.
         nulls: rows without a value.
         others: rows whose text is not in `values`.
-        is_rounded: whether numbers are what a profile takes them for.
+        is_rounded: whether numbers are rounded as in a profile.
     """
 
     values: np.ndarray
@@ -49,7 +49,7 @@ class Distribution:
 
     @property
     def is_number(self) -> bool:
-        """Whether it is no text."""
+        """Whether it has numbers instead of text."""
         return self.values.dtype != object
 
     @property
@@ -60,16 +60,16 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far a sample is from its reference; None where there is nothing to compare.
+    """How far a sample is from its reference; None if there is nothing to compare.
 
     Attributes:
         psi: population stability index; 0 is equal, no upper limit.
         jensen_shannon: distance, 0 (equal) to 1 (nothing in common).
-        kolmogorov_smirnov: greatest distance of the cumulated shares, 0 to 1; None for text.
+        kolmogorov_smirnov: largest distance of the cumulative shares, 0 to 1; None for text.
         wasserstein: mean distance by which values have moved, in the column's units; None for text.
         chi_square: statistic of the two samples' counts in the same bins.
-        psi_by_chance: what `psi` stays under in 99 % if nothing has changed and rows are
-            independent.
+        psi_by_chance: bound that `psi` stays under in 99 % of cases if nothing has changed and
+            rows are independent.
     """
 
     psi: float | None
@@ -100,7 +100,7 @@ def distribution(values: pl.Series) -> Distribution:
 
 
 def of_column(column: Column) -> Distribution:
-    """The distribution that a profile knows."""
+    """The distribution in a profile."""
     return Distribution(column.values, column.counts, column.nulls, column.others, column.is_number)
 
 
@@ -108,7 +108,7 @@ def compare(reference: Distribution, current: Distribution) -> Drift:
     """How far a sample is from its reference; if one is from a profile, the other is rounded too.
 
     Raises:
-        BadData: one is of numbers and the other of text.
+        BadData: one has numbers and the other text.
     """
     if len(reference.values) and len(current.values) and reference.is_number != current.is_number:
         raise BadData("A column of numbers has no distance to a column of text. Fix its type.")
@@ -134,12 +134,12 @@ def _rounded(sample: Distribution) -> Distribution:
 
 
 def binned(reference: Distribution, current: Distribution) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of both in the bins that either has any in, of shape (bins,) each.
+    """Rows of both per bin, for bins with any rows, of shape (bins,) each.
 
-    Numbers: between the reference's deciles, each with those up to it; if the first decile is the
-    least value, what is less has a bin of its own. Text: the reference's `TOP` most frequent
-    values, its other ones, and those that it never had; where a profile has cut the reference's
-    list short, what is not on it counts as one of the others. Nulls have a bin too.
+    Numbers: between the reference's deciles, upper end included; if the first decile is the
+    minimum, smaller values have their own bin. Text: the reference's `TOP` most frequent values,
+    its other ones, and those that it never had; if a profile has shortened the reference's list,
+    values that are not on it count as others. Nulls have a bin, too.
     """
     is_number = reference.is_number if len(reference.values) else current.is_number
     counts = _number_counts if is_number else _text_counts
@@ -151,7 +151,7 @@ def binned(reference: Distribution, current: Distribution) -> tuple[np.ndarray, 
 
 
 def edges(reference: Distribution) -> np.ndarray:
-    """Where a reference of numbers is cut: each bin has what is beyond one edge, up to the next."""
+    """Bin edges of a numeric reference: a bin is above one edge, up to and including the next."""
     if not len(reference.values):
         return np.array([])
     deciles = np.unique(reference.values[ranks(reference.counts, DECILES / 10)])
@@ -185,7 +185,7 @@ def population_stability(expected: np.ndarray, found: np.ndarray) -> float:
 
 
 def smoothed(counts: np.ndarray) -> np.ndarray:
-    """Shares of counts, half a row added to each so that an empty bin makes nothing infinite."""
+    """Shares of counts, with half a row added to each, so that empty bins give finite results."""
     shares: np.ndarray = (counts + 0.5) / (counts + 0.5).sum()
     return shares
 
@@ -214,7 +214,7 @@ def chi_square(expected: np.ndarray, found: np.ndarray) -> float:
 
 
 def psi_by_chance(rows: int, reference_rows: int, bins: int) -> float:
-    """What the PSI of two samples of one distribution stays under in 99 % of cases.
+    """Bound that the PSI of two samples of one distribution stays under in 99 % of cases.
 
     chi2.ppf(.99, bins - 1) (1 / n + 1 / m), Yurdakul, Statistical Properties of Population
     Stability Index, 2018. 0 with one bin.
@@ -224,9 +224,9 @@ def psi_by_chance(rows: int, reference_rows: int, bins: int) -> float:
 
 
 def _distances(one: Distribution, other: Distribution) -> tuple[float | None, float | None]:
-    """Kolmogorov–Smirnov and Wasserstein distance; None where there are no numbers on both sides.
+    """Kolmogorov–Smirnov and Wasserstein distance; None unless both sides have numbers.
 
-    The largest gap between the cumulated shares, and the area between them (Vallender, 1974). The
+    The largest gap between the cumulative shares, and the area between them (Vallender, 1974). The
     smaller sample is merged into the larger, so that gaps are whole numbers of 1 / (n m).
     """
     if not len(one.values) or not len(other.values) or not one.is_number:
@@ -249,14 +249,14 @@ def _distances(one: Distribution, other: Distribution) -> tuple[float | None, fl
 def family_wise(
     today: Mapping[str, float], earlier: Sequence[Mapping[str, float]]
 ) -> dict[str, float]:
-    """P-values that hold for all features at once: how rare is today's value as a day's largest?
+    """P-values corrected for testing all features: how rare is today's value as a day's largest?
 
-    Single-step maxT of Westfall and Young, Resampling-Based Multiple Testing, 1993, the earlier
-    days being the resamples: (1 + days whose largest value is not less) / (1 + days).
+    Single-step maxT of Westfall and Young, Resampling-Based Multiple Testing, 1993, with earlier
+    days as the resamples: (1 + days whose largest value is at least as large) / (1 + days).
 
     Args:
-        today: feature → how far it has drifted, in units of its own threshold.
-        earlier: the same of each earlier day.
+        today: feature → its drift, in units of its own threshold.
+        earlier: the same for each earlier day.
     """
     largest = np.array([max(day.values(), default=-np.inf) for day in earlier])
     return {

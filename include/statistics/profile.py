@@ -1,14 +1,14 @@
-"""What a column's values are like, in one pass, and so that days add up to weeks.
+"""Profiles of columns, computed in one pass, and mergeable from days to weeks.
 
-The distribution of a number is a histogram: a value is rounded to nine significant bits, so that it
-is off by at most 2**-9 of itself (0.2 %) and integers to 512 stay what they are. This is DDSketch
-with its bitwise, linearly interpolated mapping (Masson, Rim, Lee, DDSketch, VLDB 2019). Adding two
+The distribution of a number is a histogram: a value is rounded to nine significant bits, so it is
+off by at most 2**-9 of itself (0.2 %), and integers up to 512 are exact. This is DDSketch with its
+bitwise, linearly interpolated mapping (Masson, Rim, Lee, DDSketch, VLDB 2019). Merging two
 histograms is exact, associative and deterministic. The KLL sketch and the t-digest of the library
-datasketches are none of these, and slower: 34 and 89 ns a value were measured, here 6 ns with the
-moments.
+datasketches are not, and were slower: 34 and 89 ns per value, compared with 6 ns here, including
+the moments.
 
-A text column keeps its `MOST_CATEGORIES` most frequent values; what is beyond them is counted in
-`Column.others`. A column that ever had more (ids) is thus approximate: a count misses the batches
+A text column keeps its `MOST_CATEGORIES` most frequent values; all others are counted in
+`Column.others`. A column that ever had more values (ids) is approximate: a count misses the batches
 and days in which the value was not among the most frequent.
 """
 
@@ -24,10 +24,10 @@ from include.errors import BadData
 
 MOST_CATEGORIES = 200
 LARGEST = float(np.finfo(np.float32).max)
-"""What lies beyond, infinities included, counts as this: every figure is finite."""
+"""Larger numbers, infinities included, count as this one, so every figure is finite."""
 
 MERGED_AT_ONCE = 32
-"""Batches whose profiles a profiler holds."""
+"""Number of batches whose profiles a profiler holds."""
 
 _DROPPED_BITS = 15  # of the 23 of a float32's mantissa
 _BINS = 1 << (32 - _DROPPED_BITS)
@@ -54,10 +54,10 @@ class Column:
 
     Attributes:
         nulls: rows without a value, NaN included.
-        mean: of the values; 0 for text and where there is no value.
-        squares: sum of squared deviations from the mean; 0 likewise.
-        least: the exact minimum; None for text and where there is no value.
-        most: the exact maximum; None likewise.
+        mean: mean of the values; 0 for text and without values.
+        squares: sum of squared deviations from the mean; 0 for text and without values.
+        least: the exact minimum; None for text and without values.
+        most: the exact maximum; None for text and without values.
         values: distinct values in ascending order: float64, rounded to nine significant bits, or
             `object` for text.
         counts: rows with each value, int64 of the same shape.
@@ -75,12 +75,12 @@ class Column:
 
     @property
     def is_number(self) -> bool:
-        """Whether it is no text column."""
+        """Whether it is numeric instead of text."""
         return self.values.dtype != object
 
     @property
     def others(self) -> int:
-        """Rows whose value is not in `values`: only text has any."""
+        """Rows whose value is not in `values`; always 0 for numbers."""
         return self.rows - self.nulls - int(self.counts.sum())
 
     @property
@@ -90,13 +90,13 @@ class Column:
 
     @property
     def standard_deviation(self) -> float:
-        """Of the values as they are, not of a sample (divided by n); 0 without values."""
+        """Population standard deviation (divided by n); 0 without values."""
         return math.sqrt(self.squares / max(self.rows - self.nulls, 1))
 
     def quantile(self, share: float) -> float | None:
-        """The least value that `share` of all values do not pass, off by 2**-9 of itself.
+        """The smallest value that `share` of all values do not exceed, off by at most 2**-9.
 
-        None for text and where there is no value.
+        None for text and without values.
         """
         if not self.is_number or not len(self.values):
             return None
@@ -107,24 +107,24 @@ Profile = dict[str, Column]
 
 
 def ranks(counts: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Where, among sorted values that each stand for `counts` rows, shares of the rows end."""
+    """Indices of the sorted values, with `counts` rows each, at which shares of the rows end."""
     cumulated = np.cumsum(counts)
     found: np.ndarray = np.searchsorted(cumulated, shares * cumulated[-1])
     return np.minimum(found, len(counts) - 1)
 
 
 def clean(values: pl.Series) -> pl.Series:
-    """A column as float64 without NaN, which becomes null, nor numbers beyond `LARGEST`."""
+    """A column as float64, with null instead of NaN, and numbers limited to `LARGEST`."""
     return values.cast(pl.Float64).fill_nan(None).clip(-LARGEST, LARGEST)
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """What a profile takes numbers for: float64 of the same shape, order kept, ties made."""
+    """Numbers rounded as in a profile: float64 of the same shape and order, with more ties."""
     return _representatives(_bins(values))
 
 
 def _bins(values: np.ndarray) -> np.ndarray:
-    """Bins of finite numbers: float32's bits without the last of the mantissa, to the nearest."""
+    """Bins of finite numbers: float32's bits, rounded to the first bits of the mantissa."""
     bits = values.astype(np.float32).view(np.uint32)
     bits += 1 << (_DROPPED_BITS - 1)
     bits >>= _DROPPED_BITS
@@ -133,11 +133,11 @@ def _bins(values: np.ndarray) -> np.ndarray:
 
 def _representatives(bins: np.ndarray) -> np.ndarray:
     values = (bins.astype(np.uint32) << _DROPPED_BITS).view(np.float32).astype(np.float64)
-    return np.clip(values, -LARGEST, LARGEST) + 0.0  # which makes 0.0 of -0.0
+    return np.clip(values, -LARGEST, LARGEST) + 0.0  # turns -0.0 into 0.0
 
 
 def _histogram(tally: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values and counts of the bins that have rows, from the rows of all bins."""
+    """Values and counts of the bins with rows, from the rows of all bins."""
     tally[0] += tally[_NEGATIVE_ZERO]
     tally[_NEGATIVE_ZERO] = 0
     negative = np.flatnonzero(tally[_NEGATIVE_ZERO:])[::-1] + _NEGATIVE_ZERO
@@ -146,7 +146,7 @@ def _histogram(tally: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def profile_of(rows: pl.DataFrame) -> Profile:
-    """Profile the columns that are numbers, booleans (as 0 and 1) or text; no dates and times."""
+    """Profile the columns that are numbers, booleans (as 0 and 1) or text, not dates and times."""
     kinds = {name: _is_number(dtype) for name, dtype in rows.schema.items()}
     numbers = [name for name, is_number in kinds.items() if is_number]
     floats = rows.select(pl.col(numbers).cast(pl.Float64))
@@ -160,7 +160,7 @@ def profile_of(rows: pl.DataFrame) -> Profile:
 
 
 def _is_number(dtype: pl.DataType) -> bool | None:
-    """None for what is neither number nor text."""
+    """True for numbers, False for text, None for other types."""
     if dtype.is_numeric() or dtype in (pl.Boolean, pl.Null):
         return True
     return False if dtype in (pl.String, pl.Categorical, pl.Enum) else None
@@ -205,7 +205,7 @@ def _of_text(values: pl.Series) -> Column:
 
 
 def _frequent(tally: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Values and counts of the most frequent, of equals the first in the alphabet."""
+    """The most frequent values and their counts; ties are broken alphabetically."""
     if len(tally) > MOST_CATEGORIES:
         tally = tally.sort(["count", "value"], descending=[True, False]).head(MOST_CATEGORIES)
     tally = tally.sort("value")
@@ -214,7 +214,7 @@ def _frequent(tally: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Profiler:
-    """Profiles a table that comes in batches, in memory that does not grow with them."""
+    """Profiles a table in batches, in constant memory."""
 
     def __init__(self) -> None:
         self._profiles: list[Profile] = []
@@ -231,7 +231,7 @@ class Profiler:
 
 
 def merge(profiles: Iterable[Profile]) -> Profile:
-    """The profile of all rows of several profiles, each with the columns that it has.
+    """The profile of all rows of several profiles, which may have different columns.
 
     Raises:
         BadData: a column has numbers in one profile and text in another.
@@ -250,8 +250,8 @@ def _merged(columns: list[Column]) -> Column:
     name, is_number = columns[0].name, valued[0].is_number
     if any(column.is_number != is_number for column in valued):
         raise BadData(
-            f"Column {name!r} has numbers in one profile and text in another: they do not add up. "
-            "Mend the data whose type is wrong and profile it again."
+            f"Column {name!r} has numbers in one profile and text in another, so they cannot be "
+            "merged. Fix the data with the wrong type and profile it again."
         )
     rows, nulls = sum(column.rows for column in columns), sum(column.nulls for column in columns)
     values = np.concatenate([column.values for column in valued])
@@ -273,7 +273,7 @@ def _merged(columns: list[Column]) -> Column:
 
 
 def to_frame(profile: Profile) -> pl.DataFrame:
-    """A profile as a table with one row a column."""
+    """A profile as a table with one row per column."""
     columns = profile.values()
     data = {name: [getattr(column, name) for column in columns] for name in _FACTS} | {
         "numbers": [column.values.tolist() if column.is_number else None for column in columns],
@@ -284,7 +284,7 @@ def to_frame(profile: Profile) -> pl.DataFrame:
 
 
 def from_frame(frame: pl.DataFrame) -> Profile:
-    """The profile that `to_frame` was given."""
+    """The inverse of `to_frame`."""
     facts = frame.select(_FACTS.keys()).iter_rows(named=True)
     lists = zip(*(frame[name] for name in _LISTS), strict=True)
     return {
@@ -300,10 +300,10 @@ def from_frame(frame: pl.DataFrame) -> Profile:
 
 
 def outliers(column: Column, reference: Column) -> int:
-    """Values beyond the far fences of a reference, 3 interquartile ranges outside its quartiles.
+    """Values beyond a reference's outer fences, 3 interquartile ranges outside its quartiles.
 
-    Tukey, Exploratory Data Analysis, 1977. A reference whose quartiles are equal has no fences:
-    nothing is an outlier then, nor in text.
+    Tukey, Exploratory Data Analysis, 1977. If the reference's quartiles are equal, or the column is
+    text, there are no outliers.
     """
     low, high = reference.quantile(0.25), reference.quantile(0.75)
     if low is None or high is None or low == high or not column.is_number:

@@ -1,4 +1,4 @@
-"""Where profiles are: beside the rows that they describe, as reports are."""
+"""Stores profiles beside the rows that they describe."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +11,12 @@ from include.statistics.profile import Profile, from_frame, merge, to_frame
 
 
 def keep(version: Version, part: str, profile: Profile) -> None:
-    """Keep the profile of a part of a version."""
+    """Store the profile of a part of a version."""
     version.write_frame(f"{part}{PROFILE}", to_frame(profile))
 
 
 def read(version: Version, part: str) -> Profile | None:
-    """The profile of a part of a version; None if it has none, being older than monitoring."""
+    """The profile of a part of a version; None if the version is older than monitoring."""
     try:
         return _read(version, part)
     except MissingData:
@@ -32,15 +32,15 @@ def _readable(version: Version, part: str) -> Profile | None:
 
 @lru_cache(maxsize=512)
 def _read(version: Version, part: str) -> Profile:
-    """A version never changes; whoever looks at day after day sees most of them again."""
+    """Cached, because versions never change and consecutive days read mostly the same ones."""
     return from_frame(version.read(f"{part}{PROFILE}"))
 
 
 def read_days(lake: Lake, table: str, part: str, keys: Iterable[str]) -> dict[str, Profile]:
-    """The profile of a part of each published day that has one."""
+    """Profiles of a part, for each published day that has one."""
     published = lake.manifests(table, keys)
     versions = [Version(lake, table, key, found.version, found) for key, found in published.items()]
-    with ThreadPoolExecutor(8) as readers:  # on an object store it is the waiting that takes time
+    with ThreadPoolExecutor(8) as readers:  # with an object store, most of the time is waiting
         profiles = readers.map(lambda version: _readable(version, part), versions)
         return {
             key: found for key, found in zip(published, profiles, strict=True) if found is not None

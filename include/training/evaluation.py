@@ -1,7 +1,7 @@
-"""How good a model is on a snapshot's holdout: the same rows for each, all of them and by slice.
+"""Evaluates models on a snapshot's holdout: the same rows for each, in total and by slice.
 
-A champion may have been trained on days of a holdout that came later. What a model has seen says
-nothing about it, so only the days after its training count, for it and for its challengers.
+The champion may have been trained on some days of a later holdout. A model cannot be judged on days
+that it has seen, so only days after the champion's training count, also for its challengers.
 """
 
 import math
@@ -33,17 +33,17 @@ LEAST_PROBABILITY = 1e-7
 """A wrong score of 0 or 1 costs 16 nats, not infinitely many."""
 
 TIMED_ROWS = 10_000
-"""Rows that a model is timed on: fewer are scored several times over."""
+"""Rows that a model is timed on; fewer rows are scored repeatedly."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a model's scores are worth on some rows; None where the rows have one class only.
+    """Metrics of a model's scores on some rows; None if the rows have only one class.
 
     Attributes:
         rate: share of rows with the label 1.
-        mean_score: what the model takes that share to be.
-        log_loss: in nats a row.
+        mean_score: the model's mean score, its estimate of that share.
+        log_loss: in nats per row.
         brier: mean squared error of the probability.
         calibration_error: see `calibration_error`.
     """
@@ -59,7 +59,7 @@ class Figures:
 
 
 def figures(labels: np.ndarray, scores: np.ndarray) -> Figures:
-    """Judge scores of shape (rows,) by their labels, 0 or 1, of the same shape."""
+    """Metrics of scores of shape (rows,) given labels, 0 or 1, of the same shape."""
     both = 0 < labels.sum() < len(labels)
     return Figures(
         rows=len(labels),
@@ -74,13 +74,13 @@ def figures(labels: np.ndarray, scores: np.ndarray) -> Figures:
 
 
 def log_losses(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Each row's log-loss in nats, of shape (rows,)."""
+    """Log-loss of each row in nats, of shape (rows,)."""
     likely = np.where(labels == 1, scores, 1 - scores.astype(np.float64))
     return -np.log(np.clip(likely, LEAST_PROBABILITY, 1))
 
 
 def calibration_error(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Expected calibration error over bins of equally many rows.
+    """Expected calibration error over bins with equal numbers of rows.
 
     The mean, over rows, of the distance between the mean score and the observed rate of the row's
     bin (Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, 2015; equal
@@ -95,13 +95,13 @@ def calibration_error(labels: np.ndarray, scores: np.ndarray) -> float:
 def bootstrap_means(values: np.ndarray, days: np.ndarray, seed: int) -> np.ndarray:
     """Means of `RESAMPLES` samples of whole days, drawn with replacement (a block bootstrap).
 
-    Rows of one day share what moves all of them, so that days are drawn, not rows (Künsch, The
+    Rows of one day are correlated, so days are drawn, not rows (Künsch, The
     Jackknife and the Bootstrap for General Stationary Observations, 1989).
 
     Args:
-        values: of shape (rows,); the difference of two models' losses makes it a paired test.
+        values: values of shape (rows,); the difference of two models' losses gives a paired test.
         days: each row's day, of shape (rows,).
-        seed: of the draws.
+        seed: seed for the draws.
 
     Returns:
         Means of shape (RESAMPLES,).
@@ -114,14 +114,14 @@ def bootstrap_means(values: np.ndarray, days: np.ndarray, seed: int) -> np.ndarr
 
 
 def draw_days(days: int, seed: int) -> np.ndarray:
-    """The places of the days of each bootstrap sample, of shape (RESAMPLES, days)."""
+    """Indices of the days of each bootstrap sample, of shape (RESAMPLES, days)."""
     return np.random.default_rng(seed).integers(0, days, (RESAMPLES, days))
 
 
 def by_slice(
     case: UseCase, rows: pl.DataFrame, labels: np.ndarray, scores: np.ndarray
 ) -> dict[str, Figures]:
-    """Figures of every slice that the use case declares, named like `column = value`."""
+    """Metrics of every slice that the use case declares, named like `column = value`."""
     found = {}
     for column in case.features.SLICES:
         values = rows[column].to_numpy()
@@ -132,7 +132,7 @@ def by_slice(
 
 
 def find_rival(case: UseCase, snapshot: str) -> Rival | None:
-    """The champion, fixed for all that follows; None if there is none yet.
+    """The champion, fixed for the rest of the run; None if there is none yet.
 
     Raises:
         BadData: it was trained on so much of the holdout that no fair comparison is possible.
@@ -147,9 +147,9 @@ def find_rival(case: UseCase, snapshot: str) -> Rival | None:
         facts = case.lake.version(snapshot).manifest().metadata
         raise BadData(
             f"Only {counted(len(days), 'day')} of the holdout, the last {facts['holdout_days']} "
-            f"days to {facts['end']}, are later than what the champion (version {model.version}) "
-            f"was trained on, to {rival.last_day}: at least {least} are needed for a fair "
-            "comparison (ML_GATE_MIN_DAYS). No model was trained, the champion is as it was. Ask "
+            f"days to {facts['end']}, are later than the champion's last training day (version "
+            f"{model.version}, {rival.last_day}): at least {least} are needed for a fair "
+            "comparison (ML_GATE_MIN_DAYS). No model was trained, the champion is unchanged. Ask "
             f"again when the days to {parse_key(rival.last_day) + timedelta(days=least)} are known."
         )
     return rival
@@ -161,7 +161,7 @@ def unseen(
     """The rows of a snapshot's holdout that neither its candidates nor the champion have seen.
 
     Args:
-        columns: the columns wanted, `day` among them; by default all.
+        columns: the columns to read, including `day`; by default all.
     """
     holdout = case.lake.version(snapshot).read("holdout", columns)
     if rival is None or rival.last_day is None:
@@ -172,7 +172,7 @@ def unseen(
 def evaluate_run(
     case: UseCase, snapshot: str, run_id: str, candidate: str, rival: Rival | None = None
 ) -> str:
-    """Score the unseen rows of the holdout with the model of a training run, and keep the figures.
+    """Score the unseen rows of the holdout with a training run's model, and store the metrics.
 
     Returns:
         Reference to the evaluation.
@@ -216,8 +216,8 @@ def evaluate_champion(case: UseCase, snapshot: str, rival: Rival | None) -> str 
     except BadData as error:
         raise BadData(
             f"The champion, version {model.version}, cannot be compared with a challenger: {error} "
-            f"If it is not worth bringing back, take the alias {CHAMPION!r} from it in "
-            "MLflow: challengers are then judged against the base rate."
+            f"If it is not worth restoring, remove the alias {CHAMPION!r} from it in MLflow: "
+            "challengers are then compared with the base rate."
         ) from error
 
 
@@ -229,10 +229,10 @@ def evaluate_rows(
     pipeline: Pipeline,
     facts: dict[str, Any],
 ) -> str:
-    """Score rows of a snapshot that a model has not seen, and keep the scores and their figures.
+    """Score rows of a snapshot that a model has not seen, and store the scores and their metrics.
 
     Args:
-        facts: what else the evaluation's manifest says.
+        facts: additional content of the evaluation's manifest.
 
     Returns:
         Reference to the evaluation.
@@ -253,7 +253,9 @@ def evaluate_rows(
         "slices": {name: asdict(found) for name, found in sliced.items()},
         "scoring_seconds_per_million": seconds / len(rows) * 1e6,
     }
-    with suppress(Overtaken):  # it is read by its reference, whichever is the day's current one
+    with suppress(
+        Overtaken
+    ):  # it is read by its reference, even if another one is the day's current version
         version.publish(["scores"], metadata)
     return str(version)
 
@@ -267,12 +269,12 @@ def score(case: UseCase, rows: pl.DataFrame, pipeline: Pipeline) -> tuple[np.nda
     Raises:
         BadData: a score is NaN or outside 0 to 1.
     """
-    # A call has a cost of its own, which a few rows alone would seem to have.
+    # Each call has an overhead, which would dominate with only a few rows.
     times = math.ceil(TIMED_ROWS / len(rows))
     timed = pl.concat([rows] * times) if times > 1 else rows
     batches = list(timed.iter_slices(case.settings.batch_rows))
-    pipeline.predict_proba(batches[0].head(1))  # what is made at the first call is no one's cost
-    # One thread: those that wait for each other spin, and count as CPU-seconds.
+    pipeline.predict_proba(batches[0].head(1))  # the first call warms up and is not timed
+    # One thread, because waiting threads spin and would count as CPU-seconds.
     with threadpool_limits(1, user_api="openmp"):
         began = time.process_time()
         scores = np.concatenate([pipeline.predict_proba(batch)[:, 1] for batch in batches])
@@ -281,24 +283,24 @@ def score(case: UseCase, rows: pl.DataFrame, pipeline: Pipeline) -> tuple[np.nda
     if wrong := int((~((scores >= 0) & (scores <= 1))).sum()):
         raise BadData(
             f"{wrong} of {len(scores)} scores are NaN or outside 0 to 1. Nothing was promoted. "
-            "Mend the model or its features."
+            "Fix the model or its features."
         )
     return scores, seconds
 
 
 def read_rival(version: Version) -> Rival | None:
-    """Whom an evaluation was made against."""
+    """The rival that an evaluation was made against."""
     facts = version.manifest().metadata
     rival: Rival | None = adapter(Rival | None).validate_python(facts["rival"])
     return rival
 
 
 def read_rows(case: UseCase, version: Version) -> pl.DataFrame:
-    """The rows of the holdout that an evaluation is about, with their features."""
+    """The holdout rows of an evaluation, with their features."""
     return unseen(case, version.manifest().metadata["snapshot"], read_rival(version))
 
 
 def read_scores(version: Version) -> np.ndarray:
-    """The scores of an evaluation, of shape (rows that were judged,)."""
+    """The scores of an evaluation, of shape (judged rows,)."""
     scores: np.ndarray = version.read("scores", ["score"])["score"].to_numpy()
     return scores

@@ -1,7 +1,7 @@
-"""How a candidate's pipeline is fitted on Parquet files, in memory that is bounded.
+"""Fits a candidate's pipeline on Parquet files, in bounded memory.
 
-What fits the memory is fitted as usual. What does not is trained by XGBoost from a cache on disk;
-estimators that need all rows at once get a random sample that fits.
+If all rows fit into memory, they are fitted as usual. If not, XGBoost trains from a cache on disk,
+and estimators that need all rows at once get a random sample that fits.
 """
 
 import tempfile
@@ -24,13 +24,13 @@ from include.errors import BadData
 LABEL = "label"
 
 XGBOOST_BYTES, OTHER_BYTES = 24, 64
-"""Most memory of a fit per row and feature. XGBoost was measured at 19 to 23: the rows, the encoded
-matrix and what it sorts and bins, each in four bytes. scikit-learn's estimators were at 28 (boosted
-trees) and 44 to 56 (linear, one-hot): they calculate in eight bytes, and copy more."""
+"""Maximum bytes of a fit per row and feature. XGBoost was measured at 19 to 23: the rows, the
+encoded matrix and its sorted and binned copies, four bytes each. scikit-learn's estimators took 28
+(boosted trees) and 44 to 56 (linear, one-hot): they compute in eight bytes, and copy more."""
 
 BATCH_ROWS = 262_144
-"""Rows read at once, and of a page of XGBoost's cache. Training from disk took four times as long
-with a quarter of them, and half as much memory again with four times as many."""
+"""Rows per batch, and per page of XGBoost's cache. Training from disk took four times as long with
+a quarter of them, and 1.5 times the memory with four times as many."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Fit:
 
     Attributes:
         rows: rows of the files.
-        rows_used: rows the model has seen.
+        rows_used: rows that the model was fitted on.
         method: "in memory", "external memory" or "sample".
     """
 
@@ -53,20 +53,20 @@ def fit(pipeline: Pipeline, files: list[pq.ParquetFile], memory_bytes: int, seed
 
     Args:
         pipeline: a `FeatureEncoder` first, a classifier of two classes last.
-        files: open files with the encoder's columns and `label` (int8, 0 or 1); nothing else of
-            them is read. Their rows are in the order of the files.
-        memory_bytes: for the rows and all that is made from them. Training from disk takes 0.3 GB
-            and 40 bytes a row, whatever is given, and keeps its cache, six bytes per row and
-            feature, in the system's temporary folder.
-        seed: of the sample.
+        files: open files with the encoder's columns and `label` (int8, 0 or 1); other columns are
+            not read. Rows keep the order of the files.
+        memory_bytes: for the rows and everything made from them. Training from disk always takes
+            0.3 GB and 40 bytes per row, and its cache takes six bytes per row and feature in the
+            system's temporary folder.
+        seed: seed for the sample.
 
     Raises:
-        BadData: there are no rows, or they have one class only.
+        BadData: there are no rows, or they have only one class.
     """
     rows = sum(file.metadata.num_rows for file in files)
     if not rows:
         raise BadData(
-            "There are no labelled rows in the training days. The champion is as it was. Choose "
+            "There are no labelled rows in the training days. The champion is unchanged. Choose "
             "another window."
         )
     encoder: FeatureEncoder = pipeline[0]
@@ -92,7 +92,7 @@ def _batches(files: list[pq.ParquetFile], columns: list[str]) -> Iterator[pa.Rec
 def _sample(
     batches: Iterable[pa.RecordBatch], rows: int, wanted: int, seed: int
 ) -> Iterator[pa.RecordBatch]:
-    """So many of the rows, each choice of them as likely as any other, in their order."""
+    """A random sample of the rows, without replacement, in their original order."""
     random = np.random.default_rng(seed)
     for batch in batches:
         here = random.hypergeometric(wanted, rows - wanted, batch.num_rows)
@@ -122,12 +122,12 @@ def _fit_from_disk(
         booster = _train(classifier, _EncodedBatches(encoder, classifier, files, folder))
     parameters = classifier.get_params()
     classifier.load_model(booster.save_raw())
-    # Loading made the model's base score a parameter, from which every clone would start.
+    # Loading turned the model's base score into a parameter, which every clone would inherit.
     classifier.set_params(**parameters)
 
 
 class _EncodedBatches(xgboost.DataIter):
-    """The files' rows as XGBoost takes them; it goes through them several times."""
+    """The files' rows for XGBoost, which iterates over them several times."""
 
     def __init__(
         self,
@@ -171,5 +171,5 @@ def _require_both_classes(classes: set[int], rows: int) -> None:
     if len(classes) < 2:
         raise BadData(
             f"There is only one class in {rows} labelled rows of the training days. The champion "
-            "is as it was. Choose a longer window."
+            "is unchanged. Choose a longer window."
         )

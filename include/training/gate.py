@@ -1,7 +1,7 @@
-"""The gate between a challenger and the champion: every rule, its figure, its bound, its answer.
+"""The gate between a challenger and the champion: every rule with its figure, bound and result.
 
-A rule's bound is a setting `gate_…`; what is judged is one holdout, the same rows for all. Where
-there is no champion, a forecast of the training days' base rate stands in for it.
+The bounds are the settings `gate_…`. All models are judged on the same rows of one holdout. Without
+a champion, they are compared with a forecast of the training days' base rate.
 """
 
 from collections.abc import Iterable
@@ -21,15 +21,15 @@ from include.usecase import UseCase
 from include.wording import literal
 
 LEAST_SHIFT, MOST_SHIFT = 0.3, 0.8
-"""A shift below the first is never a fault, one above the second never normal (see `_inputs`)."""
+"""A shift below the first is never a fault, one above the second always is (see `_inputs`)."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What the gate knows of one model, on the rows of the holdout.
+    """What the gate knows about one model, on the rows of the holdout.
 
     Attributes:
-        lacks: features that it was made to do without.
+        lacks: features that it was trained without on purpose.
     """
 
     figures: Figures
@@ -43,11 +43,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What all models are judged by: labels and days of the holdout's rows, and shifts of inputs.
+    """The data that all models are judged on: the holdout's labels and days, and input shifts.
 
     Attributes:
         reference: the champion, or the base rate if there is none.
-        shifts: of the features, as `snapshot.input_shifts` found them.
+        shifts: shifts of the features, from `snapshot.input_shifts`.
     """
 
     labels: np.ndarray
@@ -58,13 +58,13 @@ class Evidence:
 
 
 def check(case: UseCase, model: Model, evidence: Evidence) -> list[Rule]:
-    """All rules' answers to a model."""
+    """The results of all rules for a model."""
     rules = (_better, _slices, _calibrated, _not_too_good, _features, _inputs, _speed, _size)
     return [rule(case, model, evidence) for rule in rules]
 
 
 def _better(case: UseCase, model: Model, evidence: Evidence) -> Rule:
-    """Its log-loss is less by a margin, in most samples of days."""
+    """Its log-loss is lower by a margin in most samples of days."""
     gains = evaluation.log_losses(evidence.labels, evidence.reference.scores)
     gains -= evaluation.log_losses(evidence.labels, model.scores)
     means = evaluation.bootstrap_means(gains, evidence.days, case.settings.seed)
@@ -81,7 +81,7 @@ def _better(case: UseCase, model: Model, evidence: Evidence) -> Rule:
 
 
 def _slices(case: UseCase, model: Model, evidence: Evidence) -> Rule:
-    """On no slice that is large enough is it much worse."""
+    """It is not much worse on any slice that is large enough."""
     gains = slice_gains(case, model, evidence.reference)
     bound = case.settings.gate_max_slice_loss
     least = case.settings.gate_min_slice_rows
@@ -101,7 +101,7 @@ def _gain(value: float) -> str:
 
 
 def slice_gains(case: UseCase, model: Model, reference: Model) -> dict[str, float]:
-    """Log-loss that a model gains on another one, by slice that is large enough to judge."""
+    """Slice → another model's log-loss minus this one's; only slices large enough to judge."""
     return {
         name: reference.slices[name].log_loss - found.log_loss
         for name, found in model.slices.items()
@@ -110,9 +110,10 @@ def slice_gains(case: UseCase, model: Model, reference: Model) -> dict[str, floa
 
 
 def _calibrated(case: UseCase, model: Model, evidence: Evidence) -> Rule:
-    """Its probabilities are those that are observed, or nearer to them than the champion's.
+    """Its probabilities match the observed rates, or match them better than the champion's.
 
-    A week of storms moves the rate of every day, which no model foresees: hence the comparison.
+    It is compared with the champion because no model can foresee a stormy week, which changes the
+    rate of every day.
     """
     found = model.figures.calibration_error
     bound = max(
@@ -122,7 +123,7 @@ def _calibrated(case: UseCase, model: Model, evidence: Evidence) -> Rule:
 
 
 def _not_too_good(case: UseCase, model: Model, evidence: Evidence) -> Rule:
-    """It does not know the future: a leaked label looks like a miracle."""
+    """It does not know the future: a leaked label makes a model look too good."""
     found, known = model.figures.roc_auc, evidence.reference.figures.roc_auc
     if evidence.has_champion and known is not None:
         bound, setting = known + case.settings.gate_max_auc_gain, "ML_GATE_MAX_AUC_GAIN"
@@ -134,7 +135,7 @@ def _not_too_good(case: UseCase, model: Model, evidence: Evidence) -> Rule:
 
 
 def _features(case: UseCase, model: Model, _: Evidence) -> Rule:
-    """It reads exactly the features that this code makes, or all but those it is made to lack."""
+    """It reads exactly the features of this code, except those that it was trained without."""
     expected = set(case.features.FEATURES) - set(model.lacks)
     extra = sorted(set(model.features) ^ expected)
     return Rule(
@@ -147,12 +148,12 @@ def _features(case: UseCase, model: Model, _: Evidence) -> Rule:
 
 
 def _inputs(case: UseCase, _: Model, evidence: Evidence) -> Rule:
-    """What it was trained on looks like what it will score.
+    """Its training data looks like the data that it will score.
 
-    A unit that has changed, a feed that went missing or a time zone moves a feature at once and
-    further than the seasons do. Each feature is held to what it did before, as far as that is
-    known. (Of 240 honest windows of the data in `include/usecase` one is refused; Celsius for
-    Fahrenheit, or a length in another unit, nearly always are.)
+    A changed unit, a missing feed or another time zone shifts a feature suddenly, and further than
+    the seasons do. Each feature is compared with its own earlier shifts, as far as known. (Of 240
+    normal windows of the flights' data one is refused; Celsius instead of Fahrenheit, or a length
+    in another unit, is nearly always refused.)
     """
     ratio = case.settings.gate_max_shift_ratio
     allowed = (ratio * pl.col("usual")).clip(LEAST_SHIFT, MOST_SHIFT).fill_null(MOST_SHIFT)
@@ -179,7 +180,7 @@ def _size(case: UseCase, model: Model, _: Evidence) -> Rule:
 
 
 def judge(case: UseCase, reference: str, champion: str | None, candidates: list[str]) -> Verdict:
-    """Judge the candidates of a snapshot by their evaluations, and keep the verdict in their runs.
+    """Judge the candidates of a snapshot by their evaluations, and log the verdict to their runs.
 
     Args:
         reference: the snapshot.
@@ -187,7 +188,7 @@ def judge(case: UseCase, reference: str, champion: str | None, candidates: list[
         candidates: evaluations of the candidates.
 
     Raises:
-        BadData: an evaluation is not of this snapshot, or not against this champion.
+        BadData: an evaluation is for another snapshot or against another champion.
     """
     rival = _rival(case, reference, [*candidates, *([champion] if champion else [])])
     if (rival is None) != (champion is None):
@@ -204,7 +205,7 @@ def judge(case: UseCase, reference: str, champion: str | None, candidates: list[
     passed = [name for name, (_, rules) in judged.items() if all(rule.passed for rule in rules)]
     lacking = {
         group.path for group in case.features.GROUPS
-    }  # no champions: they are for some rows only
+    }  # not champions: they score only some rows
     whole = [name for name in passed if judged[name][0]["candidate"] not in lacking]
     best = min(whole, key=lambda name: judged[name][0]["figures"]["log_loss"], default=None)
     wanted = {member.name for member in case.members} | lacking
@@ -239,13 +240,13 @@ def judge(case: UseCase, reference: str, champion: str | None, candidates: list[
 
 
 def _rival(case: UseCase, reference: str, evaluations: list[str]) -> Rival | None:
-    """Whom the evaluations are against, which must be the same for all, as must the snapshot."""
+    """The evaluations' common rival; all must have the same rival and snapshot."""
     versions = [case.lake.version(name) for name in evaluations]
     rivals = [evaluation.read_rival(version) for version in versions]
     for name, version, rival in zip(evaluations, versions, rivals, strict=True):
         if version.manifest().metadata["snapshot"] != reference or rival != rivals[0]:
             raise BadData(
-                f"{name} was made on another snapshot than {reference}, or against another "
+                f"{name} was evaluated on another snapshot than {reference}, or against another "
                 "champion than the others: its figures cannot be compared. Nothing was promoted; "
                 "clear this run from `take_snapshot`."
             )
@@ -269,7 +270,7 @@ def gather(case: UseCase, reference: str, champion: str | None) -> Evidence:
 
 
 def base_rate(case: UseCase, version: Version) -> Model:
-    """The forecast that gives every row of a snapshot's holdout the rate of its training days."""
+    """A forecast that gives every row of the holdout the base rate of the training days."""
     holdout = version.read("holdout", ["label", *case.features.SLICES])
     labels = holdout["label"].to_numpy()
     counts = version.manifest().metadata["labels"]["training"]
@@ -279,7 +280,7 @@ def base_rate(case: UseCase, version: Version) -> Model:
 
 
 def read_model(case: UseCase, version: Version) -> Model:
-    """What the gate knows of a model, from its evaluation."""
+    """What the gate knows about a model, from its evaluation."""
     facts = version.manifest().metadata
     return Model(
         figures=Figures(**facts["figures"]),

@@ -1,6 +1,6 @@
-"""Pictures of how a model was judged, and what they are drawn from. Only here is matplotlib used.
+"""Plots of a model's evaluation, and the data for them.
 
-Every picture is a `Figure` of its own on the Agg canvas: no screen, no state of the process.
+Every plot is its own `Figure` on the Agg canvas, without a screen and without global state.
 """
 
 from itertools import cycle
@@ -20,16 +20,16 @@ from threadpoolctl import threadpool_limits
 CHALLENGER, CHAMPION, ALARM = "#0072B2", "#E69F00", "#B2182B"
 OTHERS = ["#009E73", "#CC79A7", "#56B4E9"]
 INK, MUTED, GRID = "#222222", "#666666", "#DDDDDD"
-"""One colour a role in all pictures, told apart by the colour-blind too (Okabe & Ito 2008)."""
+"""One colour per role in all plots, safe for colour-blind people (Okabe & Ito 2008)."""
 
 
 def calibration(labels: np.ndarray, scores: dict[str, np.ndarray], bins: int = 10) -> Figure:
-    """Reliability diagram: of the rows that were scored so, how many were positive?
+    """Reliability diagram: how many rows with a given score were positive?
 
     Args:
         labels: 0 or 1, of shape (rows,).
-        scores: probability of 1 by model, each of shape (rows,).
-        bins: groups of equally many rows, in the order of their scores; equal scores stay together.
+        scores: model → probability of 1, of shape (rows,).
+        bins: number of equally large groups of rows, by score; equal scores stay together.
     """
     figure = new_figure(7, "Can the scores be read as probabilities?")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
@@ -63,7 +63,7 @@ def calibration(labels: np.ndarray, scores: dict[str, np.ndarray], bins: int = 1
     style(below, "")
     below.set_xlabel(f"Score (a point: mean of a bin, {bins} bins of equally many rows)")
     below.set_ylabel("Share of rows")
-    # A model that gives all rows one score would press the other's shape flat.
+    # A constant model would flatten the shape of the other.
     below.set_ylim(0, min(below.get_ylim()[1], 0.2))
     for axis in (axes.xaxis, axes.yaxis, below.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -75,11 +75,11 @@ def roc(labels: np.ndarray, scores: dict[str, np.ndarray]) -> Figure:
 
     Args:
         labels: 0 or 1, of shape (rows,), both present.
-        scores: probability of 1 by model, each of shape (rows,).
+        scores: model → probability of 1, of shape (rows,).
     """
     figure = new_figure(7.5, "Do positives get higher scores than negatives?")
     axes = figure.subplots()
-    style(axes, f"AUC: how often they do, of all pairs; 0.5 by chance. {len(labels):,} rows.")
+    style(axes, f"AUC: share of pairs in which they do; 0.5 is chance. {len(labels):,} rows.")
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1)
     for (name, score), colour in zip(scores.items(), _colours(scores), strict=True):
         false_positive, true_positive, _ = roc_curve(labels, score)
@@ -101,8 +101,8 @@ def slices(gains: dict[str, float], bound: float) -> Figure:
     """Where the challenger gains and where it loses, the worst slice on top.
 
     Args:
-        gains: log-loss of the rival minus the challenger's, nats a row, by slice.
-        bound: the least gain that passes, on the same scale: below zero if a loss may be borne.
+        gains: slice → log-loss of the rival minus the challenger's, in nats per row.
+        bound: the minimum gain that passes; below zero if a loss is tolerated.
     """
     ordered = dict(sorted(gains.items(), key=lambda item: item[1]))
     colours = [ALARM if gain < bound else CHALLENGER for gain in ordered.values()]
@@ -112,22 +112,22 @@ def slices(gains: dict[str, float], bound: float) -> Figure:
     style(axes, f"{beyond} of {len(gains)} slices are beyond the bound of {bound:g} (dashed).")
     _bars(axes, ordered, colours)
     axes.axvline(bound, color=ALARM, linestyle="--", linewidth=1.5)
-    axes.set_xlabel("Log-loss gained, nats a row (right of 0 the challenger is better)")
+    axes.set_xlabel("Log-loss gained, nats per row (right of 0 the challenger is better)")
     return figure
 
 
 def contributions(gains: dict[str, float]) -> Figure:
-    """How much the model needs each feature, the most needed on top.
+    """How much the model needs each feature, the most important on top.
 
     Args:
-        gains: by feature, what `feature_contributions` returns.
+        gains: result of `feature_contributions`.
     """
     ordered = dict(sorted(gains.items(), key=lambda item: -item[1]))
     figure = new_figure(_height(ordered), "Which features does the model need?")
     axes = figure.subplots()
     style(axes, "How much worse it gets when a feature's values are shuffled between rows.")
     _bars(axes, ordered, [CHALLENGER] * len(ordered))
-    axes.set_xlabel("Rise of the log-loss, nats a row")
+    axes.set_xlabel("Rise of the log-loss, nats per row")
     return figure
 
 
@@ -141,22 +141,22 @@ def feature_contributions(
 ) -> dict[str, float]:
     """Permutation importance (Breiman 2001) in log-loss, the mean of three shuffles.
 
-    Features that tell the same share what they are worth: each alone can be done without.
+    Correlated features share their importance: the model can do without either one.
 
     Args:
         pipeline: a fitted model that reads tables.
-        rows: the features of rows it was not fitted to.
+        rows: the features of rows that it was not fitted on.
         labels: 0 or 1, of shape (rows,).
-        features: names of the columns the model reads.
-        seed: of the choice of rows and of the shuffles.
-        max_rows: at most so many rows are used.
+        features: names of the columns that the model reads.
+        seed: seed for the sample of rows and for the shuffles.
+        max_rows: maximum number of rows to use.
 
     Returns:
-        By feature, how much the log-loss rises, in nats a row.
+        Feature → rise of the log-loss, in nats per row.
     """
     size = min(len(rows), max_rows)
     chosen = np.random.default_rng(seed).choice(len(rows), size, replace=False)
-    # Threads that wait for each other on busy cores make so few rows six times slower.
+    # With so few rows, threads waiting for each other on busy cores are six times slower.
     with threadpool_limits(1, user_api="openmp"):
         result = permutation_importance(
             pipeline,
@@ -194,7 +194,7 @@ def _height(bars: dict[str, float]) -> float:
 
 
 def style(axes: Axes, subtitle: str) -> None:
-    """Give axes the look of all pictures, and a line of text above."""
+    """Give axes the common style, and a line of text above."""
     axes.set_title(subtitle, loc="left", fontsize=12, color=MUTED)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED)
@@ -209,9 +209,13 @@ def _bars(axes: Axes, values: dict[str, float], colours: list[str]) -> None:
     """Horizontal bars from top to bottom, each with its value."""
     places = np.arange(len(values))
     bars = axes.barh(places, list(values.values()), color=colours, height=0.7)
-    free = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # of the lines behind it
+    free = {
+        "facecolor": "white",
+        "edgecolor": "none",
+        "pad": 1,
+    }  # so that lines behind it do not cross the text
     axes.bar_label(bars, fmt="%+.4f", padding=5, fontsize=10, color=INK, bbox=free)
-    # A dollar sign in the data is no formula.
+    # A dollar sign in the data must not start a formula.
     axes.set_yticks(places, list(values), parse_math=False)
     axes.axvline(0, color=INK, linewidth=1)
     axes.margins(x=0.12)

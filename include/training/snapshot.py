@@ -1,7 +1,7 @@
-"""The rows of a training, fixed for good: of which days, from which versions, with what content.
+"""The fixed rows of a training: their days, their versions and their content.
 
-A snapshot is a version of the table `training`. Nothing in the lake is ever deleted, so a training
-can be repeated from it whenever somebody asks how a model came about.
+A snapshot is a version of the table `training`. Published versions are never deleted, so a training
+can be repeated from its snapshot at any time.
 """
 
 from contextlib import ExitStack, suppress
@@ -28,16 +28,16 @@ from include.wording import counted, listed, quoted
 TABLES = ("validated", "actuals")
 
 MOST_DAYS, MOST_HOLDOUT_DAYS = 7_305, 3_650
-"""Bounds of a window, so that a mistyped year does not look for a million days."""
+"""Bounds of a window, so that a mistyped year does not search a million days."""
 LEAST_SHIFTS = 3
 PROFILE = "features"
-"""Name of the profile of all its rows: what a model that is trained on it takes for normal."""
+"""Name of the profile of all its rows, the baseline of models trained on it."""
 
 PARTS: tuple[Literal["training"], Literal["holdout"]] = ("training", "holdout")
 
 
 def take(case: UseCase, start: str | None, end: str | None, holdout_days: int) -> str:
-    """Join the features of each day of a window with its labels, and keep them as one version.
+    """Join the features and labels of each day of a window, and store them as one version.
 
     Args:
         start: first day to train on; None for the setting.
@@ -49,11 +49,11 @@ def take(case: UseCase, start: str | None, end: str | None, holdout_days: int) -
         `label` and `day` of every row, in the order of the days. One day is in memory at a time.
 
     Raises:
-        BadData: the window is empty, no longer than the holdout, too long or in the future; a part
-            of it has no labelled row or one class only.
-        MissingData: naming the days that are not validated, or whose truth is not there, if they
-            are more than the setting allows: a day that was refused must not stop the loop. Days
-            for which the use case expects nothing do not count.
+        BadData: the window is empty, not longer than the holdout, too long or in the future; or a
+            part of it has no labelled rows or only one class.
+        MissingData: more days are not validated or lack their truth than the setting allows; the
+            message names them. A few may be missing, so that a refused day does not stop the
+            loop. Days for which the use case expects no data do not count.
     """
     first = parse_key(start) if start else case.training_start
     last = parse_key(end) if end else newest_day(case)
@@ -81,19 +81,21 @@ def take(case: UseCase, start: str | None, end: str | None, holdout_days: int) -
         ],
         "sources": {key: [described for _, described in found] for key, found in sources.items()},
     }
-    with suppress(Overtaken):  # it is read by its reference, whichever is the day's current one
+    with suppress(
+        Overtaken
+    ):  # it is read by its reference, even if another one is the day's current version
         version.publish(list(PARTS), metadata)
     return str(version)
 
 
 def _check_window(first: date, last: date, holdout_days: int, from_setting: str) -> None:
-    """Refuse a window that can never be trained on, before any of its days is looked for."""
+    """Refuse an impossible window before searching for its days."""
     window, today = f"The window is {first}{from_setting} to {last}", datetime.now(UTC).date()
     if last < first:
         what, wanted = "its end is before its start", "an end that is later"
     elif last > today:
-        what = f"it ends in the future, as today is {today}, and its truth cannot be known"
-        wanted = "an end that has passed, or with none: then it is the newest day with truth"
+        what = f"it ends in the future (today is {today}), so its truth cannot be known"
+        wanted = "an end in the past, or without an end: then it is the newest day with truth"
     elif (last - first).days >= MOST_DAYS:
         what = f"it has {(last - first).days + 1:,} days, more than {MOST_DAYS:,}"
         wanted = "a start that is later"
@@ -102,36 +104,36 @@ def _check_window(first: date, last: date, holdout_days: int, from_setting: str)
         wanted = f"`holdout_days` up to {MOST_HOLDOUT_DAYS}"
     elif (last - first).days < holdout_days:
         held = counted(holdout_days, "day")
-        what = f"the last {held} of it are the holdout, and no day is left to train on"
+        what = f"its last {held} are the holdout, and no day is left to train on"
         wanted = "a longer window"
     else:
         return
     raise BadData(
-        f"{window}: {what}. No model was trained and the champion is as it was. Start a new run "
+        f"{window}: {what}. No model was trained and the champion is unchanged. Start a new run "
         f"with {wanted}; clearing this one would repeat the same."
     )
 
 
 def verify(case: UseCase, reference: str) -> str:
-    """Make sure that a snapshot still is what it was when it was taken.
+    """Check that a snapshot has not changed since it was taken.
 
     Returns:
         Its reference.
 
     Raises:
-        BadData: a part has another content, or there is no such snapshot.
+        BadData: a part has changed, or the snapshot does not exist.
     """
     table, _, rest = reference.partition("/")
     if table != "training" or rest.count("/") != 1 or ".." in rest:
         raise BadData(
-            f"{quoted(reference)} is no snapshot: one is named like training/2026-02-28/… in the "
-            "parameters of a run in MLflow. Nothing was trained."
+            f"{quoted(reference)} is not a snapshot: its name is like training/2026-02-28/… and is "
+            "in the parameters of a run in MLflow. Nothing was trained."
         )
     version = case.lake.version(reference)
     parse_key(version.key)
     try:
         parts = version.manifest().parts
-    except MissingData as error:  # it will not come by itself: the name is wrong
+    except MissingData as error:  # waiting will not help: the name is wrong
         raise BadData(
             f"There is no snapshot {reference} under {case.lake.root}. {error}"
         ) from error
@@ -146,21 +148,21 @@ def verify(case: UseCase, reference: str) -> str:
 
 
 def fingerprint(version: Version) -> str:
-    """SHA-256 hashes of a snapshot's parts: what makes two trainings the same."""
+    """SHA-256 hashes of a snapshot's parts, equal for trainings on the same rows."""
     return " ".join(f"{name}:{part.sha256}" for name, part in version.manifest().parts.items())
 
 
 def input_shifts(case: UseCase, version: Version) -> pl.DataFrame:
-    """How far each feature moves from training to holdout, and how far it usually moves.
+    """How far each feature shifts from training to holdout, and how far it usually shifts.
 
-    Time is cut into windows of the holdout's length. Two windows are as far apart as the
-    two-sample Kolmogorov–Smirnov statistic of their numbers (the total variation distance of their
-    categories), or as the difference of their shares of nulls if that is more: 0 to 1.
+    Time is cut into windows of the holdout's length. The shift between two windows, from 0 to 1, is
+    the two-sample Kolmogorov–Smirnov statistic of numbers (the total variation distance of
+    categories), or the difference of their shares of nulls if that is larger.
 
     Returns:
-        A row a feature: `feature`, `shift` (between the last window of the training days and the
-        holdout), `usual` (the largest of the shifts before that one; null where there are fewer
-        than `LEAST_SHIFTS` of them, too few to say what is usual).
+        A row per feature: `feature`, `shift` (between the last window of the training days and the
+        holdout), `usual` (the largest earlier shift; null if there are fewer than `LEAST_SHIFTS`
+        of them, too few to tell).
     """
     metadata = version.manifest().metadata
     length = metadata["holdout_days"]
@@ -168,11 +170,11 @@ def input_shifts(case: UseCase, version: Version) -> pl.DataFrame:
     found = []
     for name in case.features.FEATURES:
         rows = pl.concat([version.read(part, ["day", name]) for part in PARTS])
-        # Names of our own: a feature may be called `window`.
+        # Private column names, because a feature may be called `window`.
         number = (last - pl.col("day")).dt.total_days() // length
         numbered = rows.select("day", value=name, window=number)
         windows = numbered.partition_by("window", as_dict=True)
-        # The oldest window may be a day long; one is enough to judge only if it is whole.
+        # The oldest window may have only a day; it is used alone only if it is complete.
         whole = ((last - min(rows["day"])).days + 1) // length
         values = [windows[(n,)]["value"] for n in range(max(whole, 2)) if (n,) in windows]
         shift, *earlier = (_distance(later, former) for later, former in pairwise(values))
@@ -186,7 +188,7 @@ def _days(first: date, last: date) -> list[date]:
 
 
 def newest_day(case: UseCase, until: str | None = None) -> date:
-    """The newest day with inputs and truth, of those up to a day if one is given.
+    """The newest day with inputs and truth, optionally up to a given day.
 
     Raises:
         MissingData: there is none.
@@ -197,7 +199,7 @@ def newest_day(case: UseCase, until: str | None = None) -> date:
         if case.lake.readable_manifest("validated", key) is not None:
             return parse_key(key)
     raise MissingData(
-        f"There is not one day with inputs and truth under {case.lake.root}. No model was trained. "
+        f"There is no day with inputs and truth under {case.lake.root}. No model was trained. "
         f"Backfill `{case.dag_id('data_validation')}` (or `make seed`), then clear this run's "
         "failed tasks."
     )
@@ -212,7 +214,7 @@ Sources = dict[str, list[tuple[Version, dict[str, Any]]]]
 
 
 def _resolve(case: UseCase, days: list[date]) -> Sources:
-    """The version of each day's partitions, and the hashes of its parts; without missing days."""
+    """Day → the versions of its partitions and the hashes of their parts; without missing days."""
     sources: Sources = {}
     keys = [day.isoformat() for day in days]
     published = {table: case.lake.manifests(table, keys) for table in TABLES}
@@ -249,7 +251,7 @@ def _write(
     sources: Sources,
     profiler: Profiler,
 ) -> dict[str, int]:
-    """Write the days of one part, a row group or more each. Returns the rows of each class."""
+    """Write the days of one part, at least one row group each. Returns the rows of each class."""
     counts = np.zeros(2, dtype=int)
     with ExitStack() as stack:
         writer = None
@@ -270,7 +272,7 @@ def _write(
         what = "only one class" if counts.any() else "no labelled row"
         raise BadData(
             f"There is {what} in {which}: {counts[0]} rows with label 0, {counts[1]} with label 1. "
-            "No model was trained and the champion is as it was. Choose a longer window."
+            "No model was trained and the champion is unchanged. Choose a longer window."
         )
     return {"0": int(counts[0]), "1": int(counts[1])}
 

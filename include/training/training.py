@@ -28,8 +28,8 @@ EXAMPLE_ROWS = 100
 """Rows from which a model's signature is taken."""
 
 WITHHELD_SHARE, MOST_WITHHELD = 0.1, 5_000
-"""Rows of the holdout that a refit does not see, so that its scores on them are a reference for
-later ones: the share of them, and the most."""
+"""Rows of the holdout that a refit withholds, to have reference scores for later ones: their share,
+and their maximum number."""
 
 
 def candidates(case: UseCase) -> list[str]:
@@ -38,7 +38,7 @@ def candidates(case: UseCase) -> list[str]:
 
 
 def train(case: UseCase, snapshot: str, candidate: str, reason: str) -> str:
-    """Fit a candidate on the days before the holdout and keep it in a run.
+    """Fit a candidate on the days before the holdout and log it to a run.
 
     Returns:
         Id of the MLflow run.
@@ -47,20 +47,21 @@ def train(case: UseCase, snapshot: str, candidate: str, reason: str) -> str:
 
 
 def refit(case: UseCase, snapshot: str, member: Evaluated) -> str:
-    """Fit a judged candidate again, on the holdout too, and keep it with how it was judged.
+    """Fit a judged candidate again with the holdout included, and log it with its verdict.
 
-    A few rows of the holdout are withheld. What the new model scores on them is the reference for
-    its later scores: the judged model is another one, and rows that a model was fitted on are
-    scored with more confidence than new ones.
+    A few rows of the holdout are withheld. The new model's scores on them are the reference for its
+    later scores. The judged model's scores would not do, because it is another model, and neither
+    would scores on fitted rows, because a model is more confident about those.
 
-    Nobody has judged the model that this gives, so it has to know the holdout at least as well as
-    the one that had not seen it. If the setting `refit` is off, the judged model itself is taken.
+    The refitted model itself is not judged by the gate, so it must be at least as good on the
+    holdout as the model that had not seen it. If the setting `refit` is off, the judged model
+    itself is used.
 
     Args:
-        member: one of a verdict's.
+        member: a member of a verdict.
 
     Returns:
-        Id of the MLflow run of the model that is to be registered.
+        Id of the MLflow run of the model to register.
 
     Raises:
         BadData: the refitted model is worse on the rows it was fitted on than the judged one.
@@ -88,16 +89,16 @@ def _refit(case: UseCase, snapshot: str, member: Evaluated) -> tuple[str, str]:
     before = judged_on.manifest().metadata["figures"]["log_loss"]
     if not known.log_loss <= before + case.settings.gate_min_gain:
         raise BadData(
-            f"The {candidate} fitted again with the holdout (run {run_id}) has a log-loss of "
-            f"{known.log_loss:.4f} on it; the one that had not seen it has {before:.4f}. The "
-            "champion is as it was. Look for chance in the recipe, or set ML_REFIT=false."
+            f"The refitted {candidate} (run {run_id}) has a log-loss of {known.log_loss:.4f} on "
+            f"the holdout; the model that had not seen it has {before:.4f}. The champion is "
+            "unchanged. Look for randomness in the training, or set ML_REFIT=false."
         )
     facts = {"candidate": candidate, "run_id": run_id, "withheld": True}
     return run_id, evaluation.evaluate_rows(case, snapshot, None, unseen, pipeline, facts)
 
 
 def _withheld(case: UseCase, rows: int) -> pl.Series:
-    """Which rows of a holdout a refit does not see: the same for each candidate."""
+    """The rows of a holdout that a refit withholds: the same for each candidate."""
     number = min(max(1, int(rows * WITHHELD_SHARE)), MOST_WITHHELD)
     chosen = np.zeros(rows, bool)
     chosen[np.random.default_rng(case.settings.seed).choice(rows, number, replace=False)] = True
@@ -112,19 +113,20 @@ def register(
     dag_run: str,
     asks: bool = False,
 ) -> ModelVersion:
-    """Make the challenger a version of the registry, with its lineage, verdict and pictures.
+    """Register the challenger as a version, with its lineage, verdict and plots.
 
-    The other members of its ensemble become versions of their own. They belong to this version:
-    they come with its promotion and go with its rollback, in the same step.
+    The other members of its ensemble are registered too. They belong to this version: they are
+    promoted and rolled back with it, in the same step.
 
     Args:
-        runs: MLflow run of the refitted model by name of the candidate. A member that could not be
-            refitted is not there; without the challenger's there is nothing to register.
-        dag_run: the run of the DAG, in which `asks` says that a person is to decide.
+        runs: candidate → MLflow run of its refitted model. Members that could not be refitted are
+            missing; without the challenger there is nothing to register.
+        dag_run: the DAG run.
+        asks: whether a person is asked to approve.
 
     Raises:
-        BadData: the challenger could not be refitted; or the person would be shown what this DAG
-            run has asked about another version.
+        BadData: the challenger could not be refitted; or this DAG run has already asked a person
+            about another version.
     """
     assert verdict.challenger is not None
     runs = {
@@ -136,14 +138,14 @@ def register(
     if run_id is None:
         raise BadData(
             f"There is no refitted {verdict.challenger.candidate} to register: see the log of "
-            "its `refit`. The champion is as it was."
+            "its `refit`. The champion is unchanged."
         )
     others = [found for found in registry.versions_of(case, dag_run) if found.run_id != run_id]
     if asks and others:
         raise BadData(
-            f"This run has asked about version {others[0].version} before, and Airflow would show "
+            f"This run has already asked about version {others[0].version}, and Airflow would show "
             "that question and its verdict again for another version. Nothing was registered and "
-            "the champion is as it was. Start a new run of "
+            "the champion is unchanged. Start a new run of "
             f"`{case.dag_id('model_retraining')}` instead."
         )
     version = case.lake.version(verdict.snapshot)
@@ -173,7 +175,7 @@ def register(
 
 
 def _comes_from(case: UseCase, run_id: str | None, judged: str) -> bool:
-    """Whether a run is that of a judged model, or of one that was fitted again after it."""
+    """Whether a run is that of a judged model, or of its refit."""
     if run_id is None:
         return False
     return run_id == judged or registry.tag(case, run_id, "mlflow.parentRunId") == judged
@@ -186,7 +188,7 @@ def _train(
     tags: dict[str, str],
     holdout: pl.DataFrame | None = None,
 ) -> str:
-    """Fit a candidate on the training days, and on these rows of the holdout."""
+    """Fit a candidate on the training days and these rows of the holdout."""
     version = case.lake.version(snapshot)
     pipeline = (case.models.CANDIDATES | case.models.WITHOUT)[candidate](case.settings.seed)
     with ExitStack() as stack:
@@ -228,7 +230,7 @@ def _as_file(rows: pl.DataFrame) -> pq.ParquetFile:
 
 
 def _plots(case: UseCase, verdict: Verdict) -> dict[str, "Figure"]:
-    """Pictures of the judged model, on rows that it had not seen, beside its rival's."""
+    """Plots of the judged model, on rows that it had not seen, compared with its rival's."""
     assert verdict.challenger is not None
     judged_on = case.lake.version(verdict.challenger.evaluation)
     rows = evaluation.read_rows(case, judged_on)

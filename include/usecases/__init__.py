@@ -1,6 +1,6 @@
-"""What a fork adds: a folder for each use case, and the one place that finds and loads them.
+"""The use cases, one folder each, and the code that finds and loads them.
 
-`ML_USECASES` says which are enabled. A folder may be anywhere; it is imported as
+`ML_USECASES` enables use cases. A folder may be anywhere; it is imported as
 `include.usecases.<name>`, so its modules import each other as `from .schema import KEY`.
 """
 
@@ -20,30 +20,30 @@ from include.usecase import USECASES, UseCase, UsecaseInvalid, check_pieces, che
 from include.wording import listed
 
 OWN = Path(__file__).parent
-"""Where the use cases are that are named without a path."""
+"""Folder of the use cases that are named without a path."""
 
 IMPORT_SECONDS = 10.0
-"""How long the import of a use case's `__init__.py` may take, which only declares."""
+"""Time limit for importing a use case's `__init__.py`, which should only declare things."""
 
 
 def enabled() -> list[UseCase]:
-    """The enabled use cases, in the order in which they are named.
+    """The enabled use cases, in the order of `ML_USECASES`.
 
-    Those that cannot be loaded are left out: `broken` has them.
+    Those that cannot be loaded are in `broken` instead.
 
     Raises:
-        BadData: a setting of the installation is wrong, or is for a use case that is not there.
+        BadData: a setting of the installation is wrong, or is for a use case that does not exist.
     """
     return [found for found in _all().values() if isinstance(found, UseCase)]
 
 
 def broken() -> dict[Path, UsecaseInvalid]:
-    """What is wrong with each enabled use case that cannot be loaded, by its folder."""
+    """Folder of each enabled use case that cannot be loaded → the reason."""
     return {folder: found for folder, found in _all().items() if not isinstance(found, UseCase)}
 
 
 def find(name: str) -> UseCase:
-    """The enabled use case of a name, or of a path as `ML_USECASES` may hold.
+    """The enabled use case with a name or path, as in `ML_USECASES`.
 
     Raises:
         UsecaseInvalid: it is not enabled, or it cannot be loaded.
@@ -87,19 +87,19 @@ def _all() -> dict[Path, UseCase | UsecaseInvalid]:
 def _of_one_name(name: str, found: list[Path]) -> UsecaseInvalid:
     places = [str(folder) for folder in found if folder.name == name]
     return UsecaseInvalid(
-        f"{len(places)} use cases are called {name}: {listed(places)}. None of their DAGs is "
-        "there. Rename one (its folder, and the name in its __init__.py), or take it out of "
-        "ML_USECASES."
+        f"{len(places)} use cases are called {name}: {listed(places)}. They have no DAGs until "
+        "this is fixed. Rename one (its folder, and the name in its __init__.py), or remove it "
+        "from ML_USECASES."
     )
 
 
 def _check_variables(found: list[Path]) -> None:
-    """Refuse variables of use cases that are not there. One that is not enabled keeps its own."""
+    """Refuse variables of use cases that do not exist; they need not be enabled."""
     there = {folder.name.upper() for folder in (*found, *_own_folders())}
     if lost := [name for name, owner in owned_variables() if owner not in there]:
         raise BadData(
             "\n".join(
-                f"{name} is for a use case that is not there: {_told(found)}"
+                f"{name} is for a use case that does not exist: {_told(found)}"
                 for name in sorted(lost)
             )
         )
@@ -116,9 +116,10 @@ def _usable(folder: Path) -> UseCase | UsecaseInvalid:
     if isinstance(found, UseCase):
         try:
             _ = found.settings
-        except Exception as error:  # also of a value that nothing can make of a setting
+        except Exception as error:  # also for a value that cannot be converted
             return UsecaseInvalid(
-                f"The use case in {folder} cannot work: {error}. None of its DAGs is there."
+                f"The use case in {folder} cannot work: {error}. It has no DAGs until this is "
+                "fixed."
             )
     return found
 
@@ -132,10 +133,10 @@ def _loaded(folder: Path) -> UseCase | UsecaseInvalid:
 
 
 def load(folder: Path) -> UseCase:
-    """Import the use case of a folder; of its modules, only `__init__.py`.
+    """Import the use case in a folder; of its modules, only `__init__.py`.
 
     Raises:
-        UsecaseInvalid: it lacks a piece, cannot be imported, or declares what cannot work.
+        UsecaseInvalid: it lacks a piece, cannot be imported, or declares something impossible.
     """
     init, name = folder / "__init__.py", f"{USECASES}.{folder.name}"
     try:
@@ -143,21 +144,21 @@ def load(folder: Path) -> UseCase:
         check_pieces(folder)
         if not _is_of(sys.modules.get(name), folder):
             for known in [one for one in sys.modules if f"{one}.".startswith(f"{name}.")]:
-                del sys.modules[known]  # of another folder of that name, enabled before
+                del sys.modules[known]  # from another folder with this name that was enabled before
             _import(name, folder)
         found = sys.modules[name].USECASE
     except UsecaseInvalid:
         raise
     except Exception as error:
         raise UsecaseInvalid(
-            f"The use case in {folder} cannot be imported: {type(error).__name__}: {error}. None "
-            "of its DAGs is there. Change its __init__.py, then run `make usecase`."
+            f"The use case in {folder} cannot be imported: {type(error).__name__}: {error}. It has "
+            "no DAGs until this is fixed. Change its __init__.py, then run `make usecase`."
         ) from error
     if not isinstance(found, UseCase) or found.name != folder.name:
         said = f"is called {found.name}" if isinstance(found, UseCase) else f"is {found!r}"
         raise UsecaseInvalid(
             f"USECASE in {init} {said}, and has to be a UseCase called {folder.name}, like its "
-            "folder. None of its DAGs is there."
+            "folder. It has no DAGs until this is fixed."
         )
     return found
 
@@ -167,7 +168,7 @@ def _is_of(module: ModuleType | None, folder: Path) -> bool:
 
 
 def _import(name: str, folder: Path) -> None:
-    """Import a folder's `__init__.py`, whatever it prints, for no longer than is bearable.
+    """Import a folder's `__init__.py` with a time limit, and hide its output.
 
     Raises:
         TimeoutError: it has not ended. Its thread is left behind.
@@ -188,14 +189,14 @@ def _import(name: str, folder: Path) -> None:
 
     sys.modules[name] = module
     thread = Thread(target=execute, name=f"import of {folder.name}", daemon=True)
-    with redirect_stdout(sys.stderr):  # who runs a command may read what that prints
+    with redirect_stdout(sys.stderr):  # the output of a command may be parsed
         thread.start()
         thread.join(IMPORT_SECONDS)
     if thread.is_alive() or failed:
         del sys.modules[name]
     if thread.is_alive():
         raise TimeoutError(
-            f"it has not ended within {IMPORT_SECONDS:g} seconds. What takes time belongs into the "
+            f"it has not ended within {IMPORT_SECONDS:g} seconds. Slow code belongs into the "
             "functions of its modules"
         )
     for error in failed:

@@ -424,7 +424,7 @@ def test_a_variable_for_a_use_case_that_is_not_there_is_told(
         return
     assert command([]) == 2
     told = capsys.readouterr().err
-    assert told == f"{name} is for a use case that is not there: enabled is flight_delays\n"
+    assert told == f"{name} is for a use case that does not exist: enabled is flight_delays\n"
 
 
 @pytest.mark.parametrize("name", ["ML_NOBODY__COLOUR", "ML_PLATFORM__TEAM", "ML__", "ML___X"])

@@ -1,7 +1,7 @@
-"""Pages of our own in Airflow's UI, behind its login: what the plugins that show some share.
+"""Shared by the plugins' pages: Airflow's login, and a bounded wait for the lake.
 
-Airflow loads a plugin in every process, tasks included: what is needed to serve pages is imported
-when the first one is asked for.
+Airflow loads plugins in every process, tasks included, so everything that serves pages is imported
+with the first request.
 """
 
 from collections.abc import Iterable
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from include.usecase import UseCase
 
 LAKE_SECONDS = 15.0
-"""How long a page waits for the lake: a client of S3 tries for minutes."""
+"""How long a page waits for the lake; a client of S3 would retry for minutes."""
 
 LAKE_READERS = ThreadPoolExecutor(4, "lake")
-"""Read the lake for all pages: of those that wait for a lake that hangs, four hang with it and no
-more, and of several people who look at once, none waits for the others."""
+"""Shared by all pages: a hanging lake blocks at most four threads, and several people can look at
+the same time."""
 
 MONITORING = "model_monitoring"
-"""The pipeline whose pages they are: who may see a use case's may see them."""
+"""The pipeline that the pages belong to: users who may see it may see the pages."""
 
 
 def may_see(usecase: str, user: Any) -> bool:
@@ -37,12 +37,12 @@ def may_see(usecase: str, user: Any) -> bool:
 
 
 def visible(names: Iterable[str], user: Any) -> list[str]:
-    """Those of some use cases whose monitoring a user may see."""
+    """The use cases whose monitoring a user may see."""
     return [name for name in names if may_see(name, user)]
 
 
 def broken(user: Any) -> dict[str, str]:
-    """What is wrong with each enabled use case that cannot be loaded, for who may see it."""
+    """Name of each enabled use case that cannot be loaded → the reason, if the user may see it."""
     from include import usecases
 
     found = {folder.name: str(error) for folder, error in usecases.broken().items()}
@@ -53,7 +53,7 @@ def case_of(name: str) -> "UseCase":
     """The use case of a page's address.
 
     Raises:
-        HTTPException: there is none of that name.
+        HTTPException: it does not exist.
         UsecaseInvalid: it cannot be loaded.
     """
     from fastapi import HTTPException
@@ -67,16 +67,16 @@ def case_of(name: str) -> "UseCase":
         if name in {folder.name for folder in usecases.broken()}:
             raise
         raise HTTPException(404, str(error)) from None
-    if found.name != name:  # by a path, of which nobody has asked whether it may be seen
+    if found.name != name:  # a path, for which no permission was checked
         raise HTTPException(404, f"There is no use case {name!r}.")
     return found
 
 
 def application() -> "FastAPI":
-    """An application of pages, of one use case each, for those who may see its monitoring.
+    """An application with pages of use cases, for users who may see their monitoring.
 
-    A path that is about a use case has the parameter `usecase`. Who is not logged in is led to the
-    login.
+    The paths of a use case's pages have the parameter `usecase`. Users who are not logged in are
+    redirected to the login.
     """
     from airflow.api_fastapi.app import API_ROOT_PATH
     from airflow.api_fastapi.core_api.security import GetUserDep
@@ -95,7 +95,7 @@ def application() -> "FastAPI":
 
     @made.exception_handler(HTTPException)
     def refuse(request: Request, refusal: HTTPException) -> Response:
-        if refusal.status_code == 401:  # whoever came by a link in a message
+        if refusal.status_code == 401:  # the user followed a link in a message
             there = urlencode({"next": request.url.path})
             return RedirectResponse(f"{API_ROOT_PATH}api/v2/auth/login?{there}")
         return PlainTextResponse(refusal.detail, refusal.status_code)

@@ -1,8 +1,8 @@
-"""How the model is, at a glance: what the page *Model health* in Airflow's UI shows.
+"""The content of the page *Model health* in Airflow's UI.
 
-It is read from the lake and from the registry, and nothing is changed. What cannot be read is
-named, and the rest is there all the same. Airflow's API server imports this, so nothing here may
-import scikit-learn or matplotlib.
+It is read from the lake and the registry; nothing is changed. The page names what could not be
+read and shows the rest. Airflow's API server imports this module, so nothing here may import
+scikit-learn or matplotlib.
 """
 
 import logging
@@ -30,13 +30,13 @@ from include.registry.registry import Judged, Overview
 from include.usecase import UseCase
 
 DAYS = 90
-"""How far back skill and drift are looked at."""
+"""Number of days for which skill and drift are shown."""
 
 PARTITIONS = 14
-"""Of how many partitions the counts are shown."""
+"""Number of partitions for which counts are shown."""
 
 GATES = 5
-"""Of how many trainings the verdicts are shown."""
+"""Number of trainings for which verdicts are shown."""
 
 REGISTRY_SECONDS = 5.0
 """How long the page waits for the registry."""
@@ -46,7 +46,7 @@ TABLES = ["validated", "features", "predictions", "ensemble_predictions", "outco
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 _asking = ThreadPoolExecutor(1, "registry")
-"""One thread: of pages that wait for a registry that hangs, one hangs with it and no more."""
+"""One thread: a hanging registry blocks only one page."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Champion:
     """The version that scores.
 
     Attributes:
-        since: when it became champion; empty if somebody has moved the alias by hand.
+        since: when it became champion; empty if the alias was moved by hand.
         how: `promoted` or `rolled back to`.
-        approved_by: who said yes; empty if nobody was asked.
+        approved_by: who approved it; empty if no one was asked.
         replaced: the version before it, if there was one.
-        last_day: the last that it was trained on.
+        last_day: its last training day.
     """
 
     version: str
@@ -73,11 +73,11 @@ class Champion:
 
 @dataclass(frozen=True)
 class Partition:
-    """Rows of a day at each stage; None where it has not come so far.
+    """Rows of a day at each stage; None for stages that it has not reached.
 
     Attributes:
-        version: of the model that has scored it.
-        fallback: what has made the ensemble's predictions, if there are any.
+        version: version of the model that scored it.
+        fallback: what made the ensemble's predictions, if there are any.
         absent: members of the ensemble that did not answer.
     """
 
@@ -96,7 +96,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class Gate:
-    """What was said of the candidates of one training."""
+    """The gate's verdicts about the candidates of one training."""
 
     reason: str
     when: datetime
@@ -105,12 +105,12 @@ class Gate:
 
 @dataclass(frozen=True)
 class Health:
-    """All that the page shows.
+    """Everything that the page shows.
 
     Attributes:
-        history: columns as in `history.SCHEMA`, the days up to the newest that was looked at.
+        history: columns as in `history.SCHEMA`, up to the newest monitored day.
         last: that day.
-        problems: what could not be read, a sentence each.
+        problems: what could not be read, one sentence each.
     """
 
     decision: Decision | None = None
@@ -124,22 +124,22 @@ class Health:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing has ever been done here."""
+        """Whether there is nothing to show yet."""
         return not (self.problems or self.partitions or self.champion or self.decision)
 
 
 def look(
     case: UseCase, seconds: float = REGISTRY_SECONDS, lake_seconds: float = LAKE_SECONDS
 ) -> Health:
-    """Look at everything.
+    """Read everything.
 
     Args:
-        case: whose history, partitions and models they are.
+        case: the use case.
         seconds: how long to wait for the registry.
         lake_seconds: how long to wait for the lake.
     """
     root = case.lake.root
-    registry.preload(case)  # these seconds are not the registry's
+    registry.preload(case)  # this import must not use up the registry's time
     problems: list[str] = []
     asked = _asking.submit(registry.overview, case)
     read = LAKE_READERS.submit(_read, case)
@@ -159,7 +159,7 @@ def look(
 
 
 def _read(case: UseCase) -> Health:
-    """What the lake says of it."""
+    """The part of the page that comes from the lake."""
     problems: list[str] = []
     keys: list[str] = []
     rows, last = records.SCHEMA.to_frame(), None
@@ -191,11 +191,11 @@ def _read(case: UseCase) -> Health:
 def _answer(
     asked: Future[T], seconds: float, who: str, missing: str, problems: list[str]
 ) -> T | None:
-    """What was asked for; None, and why is said on the page, if it does not come in time."""
+    """The result; if it does not come in time, None, and the page says why."""
     try:
         return asked.result(seconds)
     except TimeoutError:
-        asked.cancel()  # if it waits behind others that hang
+        asked.cancel()  # if it is queued behind others that hang
         problem = f"has not answered in {seconds:g} s"
     except Exception:
         log.warning("%s cannot be asked", who, exc_info=True)
@@ -206,7 +206,7 @@ def _answer(
 
 @contextmanager
 def named(what: str, problems: list[str]) -> Iterator[None]:
-    """What goes wrong in the block is said on the page, whose other parts are shown."""
+    """A block whose failure is named on the page, while its other parts are shown."""
     try:
         yield
     except Exception as error:
@@ -215,7 +215,7 @@ def named(what: str, problems: list[str]) -> Iterator[None]:
 
 
 def _keys(case: UseCase, folder: str) -> list[str]:
-    """The days that there is something of in a folder, whatever it is."""
+    """The days with any content in a folder."""
     names = [path.name for path in list_folder(case.lake.root / folder)]
     keys = [name.removeprefix("date=").removesuffix(".parquet") for name in names]
     return [key for key in keys if is_key(key)]
@@ -225,7 +225,7 @@ def _keys(case: UseCase, folder: str) -> list[str]:
 
 
 def _decision(case: UseCase, rows: pl.DataFrame) -> Decision | None:
-    """The newest decision; in the words of its rules where they were kept."""
+    """The newest decision, with the words of its rules if they were stored."""
     decided = records.select(rows, "decision").filter(pl.col("value").is_finite())
     newest = records.newest(decided)
     if newest is None:
@@ -233,7 +233,7 @@ def _decision(case: UseCase, rows: pl.DataFrame) -> Decision | None:
     today = rows.filter(pl.col("time") == newest)
     try:
         return decisions.read(case, str(newest))
-    except FileNotFoundError:  # it is of a time before they were
+    except FileNotFoundError:  # it is older than stored words
         [level] = records.select(today, "decision")["value"]
         asked = records.select(today, "rule").select(records.label("rule"), "value")
         levels = sorted(asked.iter_rows(), key=lambda rule: -rule[1])
@@ -296,7 +296,7 @@ def _champion(found: Overview) -> Champion | None:
     version = found.champion.version
     tags = found.tags[version]
     since, how, reason = tags.get("promoted_at", ""), "promoted", tags.get("promotion_reason", "")
-    for other in found.tags.values():  # one that this one had to come back for
+    for other in found.tags.values():  # a version that this one replaced by a rollback
         if other.get(REPLACED) == version and other.get("rolled_back_at", "") > since:
             since, how = other["rolled_back_at"], "rolled back to"
             reason = other.get("rollback_reason", "")
@@ -313,7 +313,7 @@ def _champion(found: Overview) -> Champion | None:
 
 
 def _gates(judged: list[Judged]) -> list[Gate]:
-    """The candidates of each training together, the chosen one first; the newest first."""
+    """Candidates by training, newest training first; the chosen candidate first."""
     trainings: dict[tuple[str, str], list[Judged]] = {}
     for one in judged:
         trainings.setdefault((one.snapshot, one.reason), []).append(one)

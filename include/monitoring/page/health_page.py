@@ -1,4 +1,4 @@
-"""The page *Model health* as HTML: its pictures are lines and boxes that need no library."""
+"""The page *Model health* as HTML; its plots are SVG lines and boxes that need no library."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +17,15 @@ from include.usecase import UseCase
 
 WIDTH, LEFT, RIGHT = 760, 46, 8
 HEIGHT, TOP, BOTTOM = 260, 18, 24
-"""Of the skill's picture, and its margins, in units that are pixels where there is room."""
+"""Size and margins of the plot of skill, in SVG units (pixels at full width)."""
 
 NAMES, VALUES = 190, 52
-"""Room for names and for the last day's figures beside the heat map."""
+"""Width for names and for the last day's figures beside the heat map."""
 
 ROW, HEADING = 17, 26
 SHADES = 6
 LONGEST = 26
-"""Letters of a name that are shown."""
+"""Maximum letters shown of a name."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Approval:
 
 @dataclass(frozen=True)
 class Mark:
-    """Something at a place of an axis."""
+    """A label at a position on an axis."""
 
     at: float
     text: str
@@ -51,7 +51,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Line:
-    """A model's skill: its single days as points, and paths of their mean and its range."""
+    """A model's skill: single days as points, and paths for the mean and its range."""
 
     name: str
     points: list[tuple[float, float]]
@@ -85,7 +85,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Block:
-    """Names that are of one kind: cells of a shade are one path, for the sake of its size."""
+    """Names of one kind. Cells of the same shade are one path, to keep the page small."""
 
     heading: str
     at: float
@@ -120,12 +120,12 @@ def render(
     """The page.
 
     Args:
-        health: what it shows.
-        approvals: what waits for a person; None for who may not know.
+        health: the content.
+        approvals: promotions that wait for a person; None if the user may not see them.
         root: path of Airflow's UI, with a slash at its end.
-        nonce: of the page's own script, as the `Content-Security-Policy` has it.
-        others: names of the use cases whose pages are linked, this one among them.
-        broken: what is wrong with each use case that cannot be loaded, by its name.
+        nonce: nonce of the page's own script in the `Content-Security-Policy`.
+        others: names of the use cases to link to, including this one.
+        broken: name of each use case that cannot be loaded → the reason.
     """
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parents[2] / "templates"),
@@ -235,7 +235,7 @@ def skill_picture(case: UseCase, history: pl.DataFrame, last: date) -> SkillPict
 
 
 def _limits(values: pl.Series) -> tuple[float, float]:
-    """What is shown of the scale: zero, and all but what is far out."""
+    """The range of the scale: zero, and all values except outliers."""
     low, high = values.quantile(0.02) or 0.0, values.quantile(0.98) or 0.0
     step = _step(max(high, 0) - min(low, 0))
     return step * np.floor(min(low, 0) / step), step * max(np.ceil(max(high, 0) / step), 1)
@@ -251,7 +251,7 @@ def _levels(low: float, high: float) -> list[float]:
 
 
 def _runs(rolled: pl.DataFrame) -> Iterable[list[tuple[date, float, float, float]]]:
-    """Days that follow each other: gaps stay gaps."""
+    """Runs of consecutive days, so that gaps stay gaps."""
     run: list[tuple[date, float, float, float]] = []
     for row in rolled.select("day", "skill", "low", "high").iter_rows():
         if run and row[0] - run[-1][0] > timedelta(1):
@@ -267,7 +267,7 @@ def _path(points: list[tuple[float, float]]) -> str:
 
 
 def _some_days(first: date, last: date) -> list[date]:
-    """About six days to name on the axis, the last one among them."""
+    """About six days to label on the axis, including the last one."""
     every = max(((last - first).days + 5) // 6, 1)
     return [last - timedelta(back) for back in range(0, (last - first).days + 1, every)]
 
@@ -281,7 +281,9 @@ def drift_picture(case: UseCase, history: pl.DataFrame, last: date) -> DriftPict
     if rows.is_empty():
         return None
     days = views.days_of(rows, last)
-    cell = (WIDTH - NAMES - VALUES) / max(len(days), 20)  # a few days are no wide boxes
+    cell = (WIDTH - NAMES - VALUES) / max(
+        len(days), 20
+    )  # so that a few days do not become wide boxes
     usual, is_stable = case.settings.drift_page, pl.col("kind") == "stable"
     blocks, below = [], 0.0
     for heading, part, full in (

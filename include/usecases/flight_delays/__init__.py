@@ -1,7 +1,7 @@
 """Will a flight out of New York arrive 15 minutes late or more?
 
-`source` fetches a day, `schema` says what it must look like, `features` turns it into features and
-labels, `models` says what is trained on them. Nothing outside this folder names a flight.
+`source` fetches a day, `schema` defines its contract, `features` builds features and labels, and
+`models` defines the models. Nothing outside this folder names a flight.
 """
 
 from include.usecase import Member, UseCase

@@ -1,4 +1,4 @@
-"""Ways in which a day's flights go wrong upstream: `make replay` shows which of them are caught."""
+"""Upstream faults of a day's data: `make replay` shows which of them are caught."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -6,7 +6,7 @@ from datetime import timedelta
 import polars as pl
 
 Fault = Callable[[pl.DataFrame], pl.DataFrame]
-"""From the rows that the source gives for the main input to what lands instead."""
+"""Takes the source's rows of the main input, and returns the faulty rows that land instead."""
 
 UTC_OFFSET = timedelta(hours=5)
 

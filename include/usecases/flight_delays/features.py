@@ -2,8 +2,8 @@
 
 Everything here is known two hours before a flight leaves. Never a feature, because it is known
 only after: departure and arrival times and delays, air time. Neither is `tailnum`: it is missing
-exactly for cancelled flights. The plane's facts are missing with it, from which no model can learn
-a thing, as a cancelled flight has no label.
+exactly for cancelled flights. The plane's facts are missing with it, but models cannot learn from
+that, because a cancelled flight has no label.
 """
 
 import polars as pl
@@ -24,30 +24,30 @@ REQUIRED = ["dep_minute", "block_minutes", "distance", "carrier", "origin"]
 """Features without which a row is rejected instead of scored."""
 
 GROUPS = [Group("weather", WEATHER), Group("plane", ["seats", "plane_age"])]
-"""Groups of features that come together. A row that lacks one may be scored by a model that is made
-for that; a row that lacks several, by that of the first of them."""
+"""Groups of features that come together. A row that lacks a group may be scored by a model trained
+without it; a row that lacks several groups, by the model of the first one."""
 
 SLICES = ["origin", "carrier"]
-"""Columns whose every value is a group of rows that no new model may be much worse on."""
+"""Columns for slices: a new model may not be much worse on the rows of any value."""
 
 SEGMENT = ["carrier", "origin"]
-"""Columns that name a row's segment: where no model is left, its base rate is the score."""
+"""Columns that define a row's segment, whose base rate is the score if no model is available."""
 
 SEASONAL = ["day_of_week", "origin_hour_flights", "origin_day_flights", *WEATHER]
-"""Features that honestly differ from day to day: drift of the others is a fault of the data."""
+"""Features that normally differ from day to day; drift of the others is a fault of the data."""
 
 OFTEN_MISSING = ["wind_gust", "pressure"]
-"""Features of which any share may be null on any day."""
+"""Features that may have any share of nulls on any day."""
 
 DRIFT_BOUNDS = {"block_minutes": 0.1, "distance": 0.1}
-"""Features whose population stability index in a day is a fault above another bound than the
-setting's: timetables change slowly."""
+"""Features with their own bound for a day's PSI, instead of the setting's: timetables change
+slowly."""
 
 LATE_MINUTES = 15
 
 
 def build_features(inputs: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    """One row a flight, in the flights' order: its key, then `FEATURES`.
+    """One row per flight, in the flights' order: its key, then `FEATURES`.
 
     Args:
         inputs: validated rows of one day by input name; `weather` may be absent.

@@ -17,7 +17,7 @@ from include.encoder import FeatureEncoder
 from .features import CATEGORICAL, GROUPS, NUMERIC
 
 TRUSTED_TYPES = [
-    "functools.partial",  # only of functions that are trusted themselves
+    "functools.partial",  # only for functions that are themselves trusted
     "include.encoder.FeatureEncoder",
     "numpy.dtype",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
@@ -25,10 +25,10 @@ TRUSTED_TYPES = [
     "xgboost.core.Booster",
     "xgboost.sklearn.XGBClassifier",
 ]
-"""Types, beyond those that skops trusts, that a model file may hold: nothing else is ever loaded.
+"""Types that a model file may contain beyond those that skops trusts; nothing else is loaded.
 
-None of them runs code from the file. The trees of both libraries are read without bounds checks: a
-file that was made to do so can crash the process that predicts with it, no more.
+None of them runs code from the file. Both libraries read trees without bounds checks, so a
+malicious file can crash the process that predicts with it, but no more.
 """
 
 NUMERIC_COLUMNS = list(range(len(NUMERIC)))
@@ -39,8 +39,8 @@ def xgboost(seed: int, without: Sequence[str] = ()) -> Pipeline:
     """Gradient-boosted trees with native categories and missing values.
 
     Args:
-        seed: of the subsamples.
-        without: features that are not read.
+        seed: seed for the subsamples.
+        without: features to leave out.
     """
     numeric = [name for name in NUMERIC if name not in without]
     categorical = [name for name in CATEGORICAL if name not in without]
@@ -73,7 +73,7 @@ def hist_gradient_boosting(seed: int) -> Pipeline:
 
 
 def logistic_regression(seed: int) -> Pipeline:
-    """A linear model of standardized numbers and of categories that are not rare."""
+    """A linear model of standardized numbers and frequent categories."""
     numbers = make_pipeline(SimpleImputer(), StandardScaler())
     categories = make_pipeline(
         SimpleImputer(strategy="constant", fill_value=-1),
@@ -95,10 +95,10 @@ CANDIDATES: dict[str, Callable[[int], Pipeline]] = {
     "hist_gradient_boosting": hist_gradient_boosting,
     "logistic_regression": logistic_regression,
 }
-"""What is trained at each retraining, by name; each is made from the seed of all its chance."""
+"""The models of each retraining, by name; each function takes a seed for all randomness."""
 
 WITHOUT: dict[str, Callable[[int], Pipeline]] = {
     group.path: partial(xgboost, without=group.features) for group in GROUPS
 }
-"""What is trained beside them for rows that lack a group of features, if the setting
-`group_models` is on: on all rows, so that it is no worse where such rows are rare."""
+"""The models for rows that lack a group of features, if the setting `group_models` is on. They are
+trained on all rows, because rows that lack the group may be rare."""

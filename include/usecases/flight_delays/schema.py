@@ -1,6 +1,6 @@
-"""The contracts of the inputs: what a row, and a day, of each must look like.
+"""The contracts of the inputs: the rules for a row and for a day of each.
 
-Ranges are those of the world, not of the sample: a breach is a fault of the data, not a rare day.
+Ranges are physical limits, not those of the sample: a breach is a fault, not a rare day.
 """
 
 from datetime import date, timedelta
@@ -11,7 +11,7 @@ import polars as pl
 from include.usecase import Input
 
 KEY = ["date", "carrier", "flight", "origin"]
-"""A flight. Without the origin there are duplicates: some numbers leave from two airports."""
+"""A flight. The origin is part of the key, because some flight numbers leave from two airports."""
 
 ORIGINS = ["EWR", "JFK", "LGA"]
 CARRIERS = [
@@ -124,7 +124,7 @@ ACTUALS = Input(
 )
 
 INPUTS = [FLIGHTS, WEATHER]
-"""What a day is scored from. The first is the one whose rows are scored."""
+"""The inputs from which a day is scored. The rows of the first are scored."""
 
 TRUTH = ACTUALS
-"""What becomes known a day later, and is the label's source."""
+"""The input that becomes known a day later, from which labels are built."""

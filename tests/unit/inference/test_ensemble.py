@@ -242,7 +242,7 @@ def test_a_member_far_from_its_usual_distribution_is_as_good_as_down(
         score_turned_round(lake, chunk)
     with pytest.raises(BadData, match="answers wrongly for") as failure:
         ensemble.check(CASE, day, member, chunks)
-    assert "PSI against what they usually are" in str(failure.value)
+    assert "PSI of the scores against the usual ones" in str(failure.value)
 
 
 def score_turned_round(lake: Lake, chunk: Chunk) -> str:
@@ -261,7 +261,7 @@ def test_a_remote_members_own_past_says_what_is_usual_for_it(
     right = scoring.predictor(CASE, history.champion)
     monkeypatch.setattr(ensemble.remote.ModelServer, "predict", lambda _, rows, __: 1 - right(rows))
     monkeypatch.setattr(ensemble.remote.ModelServer, "check_order", lambda *_: None)
-    with pytest.raises(BadData, match="what they usually are"):
+    with pytest.raises(BadData, match="against the usual ones"):
         ask(lake, day, REMOTE, None)
 
 
@@ -289,7 +289,7 @@ def test_two_of_four_are_enough_and_the_others_have_a_reason(lake: Lake, day: st
     roll = ensemble.call_roll(CASE, day, None, given, why)
     assert roll.lacking == ""
     assert roll.absent["logistic_regression"] == "it is gone"
-    assert "ended without a word" in roll.absent["hist_gradient_boosting"]
+    assert "ended without a message" in roll.absent["hist_gradient_boosting"]
     assert adapter(RollCall).validate_json(json.dumps(asdict(roll))) == roll
 
 
@@ -314,7 +314,7 @@ def test_without_a_required_member_there_is_no_ensemble(
 ) -> None:
     given = scored_alike(lake, day, "xgboost", "hist_gradient_boosting")
     configure(ensemble_required="remote, xgboost")
-    lacking = "required, and missing: remote"
+    lacking = "required but missing: remote"
     assert ensemble.call_roll(CASE, day, None, given, {}).lacking == lacking
     configure(ensemble_required="")
     demanding = [replace(member, required=member.kind == "remote") for member in CASE.members]
@@ -364,7 +364,7 @@ def test_a_server_given_up_for_one_chunk_is_not_asked_for_the_others(
     with pytest.raises(ServerDown, match="503"):
         ensemble.score(CASE, REMOTE, first)
     before = httpx.get(f"{server}/faults/counts").json()["requests"]
-    with pytest.raises(ServerDown, match="given up for another chunk"):
+    with pytest.raises(ServerDown, match="another chunk has already failed"):
         ensemble.score(CASE, REMOTE, second)
     assert httpx.get(f"{server}/faults/counts").json()["requests"] == before
     tell(server)

@@ -609,13 +609,13 @@ def test_there_is_no_such_connection() -> None:
     ("fields", "words"),
     [
         ({}, "names no host"),
-        ({"host": f"http://me:{TOKEN}@models"}, "holds a login"),
+        ({"host": f"http://me:{TOKEN}@models"}, "contains a login"),
         ({"host": "models", "password": f"{TOKEN}\n"}, "line break"),
         ({"host": "models", "extra": {"headers": {"X-Key": f"{TOKEN}\r\nX: y"}}}, "line break"),
-        ({"host": "models", "extra": {"headers": f"X: {TOKEN}"}}, "no JSON object"),
-        ({"host": "models", "extra": {"headers": None}}, "no JSON object"),
-        ({"host": "models", "extra": [1]}, "no JSON object"),
-        ({"host": "models", "extra": {"verify": False}}, "no JSON object"),
+        ({"host": "models", "extra": {"headers": f"X: {TOKEN}"}}, "not a JSON object"),
+        ({"host": "models", "extra": {"headers": None}}, "not a JSON object"),
+        ({"host": "models", "extra": [1]}, "not a JSON object"),
+        ({"host": "models", "extra": {"verify": False}}, "not a JSON object"),
     ],
 )
 def test_a_connection_that_cannot_be_used_is_refused(

@@ -303,7 +303,7 @@ INPUTS = model_servers.INPUTS
 MISFITS: dict[str, tuple[tuple[str, Answer], str]] = {
     "unknown": (about_model("no such model", 404), "404 'no such model'"),
     "no JSON": (about_model("<html>"), "no JSON"),
-    "a list": (about_model("[]"), "no JSON object"),
+    "a list": (about_model("[]"), "not a JSON object"),
     "the server's no JSON": (("/v2", Answer(body="pong")), "/v2, 'pong': it is no JSON"),
     "the server's is deep": (("/v2", Answer(body="[" * 100_000)), "nested too deeply"),
     "deep": (about_model("[" * 100_000), "nested too deeply"),

@@ -97,7 +97,7 @@ def test_a_column_of_the_librarys_own_is_refused_with_where_it_is_and_what_to_do
         check_columns(*declared[piece])
     file = {"KEY": "schema", "FEATURES": "features"}[piece]
     assert f"{piece} in {file}.py names the column {name!r}" in str(error.value)
-    assert f"rename it, to 'input_{name}' for instance" in str(error.value)
+    assert f"rename it, for instance to 'input_{name}'" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_the_monitor_calls_nobody_for_a_weekend_and_judges_fridays_truth_on_it(
         decision = daily.decide(CASE, key)
         actions[key] = {reason.rule: (reason.action, reason.found) for reason in decision.reasons}
         daily.write_report(CASE, key, decision)
-    said = "the use case expects no data of this day"
+    said = "the use case expects no data for this day"
     assert actions[SATURDAY]["published"] == actions[SUNDAY]["published"] == ("healthy", said)
     assert actions[MONDAY]["published"] == ("healthy", "the day is there")
     assert lake.manifest(outcomes.TABLE, FRIDAY) is not None

@@ -394,7 +394,7 @@ def test_worse_than_nothing_after_a_retraining_pages() -> None:
     assert decide(CASE, worthless, KEY).action == "retrain", "that may still help"
     decision = decide(CASE, known(worthless, rows(10, RETRAINING)), KEY)
     assert decision.action == "page"
-    assert "worse than knowing nothing after a retraining" in decision.why
+    assert "worse than the base rate after a retraining" in decision.why
 
 
 def test_who_is_worse_than_nothing_pages_once_in_a_cooldown() -> None:

@@ -105,7 +105,7 @@ def test_the_runs_of_a_removed_use_case_fail_and_say_so(configure: Callable[...,
     state, note = found.pop(VISITS)
     assert state == "failed"
     assert note is not None
-    assert "doctor_visits is not enabled any more" in note
+    assert "doctor_visits is no longer enabled" in note
     assert "ML_USECASES" in note
     assert tasks() == {(FLIGHTS, None), (VISITS, "failed"), ("tool", None)}
     assert found == {FLIGHTS: ("queued", None), "tool": ("queued", None)}

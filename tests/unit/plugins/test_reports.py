@@ -69,7 +69,7 @@ def test_a_lake_that_hangs_is_not_waited_for(
 def test_what_is_no_day_is_refused(key: str, ana: TestClient) -> None:
     answer = ana.get(f"/reports/flight_delays/{key}")
     assert answer.status_code == 400
-    assert "is no day" in answer.text
+    assert "is not a day" in answer.text
 
 
 def test_who_is_not_logged_in_is_led_to_the_login_and_back(visitor: TestClient, tmp_path) -> None:

@@ -252,7 +252,7 @@ def test_another_models_file_in_place_of_a_versions_is_never_loaded(
         *loads,
         lambda version: promotion.promote(CASE, version, history.champion, "a test"),
     ):
-        with pytest.raises(BadData, match="is not the file that its training kept") as failure:
+        with pytest.raises(BadData, match="is not the file that its training stored") as failure:
             load(version)
         assert str(path) in str(failure.value)
     assert f"models:/{CASE.name}/{version.version}" in str(failure.value)
@@ -301,7 +301,9 @@ def test_on_s3_too_a_model_is_loaded_only_as_it_was_kept(
         if found["Key"].endswith("model.skops")
     ]
     s3.put_object(Bucket="bucket", Key=key, Body=b"another model")
-    with pytest.raises(BadData, match=f"s3://bucket/{key} is not the file that its training kept"):
+    with pytest.raises(
+        BadData, match=f"s3://bucket/{key} is not the file that its training stored"
+    ):
         registry.load(CASE, version)
 
 

@@ -325,7 +325,7 @@ def test_a_champion_that_needs_other_columns_says_what_to_do(
     rival = evaluation.find_rival(CASE, history.snapshot)
     with pytest.raises(BadData, match=f"champion, version {old.version}, cannot be") as failure:
         evaluation.evaluate_champion(CASE, history.snapshot, rival)
-    for words in ("lacks: dep_delay", "take the alias 'champion' from it in MLflow"):
+    for words in ("lacks: dep_delay", "remove the alias 'champion' from it in MLflow"):
         assert words in str(failure.value)
     assert registry.champion(CASE) == old
 

@@ -115,7 +115,7 @@ def test_truth_without_inputs_is_no_day_to_end_with(
 
 
 def test_a_lake_without_one_day_says_so(tmp_path: Path) -> None:
-    with pytest.raises(MissingData, match="not one day with inputs and truth"):
+    with pytest.raises(MissingData, match="no day with inputs and truth"):
         snapshot.take(at(Lake(str(tmp_path / "empty"))), None, None, 5)
 
 
@@ -161,7 +161,7 @@ def test_a_window_without_a_day_to_train_on_is_refused(
     [
         ("2013-02-14", "2013-02-10", 5, "its end is before its start"),
         (None, "2012-12-31", 5, r"\(ML_TRAIN_START\) to 2012-12-31: its end is before its start"),
-        ("2013-02-01", "9000-01-01", 5, "it ends in the future, as today is 20"),
+        ("2013-02-01", "9000-01-01", 5, r"it ends in the future \(today is 20"),
         ("1900-01-01", "2013-02-20", 5, "it has 41,324 days, more than 7,305"),
         ("2013-02-01", "2013-02-20", 10**400, "its holdout cannot have 10000000000000000000 days"),
         ("2013-02-01", "2013-02-20", -1, "its holdout cannot have -1 days"),

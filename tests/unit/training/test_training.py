@@ -230,7 +230,7 @@ def test_a_refit_that_is_worse_than_the_judged_model_is_refused(
         return models.xgboost(seed).set_params(classify__scale_pos_weight=20)
 
     monkeypatch.setitem(models.CANDIDATES, "xgboost", unbalanced)
-    with pytest.raises(BadData, match=r"xgboost fitted again with the holdout \(run ") as failure:
+    with pytest.raises(BadData, match=r"The refitted xgboost \(run ") as failure:
         training.refit(at(passed.lake), passed.verdict.snapshot, passed.member)
     assert "set ML_REFIT=false" in str(failure.value)
     assert registry.champion(CASE) == history.champion

@@ -99,5 +99,5 @@ def features_of(day: date) -> pl.DataFrame:
 
 
 def test_an_input_that_is_none_is_an_error() -> None:
-    with pytest.raises(ValueError, match="'fligths' is no input"):
+    with pytest.raises(ValueError, match="'fligths' is not an input"):
         source.fetch("fligths", date(2013, 3, 1))
