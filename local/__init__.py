@@ -1,1 +1,1 @@
-"""What runs on this machine: commands, and the Airflow that they start."""
+"""Commands for this machine, and the embedded Airflow that they start."""

@@ -1,4 +1,4 @@
-"""Which use case a command is about.
+"""Chooses the use case of a command.
 
     python -m local.choose [--usecase NAME]
 
@@ -15,18 +15,18 @@ from include.wording import listed
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
-    """Let a command be told which use case it is about."""
+    """Add the option that chooses a use case."""
     parser.add_argument("--usecase", help="name of the use case, if several are enabled")
 
 
 def chosen(name: str | None) -> UseCase:
-    """The use case of a name, or the only one that is enabled.
+    """The use case with a name, or the only enabled one.
 
     Args:
-        name: as it was given; nothing or empty if none was.
+        name: the given name; None or empty if none was given.
 
     Raises:
-        UsecaseInvalid: there is none of that name, it cannot be loaded, or several are enabled.
+        UsecaseInvalid: it does not exist, it cannot be loaded, or several are enabled.
     """
     if name:
         return usecases.find(name)
@@ -34,10 +34,10 @@ def chosen(name: str | None) -> UseCase:
     if len(names) == 1:
         return usecases.find(names[0])
     if not names:
-        raise UsecaseInvalid("No use case is enabled: include/usecases has no folder of one.")
+        raise UsecaseInvalid("No use case is enabled: include/usecases has no folder with one.")
     raise UsecaseInvalid(
-        f"Several use cases are enabled: {listed(names)}. Say which one is meant, with "
-        "--usecase NAME, or USECASE=NAME for make."
+        f"Several use cases are enabled: {listed(names)}. Choose one with --usecase NAME, or "
+        "USECASE=NAME for make."
     )
 
 

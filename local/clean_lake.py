@@ -1,8 +1,8 @@
-"""Remove from the lake what killed writers have left half done; nothing that was ever published.
+"""Removes leftovers of killed writers from the lake, but nothing that was ever published.
 
     python -m local.clean_lake [--usecase NAME]
 
-The next writer of a day removes what it finds there. This looks at every day of every table.
+The next writer of a day removes that day's leftovers. This command checks every day of every table.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def clean(case: UseCase) -> list[str]:
 
 
 def _partitions(case: UseCase) -> "Iterator[AnyPath]":
-    """The folders of all partitions of all tables, whose names may have two parts."""
+    """The folders of all partitions of all tables; a table's name may have two parts."""
     for table in list_folder(case.lake.root):
         for folder in list_folder(table) if table.name != "landing" else []:
             if folder.name.startswith("date="):
@@ -47,7 +47,7 @@ def _partitions(case: UseCase) -> "Iterator[AnyPath]":
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Clean the lakes of all enabled use cases, or that of one."""
+    """Clean the lakes of all enabled use cases, or of one."""
     parser = argparse.ArgumentParser(prog="python -m local.clean_lake", description=main.__doc__)
     add_option(parser)
     options = parser.parse_args(arguments)

@@ -1,8 +1,8 @@
-"""Send days through the pipelines of a running Airflow, and have monitoring look at them.
+"""Sends days through the pipelines of a running Airflow, monitoring included.
 
     python -m local.days --from 2026-03-01 --to 2026-03-07
 
-It runs where the command `airflow` reaches that Airflow: in the containers of the stack.
+Run it where the command `airflow` reaches that Airflow: in the containers of the stack.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from include.wording import listed
 from local.choose import add_option, chosen
 
 PATIENCE_SECONDS = 900
-"""After which a day that has not come will not come without a person."""
+"""If no day is done for this long, a person must look."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise BadData(f"The use case expects no data from {first} to {last}: nothing was run.")
         backfill(case.dag_id("data_validation"), keys, "--max-active-runs", "2")
         wait(keys, "scored", lambda key: is_scored(case, key))
-        # Nobody is called for days that are past, and no retraining is asked for.
+        # Past days notify no one and request no retraining.
         conf = '{"act": false}'
         backfill(monitoring, keys, "--max-active-runs", "1", "--dag-run-conf", conf)
         airflow("dags", "unpause", "--yes", monitoring)
@@ -72,10 +72,10 @@ def is_reported(case: UseCase, key: str) -> bool:
 
 
 def wait(keys: list[str], what: str, done: Callable[[str], bool]) -> None:
-    """Say of each day when it is done.
+    """Print each day when it is done.
 
     Raises:
-        TimeoutError: for a long time no day was.
+        TimeoutError: no day was done for a long time.
     """
     missing, since = list(keys), time.monotonic()
     while missing:
@@ -86,7 +86,7 @@ def wait(keys: list[str], what: str, done: Callable[[str], bool]) -> None:
         if missing and time.monotonic() - since > PATIENCE_SECONDS:
             raise TimeoutError(
                 f"Not {what} within {PATIENCE_SECONDS / 60:.0f} minutes: {listed(missing)}. "
-                "Look for red, paused or waiting runs in Airflow, then ask for these days again."
+                "Look for red, paused or queued runs in Airflow, then send these days again."
             )
         time.sleep(1)
 
@@ -98,7 +98,7 @@ def backfill(dag_id: str, keys: list[str], *options: str) -> None:
 
 
 def airflow(*command: str) -> None:
-    """Run a command of Airflow's."""
+    """Run an `airflow` command."""
     subprocess.run(["airflow", *command], capture_output=True, text=True, check=True)
 
 

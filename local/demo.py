@@ -1,4 +1,4 @@
-"""The main job, live: a week of real data through a real Airflow, from nothing to a table.
+"""The demo: a week of real data through a real Airflow.
 
     python -m local.demo [--port N] [--usecase NAME]
 
@@ -6,10 +6,10 @@ History is seeded, a champion is trained, and a week is validated and scored. On
 broken and one day has bad rows, on purpose. The ensemble scores one day with all its members and
 one with the model server stopped. Eight weeks later the monitor notices that the model has decayed
 and starts a retraining; the challenger is judged and promoted, and the champion scores the next
-days. The exit code is 0 only if all of it is what it should be. Airflow is left running.
+days. The exit code is 0 only if everything is as expected. Airflow is left running.
 
-The demo can be run again on what it left. It then begins with the first champion of the earlier
-run. It refuses to start where it would replace another champion, or wait behind a training.
+The demo can be run again on the same data. It then begins with the first champion of the earlier
+run. It refuses to start if it would replace another champion, or wait for another training.
 """
 
 import argparse
@@ -55,19 +55,17 @@ WAIT_SECONDS = 600
 FIRST_TRAINING = "demo__first_champion"
 """The run that trains the demo's first champion."""
 
-OWN_FOLDER = (
-    "To run the demo beside it, give it a folder of its own: ML_DATA_DIR=/tmp/demo make demo"
-)
+OWN_FOLDER = "To keep it, run the demo in another folder: ML_DATA_DIR=/tmp/demo make demo"
 
 
 def settings_for(case: UseCase, data: Path) -> dict[str, str]:
-    """Variables of the demo's Airflow, whatever the folder of the use case says."""
+    """Variables of the demo's Airflow, which override the use case's own settings."""
     names = {name.removeprefix("ML_").lower(): value for name, value in SETTINGS.items()}
     return variables(case, names) | apart(case, data)
 
 
 def second_training(case: UseCase) -> str:
-    """The run that the monitor asks for."""
+    """Id of the training run that the monitor requests."""
     return f"monitoring__{days_of(case).decay}"
 
 
@@ -85,7 +83,7 @@ class Progress:
 
 
 def run(case: UseCase, data: Path, port: int, say: Progress) -> tuple[Airflow, list[Day]]:
-    """The first half: start, seed, train, run the week. Returns Airflow and the table's lines."""
+    """The first half: start, seed, train, run the week. Returns Airflow and the table's rows."""
     week = days_of(case).week
     with ThreadPoolExecutor(1) as other:
         extra = settings_for(case, data)
@@ -102,19 +100,19 @@ def run(case: UseCase, data: Path, port: int, say: Progress) -> tuple[Airflow, l
         airflow.unpause(case.dag_id(pipeline))
     crown_first_champion(case, airflow, say)
     validation = case.dag_id("data_validation")
-    airflow.cancel_backfills(validation)
-    airflow.backfill(validation, str(week[0]), str(week[-1]), reprocess="completed")
+    for day in week:
+        airflow.trigger(validation, partition_key=day.isoformat())
     say(f"A week is on its way: {week[0]} to {week[-1]}")
     days = [describe(case, day, runs) for day, runs in follow(case, airflow, began, say)]
     return airflow, days
 
 
 def check_start(case: UseCase, data: Path, port: int | None, say: Progress) -> int:
-    """Make sure that the demo harms nothing of what is there. Returns the port of the UI.
+    """Check that the demo does no harm. Returns the port of the UI.
 
     Raises:
-        EmbeddedError: the port is taken; Airflow runs with settings of somebody else's, perhaps on
-            a real lake, or with older code; or the champion is somebody else's.
+        EmbeddedError: the port is taken; Airflow runs with other settings, perhaps on a real lake,
+            or with older code; or the champion is not the demo's.
     """
     port = embedded.choose_port(data, port, say)
     if embedded.running(data) is not None:
@@ -129,23 +127,23 @@ def check_start(case: UseCase, data: Path, port: int | None, say: Progress) -> i
             )
         if embedded.is_outdated(data):
             raise EmbeddedError(
-                "The code has changed since Airflow was started here, and it may have some of the "
-                "old code in memory. End it with `make stop`, then run the demo again."
+                "The code has changed since Airflow was started here, and Airflow may have some of "
+                "the old code in memory. End it with `make stop`, then run the demo again."
             )
     champion = registry.find_champion(case) if _store().exists() else None
     if champion is not None and champion not in _own_versions(case):
         raise EmbeddedError(
-            f"Version {champion.version} of {champion.name!r}, which no demo has made, is champion "
-            f"in {data}. The demo would replace it. {OWN_FOLDER}"
+            f"Version {champion.version} of {champion.name!r}, which was not made by a demo, is "
+            f"champion in {data}. The demo would replace it. {OWN_FOLDER}"
         )
     return port
 
 
 def check_trainings(case: UseCase, airflow: Airflow) -> None:
-    """Make sure that the demo's trainings wait for no other one.
+    """Check that the demo's trainings need not wait for another one.
 
     Raises:
-        EmbeddedError: naming the run in front of them.
+        EmbeddedError: names the run that they would wait for.
     """
     for dag_id in (case.dag_id("model_retraining"), case.dag_id("model_rollback")):
         for state in ("running", "queued"):
@@ -158,9 +156,9 @@ def check_trainings(case: UseCase, airflow: Airflow) -> None:
 
 
 def crown_first_champion(case: UseCase, airflow: Airflow, say: Progress) -> None:
-    """Have the first champion trained, or give the crown back to that of an earlier demo.
+    """Train the first champion, or make that of an earlier demo champion again.
 
-    There is a champion at every moment, or there never was one.
+    If there was a champion, there is one at every moment.
     """
     champion, trained = registry.find_champion(case), registry.versions_of(case, FIRST_TRAINING)
     if trained:
@@ -169,7 +167,7 @@ def crown_first_champion(case: UseCase, airflow: Airflow, say: Progress) -> None
         return
     retraining = case.dag_id("model_retraining")
     say(f"Training the first champion: a run of {retraining}")
-    airflow.forget(retraining, FIRST_TRAINING)  # of a demo that did not get through it
+    airflow.forget(retraining, FIRST_TRAINING)  # from a demo that ended early
     start, end = case.first_window
     window = {"start": start, "end": end, "reason": "the demo's first champion"}
     conf = {**window, "require_approval": False}
@@ -179,12 +177,12 @@ def crown_first_champion(case: UseCase, airflow: Airflow, say: Progress) -> None
         demo_report.show_verdict(case, verdict, say.console)
         raise EmbeddedError(
             "No candidate is better than the base rate, so there is no champion and nothing to "
-            "show. The table says which rules refused them."
+            "show. The table shows which rules refused them."
         )
 
 
 def _store() -> Path:
-    """The file of the registry, which is MLflow's own in the demo's data folder."""
+    """The file of MLflow's registry in the demo's data folder."""
     return Path(settings().registry.removeprefix("sqlite:///"))
 
 
@@ -195,7 +193,7 @@ def _own_versions(case: UseCase) -> list[ModelVersion]:
 
 @contextmanager
 def champion_kept(case: UseCase) -> Iterator[None]:
-    """Give the crown back to whose it was, if the demo ends early with its first champion."""
+    """Restore the previous champion if the demo ends early with its first champion."""
     before = registry.find_champion(case) if _store().exists() else None
     try:
         yield
@@ -204,12 +202,12 @@ def champion_kept(case: UseCase) -> Iterator[None]:
             raise
         now = registry.find_champion(case)
         if now and now != before and now in registry.versions_of(case, FIRST_TRAINING):
-            promotion.promote(case, before, now, "the demo did not get to its end")
+            promotion.promote(case, before, now, "the demo ended early")
         raise
 
 
 def drop_faulty_files(case: UseCase, say: Progress) -> None:
-    """Land what an upstream system might: a file cut off in the middle, and one with bad rows."""
+    """Land faulty files on purpose: one cut off in the middle, and one with bad rows."""
     main, days = case.inputs[0].name, days_of(case)
     whole = case.source.fetch(main, days.broken)
     faulty = case.source.fetch(main, days.bad_rows)
@@ -234,7 +232,7 @@ def drop_faulty_files(case: UseCase, say: Progress) -> None:
 
 
 def finish_training(case: UseCase, airflow: Airflow, run_id: str, say: Progress) -> Json:
-    """Wait for a training that was asked for, and tell what came of it. Returns the verdict."""
+    """Wait for a requested training, and print its result. Returns the verdict."""
     retraining = case.dag_id("model_retraining")
     if airflow.wait(retraining, run_id, WAIT_SECONDS) != "success":
         page = f"{airflow.url}/dags/{retraining}/runs/{run_id}"
@@ -242,7 +240,7 @@ def finish_training(case: UseCase, airflow: Airflow, run_id: str, say: Progress)
         raise EmbeddedError(f"The training failed. {why}\nThe run: {page}")
     verdict: Json = airflow.xcom(retraining, run_id, "judge")
     if verdict["challenger"] is None:
-        say("The gate has refused all candidates: no new champion")
+        say("The gate refused all candidates: no new champion")
     else:
         version = airflow.xcom(retraining, run_id, "promote")
         say(f"Version {version}, {verdict['challenger']['candidate']}, is champion now")
@@ -252,11 +250,11 @@ def finish_training(case: UseCase, airflow: Airflow, run_id: str, say: Progress)
 def ensemble(case: UseCase, airflow: Airflow, say: Progress) -> None:
     """Have one day scored by all members, and one while the model server is down."""
     airflow.unpause(case.dag_id("ensemble_inference"))
-    _score_by_ensemble(case, airflow, days_of(case).whole, say)
+    _score_by_ensemble(case, airflow, days_of(case).complete, say)
     say("Stopping the model server: the ensemble's remote member")
     embedded.stop_model_server(airflow.data)
     try:
-        _score_by_ensemble(case, airflow, days_of(case).maimed, say)
+        _score_by_ensemble(case, airflow, days_of(case).degraded, say)
     finally:
         embedded.start_model_server(airflow.data)
 
@@ -271,23 +269,23 @@ def _score_by_ensemble(case: UseCase, airflow: Airflow, day: date, say: Progress
 
 
 def close_the_loop(case: UseCase, airflow: Airflow, say: Progress) -> tuple[Json, Json]:
-    """The second half: eight weeks later the monitor looks. Returns its decision and the verdict.
+    """The second half: the monitor, eight weeks later. Returns its decision and the verdict.
 
     Raises:
-        EmbeddedError: it does not ask for a retraining, or that fails.
+        EmbeddedError: it does not request a retraining, or the retraining fails.
     """
     days = days_of(case)
     monitoring, retraining = case.dag_id("model_monitoring"), case.dag_id("model_retraining")
-    say(f"Eight weeks go by, to {days.decay}; the champion has scored the last two of them")
+    say(f"Eight weeks pass, to {days.decay}; the champion has scored the last two of them")
     seed(case, _next(days.week[-1]), str(days.watched[-2]), lambda _: None)
     champion = registry.champion(case)
     for day in days.watched[:-1]:
         batch_inference(case, day.isoformat(), champion)
     score_day(case, airflow, days.decay)
-    say(f"The monitor looks at it: a run of {monitoring}")
+    say(f"The monitor checks it: a run of {monitoring}")
     airflow.unpause(monitoring)
     key, asked_for = days.decay.isoformat(), second_training(case)
-    airflow.forget(retraining, asked_for)  # what an earlier demo asked for
+    airflow.forget(retraining, asked_for)  # requested by an earlier demo
     run_id = airflow.trigger(monitoring, {"act": True}, partition_key=key)
     if airflow.wait(monitoring, run_id, WAIT_SECONDS) != "success":
         raise EmbeddedError(f"The monitor failed: see {airflow.url}/dags/{monitoring}")
@@ -298,8 +296,9 @@ def close_the_loop(case: UseCase, airflow: Airflow, say: Progress) -> tuple[Json
         raise EmbeddedError("The monitor has not asked for a retraining")
     if all(found["dag_run_id"] != asked_for for found in airflow.runs(retraining)):
         raise EmbeddedError(
-            f"The monitor wants a retraining and has started none: one was asked for within "
-            f"{case.settings.retraining_cooldown_days} days of {key}, not by the demo. {OWN_FOLDER}"
+            "The monitor decided to retrain but started nothing: a retraining was requested "
+            f"within {case.settings.retraining_cooldown_days} days of {key}, not by the demo. "
+            f"{OWN_FOLDER}"
         )
     say(f"It has started {retraining}")
     verdict = finish_training(case, airflow, asked_for, say)
@@ -311,9 +310,9 @@ def close_the_loop(case: UseCase, airflow: Airflow, say: Progress) -> tuple[Json
 
 
 def score_day(case: UseCase, airflow: Airflow, day: date) -> None:
-    """Have a day validated and scored by Airflow."""
+    """Validate and score a day in Airflow."""
     key, scoring = day.isoformat(), case.dag_id("batch_inference")
-    known = len(airflow.runs(scoring, partition_key_pattern=key))  # of an earlier demo
+    known = len(airflow.runs(scoring, partition_key_pattern=key))  # from an earlier demo
     airflow.trigger(case.dag_id("data_validation"), partition_key=key)
     state = airflow.wait_partition(scoring, key, WAIT_SECONDS, known)["state"]
     if state != "success":
@@ -360,7 +359,7 @@ def _has_ended(runs: dict[str, Json]) -> bool:
 
 
 def failed_task(case: UseCase, airflow: Airflow, day: date) -> str:
-    """The address of the task that refused a day."""
+    """The URL of the task that refused a day."""
     dag_id = case.dag_id("data_validation")
     run_id = airflow.runs(dag_id, partition_key_pattern=day.isoformat())[-1]["dag_run_id"]
     failed = [
@@ -373,7 +372,7 @@ def failed_task(case: UseCase, airflow: Airflow, day: date) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the demo and judge its table."""
+    """Run the demo and check its results."""
     parser = argparse.ArgumentParser(prog="python -m local.demo", description=main.__doc__)
     parser.add_argument("--port", help="port of the UI; default: 8080 or the next free")
     add_option(parser)
@@ -385,7 +384,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings()
         port = embedded.parse_port(options.port) if options.port else None
         if left_out := forget_settings():
-            say(f"The demo has settings of its own and leaves out {', '.join(left_out)}")
+            say(f"The demo has its own settings and ignores {', '.join(left_out)}")
         case = chosen(options.usecase)
         os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"
         logging.getLogger("include").setLevel(logging.WARNING)  # the demo reports progress itself
@@ -412,7 +411,7 @@ def main(arguments: list[str] | None = None) -> int:
     broken = days_of(case).broken
     say(f"The report of {decision['key']}: {airflow.url}/reports/{case.name}/{decision['key']}")
     say(f"The task that refused {broken}: {failed_task(case, airflow, broken)}")
-    say(f"{_rollback(case)} puts the version before back, in seconds")
+    say(f"{_rollback(case)} restores the version before, in seconds")
     say(
         "This Airflow runs with the demo's settings: "
         f"{', '.join(f'{name}={value}' for name, value in SETTINGS.items())}. "

@@ -1,4 +1,4 @@
-"""What the demo shows at its end, read from the lake, and what of it is not as it should be."""
+"""The demo's tables, read from the lake, and the check that they are as expected."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -16,7 +16,7 @@ from local.client import Json
 
 @dataclass(frozen=True)
 class Days:
-    """The days that the demo is about.
+    """The days of the demo.
 
     Attributes:
         week: the week after the first champion's window.
@@ -26,12 +26,12 @@ class Days:
 
     @property
     def decay(self) -> date:
-        """The day on which the monitor looks at the model again: no one did for eight weeks."""
+        """The day on which the monitor runs, eight weeks later."""
         return self.week[-1] + timedelta(days=56)
 
     @property
     def watched(self) -> list[date]:
-        """Days whose outcomes it knows by then, and the day itself."""
+        """Days whose outcomes the monitor knows by then, and the day itself."""
         return [self.decay - timedelta(days=back) for back in reversed(range(15))]
 
     @property
@@ -41,21 +41,21 @@ class Days:
 
     @property
     def bad_rows(self) -> date:
-        """The day that has bad rows, on purpose."""
+        """The day with bad rows, on purpose."""
         return self.week[2]
 
     @property
     def broken(self) -> date:
-        """The day whose file is broken, on purpose."""
+        """The day with a broken file, on purpose."""
         return self.week[4]
 
     @property
-    def whole(self) -> date:
+    def complete(self) -> date:
         """The day that the ensemble scores with all its members."""
         return self.week[0]
 
     @property
-    def maimed(self) -> date:
+    def degraded(self) -> date:
         """The day that it scores with the model server stopped."""
         return self.week[1]
 
@@ -67,13 +67,13 @@ def days_of(case: UseCase) -> Days:
 
 
 def bad_rows(rows: int) -> int:
-    """Rows that are spoiled of a day of so many: few enough for the day to go on without them."""
+    """Number of rows to spoil: few enough for the day to be published without them."""
     return min(20, rows // 40)
 
 
 @dataclass(frozen=True)
 class Day:
-    """A line of the table: what became of one day; None where there is nothing to count."""
+    """A row of the table: the result of one day; None if there is nothing to count."""
 
     key: str
     rows: int | None
@@ -84,7 +84,7 @@ class Day:
 
 
 def describe(case: UseCase, day: date, runs: dict[str, Json]) -> Day:
-    """What a day came to, read from the lake."""
+    """The result of a day, read from the lake."""
     key = day.isoformat()
     if runs["data_validation"]["state"] == "failed":
         return Day(key, None, None, None, "refused", None)
@@ -100,7 +100,7 @@ def describe(case: UseCase, day: date, runs: dict[str, Json]) -> Day:
 
 
 def auc(case: UseCase, key: str, predictions: pl.DataFrame) -> float | None:
-    """Area under the ROC curve; None if the truth has not landed, or is the same for all rows."""
+    """Area under the ROC curve; None if the truth is missing, or the same for all rows."""
     from sklearn.metrics import roc_auc_score
 
     if case.lake.manifest("actuals", key) is None:
@@ -113,7 +113,7 @@ def auc(case: UseCase, key: str, predictions: pl.DataFrame) -> float | None:
 
 
 def faults(case: UseCase, days: list[Day]) -> list[str]:
-    """What the table should have said and does not."""
+    """Differences between the table and what is expected."""
     found, about = [], days_of(case)
     for day in days:
         refused, bad = day.key == str(about.broken), day.key == str(about.bad_rows)
@@ -147,10 +147,10 @@ def show(days: list[Day], console: Console) -> None:
 
 
 def ensemble_faults(case: UseCase) -> list[str]:
-    """What the ensemble's days should have been and are not."""
+    """Differences between the ensemble's days and what is expected."""
     remote = {member.name for member in case.members if member.kind == "remote"}
     found, about = [], days_of(case)
-    for day, down in ((about.whole, set()), (about.maimed, remote)):
+    for day, down in ((about.complete, set()), (about.degraded, remote)):
         facts = case.lake.current(ENSEMBLE, day.isoformat()).manifest().metadata
         if facts["fallback"] != "ensemble" or set(facts["absent"]) != down:
             found.append(f"the ensemble of {day}: {facts['fallback']}, down: {facts['absent']}")
@@ -158,10 +158,10 @@ def ensemble_faults(case: UseCase) -> list[str]:
 
 
 def show_ensemble(case: UseCase, console: Console) -> None:
-    """Print who has scored the ensemble's days."""
+    """Print what scored the ensemble's days."""
     table = Table("Mean score of", title="The ensemble")
     columns, about = [], days_of(case)
-    for day in (about.whole, about.maimed):
+    for day in (about.complete, about.degraded):
         key = day.isoformat()
         table.add_column(key, justify="right")
         version = case.lake.current(ENSEMBLE, key)
@@ -180,7 +180,7 @@ def show_ensemble(case: UseCase, console: Console) -> None:
 
 
 def loop_faults(case: UseCase) -> list[str]:
-    """What the days after the retraining should have been and are not."""
+    """Differences between the days after the retraining and what is expected."""
     champion = registry.champion(case).version
     found = []
     for key in [day.isoformat() for day in days_of(case).next]:
@@ -191,7 +191,7 @@ def loop_faults(case: UseCase) -> list[str]:
 
 
 def show_decision(decision: Json, console: Console) -> None:
-    """Print what each rule of the monitor found, and what it asks for."""
+    """Print each rule of the monitor: its finding and what it asks for."""
     table = Table("Rule", "Asks for", "Found", title=f"The monitor, on {decision['key']}")
     colors = {"healthy": "green", "watch": "yellow", "retrain": "blue", "page": "red"}
     for reason in decision["reasons"]:
@@ -201,7 +201,7 @@ def show_decision(decision: Json, console: Console) -> None:
 
 
 def show_verdict(case: UseCase, verdict: Json, console: Console) -> None:
-    """Print what each rule of the gate found in each candidate, and what passes."""
+    """Print each rule of the gate: its finding for each candidate, and the bound."""
     taken = case.lake.version(verdict["snapshot"]).manifest().metadata
     last = date.fromisoformat(taken["end"])
     first = last - timedelta(days=taken["holdout_days"] - 1)

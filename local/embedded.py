@@ -6,7 +6,7 @@ A model server runs beside it, the remote member of the ensemble.
 
 Everything it makes is below one data folder, which only its owner can read. Everything it opens
 listens on 127.0.0.1 only.
-`start` returns an `Airflow`, the handle that tests, the demo and benchmarks drive it with.
+`start` returns an `Airflow`, the client that tests, the demo and benchmarks use.
 """
 
 import argparse
@@ -42,11 +42,11 @@ from local.processes import Leader, send, wait_until_gone
 DEFAULT_PORT = 8080
 START_SECONDS = 300  # a cold disk and two busy cores: the first start compiles all of Airflow
 PARSE_SECONDS = 60
-TASK_SECONDS = 10  # what running tasks get to finish in when Airflow is stopped
-STOP_SECONDS = 5  # what a component gets after that, before it is killed
+TASK_SECONDS = 10  # time for running tasks to finish when Airflow is stopped
+STOP_SECONDS = 5  # time for a component after that, before it is killed
 
-# The log servers of scheduler and triggerer bind all interfaces, without a setting to change it.
-# The API server reads the same files from disk: on one machine they are not needed.
+# The log servers of scheduler and triggerer bind all interfaces, and no setting changes that. They
+# are not needed on one machine, because the API server reads the same files from disk.
 COMPONENTS = {
     "api-server": ["airflow", "api-server"],
     "scheduler": ["airflow", "scheduler", "--skip-serve-logs"],
@@ -54,10 +54,10 @@ COMPONENTS = {
     "triggerer": ["airflow", "triggerer", "--skip-serve-logs"],
 }
 MODEL_SERVER = "model-server"
-"""Airflow runs without it, as it does when it is down."""
+"""Optional: Airflow runs without it, as it does when it is down."""
 
 PRIVATE = 0o077
-"""The umask of all that is made here: data, logs and secrets are their owner's."""
+"""The umask for everything made here: data, logs and secrets are readable by their owner only."""
 
 Say = Callable[[str], None]
 
@@ -115,12 +115,12 @@ def start(
 
 @contextlib.contextmanager
 def _only_one(home: Path) -> Iterator[None]:
-    """Hold the folder while starting, so that two starts at once do not make two Airflows."""
+    """Lock the folder while starting, so that two starts at once do not make two Airflows."""
     with (home / "start.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise EmbeddedError(f"Another start is at work on {home}: wait for it.") from None
+            raise EmbeddedError(f"Another start is in progress on {home}: wait for it.") from None
         yield
 
 
@@ -129,24 +129,26 @@ def _url(port: int) -> str:
 
 
 def parse_port(text: str) -> int:
-    """A port as it was typed.
+    """A port from the command line.
 
     Raises:
-        EmbeddedError: it is none.
+        EmbeddedError: it is not a port.
     """
     if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
-        raise EmbeddedError(f"PORT={text} is no port: name one from 1 to 65535, like PORT=8123")
+        raise EmbeddedError(
+            f"PORT={text} is not a port: choose one from 1 to 65535, like PORT=8123"
+        )
     return int(text)
 
 
 def choose_port(data: Path, named: int | None, say: Say = print) -> int:
-    """The port of the Airflow that runs on a data folder, or the one that the next start takes.
+    """The port of the Airflow that runs on a data folder, or the one for the next start.
 
-    That is the named one, or else the one it had before, or else the next free one from 8080 on.
-    What is left of an Airflow that did not end well is stopped: it may hold the port.
+    That is the named port, or else the previous one, or else the next free one from 8080 on. The
+    remains of an Airflow that crashed are stopped, because they may hold the port.
 
     Raises:
-        EmbeddedError: the named one is taken, or Airflow runs on another one already.
+        EmbeddedError: the named port is taken, or Airflow already runs on another one.
     """
     before = _read_state(data / "airflow")[0].get("port", DEFAULT_PORT)
     if running(data) is not None:
@@ -160,13 +162,13 @@ def choose_port(data: Path, named: int | None, say: Say = print) -> int:
         return wanted
     if named is not None:
         raise EmbeddedError(
-            f"Port {named} cannot be used ({reason}): name another one, like PORT=8123"
+            f"Port {named} cannot be used ({reason}): choose another one, like PORT=8123"
         )
     for port in range(DEFAULT_PORT, DEFAULT_PORT + 100):
         if _not_free(port) is None:
             say(f"Port {wanted} cannot be used ({reason}): using {port}")
             return port
-    raise EmbeddedError(f"No port from {DEFAULT_PORT} on is free: name one, like PORT=18080")
+    raise EmbeddedError(f"No port from {DEFAULT_PORT} on is free: choose one, like PORT=18080")
 
 
 def _not_free(port: int) -> str | None:
@@ -186,7 +188,7 @@ def _not_free(port: int) -> str | None:
 
 
 def _migrate(home: Path, env: dict[str, str]) -> None:
-    """Bring the database to this Airflow's schema; 4 s, so only if it is not known to be there."""
+    """Migrate the database to this Airflow's schema; takes 4 s, so only if it may be needed."""
     version = importlib.metadata.version("apache-airflow-core")
     stamp = home / "migrated"
     if (home / "airflow.db").exists() and stamp.exists() and stamp.read_text() == version:
@@ -206,7 +208,7 @@ def _migrate(home: Path, env: dict[str, str]) -> None:
 def _launch(
     home: Path, name: str, command: list[str], env: dict[str, str], ports: dict[str, int]
 ) -> subprocess.Popen[bytes]:
-    """Start one process, the leader of a session of its own, and note it, so that it is stopped."""
+    """Start one process as the leader of its own session, and record it for `stop`."""
     with (home / "logs" / f"{name}.log").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
@@ -226,7 +228,7 @@ def start_model_server(
     """Start the model server beside an Airflow, unless it runs, on its connection's port.
 
     Args:
-        faults: whether it can be told to fail.
+        faults: whether it can be made to fail.
 
     Returns:
         Its address.
@@ -242,7 +244,7 @@ def start_model_server(
 
 
 def stop_model_server(data: Path) -> None:
-    """End the model server, as if it had failed."""
+    """Stop the model server, as if it had failed."""
     home = data.resolve() / "airflow"
     _, leaders = _read_state(home)
     if MODEL_SERVER in leaders and (process := leaders[MODEL_SERVER].process()):
@@ -286,7 +288,7 @@ def _wait_until_parsed(
     dags_folder: Path,
     began: datetime,
 ) -> set[str]:
-    """Wait until each DAG file gave its DAGs or an import error; return those that gave neither."""
+    """Wait until each DAG file has DAGs or an import error; return files with neither."""
     missing = {
         str(path.relative_to(dags_folder))
         for path in dags_folder.rglob("*.py")
@@ -326,7 +328,7 @@ def _tail(log: Path, lines: int = 15) -> str:
 
 
 def check_usecases(say: Say = print) -> None:
-    """Say what is wrong with use cases, whose DAGs will be missing.
+    """Print what is wrong with use cases, whose DAGs will be missing.
 
     Raises:
         EmbeddedError: there would be no DAG at all.
@@ -342,7 +344,7 @@ def check_usecases(say: Say = print) -> None:
 
 
 def running(data: Path | None = None) -> Airflow | None:
-    """The Airflow that runs on a data folder; None if there is none or a part of it is gone."""
+    """The Airflow that runs on a data folder; None if there is none, or a part of it has died."""
     data = (data or data_folder()).resolve()
     ports, leaders = _read_state(data / "airflow")
     if not all(name in leaders and leaders[name].alive() for name in COMPONENTS):
@@ -359,7 +361,7 @@ def settings_of_running(data: Path) -> dict[str, str]:
 
 
 def is_outdated(data: Path) -> bool:
-    """Whether the library was edited since Airflow was started, which keeps parts of it loaded."""
+    """Whether the library was edited since Airflow was started, which has parts of it loaded."""
     _, leaders = _read_state(data.resolve() / "airflow")
     folders = (REPO / "include", *usecases.folders())
     edited = max(path.stat().st_mtime for folder in folders for path in folder.rglob("*.py"))
@@ -367,7 +369,7 @@ def is_outdated(data: Path) -> bool:
 
 
 def stop(data: Path | None = None, say: Say = print) -> None:
-    """End what `start` started on a data folder, and what that started; never anything else."""
+    """Stop the processes that `start` started on a data folder, with their children; no others."""
     home = (data or data_folder()).resolve() / "airflow"
     ports, leaders = _read_state(home)
     ending = {name: process for name, leader in leaders.items() if (process := leader.process())}
@@ -381,14 +383,14 @@ def stop(data: Path | None = None, say: Say = print) -> None:
         if name != "api-server":
             end(name)
     wait_until_gone(workers, TASK_SECONDS)
-    if "api-server" in ending:  # last: a task that ends in time reports its state to it
+    if "api-server" in ending:  # last, because tasks that end in time report their state to it
         end("api-server")
     wait_until_gone(ending.values(), STOP_SECONDS)
     left = [process for leader in leaders.values() for process in leader.session()]
     for process in left:
         send(process, signal.SIGKILL)
     wait_until_gone(left, STOP_SECONDS)
-    if ports:  # the next start takes the same ones
+    if ports:  # the next start uses the same ports
         _state_file(home).write_text(json.dumps({**ports, "leaders": {}}, indent=2))
 
 
@@ -397,7 +399,7 @@ def _state_file(home: Path) -> Path:
 
 
 def _read_state(home: Path) -> tuple[dict[str, int], dict[str, Leader]]:
-    """Ports of what was started last, and its processes, if it was not stopped."""
+    """Ports of the last start, and its processes if it was not stopped."""
     try:
         state = json.loads(_state_file(home).read_text())
     except (FileNotFoundError, ValueError):
@@ -413,10 +415,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Start, stop or show the Airflow of the data folder."""
     parser = argparse.ArgumentParser(prog="python -m local.embedded", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    starting = commands.add_parser("start", help="start it, or say that it runs")
+    starting = commands.add_parser("start", help="start it, unless it runs")
     starting.add_argument("--port", help="port of the UI; default: 8080 or the next free")
-    commands.add_parser("stop", help="end all its processes")
-    commands.add_parser("status", help="say whether it runs, and where")
+    commands.add_parser("stop", help="stop all its processes")
+    commands.add_parser("status", help="show whether it runs, and where")
     options = parser.parse_args(arguments)
     os.umask(PRIVATE)
     try:
@@ -435,7 +437,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted: what was started is stopped", file=sys.stderr)
+        print("Interrupted: everything that was started has been stopped", file=sys.stderr)
         return 130
     return 0
 

@@ -1,4 +1,4 @@
-"""The environment of the embedded Airflow: every setting of Airflow that we choose."""
+"""The environment of the embedded Airflow, with every setting that differs from its default."""
 
 import base64
 import json
@@ -16,11 +16,11 @@ KEPT = ("ML_DATA_DIR", "ML_USECASES")
 
 
 LOCK_SECONDS = 60
-"""How long a writer waits for another one; SQLite's own five seconds end under load."""
+"""How long a writer waits for another one; SQLite's five seconds are too short under load."""
 
 API_LOCK_SECONDS = 5
-"""The same in the API server, where a waiting writer can block the one it waits for: nothing moves
-until it gives up. The request then fails with a 500, which tasks and our client send again."""
+"""The same in the API server, where a waiting writer can block the one that it waits for until it
+gives up. The request then fails with a 500, and tasks and our client retry it."""
 
 
 def database(home: Path, lock_seconds: int) -> str:
@@ -34,9 +34,9 @@ def data_folder() -> Path:
 
 
 def forget_settings() -> list[str]:
-    """Drop what the shell says of lake, registry and limits; data folder and use cases are kept.
+    """Drop the shell's settings, except the data folder and the use cases.
 
-    What tries things out, breaks files and promotes models must never meet a real lake.
+    Commands that break files and promote models must never touch a real lake.
 
     Returns:
         Names of the variables that were dropped.
@@ -49,18 +49,18 @@ def forget_settings() -> list[str]:
 
 
 def variables(case: UseCase, values: Mapping[str, str]) -> dict[str, str]:
-    """What gives settings these values, for a use case too whose folder says otherwise.
+    """Variables that set these values, also for a use case whose folder has its own.
 
     Args:
         case: the use case.
-        values: by the names of the settings.
+        values: setting → value.
     """
     own = {variable(name, case.name): values[name] for name in values if name in case.own_settings}
     return {variable(name): value for name, value in values.items()} | own
 
 
 def apart(case: UseCase, data: Path) -> dict[str, str]:
-    """What keeps a use case away from the lake and the people that its folder may name."""
+    """Variables that keep a use case away from a lake and notifiers in its own settings."""
     instead = {"lake_root": str(data / "lake" / case.name), "notify_urls": ""}
     return {
         variable(name, case.name): value
@@ -70,7 +70,7 @@ def apart(case: UseCase, data: Path) -> dict[str, str]:
 
 
 def of_the_project(variables: Mapping[str, str]) -> dict[str, str]:
-    """Those of some environment variables that are settings of the project or of MLflow."""
+    """The environment variables that are settings of the project or of MLflow."""
     ours = ("ML_", "MLFLOW_")
     return {name: value for name, value in variables.items() if name.upper().startswith(ours)}
 
@@ -82,11 +82,11 @@ def environment(
     dags_folder: Path | None = None,
     extra: dict[str, str] | None = None,
 ) -> dict[str, str]:
-    """Everything the processes read, from one place; `extra` overrides.
+    """All variables of the processes; `extra` overrides them.
 
     Args:
-        port: of Airflow's API and UI.
-        server_port: of the model server, to which an Airflow connection leads.
+        port: port of Airflow's API and UI.
+        server_port: port of the model server, for its Airflow connection.
     """
     home = data / "airflow"
     keys = _secrets(home)
@@ -96,8 +96,8 @@ def environment(
         "port": server_port,
         "password": keys["MODEL_SERVER_TOKEN"],
     }
-    # A shell set up for another Airflow must not leak into this one. And without bytecode files
-    # every process compiles Airflow again: 2.4 of the 3.6 CPU-seconds of importing it.
+    # Variables for another Airflow must not leak into this one. Without bytecode files, every
+    # process would compile Airflow again: 2.4 of the 3.6 CPU-seconds of importing it.
     dropped = ("AIRFLOW__", "AIRFLOW_HOME", "AIRFLOW_CONFIG", "PYTHONDONTWRITEBYTECODE")
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
     no_proxy = ",".join(
@@ -128,24 +128,24 @@ def environment(
             "colored_console_log": "false",
             "file_task_handler_new_folder_permissions": "0o700",
             "file_task_handler_new_file_permissions": "0o600",
-            # Nothing listens there (see embedded.py): asking for a running task's log fails fast.
+            # Nothing listens there (see embedded.py): requests for a running task's log fail fast.
             "worker_log_server_port": "9",
             "trigger_log_server_port": "9",
             "namespace_levels": "airflow.utils.log.file_task_handler=CRITICAL",
         },
         "scheduler": {
             "scheduler_idle_sleep_time": "0.2",
-            # A laptop that slept, or a killed task: found in a minute, not in five.
+            # Notice a laptop that slept, or a killed task, within one minute instead of five.
             "task_instance_heartbeat_timeout": "60",
             "orphaned_tasks_check_interval": "60",
         },
         "dag_processor": {
-            "refresh_interval": "5",  # looks for new files; a changed one is parsed at once
+            "refresh_interval": "5",  # to look for new files; changed ones are parsed at once
             "bundle_refresh_check_interval": "5",
             "min_file_process_interval": "60",
             "print_stats_interval": "0",
         },
-        "workers": {"execution_api_timeout": "30"},  # two busy cores may take more than five
+        "workers": {"execution_api_timeout": "30"},  # two busy cores may need more than five
         "metrics": {"statsd_on": "false"},
     }
     configured = {
@@ -161,7 +161,7 @@ def environment(
         "AIRFLOW_HOME": str(home),
         "ML_DATA_DIR": str(data),
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        # Tasks side by side on few cores: threads that spin while they wait cost three times over.
+        # Tasks run in parallel on few cores, where spinning threads cost three times as much.
         "OMP_WAIT_POLICY": "PASSIVE",
         "NO_PROXY": no_proxy,
         "no_proxy": no_proxy,

@@ -1,4 +1,4 @@
-"""What the DAGs do in tasks, in one process without Airflow: for replays, benchmarks and tests."""
+"""The DAGs' tasks in one process, without Airflow: for replays, benchmarks and tests."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -58,7 +58,7 @@ def model_retraining(
 ) -> Verdict:
     """From labelled history to the next champion, if the gate passes one. Returns the verdict.
 
-    Only the challenger is fitted again, none of the ensemble's other members.
+    Only the challenger is refitted, not the ensemble's other members.
     """
     taken = snapshot.take(case, start, end, holdout_days or case.settings.holdout_days)
     rival = evaluation.find_rival(case, taken)

@@ -1,9 +1,9 @@
-"""Move what release 0.1 made, which knew one use case, to where that use case is looked for now.
+"""Moves the data of release 0.1, which had only one use case, to the use case's current place.
 
     make migrate USECASE=late_payments [FROM=late-payments]
 
-Tables move from the lake's root into the folder of the use case, registered models and their
-experiment get its name. Each step is one rename, so what was killed half-way can be run again.
+Tables move from the lake's root into the folder of the use case, and registered models and their
+experiment get its name. Each step is one rename, so the command can be repeated if it is killed.
 """
 
 import argparse
@@ -25,7 +25,7 @@ LANDING = "landing"
 
 
 def old_tables(root: Path) -> list[Path]:
-    """Folders of tables that are in a lake's root itself, as release 0.1 had them."""
+    """Folders of tables directly in a lake's root, as in release 0.1."""
     found = [*root.glob("*/date=*"), *root.glob("*/*/date=*"), *root.glob(f"{LANDING}/*/*.parquet")]
     tables = {root / path.relative_to(root).parts[0] for path in found}
     lakes = {folder.name for folder in usecases.folders()}
@@ -45,7 +45,7 @@ def move_tables(root: Path, case: UseCase) -> list[str]:
     if both := [table.name for table in tables if (target / table.name).exists()]:
         raise BadData(
             f"{listed(both)} of {root} are in {target}, too: days of both would be mixed. Nothing "
-            "was moved. Look which of them is right, and move the other away."
+            "was moved. Find out which is right, and move the other away."
         )
     target.mkdir(parents=True, exist_ok=True)
     for table in tables:
@@ -57,7 +57,7 @@ def rename_models(case: UseCase, before: str) -> list[str]:
     """Give registered models, their members' versions and the experiment the name of a use case.
 
     Returns:
-        The names that they had.
+        Their old names.
     """
     with registry.connection(case) as client:
         there = {model.name for model in client.search_registered_models()}
@@ -83,17 +83,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Move a lake and a registry of release 0.1."""
     parser = argparse.ArgumentParser(prog="python -m local.migrate", description=main.__doc__)
     add_option(parser)
-    parser.add_argument("--from", dest="before", help="NAME of release 0.1, such as late-payments")
+    parser.add_argument(
+        "--from", dest="before", help="its NAME in release 0.1, such as late-payments"
+    )
     options = parser.parse_args(arguments)
     try:
         case = chosen(options.usecase)
         if embedded.running() is not None:
-            raise BadData("Airflow runs here: `make stop`, then this again. Nothing was moved.")
+            raise BadData(
+                "Airflow is running: `make stop`, then run this again. Nothing was moved."
+            )
         root = Lake(settings().lake).root
         if not isinstance(root, Path):
             raise BadData(
                 f"The lake at {root} is no folder, and a store cannot rename. Nothing was moved. "
-                f"Let the use case have its tables where they are: "
+                f"Let the use case use its tables where they are: "
                 f"{variable('lake_root', case.name)}={root}"
             )
         tables = move_tables(root, case)

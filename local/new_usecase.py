@@ -1,8 +1,8 @@
-"""Write a small use case to begin with: `local/template`, under a name of its own.
+"""Writes a small use case to start from: a copy of `local/template` with a new name.
 
     make new-usecase NAME=late_payments
 
-It is whole: `make usecase USECASE=late_payments` passes at once, on data that it makes up.
+It is complete: `make usecase USECASE=late_payments` passes at once, with made-up data.
 """
 
 import argparse
@@ -19,23 +19,23 @@ PLACEHOLDER = "my_usecase"
 
 
 def write(name: str, among: Path) -> Path:
-    """Write the folder of a new use case, all of it or nothing.
+    """Write the folder of a new use case, all or nothing.
 
     Args:
-        name: of the use case.
-        among: the folder that its own is made in.
+        name: name of the use case.
+        among: the parent folder.
 
     Returns:
         Its folder.
 
     Raises:
-        ValueError: no use case can be called so.
-        FileExistsError: there is something of that name.
+        ValueError: a use case cannot have this name.
+        FileExistsError: the name is taken.
     """
     check_usecase_name(name)
     folder, unfinished = among / name, among / f".{name}.unfinished"
     if folder.exists():
-        raise FileExistsError(f"{folder} is there already: nothing was written. Take another name.")
+        raise FileExistsError(f"{folder} already exists: nothing was written. Choose another name.")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     for file in sorted(TEMPLATE.glob("*.py")):
@@ -46,20 +46,20 @@ def write(name: str, among: Path) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write it into include/usecases, where it is enabled unless ML_USECASES names others."""
+    """Write it to include/usecases, where it is enabled unless ML_USECASES names only others."""
     parser = argparse.ArgumentParser(prog="python -m local.new_usecase", description=main.__doc__)
     parser.add_argument("name", help="such as late_payments")
     name = parser.parse_args(arguments).name
     try:
         folder = write(name, OWN)
     except (ValueError, FileExistsError) as error:
-        given = f"NAME={name}: " if name else "Name it, like NAME=late_payments: "
+        given = f"NAME={name}: " if name else "Give it a name, like NAME=late_payments: "
         print(f"{given}{error}", file=sys.stderr)
         return 2
     print(
         f"Written: {folder.relative_to(REPO)}, a use case on made-up data. Next:\n"
         f"    make usecase USECASE={name}\n"
-        "then replace its parts one after the other: docs/fork.md says what each of them is."
+        "then replace its parts one by one: docs/fork.md explains each of them."
     )
     return 0
 

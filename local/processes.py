@@ -1,4 +1,4 @@
-"""Processes that one command starts and another one ends: found again, and never mixed up."""
+"""Identifies processes that one command starts and another one stops."""
 
 import contextlib
 import math
@@ -15,7 +15,7 @@ class Leader:
     """A process we started as the leader of a session: its pid, and when it was created.
 
     Attributes:
-        created: by the clock of that time, which may have been set since.
+        created: by the clock at that time, which may have been changed since.
         after_boot: the same, in seconds since the machine was booted.
     """
 
@@ -30,7 +30,7 @@ class Leader:
         return cls(pid, created, created - psutil.boot_time())
 
     def process(self) -> psutil.Process | None:
-        """The process, if it is still there: by now its pid may be somebody else's."""
+        """The process, if it still exists; its pid may have been reused."""
         try:
             process = psutil.Process(self.pid)
             created = process.create_time()
@@ -47,11 +47,11 @@ class Leader:
         return process is not None and alive(process)
 
     def session(self) -> list[psutil.Process]:
-        """All that runs in its session: itself, its workers and tasks, orphans too."""
+        """All processes in its session: itself, its workers and tasks, including orphans."""
         if psutil.pid_exists(self.pid) and self.process() is None:
             return []
         members = [p for p in psutil.process_iter() if _session_id(p) == self.pid and alive(p)]
-        # A pid is not given away while its session has members; after a reboot it may have been.
+        # A pid is not reused while its session has members, but may be after a reboot.
         return members if self.process() else [p for p in members if _is_airflow(p)]
 
     def followers(self) -> list[psutil.Process]:
@@ -60,7 +60,7 @@ class Leader:
 
 
 def alive(process: psutil.Process) -> bool:
-    """Whether a process runs; one that has ended and is not collected yet does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -68,7 +68,7 @@ def alive(process: psutil.Process) -> bool:
 
 
 def send(process: psutil.Process, number: int) -> None:
-    """Signal a process, unless it has gone by itself."""
+    """Signal a process, unless it has already ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process.send_signal(number)
 
@@ -91,7 +91,7 @@ def _session_id(process: psutil.Process) -> int | None:
 def _is_airflow(process: psutil.Process) -> bool:
     try:
         command = " ".join(process.cmdline())
-        # Where tasks are not forked, a worker has no title: only how it was started tells it.
+        # Without forking, a worker has no title, and only its command line identifies it.
         return "airflow" in command or "multiprocessing" in command
     except psutil.Error:
         return False

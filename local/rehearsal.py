@@ -1,7 +1,7 @@
-"""A use case's first days, through all that production does with them, in a folder of its own.
+"""Runs a use case's first days through all production steps, in a temporary folder.
 
-What is tried is the code of the DAGs, on an empty lake and an empty registry. The gate is open: ten
-days say nothing of a model's worth.
+It runs the code of the DAGs on an empty lake and an empty registry. The gate's bounds are open,
+because ten days cannot show how good a model is.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ from local.wrong import Wrong
 from serving import app
 
 DAYS, HOLDOUT = 8, 3
-"""Days with data that are enough, if both parts have both labels; and those of them to judge on."""
+"""Days with data, if both parts have both labels; and how many of them are the holdout."""
 
 OPEN_GATE = {
     "gate_confidence": "0",
@@ -51,7 +51,7 @@ OPEN_GATE = {
     "refit": "false",
     "max_score_psi": "1000000",
 }
-"""What a few days cannot show; size, features and the kinds of values are judged as ever."""
+"""Bounds that a few days cannot test; size, features and types of values are judged as usual."""
 
 REASON = "rehearsal"
 SERVER_SECONDS = 20
@@ -65,7 +65,7 @@ def scratch(case: UseCase, folder: str) -> Iterator[None]:
     os.environ |= variables(case, OPEN_GATE) | apart(case, Path(folder))
     os.environ |= {"ML_DATA_DIR": folder, "MLFLOW_DISABLE_TELEMETRY": "true"}
     settings.cache_clear()
-    with contextlib.redirect_stderr(io.StringIO()):  # MLflow tells of each version
+    with contextlib.redirect_stderr(io.StringIO()):  # MLflow would print each version
         yield
 
 
@@ -73,12 +73,12 @@ def rehearse(case: UseCase, say: Say) -> None:
     """Validate, train, judge, register, score, serve and monitor.
 
     Raises:
-        Wrong: what has to be changed.
+        Wrong: what must be changed.
     """
     keys = _validate(case, say)
     first, split, last = keys[0], keys[-HOLDOUT], keys[-1]
     holdout_days = (date.fromisoformat(last) - date.fromisoformat(split)).days + 1
-    os.environ |= variables(case, {"max_missing_share": "0.99"})  # what was refused has been told
+    os.environ |= variables(case, {"max_missing_share": "0.99"})  # the refusals were printed before
     settings.cache_clear()
     taken = snapshot.take(case, first, last, holdout_days)
     registry.create_store(case)
@@ -88,14 +88,14 @@ def rehearse(case: UseCase, say: Say) -> None:
     daily.observe(case, last, datetime.now(UTC))
     decision = daily.decide(case, last)
     daily.write_report(case, last, decision)
-    say(f"Monitoring: measured {last}, decided {decision.action!r}, drew its report")
+    say(f"Monitoring: measured {last}, decided {decision.action!r}, drew the report")
 
 
 # --- days -----------------------------------------------------------------------------------------
 
 
 def _validate(case: UseCase, say: Say) -> list[str]:
-    """The first days, until both labels are there to train on and to judge on."""
+    """The first days, until training days and holdout have both labels."""
     first, last = map(date.fromisoformat, case.first_window)
     keys: list[str] = []
     labels: list[set[int]] = []
@@ -112,7 +112,7 @@ def _validate(case: UseCase, say: Say) -> list[str]:
         there = sorted(set().union(*labels))
         raise Wrong(
             f"the labels of {len(keys)} days from {first} to {last} are {listed(there, 5)}: both 0 "
-            f"and 1 have to be among those of the last {HOLDOUT}, and of those before"
+            f"and 1 must be among those of the last {HOLDOUT}, and of those before"
         )
     if median(rows) < scoring.LEAST_ROWS:
         raise Wrong(
@@ -132,9 +132,9 @@ def _try_day(case: UseCase, key: str, say: Say) -> tuple[pl.DataFrame, pl.DataFr
         for one in (one for one in awaited if one.name not in there):
             if one.required and one.expected(date.fromisoformat(key)):
                 raise Wrong(
-                    f"fetch in source.py gives nothing for {one.name} of {key}: first_window has "
-                    "to be of days for which there are data. If none are due on such a day, say so "
-                    f"in schema.py by `expected` (or `required=False`) of {one.name}"
+                    f"fetch in source.py gives nothing for {one.name} of {key}: first_window must "
+                    "have days with data. If no data is due on such a day, declare that in "
+                    f"schema.py by `expected` (or `required=False`) of {one.name}"
                 )
         validate_day(case, table, key)
     day = case.lake.current("validated", key)
@@ -177,7 +177,7 @@ def _check_features(case: UseCase, found: pl.DataFrame, main: pl.DataFrame) -> N
 
 
 def _try_less(case: UseCase, inputs: dict[str, pl.DataFrame]) -> None:
-    """Features of a day on which an input that is not required is absent, or an input is empty."""
+    """Build features without each optional input, and with empty inputs that may be empty."""
     main = case.inputs[0].name
     for one in case.inputs:
         days = []
@@ -226,7 +226,7 @@ def _train(case: UseCase, taken: str, say: Say) -> ModelVersion:
         try:
             run = training.train(case, taken, name, REASON)
             evaluations.append(evaluation.evaluate_run(case, taken, run, name))
-        except (TypeError, ValueError) as error:  # as scikit-learn refuses rows and parameters
+        except (TypeError, ValueError) as error:  # scikit-learn's errors for rows and parameters
             raise Wrong(
                 f"{name} in models.py cannot be trained: {type(error).__name__}: "
                 f"{cut(first_line(error), 300)}"
@@ -247,7 +247,7 @@ def _train(case: UseCase, taken: str, say: Say) -> ModelVersion:
     }
     champion = training.register(case, verdict, runs, REASON, REASON)
     promotion.promote(case, champion, None, REASON)
-    say(f"{verdict.challenger.candidate}: registered with its pictures, and promoted")
+    say(f"{verdict.challenger.candidate}: registered with its plots, and promoted")
     return champion
 
 
@@ -265,13 +265,13 @@ def _check_candidate(name: str, pipeline: Any) -> None:
 
 
 def _score(case: UseCase, key: str, champion: ModelVersion, say: Say) -> None:
-    """Score a day by the champion, by the ensemble as far as it is here, and by the base rates."""
+    """Score a day by the champion, by the ensemble's local members, and by the base rates."""
     rows = batch_inference(case, key, champion)
     reference = str(case.lake.current("features", key))
     answers: dict[str, Answer | None] = {}
     for member in case.members:
         if member.kind == "remote":
-            say(f"{member.name}: not tried, its server is not known here")
+            say(f"{member.name}: not tried, because its server is unknown here")
             continue
         chunks = ensemble.plan(case, reference, member, champion)
         for chunk in chunks:
@@ -288,7 +288,7 @@ def _score(case: UseCase, key: str, champion: ModelVersion, say: Say) -> None:
 
 
 def _serve(case: UseCase, key: str, champion: ModelVersion, say: Say) -> None:
-    """Ask a real model server for the scores of a few rows, and compare them with the batch's."""
+    """Score a few rows by a real model server, and compare with the batch's scores."""
     config = uvicorn.Config(app.create_app([case]), host="127.0.0.1", port=0, log_level="critical")
     server = uvicorn.Server(config)
     thread = Thread(target=server.run, daemon=True)

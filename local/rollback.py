@@ -1,4 +1,4 @@
-"""Put the version that the champion has replaced back: a run of `model_rollback`, from here.
+"""Rolls the champion back by a run of `model_rollback`.
 
 python -m local.rollback --reason "scores of version 3 are off since the new feed"
 """
@@ -17,17 +17,19 @@ from local.client import EmbeddedError
 def main(arguments: list[str] | None = None) -> int:
     """Roll the champion back in the Airflow that runs here."""
     parser = argparse.ArgumentParser(prog="python -m local.rollback", description=main.__doc__)
-    parser.add_argument("--reason", required=True, help="kept with the version that goes")
+    parser.add_argument("--reason", required=True, help="kept with the version that is rolled back")
     add_option(parser)
     options = parser.parse_args(arguments)
     if not options.reason.strip():
-        parser.error("the reason is kept with the version that goes: say it in a few words")
+        parser.error(
+            "give a reason in a few words: it is kept with the version that is rolled back"
+        )
     try:
         case = chosen(options.usecase)
         rollback = case.dag_id("model_rollback")
         airflow = embedded.running()
         if airflow is None:
-            raise EmbeddedError("No Airflow runs here: `make start`, then this again")
+            raise EmbeddedError("Airflow is not running: `make start`, then run this again")
         airflow.unpause(rollback)
         champion = registry.find_champion(case)
         conf = {"reason": options.reason, "version": champion.version if champion else None}

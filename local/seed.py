@@ -1,9 +1,9 @@
-"""Land and validate a stretch of history at once, in this process, without Airflow.
+"""Lands and validates some history at once, in this process, without Airflow.
 
     python -m local.seed [--from DAY] [--to DAY]
 
-The same steps as `data_validation`, a tenth of a second a day: what a first training needs. In
-production the history comes from a backfill of that DAG.
+It takes the same steps as `data_validation`, in a tenth of a second per day, to prepare a first
+training. In production, backfill that DAG instead.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from local.in_process import validate_day
 
 
 def seed(case: UseCase, start: str, end: str, say: Callable[[str], None] = print) -> int:
-    """Validate every day of a window, inputs and truth, that has not been published yet.
+    """Validate inputs and truth of every day of a window that is not published yet.
 
-    A day that is missing or bad is passed over, as is one that is not expected.
+    Missing, bad and unexpected days are skipped.
 
     Returns:
-        Days of the window that are published now.
+        Number of days of the window that are published now.
     """
     first, last = parse_key(start), parse_key(end)
     days = [day.isoformat() for day in expected_days(case, first, last)]
@@ -34,7 +34,7 @@ def seed(case: UseCase, start: str, end: str, say: Callable[[str], None] = print
         try:
             for table in case.tables:
                 if case.lake.manifest(table, key) is None:
-                    with suppress(Overtaken):  # Airflow has published it meanwhile
+                    with suppress(Overtaken):  # Airflow published it meanwhile
                         validate_day(case, table, key)
             published += 1
         except (BadData, MissingData) as error:

@@ -1,4 +1,4 @@
-"""Print every setting, with what it is now, and where that comes from.
+"""Prints every setting, its current value, and where the value comes from.
 
 make settings [USECASE=name]
 """
@@ -16,7 +16,7 @@ from local.choose import add_option
 
 
 def source_of(name: str, case: UseCase | None) -> str:
-    """Where the value of a setting comes from, in words."""
+    """The source of a setting's value, in words."""
     there = {each.upper() for each in os.environ}
     if case is not None and name in PER_USECASE:
         if (own := variable(name, case.name)) in there:
@@ -27,7 +27,7 @@ def source_of(name: str, case: UseCase | None) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the settings of the installation, or as they are for one use case."""
+    """Print the settings of the installation or of one use case."""
     parser = argparse.ArgumentParser(prog="python -m local.settings", description=main.__doc__)
     add_option(parser)
     options = parser.parse_args(arguments)

@@ -1,9 +1,9 @@
-"""Is the use case whole, and can its first days go the whole way? In a minute, without Airflow.
+"""Checks that a use case is complete and works, in a minute, without Airflow.
 
     make usecase [USECASE=name or folder]
 
-Its pieces are looked at, then its first days go through validation, training, the gate, the
-registry, scoring, a model server and monitoring, in a folder that is thrown away.
+First its pieces are checked. Then its first days go through validation, training, the gate, the
+registry, scoring, a model server and monitoring, in a temporary folder.
 """
 
 import argparse
@@ -36,13 +36,13 @@ NEVER_EMPTY = [
     ("features", "FEATURES"),
     ("models", "CANDIDATES"),
 ]
-"""Pieces without which there is nothing to do; all other lists may be empty."""
+"""Pieces that must not be empty; all other lists may be."""
 
 
 def wrong_pieces(case: UseCase) -> list[str]:
-    """What of the use case cannot be right, in sentences: wrong types, names that do not meet."""
+    """Mistakes of the use case, as sentences: wrong types, names that do not match."""
     mistyped = [
-        f"{name} in {module}.py is {getattr(getattr(case, module), name)!r}, and not of the type "
+        f"{name} in {module}.py is {getattr(getattr(case, module), name)!r}, which is not of type "
         f"{kind}"
         for module, kinds in pieces().items()
         for name, kind in kinds.items()
@@ -61,7 +61,7 @@ def pieces() -> dict[str, dict[str, Any]]:
     import polars as pl
     from sklearn.pipeline import Pipeline
 
-    known = {"pl": pl, "Pipeline": Pipeline}  # which the library imports for type checkers only
+    known = {"pl": pl, "Pipeline": Pipeline}  # the library imports these for type checkers only
     return {module: get_type_hints(protocol, localns=known) for module, protocol in MODULES.items()}
 
 
@@ -128,10 +128,10 @@ def _that_do_not_meet(case: UseCase) -> list[str]:
 
 
 def explained(error: Exception, case: UseCase, lake_root: str) -> list[str]:
-    """What went wrong, in sentences: what it is, where in the use case, and what to do.
+    """An error explained in sentences: what it is, where in the use case, and what to do.
 
     Raises:
-        Exception: the error itself, if it comes from nothing of the use case.
+        Exception: the error itself, if it does not come from the use case.
     """
     if isinstance(error, Wrong):
         return [*error.sentences]
@@ -151,7 +151,7 @@ def explained(error: Exception, case: UseCase, lake_root: str) -> list[str]:
 
 
 def _of_the_pipelines(message: str, lake_root: str) -> list[str]:
-    """A message of the pipelines, about files that only this program has seen."""
+    """A message of the pipelines, without the names of this command's temporary files."""
     landed = re.compile(rf"{re.escape(lake_root)}/landing/(\w+)/([\d-]+)\.parquet")
     told = landed.sub(r"\1 of \2, as fetch in source.py gives it", message)
     breaches = [line.removeprefix("  - ") for line in told.splitlines() if line.startswith("  - ")]
@@ -177,7 +177,7 @@ def _folder(case: UseCase) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Look at the use case; the exit code is 0 if nothing is wrong with it."""
+    """Check the use case; the exit code is 0 if nothing is wrong with it."""
     parser = argparse.ArgumentParser(prog="python -m local.usecase", description=main.__doc__)
     add_option(parser)
     options = parser.parse_args(arguments)
@@ -202,7 +202,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not wrong:
             from local.rehearsal import rehearse, scratch
 
-            logging.disable(logging.WARNING)  # of Airflow and MLflow, too: the checks print
+            logging.disable(
+                logging.WARNING
+            )  # also of Airflow and MLflow: the checks print their own lines
             with tempfile.TemporaryDirectory() as folder, scratch(case, folder):
                 root = str(case.lake.root)
                 rehearse(case, lambda line: print(line, flush=True))
@@ -212,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Not as it should be: {line}.".replace("..", "."), file=sys.stderr)
     if not wrong:
         seconds = time.monotonic() - began
-        print(f"It has all its pieces, and its first days go the whole way ({seconds:.0f} s)")
+        print(f"It has all its pieces, and its first days pass all steps ({seconds:.0f} s)")
     return 1 if wrong else 0
 
 

@@ -1,8 +1,8 @@
-"""What the check of a use case finds wrong with it."""
+"""The mistakes that the check of a use case finds."""
 
 
 class Wrong(Exception):
-    """What of the use case has to be changed, in sentences."""
+    """What must be changed in the use case, as sentences."""
 
     def __init__(self, *sentences: str):
         super().__init__("; ".join(sentences))

@@ -23,7 +23,7 @@ def test_it_goes_the_whole_way_at_once(churn: Path, tmp_path: Path) -> None:
     done = run_python(churn, tmp_path / "data", "-m", "local.usecase")
     assert (done.returncode, done.stderr) == (0, "")
     assert "200 rows validated, 200 of them with a label" in done.stdout
-    assert "its first days go the whole way" in done.stdout
+    assert "its first days pass all steps" in done.stdout
 
 
 def test_nothing_of_the_template_is_left_in_it(churn: Path) -> None:
@@ -64,7 +64,7 @@ def test_what_is_there_is_not_touched(
     monkeypatch.setattr(new_usecase, "OWN", churn.parent)
     (churn / "source.py").write_text("mine\n")
     assert new_usecase.main(["churn"]) == 2
-    assert f"{churn} is there already: nothing was written" in capsys.readouterr().err
+    assert f"{churn} already exists: nothing was written" in capsys.readouterr().err
     assert (churn / "source.py").read_text() == "mine\n"
     assert [folder.name for folder in churn.parent.iterdir()] == ["churn"]
 

@@ -12,7 +12,7 @@ def test_the_second_use_case_is_whole_and_its_first_days_come_through(tmp_path: 
     assert done.returncode == 0, done.stderr
     assert "2021-03-05: 160 rows validated, 160 of them with a label" in done.stdout
     assert "Model server: 100 rows answered over HTTP, as by the batch" in done.stdout
-    assert "its first days go the whole way" in done.stdout
+    assert "its first days pass all steps" in done.stdout
 
 
 def test_names_that_do_not_meet_are_told_before_a_row_is_fetched(
@@ -60,4 +60,4 @@ def test_a_piece_that_is_empty_and_must_not_be_is_told(
 def test_a_piece_of_another_type_is_told(copy: Path, tmp_path: Path) -> None:
     edit(copy / "features.py", 'REQUIRED = ["coinsurance", "plan"]', 'REQUIRED = "plan"')
     done = run_python(copy, tmp_path / "data", "-m", "local.usecase")
-    assert "REQUIRED in features.py is 'plan', and not of the type list[str]" in done.stderr
+    assert "REQUIRED in features.py is 'plan', which is not of type list[str]" in done.stderr
