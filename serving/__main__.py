@@ -22,11 +22,11 @@ QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
-"""What keeps MLflow from telling of every step it takes."""
+"""Keeps MLflow from logging every step."""
 
 
 class Server(uvicorn.Server):
-    """Says where it listens, once it does."""
+    """A uvicorn server that prints its address once it listens."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
@@ -40,8 +40,8 @@ def main() -> None:
     """Serve the champions of the enabled use cases until interrupted."""
     parser = argparse.ArgumentParser(prog="python -m serving", description=main.__doc__)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8500, help="0 takes any that is free")
-    parser.add_argument("--faults", action="store_true", help="let /faults make it fail")
+    parser.add_argument("--port", type=int, default=8500, help="0 for any free port")
+    parser.add_argument("--faults", action="store_true", help="allow /faults to make it fail")
     arguments = parser.parse_args()
     try:
         cases = usecases.enabled()
@@ -51,7 +51,7 @@ def main() -> None:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
     if not cases:
-        print("There is no model to serve: no use case is there that can be", file=sys.stderr)
+        print("There is no model to serve: no enabled use case can be loaded", file=sys.stderr)
         raise SystemExit(2)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name, value in QUIET.items():

@@ -1,9 +1,7 @@
-"""The endpoints of the Open Inference Protocol v2, for each use case's champion and the one before.
+"""The Open Inference Protocol v2 for each use case's champion and the version before it.
 
-A model is called like its use case.
-
-What a request must hold is said by the metadata of the model; which features may be missing is not
-the server's affair.
+A model has the name of its use case. Its metadata describes the inputs of a request. The server
+does not check which features may be missing.
 """
 
 import hmac
@@ -32,32 +30,32 @@ from serving.models import Loaded, Models
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 16 * 2**20
-"""Largest request that is read."""
+"""Maximum size of a request."""
 
 MAX_HELD_BYTES = 64 * 2**20
-"""Most that all requests which are not yet answered may hold; others may come again."""
+"""Maximum total size of unanswered requests; further ones are asked to come again."""
 
 SLICE_ROWS = 10_000
-"""Rows scored at once: what a model makes of them is many times as large as they are."""
+"""Rows scored at once, because a model's intermediate data is many times as large as its rows."""
 
 LONGEST_REASON = 1_000
-"""Characters of what is said of a wrong request."""
+"""Maximum characters of an error message."""
 
 TOKEN = "MODEL_SERVER_TOKEN"  # noqa: S105 - the name of the variable
-"""Variable with the token that callers must bring; without it everybody may call."""
+"""Variable with the token that clients must send; without it, everyone has access."""
 
 SCORE = "score"
-"""The one output: the probability of label 1."""
+"""The only output: the probability of label 1."""
 
 OUTPUTS = [{"name": SCORE, "datatype": "FP32", "shape": [-1, 1]}]
 
 
 def create_app(cases: Sequence[UseCase], faults: bool = False) -> FastAPI:
-    """A server that has begun to load the champions.
+    """A server that starts to load the champions.
 
     Args:
-        cases: whose champions are served.
-        faults: whether it can be told to fail.
+        cases: the use cases whose champions are served.
+        faults: whether it can be made to fail.
     """
     app = FastAPI(openapi_url=None, lifespan=_while_it_runs)
     app.state.models = {case.name: Models(case) for case in cases}
@@ -81,7 +79,7 @@ async def _while_it_runs(app: FastAPI) -> AsyncIterator[None]:
 
 
 def inputs_of(case: UseCase) -> list[dict[str, Any]]:
-    """What a use case's model reads: a tensor for each feature."""
+    """The inputs of a use case's model: a tensor for each feature."""
     numeric = case.features.NUMERIC
     return [
         {"name": name, "datatype": "FP32" if name in numeric else "BYTES", "shape": [-1, 1]}
@@ -90,7 +88,7 @@ def inputs_of(case: UseCase) -> list[dict[str, Any]]:
 
 
 def _say_nothing(*_: Any) -> Response:
-    """The answer to a caller who has gone."""
+    """The answer to a client that has disconnected."""
     return Response(status_code=408)
 
 
@@ -111,14 +109,14 @@ async def _authorize(request: Request) -> None:
 
 
 def _find(request: Request) -> Loaded:
-    """The version that the address names."""
+    """The version that the URL names."""
     served_models: dict[str, Models] = request.app.state.models
     name, version = request.path_params["model"], request.path_params.get("version")
     if (known := served_models.get(name)) is None:
         names = listed(map(repr, served_models))
         raise HTTPException(404, f"there is no model {name!r}: this server has {names}")
     if known.get(version) is None:
-        known.look()  # another server may have told the caller of a new champion
+        known.look()  # the client may know a new champion from another server
     found = known.get(version)
     if found is None and not known.loaded:
         raise HTTPException(503, known.problem)
@@ -135,19 +133,19 @@ Asked = Annotated[Loaded, Depends(_find)]
 
 @health.get("")
 async def server() -> dict[str, Any]:
-    """What the server is."""
+    """Describe the server."""
     return {"name": "model-server", "version": "1", "extensions": [BINARY]}
 
 
 @health.get("/health/live")
 async def live() -> Response:
-    """Whether the process answers."""
+    """Whether the process is alive."""
     return Response()
 
 
 @health.get("/health/ready")
 async def ready(request: Request) -> Response:
-    """Whether any model is there; `/v2/models/<use case>/ready` asks for a certain one."""
+    """Whether any model is ready; `/v2/models/<use case>/ready` asks for a specific one."""
     found = request.app.state.models.values()
     if not any(known.loaded for known in found):
         raise HTTPException(503, " ".join(known.problem for known in found))
@@ -157,7 +155,7 @@ async def ready(request: Request) -> Response:
 @models.get("")
 @models.get("/versions/{version}")
 async def metadata(asked: Asked) -> dict[str, Any]:
-    """What the model reads and answers. Its version is the champion's, or the one in the path."""
+    """The model's inputs and output. Its version is the champion's, or the one in the path."""
     return {
         "name": asked.model.name,
         "versions": [asked.model.version],
@@ -197,7 +195,7 @@ async def infer(asked: Asked, request: Request) -> Response:
 
 
 _decoding = Lock()
-"""Held while a request is parsed: what that takes is not multiplied by the number of cores."""
+"""Held while a request is parsed, so that the memory for parsing is needed only once."""
 
 
 def _answer(asked: Loaded, parts: list[bytes], headers: Any) -> Response:
@@ -231,23 +229,23 @@ def _score(asked: Loaded, table: pa.Table) -> np.ndarray:
 
 
 def _identity(message: dict[str, Any]) -> dict[str, str]:
-    """The request's id, if it has one; here and below, null is what some clients send for none."""
+    """The request's id, if it has one; here and below, some clients send null for none."""
     name = message.get("id")
     if name is not None and not isinstance(name, str):
-        raise ProtocolError(f"its id is {show(name)}, no text")
+        raise ProtocolError(f"its id is {show(name)}, which is not text")
     return {} if name is None else {"id": name}
 
 
 def _wants_binary(message: dict[str, Any]) -> bool:
-    """Whether the answer's tensor shall be bytes: what is said of it, else of all."""
+    """Whether the answer's tensor is binary: the output's own parameter, or the request's."""
     wanted = _parameter(message, "binary_data_output", False)
     outputs = message.get("outputs") or []
     if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
-        raise ProtocolError("its outputs are no list of objects")
+        raise ProtocolError("its outputs are not a list of objects")
     for output in outputs:
         if output.get("name") != SCORE:
             raise ProtocolError(
-                f"it wants the output {show(output.get('name'))}: there is {SCORE!r}"
+                f"it requests the output {show(output.get('name'))}: the only one is {SCORE!r}"
             )
         wanted = _parameter(output, "binary_data", wanted)
     return wanted

@@ -1,4 +1,4 @@
-"""What goes wrong with a model server, on demand: for drills, tests and benchmarks only."""
+"""Faults of a model server on demand, for drills, tests and benchmarks only."""
 
 import asyncio
 import random
@@ -19,11 +19,11 @@ NONSENSE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "short": lambda scores: scores[:-1],
     "shuffled": lambda scores: scores[::-1],
 }
-"""From right scores to wrong ones."""
+"""Turns correct scores into wrong ones."""
 
 
 class Faults(BaseModel):
-    """What happens to every request for inference."""
+    """The faults of all inference requests."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -37,7 +37,7 @@ class Faults(BaseModel):
 
 
 def add_faults(app: FastAPI) -> None:
-    """Let a server be told, at `/faults`, to fail; and count what it was asked and answered."""
+    """Add `/faults`, which makes a server fail, and count its requests and answers."""
     app.state.faults = Faults()
     counts = {"requests": 0, "failed": 0, "rows": 0}
 

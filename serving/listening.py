@@ -1,4 +1,4 @@
-"""How the server listens: slow, silent or many callers keep no others out."""
+"""Limits on connections, so that slow, silent or many clients do not block others."""
 
 from asyncio import Transport
 from typing import Any
@@ -7,27 +7,27 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_CONNECTIONS = 200
-"""Connections at once. One more ends the one that has kept us waiting for its request longest."""
+"""Maximum connections. Another one closes the one whose request has been awaited longest."""
 
 REQUEST_SECONDS = 20.0
-"""Time for a whole request to arrive, counted from the connection or the answer before."""
+"""Time for a whole request to arrive, from the connection or the previous answer on."""
 
 MAX_HEAD_BYTES = 64 * 2**10
-"""Most of a request's line and headers; what arrives in one piece may be longer."""
+"""Maximum size of a request's line and headers; a single piece may be longer."""
 
 
 class Connection(HttpToolsProtocol):
-    """A connection of uvicorn, which itself waits for requests of any length for ever.
+    """A connection of uvicorn, which by itself waits forever for requests of any length.
 
     Attributes:
-        waiting_since: on the event loop's clock.
+        waiting_since: time by the event loop's clock.
     """
 
     waiting_since: float
     _in_head, _head_bytes = True, 0
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first request."""
+        """Start to wait for the first request."""
         super().connection_made(transport)
         self.waiting_since = self.loop.time()
         self._make_room()
@@ -41,22 +41,22 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
 
     def on_headers_complete(self) -> None:
-        """Begin with the body."""
+        """Start with the body."""
         self._in_head = False
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Begin with the next request's head."""
+        """Start with the next request's head."""
         self._in_head, self._head_bytes = True, 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Begin to wait for the next request."""
+        """Start to wait for the next request."""
         self.waiting_since = self.loop.time()
         super().on_response_complete()
 
     def _is_awaited(self) -> bool:
-        """Whether a request, or the rest of it, has still to come."""
+        """Whether a request, or the rest of it, is still expected."""
         return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
 
     def _make_room(self) -> None:
@@ -67,7 +67,7 @@ class Connection(HttpToolsProtocol):
             min(awaited, key=lambda one: one.waiting_since).transport.abort()
 
     def _watch(self) -> None:
-        """Look at the connection whenever the time for its next request may be over."""
+        """Check the connection whenever the time for its next request may be over."""
         if self not in self.connections:
             return
         left = self.waiting_since + REQUEST_SECONDS - self.loop.time()
@@ -78,5 +78,5 @@ class Connection(HttpToolsProtocol):
 
 
 def config(app: Any, host: str, port: int) -> uvicorn.Config:
-    """How uvicorn serves an app within these limits."""
+    """The configuration of uvicorn with these limits."""
     return uvicorn.Config(app, host, port, http=Connection, ws="none", log_level="warning")

@@ -1,6 +1,6 @@
-"""Which versions of a use case are served: the champion, and the one before it.
+"""The served versions of a use case: the champion, and the one before it.
 
-That is the one that it has replaced while we served.
+That is the version that the champion replaced while the server was running.
 """
 
 import logging
@@ -41,7 +41,7 @@ class Loaded:
 
 
 class Models:
-    """What is served of a use case. Whatever happens to the registry, what is loaded stays."""
+    """The served models of a use case. Loaded models stay, whatever happens to the registry."""
 
     def __init__(self, case: UseCase) -> None:
         self.case = case
@@ -53,10 +53,10 @@ class Models:
 
     @contextmanager
     def kept_up_to_date(self) -> Iterator[None]:
-        """Look for a new champion all the time while the block runs.
+        """Look for a new champion repeatedly while the block runs.
 
-        A model is loaded as soon as it is champion, not when the first caller asks for it: on a
-        busy machine that takes longer than callers wait.
+        A model is loaded as soon as it is champion, not with the first request: on a busy machine
+        loading takes longer than clients wait.
         """
         ended = Event()
 
@@ -72,12 +72,12 @@ class Models:
             ended.set()
 
     def look(self) -> None:
-        """Look for a new champion, unless that was done a moment ago."""
+        """Look for a new champion, unless the last look was a moment ago."""
         with self._lock:
             now = time.monotonic()
             least = STUCK_SECONDS if self._search.is_alive() else LOOK_SECONDS
             if now - self._began >= least:
-                # A daemon: a registry that does not answer must not keep the server from ending.
+                # A daemon, so that a registry that does not answer cannot keep the server from ending.
                 self._began, self._search = now, Thread(target=self._find, args=[now], daemon=True)
                 self._search.start()
             search = self._search
@@ -102,13 +102,13 @@ class Models:
                 before = (one for one in served[:1] if one.model.version != found.version)
                 served = (champion, *before)
             self._serve(began, served)
-        except Exception as error:  # of whatever kind: what is loaded goes on serving
+        except Exception as error:  # any error: loaded models keep serving
             if self.problem != str(error):
-                log.warning("No look at the registry: %s", error)
+                log.warning("Cannot read the registry: %s", error)
             self.problem = str(error)
 
     def _serve(self, began: float, loaded: tuple[Loaded, ...]) -> None:
-        """Serve what a look-up has found, unless one that began later has found something."""
+        """Serve the result of a look-up, unless a later look-up already has a result."""
         with self._lock:
             if began >= self._as_of:
                 self._as_of, self.loaded = began, loaded

@@ -177,7 +177,7 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "number": ({"carrier": NUMBERS}, {}, "carrier must be BYTES, not numbers"),
     "rows": ({"seats": NUMBERS[:2]}, {}, "seats has 2 rows and dep_minute 3"),
     "too large": ({"seats": np.full((3, 1), 1e300)}, {}, "seats holds a number that is infinite"),
-    "id": ({}, {"id": 7}, "its id is 7, no text"),
+    "id": ({}, {"id": 7}, "its id is 7, which is not text"),
     "output": ({}, {"outputs": [{"name": "label"}]}, "wants the output 'label'"),
     "outputs": ({}, {"outputs": "score"}, "its outputs are no list"),
     "parameters": ({}, {"parameters": [1]}, "its parameters are [1]"),
@@ -588,7 +588,9 @@ def test_sound_use_cases_are_served_beside_a_broken_one(
         _, told = process.communicate(timeout=60)
     assert process.returncode == 2
     assert words in told
-    assert told.splitlines()[-1] == ("There is no model to serve: no use case is there that can be")
+    assert told.splitlines()[-1] == (
+        "There is no model to serve: no enabled use case can be loaded"
+    )
 
 
 def test_two_use_cases_of_one_name_are_not_mixed_up(lake: Lake, tmp_path: Path) -> None:
