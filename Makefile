@@ -1,4 +1,4 @@
-# Everything one can do here; `make` lists it. Each target makes what it needs, once.
+# All commands; `make` lists them. Each target makes what it needs, once.
 # Works with GNU make 3.81 (macOS) and later. Paths are relative: the folder may have any name.
 
 .DEFAULT_GOAL := help
@@ -24,7 +24,7 @@ export PYTHONPATH = $(CURDIR)
 export UV_SYSTEM_CERTS = 1
 # Without bytecode files every process compiles Airflow again, which doubles its start.
 unexport PYTHONDONTWRITEBYTECODE
-# Those who have told pip of a mirror need not tell uv again.
+# A mirror that is set for pip is also used by uv.
 ifneq ($(PIP_INDEX_URL),)
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
@@ -49,7 +49,7 @@ stop: ## Stop the Airflow that demo or start left running
 seed: $(READY) ## Land and validate history (FROM=day TO=day USECASE=name)
 	@umask 077; $(PY) -m local.seed $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO)) $(ABOUT)
 
-rollback: $(READY) ## Put the champion's predecessor back (REASON="why" USECASE=name)
+rollback: $(READY) ## Roll the champion back to the version before it (REASON="why" USECASE=name)
 	@$(PY) -m local.rollback --reason "$$REASON" $(ABOUT)
 
 ##@ Run the stack
@@ -58,16 +58,16 @@ rollback: $(READY) ## Put the champion's predecessor back (REASON="why" USECASE=
 COMPOSE = docker compose
 MOUNTED = config dags grafana include local plugins prometheus serving
 
-up: has-compose .env settings.env ## Build and start Airflow on Celery with all around it (needs Docker)
+up: has-compose .env settings.env ## Build and start Airflow on Celery, with monitoring (needs Docker)
 	@if closed=$$(find $(MOUNTED) ! -perm -004 2>/dev/null | head -3) && [ -n "$$closed" ]; then \
 	  echo "Containers, whose users are not you, may not read" $$closed "…: chmod -R o+rX $(MOUNTED)" >&2; exit 1; fi
 	@GIT_COMMIT=$$(git describe --always --abbrev=40 --exclude='*' --dirty=+ 2>/dev/null) \
 	  $(COMPOSE) build
 	@$(COMPOSE) up --detach --wait --wait-timeout 300 --remove-orphans $(UP_FLAGS) || { \
-	  echo "Not all of it works: 'make ps' says what does not, 'make logs SERVICE=…' why" >&2; \
+	  echo "Some services do not work: 'make ps' shows which, 'make logs SERVICE=…' shows why" >&2; \
 	  if $(COMPOSE) logs postgres 2>&1 | grep -q "password authentication failed"; then \
-	    echo "The stack's data are of another .env than this one: perhaps of an earlier clone in a folder" \
-	      "of this name. Bring that .env back, or delete the data: docker compose down --volumes" >&2; fi; \
+	    echo "The stack's data was made with another .env, perhaps by an earlier clone in a folder with" \
+	      "this name. Restore that .env, or delete the data: docker compose down --volumes" >&2; fi; \
 	  exit 1; }
 	@echo; for each in Airflow:airflow-apiserver:8080 Grafana:grafana:3000 MLflow:mlflow:5000 \
 	    Prometheus:prometheus:9090 Alertmanager:alertmanager:9093; do \
@@ -76,15 +76,15 @@ up: has-compose .env settings.env ## Build and start Airflow on Celery with all 
 	    printf '  %-13s http://%s\n' "$$1" "$$address"; fi; done
 	@echo; echo "Airflow's and Grafana's user is admin; the passwords are in .env"
 	@if ! grep -q '^ALERT_WEBHOOK_URL=.' .env; then \
-	  echo "Alerts reach nobody: ALERT_WEBHOOK_URL in .env is empty"; fi
+	  echo "Alerts are not delivered: ALERT_WEBHOOK_URL in .env is empty"; fi
 
-down: has-compose .env settings.env ## Stop the stack; its data stay
+down: has-compose .env settings.env ## Stop the stack; its data stays
 	@$(COMPOSE) down --remove-orphans
 
 logs: has-compose .env settings.env ## Follow the stack's logs (SERVICE=airflow-worker)
 	@$(COMPOSE) logs --follow --tail 100 $(SERVICE)
 
-ps: has-compose .env settings.env ## Show what runs in the stack, and how well
+ps: has-compose .env settings.env ## Show the stack's containers and their health
 	@$(COMPOSE) ps --all
 
 stack-seed: has-compose .env settings.env ## Give the stack history and its first champion (FROM=day TO=day USECASE=name)
@@ -106,7 +106,7 @@ has-compose:
 	  echo "The stack needs Docker with its Compose plugin, 2.23.1 or newer" >&2; exit 1; }
 	@docker info >/dev/null 2>&1 || { echo "Docker does not answer: is it running, and are you allowed to use it?" >&2; exit 1; }
 
-# Made once and then yours; every machine has secrets of its own.
+# Made once, then yours to edit; every machine has its own secrets.
 .env settings.env:
 	@umask 077; while IFS= read -r line; do case "$$line" in \
 	  *=SECRET) line=$${line%SECRET}$$(od -An -N 32 -tx1 /dev/urandom | tr -d ' \n') ;; \
@@ -118,11 +118,11 @@ has-compose:
 .PHONY: test test-unit test-dags test-e2e test-usecase test-exhaustive test-stack coverage lint format audit secrets licences \
   vulnerabilities bench replay
 
-test: $(READY) ## Pass all tests but the exhaustive ones: unit, dags and e2e
+test: $(READY) ## Run all tests except the exhaustive ones: unit, dags and e2e
 	@$(PY) -m pytest -n 2 -m "not exhaustive" tests/unit tests/dags
 	@$(PY) -m pytest -m "not exhaustive" tests/e2e
 
-test-exhaustive: $(READY) ## Kill, pause and race at every step, a few minutes more
+test-exhaustive: $(READY) ## Run the tests that kill, pause and race at every step, a few minutes more
 	@$(PY) -m pytest -n 2 --dist loadfile -m exhaustive tests
 
 test-unit: $(READY) ## Test the library, without Airflow
@@ -137,7 +137,7 @@ test-e2e: $(READY) ## Test the DAGs on a real Airflow
 test-usecase: $(READY) ## Test use cases through every DAG on a real Airflow (USECASE=name or folder, with commas)
 	@$(ENABLED) $(PY) -m pytest --exitfirst --show-capture=no tests/usecase
 
-test-stack: $(READY) ## Test the whole stack in containers, on real runs, with killed and restarted parts
+test-stack: $(READY) ## Test the whole stack in containers, with real runs, killing and restarting its parts
 	@UP_FLAGS="$(UP_FLAGS)" $(PY) -m pytest -rs tests/integration
 
 coverage: $(READY) ## Measure which branches of include/ the unit and DAG tests take: 90 % at least
@@ -149,7 +149,7 @@ lint: $(READY) ## Check style, imports and types
 	@.venv/bin/lint-imports --no-logo --no-cache
 	@$(PY) -m mypy
 
-format: $(READY) ## Put style right
+format: $(READY) ## Fix the style
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
@@ -164,26 +164,26 @@ secrets: $(READY) ## Look for secrets in the files that git tracks
 	@git ls-files -z | xargs -0 -P 2 -n 200 .venv/bin/detect-secrets-hook --no-verify --exclude-secrets '$(PLACEHOLDERS)'
 	@echo "No secrets in $$(git ls-files | wc -l) files"
 
-licences: $(READY) ## Hold installed packages to the licences that pyproject.toml allows
+licences: $(READY) ## Check that pyproject.toml allows the licences of installed packages
 	@.venv/bin/pip-licenses >/dev/null
 	@echo "All installed packages have licences that pyproject.toml allows"
 
-vulnerabilities: $(READY) ## Ask PyPI for known vulnerabilities of what requirements.lock pins
+vulnerabilities: $(READY) ## Ask PyPI for known vulnerabilities of the packages in requirements.lock
 	@.venv/bin/pip-audit --strict --disable-pip --progress-spinner off -r requirements.lock || { \
 	  echo "Failed. If no vulnerability is listed above, PyPI did not answer, and nothing was checked" >&2; \
 	  exit 1; }
 
-bench: $(READY) ## Measure what is claimed about speed and memory (SIZE=small)
+bench: $(READY) ## Measure the claims about speed and memory (SIZE=small)
 	@$(PY) -m benchmarks $(if $(SIZE),--size $(SIZE))
 
-replay: $(READY) ## Let months pass day by day: is the loop worth it? (START=day END=day LABEL=x SEED=7)
+replay: $(READY) ## Replay months day by day: is the loop worth it? (START=day END=day LABEL=x SEED=7)
 	@$(PY) -m benchmarks.replay $(if $(START),--start $(START)) $(if $(END),--end $(END)) \
 	  $(if $(LABEL),--label $(LABEL)) $(if $(SEED),--seed $(SEED))
 
 ##@ Deploy it (docs/deploy.md)
 .PHONY: mwaa mwaa-deploy astro
 
-mwaa: $(READY) ## Build dist/mwaa and try it in an Airflow like Amazon MWAA's (CONSTRAINTS=file)
+mwaa: $(READY) ## Build dist/mwaa and test it in an Airflow like Amazon MWAA's (CONSTRAINTS=file)
 	@$(PY) -m deploy.mwaa $(if $(CONSTRAINTS),--constraints "$(CONSTRAINTS)")
 
 mwaa-deploy: $(READY) ## Upload dist/mwaa (BUCKET=name or name/folder)
@@ -191,35 +191,35 @@ mwaa-deploy: $(READY) ## Upload dist/mwaa (BUCKET=name or name/folder)
 	  echo "make mwaa-deploy needs the environment's bucket: make mwaa-deploy BUCKET=name" >&2; exit 2; fi
 	@$(PY) -m deploy.upload "$(BUCKET)"
 
-astro: $(READY) ## Build dist/astro, a complete Astro project, and pass its own tests
+astro: $(READY) ## Build dist/astro, a complete Astro project, and run its tests
 	@$(PY) -m deploy.astro
 
-##@ Look after it
+##@ Maintain it
 .PHONY: setup new-usecase usecase reference settings lock migrate clean clean-lake
 
 setup: $(READY) ## Make .venv from requirements.lock; the other targets do it too
 	@true
 
-new-usecase: $(READY) ## Write a small use case to begin with into include/usecases (NAME=late_payments)
+new-usecase: $(READY) ## Write a small use case to start from to include/usecases (NAME=late_payments)
 	@$(PY) -m local.new_usecase "$(NAME)"
 
-usecase: $(READY) ## Try a use case's first days, from its source to monitoring, in a minute (USECASE=name or folder)
+usecase: $(READY) ## Check a use case on its first days, from source to monitoring, in a minute (USECASE=name or folder)
 	@$(ENABLED) $(PY) -m local.usecase
 
-reference: $(READY) ## Write docs/settings.md, docs/metrics.md and the StatsD mapping anew from the code
+reference: $(READY) ## Generate docs/settings.md, docs/metrics.md and the StatsD mapping from the code
 	@$(PY) -m local.reference
 
 settings: $(READY) ## Show every setting, its value and its meaning (USECASE=name)
 	@$(PY) -m local.settings $(ABOUT)
 
-lock: $(HAS_UV) ## Write requirements.lock anew from requirements*.txt (UPGRADE=1: newest versions)
+lock: $(HAS_UV) ## Generate requirements.lock from requirements*.txt (UPGRADE=1: newest versions)
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade) requirements-dev.txt -o requirements.lock
 
 migrate: $(READY) ## Move a lake and models of release 0.1 under a use case's name (USECASE=name FROM=old-name)
 	@$(PY) -m local.migrate --usecase "$(USECASE)" $(if $(FROM),--from "$(FROM)")
 
-clean-lake: $(READY) ## Remove from the lakes what killed writers left half done a week ago (USECASE=name)
+clean-lake: $(READY) ## Remove week-old leftovers of killed writers from the lakes (USECASE=name)
 	@$(PY) -m local.clean_lake $(ABOUT)
 
 clean: ## Stop Airflow, then remove data/, .venv and caches
@@ -237,7 +237,7 @@ $(HAS_UV):
 	if [ -z "$$python" ]; then python=$$(first ", ensurepip, venv"); fi; \
 	if [ -z "$$python" ]; then python=$$(first ""); fi; \
 	if [ -z "$$python" ]; then \
-	  echo "Python 3.11, 3.12 or 3.13 is needed and none is here: install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; fi; \
+	  echo "Python 3.11, 3.12 or 3.13 is needed, but none was found: install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; fi; \
 	if ! works "$$python" ""; then \
 	  echo "$$python does not run as Python 3.11, 3.12 or 3.13: name another one with make PYTHON=…" >&2; exit 1; fi; \
 	if ! works "$$python" ", ensurepip, venv"; then \

@@ -1,4 +1,4 @@
-"""Build a complete Astro project, into `dist/astro`, and pass its own tests in an Airflow like it.
+"""Builds a complete Astro project in `dist/astro`, and runs its tests in an Airflow like Astro's.
 
 python -m deploy.astro
 """
@@ -11,16 +11,16 @@ from deploy import package
 from deploy.package import REPO, TEMPLATES, DeployError
 
 AIRFLOW = "3.3.2"
-"""Of the runtime that `deploy/astro/Dockerfile` names."""
+"""Version in the runtime that `deploy/astro/Dockerfile` names."""
 
 ADDED = "apache-airflow-providers-amazon"
-"""Brings the connections of a lake on S3. MWAA has it, the runtime has not."""
+"""Provides the connections for a lake on S3. MWAA has it; the runtime does not."""
 
 DIST = REPO / "dist" / "astro"
 
 
 def build(folder: Path) -> None:
-    """Write the project into a new folder."""
+    """Write the project to a new folder."""
     package.copy(TEMPLATES / "astro", folder)
     for name in ("dags", "include", "plugins"):
         package.copy_code(name, folder / name)
@@ -29,7 +29,7 @@ def build(folder: Path) -> None:
 
 
 def check(folder: Path) -> str:
-    """Run the project's tests where Astro would. Returns with what, for a person.
+    """Run the project's tests as Astro would. Returns the environment, for people.
 
     Raises:
         DeployError: its requirements contradict each other, or a test failed.
@@ -46,7 +46,7 @@ def check(folder: Path) -> str:
 
 
 def main() -> int:
-    """Build, check, and say what is ready."""
+    """Build, check, and print the result."""
     try:
         built = package.fresh_folder(DIST)
         build(built)

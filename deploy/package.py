@@ -1,4 +1,4 @@
-"""What both platforms need: the project's code in a folder, and an Airflow like theirs for it."""
+"""Shared by both platforms: the project's code in a folder, and an Airflow to test it."""
 
 import os
 import re
@@ -14,17 +14,17 @@ REPO = Path(__file__).resolve().parent.parent
 TEMPLATES = REPO / "deploy"
 INTEGRITY = TEMPLATES / "astro" / "tests" / "dags" / "test_dag_integrity.py"
 PYTHON = "3.12"
-"""Which both platforms have."""
+"""Python version of both platforms."""
 
 UV = Path(sys.executable).with_name("uv")
 
 
 class DeployError(Exception):
-    """What stands in the way of a deployment, told to a person."""
+    """The reason why a deployment is impossible, for people."""
 
 
 def fresh_folder(ready: Path) -> Path:
-    """Where to build; what was built before goes, so that nobody deploys it by mistake."""
+    """A folder to build in; an earlier build is deleted, so that it is not deployed by mistake."""
     building = ready.with_name(f"{ready.name}.unchecked")
     for folder in (ready, building):
         shutil.rmtree(folder, ignore_errors=True)
@@ -32,14 +32,14 @@ def fresh_folder(ready: Path) -> Path:
 
 
 def copy_code(name: str, folder: Path) -> None:
-    """Copy a folder of the project; the library gets a note of the commit that it is of."""
+    """Copy a folder of the project; the library gets a file with its commit."""
     copy(REPO / name, folder)
     if name == "include":
         (folder / BUILT_FROM.name).write_text(f"{git_commit()}\n")
 
 
 def copy(source: Path, folder: Path) -> None:
-    """Copy a folder without what Python has left in it."""
+    """Copy a folder without Python's bytecode."""
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
 
 
@@ -61,9 +61,9 @@ def resolve(wanted: list[str], constraints: Path | None) -> dict[str, str]:
     if found.returncode:
         under = f" under {constraints}" if constraints else ""
         raise DeployError(
-            f"requirements.txt cannot be installed{under}. The platform would install none of it, "
-            f"and only a line in a log would say so. Why:\n\n{found.stderr.strip()}\n\n"
-            "Change the range that is named, in requirements.txt. Nothing was built."
+            f"requirements.txt cannot be installed{under}. The platform would install nothing, "
+            f"and only write a line to a log. Why:\n\n{found.stderr.strip()}\n\n"
+            "Change this range in requirements.txt. Nothing was built."
         )
     lines = (line.partition(" ")[0] for line in found.stdout.splitlines() if "==" in line)
     return dict(line.split("==") for line in lines)
@@ -72,19 +72,19 @@ def resolve(wanted: list[str], constraints: Path | None) -> dict[str, str]:
 def install(wanted: list[str], versions: dict[str, str], folder: Path) -> str:
     """Install requirements into a fresh environment.
 
-    Python 3.12 is used if it is here or can be fetched, else the one that runs this. A package
-    whose version is not made for that one is taken in the newest before it.
+    Python 3.12 is used if it is installed or can be downloaded, else the Python that runs this. If
+    a package's version does not support that Python, the newest one before it is installed.
 
     Args:
         wanted: lines of requirements.
-        versions: of all packages, as `resolve` found them.
-        folder: of the environment.
+        versions: versions of all packages, from `resolve`.
+        folder: folder of the environment.
 
     Returns:
-        What it was that differs from the platform, for a person.
+        Differences from the platform, for people.
 
     Raises:
-        DeployError: it did not work.
+        DeployError: the installation failed.
     """
     if _uv("venv", "--python", PYTHON, str(folder)).returncode:
         _must("venv", "--python", sys.executable, str(folder))
@@ -107,23 +107,23 @@ def install(wanted: list[str], versions: dict[str, str], folder: Path) -> str:
 
 
 def run_isolated(command: list[str], home: Path, built: Path, **variables: str) -> str:
-    """Run a command with nothing of this shell's Airflow, Python or settings.
+    """Run a command without this shell's variables for Airflow, Python and settings.
 
     Args:
         command: program and arguments.
-        home: of Airflow.
-        built: the folder that is tried, to be named if it fails.
-        variables: of the environment, beside the shell's others.
+        home: Airflow's home.
+        built: the tested folder, named if the command fails.
+        variables: additional environment variables.
 
     Raises:
-        DeployError: it failed.
+        DeployError: the command failed.
     """
     dropped = ("AIRFLOW", "ML_", "MLFLOW_", "PYTHON", "PYTEST", "VIRTUAL_ENV")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     variables = {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
-        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",  # no file of bytecode is there yet
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",  # there are no bytecode files yet
         **variables,
     }
     done = subprocess.run(
@@ -131,14 +131,14 @@ def run_isolated(command: list[str], home: Path, built: Path, **variables: str) 
     )
     if done.returncode:
         raise DeployError(
-            f"What was built does not run where it is to be deployed: it is in {built} for you to "
-            f"look at, and not ready to go.\n\n{(done.stdout + done.stderr).strip()}"
+            f"The build does not run in the platform's environment. It is in {built} for you to "
+            f"look at, and not ready to deploy.\n\n{(done.stdout + done.stderr).strip()}"
         )
     return done.stdout
 
 
 def canonical(name: str) -> str:
-    """A package's name as packages are compared by."""
+    """A package's normalized name."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -156,6 +156,6 @@ def _must(*arguments: str) -> str:
     if done.returncode:
         raise DeployError(
             f"A fresh Airflow could not be installed, so nothing was checked and nothing is ready "
-            f"to be deployed:\n\n{done.stderr.strip()}"
+            f"to deploy:\n\n{done.stderr.strip()}"
         )
     return done.stdout

@@ -1,15 +1,15 @@
-"""Put `dist/mwaa` into the bucket of an MWAA environment.
+"""Uploads `dist/mwaa` to the bucket of an MWAA environment.
 
 python -m deploy.upload my-bucket/some/folder
 
 MWAA copies `dags/` from the bucket to its containers all the time, and S3 cannot replace several
-objects in one step. So everything is put beside the live folder first, under `dags.new/`. When all
-of it is there, what differs is copied within the bucket, the library before the DAG files, and what
-the project no longer has is deleted last. What fails on the way is put back. Of the live folder,
-only files that an earlier deployment put there are ever deleted.
+objects in one step. So everything is first uploaded next to the live folder, to `dags.new/`. Then
+the files that differ are copied within the bucket, the library before the DAG files, and files that
+the project no longer has are deleted last. If a step fails, the changes are undone. In the live
+folder, only files from earlier deployments are ever deleted.
 
-The other files lie in the bucket until the environment is told to take their new versions; the
-command for that is printed.
+The other files take effect when the environment is updated with their new versions; the command for
+that is printed.
 """
 
 import argparse
@@ -29,17 +29,17 @@ OTHERS = {
     "requirements.txt": "requirements",
     "startup.sh": "startup-script",
 }
-"""Files beside `dags/`, and what the environment calls them."""
+"""Other files than `dags/`, and their names in the environment's options."""
 
 LIVE, STAGED, LISTED = "dags/", "dags.new/", "dags.json"
 PROBE = ".deploying"
-"""Is not there. Shows whether we may delete in `dags/`, without which nothing could be put back."""
+"""Does not exist. Deleting it shows whether we may delete in `dags/`, which undoing needs."""
 
 TO_FILL_IN = "CHANGE-ME"
 
 RIGHTS = "s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket"
 REASONS = {
-    "NoSuchBucket": "There is no such bucket in this account and region. Check BUCKET",
+    "NoSuchBucket": "The bucket does not exist in this account and region. Check BUCKET",
     "AccessDenied": f"You lack rights there. Ask for {RIGHTS}",
     "403": f"You lack rights there, or there is no such bucket. Ask for {RIGHTS}",
     "InvalidAccessKeyId": "AWS does not know your credentials. Log in again",
@@ -49,10 +49,10 @@ REASONS = {
 
 @dataclass
 class Bucket:
-    """A place in a bucket, and what this deployment has done to it.
+    """A folder in a bucket, and this deployment's changes to it.
 
     Attributes:
-        undo: what each live file was that it has changed, None if there was none.
+        undo: changed live file → its old content, None if it is new.
     """
 
     client: Any
@@ -94,7 +94,7 @@ class Bucket:
         self.delete(LIVE + file)
 
     def put_back(self) -> None:
-        """Make the live folder what it was."""
+        """Undo all changes to the live folder."""
         for file, before in reversed(list(self.undo.items())):
             if before is None:
                 self.delete(LIVE + file)
@@ -104,18 +104,18 @@ class Bucket:
 
 
 def upload(folder: Path, bucket: Bucket) -> dict[str, str]:
-    """Deploy a folder that `make mwaa` has built.
+    """Deploy a folder that `make mwaa` built.
 
     Returns:
-        The versions of the files beside `dags/`.
+        The versions of the other files than `dags/`.
 
     Raises:
-        DeployError: it did not work; it says what is live.
+        DeployError: it failed; the message says what is live.
     """
     if TO_FILL_IN in (folder / "startup.sh").read_text():
         raise DeployError(
-            f"startup.sh still says {TO_FILL_IN}: without these settings, nothing that a run makes "
-            "would be kept. Nothing was uploaded. Fill in deploy/mwaa/startup.sh, make mwaa again."
+            f"startup.sh still has {TO_FILL_IN}: without these settings, the results of runs would "
+            "be lost. Nothing was uploaded. Fill in deploy/mwaa/startup.sh, then make mwaa again."
         )
     dags = folder / "dags"
     files = {
@@ -146,7 +146,7 @@ def upload(folder: Path, bucket: Bucket) -> dict[str, str]:
 def _go_live(
     bucket: Bucket, live: dict[str, bytes | None], different: list[str], gone: list[str]
 ) -> None:
-    """Copy what was staged and delete what is gone; if any of it fails, put all back."""
+    """Copy staged files and delete removed ones; if a step fails, undo all."""
     bucket.delete(LIVE + PROBE)
     try:
         for file in different:
@@ -160,13 +160,13 @@ def _go_live(
 
 
 def _order(file: str) -> tuple[bool, bool, str]:
-    """What is ignored comes before what is to be ignored, and DAG files after what they import."""
+    """`.airflowignore` first, then the library, then the DAG files that import it."""
     return (file != ".airflowignore", "/" not in file, file)
 
 
 @contextmanager
 def _told(bucket: Bucket) -> Iterator[None]:
-    """Turn an error of AWS into one that says what is live."""
+    """Turn an AWS error into one that says what is live."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -174,11 +174,11 @@ def _told(bucket: Bucket) -> Iterator[None]:
     except (BotoCoreError, ClientError) as error:
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
         why = REASONS.get(code, "Check the connection and your AWS credentials")
-        live = "Its live dags/ is what it was before."
+        live = "Its live dags/ is unchanged."
         if bucket.undo:
             live = (
                 f"ITS LIVE dags/ IS HALF NEW, and could not be put back: {', '.join(bucket.undo)}. "
-                "Deploy again as soon as it answers, that completes it."
+                "Deploy again as soon as it answers, to complete it."
             )
         raise DeployError(
             f"The upload to s3://{bucket.name}/{bucket.prefix} failed: {error}\n{live}\n"
@@ -187,7 +187,7 @@ def _told(bucket: Bucket) -> Iterator[None]:
 
 
 def main() -> int:
-    """Upload dist/mwaa, and say what the environment has to be told."""
+    """Upload dist/mwaa, and print the command that updates the environment."""
     import boto3
 
     parser = argparse.ArgumentParser(prog="python -m deploy.upload", description=main.__doc__)
@@ -207,9 +207,9 @@ def main() -> int:
         for file, version in versions.items()
     )
     print(
-        f"s3://{name}/{place.prefix}dags/ is live: MWAA takes it within a minute. The other files "
-        "it takes when it is told, and restarts. Do it if requirements.txt, startup.sh or plugins/ "
-        "have changed, or if pages and pools are to be made by the new library:\n"
+        f"s3://{name}/{place.prefix}dags/ is live: MWAA loads it within a minute. The other "
+        "files take effect when you update the environment, which restarts it. Do so if "
+        "requirements.txt, startup.sh or plugins/ have changed, or to have pages and pools use the new library:\n"
         f"aws mwaa update-environment --name YOURS{options}"
     )
     return 0

@@ -77,7 +77,7 @@ class Models:
             now = time.monotonic()
             least = STUCK_SECONDS if self._search.is_alive() else LOOK_SECONDS
             if now - self._began >= least:
-                # A daemon, so that a registry that does not answer cannot keep the server from ending.
+                # A daemon, so that a hanging registry cannot keep the server from ending.
                 self._began, self._search = now, Thread(target=self._find, args=[now], daemon=True)
                 self._search.start()
             search = self._search

@@ -1,8 +1,8 @@
-"""Leads to the library in `dags/include`, which only DAG files would find on MWAA.
+"""Points to the library in `dags/include`, which only DAG files would find on MWAA.
 
-Plugins are loaded by every process, the web server included, and there Airflow has the plugins'
-folder on its path but not that of the DAGs. The copy in `as_built` is of the last restart, and only
-for who has no DAG files at all, as the web server may not: beside DAG files, which may be newer, it
+Every process loads plugins, the web server included. Airflow then has the plugins' folder on its
+path, but not that of the DAGs. The copy in `as_built` dates from the last restart, and is only for
+processes without any DAG files, possibly the web server. Next to DAG files, which may be newer, it
 is never used, not even if their own library is missing.
 """
 

@@ -1,7 +1,7 @@
 #!/bin/sh
-# MWAA runs this on each of its containers before Airflow starts there. What it exports are the
-# settings of the project: `make settings` shows all of them. No secrets: whoever may read the
-# bucket may read this. docs/deploy.md says where those go.
+# MWAA runs this in each of its containers before Airflow starts. It exports the settings of the
+# project: `make settings` shows all of them. Do not put secrets here, because everyone who may read
+# the bucket can read this file; docs/deploy.md says where they go.
 
 export ML_LAKE_ROOT="s3://CHANGE-ME/lake"                      # a bucket that the environment's role may write
 export MLFLOW_TRACKING_URI="http://CHANGE-ME:5000"             # an MLflow server that the VPC reaches

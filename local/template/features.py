@@ -11,31 +11,31 @@ CATEGORICAL = ["plan"]
 FEATURES = [*NUMERIC, *CATEGORICAL]
 
 REQUIRED = ["months", "plan"]
-"""Without these a row is not scored."""
+"""A row without one of these is not scored."""
 
 SLICES = ["plan"]
-"""No new model may be much worse on any value of these."""
+"""A new model may not be much worse on any value of these."""
 
 SEGMENT = ["plan"]
-"""Where no model is left, the base rate of a row's segment is its score."""
+"""Columns for segments: if no model is available, a row's score is its segment's base rate."""
 
 SEASONAL = ["weekday"]
-"""These honestly differ from day to day."""
+"""Features that normally differ from day to day."""
 
 OFTEN_MISSING: list[str] = []
-"""Of these any share may be null on any day."""
+"""Features that may have any share of nulls on any day."""
 
 DRIFT_BOUNDS: dict[str, float] = {}
-"""For these another drift than the setting's calls a person."""
+"""Features with their own bound for drift, instead of the setting's."""
 
 GROUPS: list[Group] = []
 """Features that come together, and may be missing together."""
 
 
 def build_features(inputs: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    """One row for each of the first input, in its order: the key, then `FEATURES`.
+    """One row for each row of the first input, in its order: the key, then `FEATURES`.
 
-    Only what is known when the row is scored belongs here.
+    Use only what is known when the row is scored.
     """
     rows = inputs["customers"].with_columns(weekday=pl.col("date").dt.weekday())
     return rows.select(*KEY, pl.col(NUMERIC).cast(pl.Float32), *CATEGORICAL)

@@ -1,4 +1,4 @@
-"""What is trained: each a complete scikit-learn pipeline over the table of features."""
+"""The models to train, each a complete scikit-learn pipeline over the table of features."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ TRUSTED_TYPES = [
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.utils.validation.check_array",
 ]
-"""Types that a model's file may hold, beyond those that are trusted anyway."""
+"""Types that a model's file may contain beyond those that are always trusted."""
 
 
 def trees(seed: int) -> Pipeline:
@@ -31,7 +31,7 @@ def trees(seed: int) -> Pipeline:
 
 
 def line(seed: int) -> Pipeline:
-    """A linear model of standardized numbers, the categories' codes among them."""
+    """A linear model of standardized numbers, including the categories' codes."""
     return Pipeline(
         [
             ("encode", FeatureEncoder(NUMERIC, CATEGORICAL)),
@@ -43,7 +43,7 @@ def line(seed: int) -> Pipeline:
 
 
 CANDIDATES: dict[str, Callable[[int], Pipeline]] = {"trees": trees, "line": line}
-"""What is trained at each retraining, by name; each is made from the seed of all its chance."""
+"""The models of each retraining, by name; each function takes a seed for all randomness."""
 
 WITHOUT: dict[str, Callable[[int], Pipeline]] = {}
-"""For each of `GROUPS`, what is trained for rows that lack it."""
+"""For each of `GROUPS`, the model for rows that lack it."""

@@ -1,4 +1,4 @@
-"""What the inputs of a day must look like.
+"""The contracts of a day's inputs.
 
 Bad rows are put aside, and a day with too many of them is refused.
 """
@@ -9,7 +9,7 @@ import polars as pl
 from include.usecase import Input
 
 KEY = ["date", "customer"]
-"""Columns that together name a row, in the first input and in the truth."""
+"""Columns that together identify a row, in the first input and in the truth."""
 
 DATE = pa.Column(pl.Date)
 CUSTOMER = pa.Column(pl.Int32, pa.Check.ge(1, n_failure_cases=10))
@@ -37,7 +37,7 @@ CUSTOMERS = Input(
 )
 
 INPUTS = [CUSTOMERS]
-"""What a day is scored from: the rows of the first input."""
+"""The inputs from which a day is scored. The rows of the first are scored."""
 
 TRUTH = Input(
     name="outcomes",
@@ -49,4 +49,4 @@ TRUTH = Input(
     key=KEY,
     belongs=lambda day: pl.col("date") == day,
 )
-"""What becomes known later, and the labels are made of."""
+"""The input that becomes known later, from which labels are built."""

@@ -31,7 +31,7 @@ def fetch(input_name: str, day: date) -> pl.DataFrame | None:
     ).with_columns(
         pl.lit(day).alias("date"),
         pl.col("customer", "months").cast(pl.Int32),
-        pl.when(pl.Series(random.random(ROWS_A_DAY) > 0.05)).then("spent"),  # some are not known
+        pl.when(pl.Series(random.random(ROWS_A_DAY) > 0.05)).then("spent"),  # some are unknown
     )
     if input_name == "outcomes":
         return rows.select("date", "customer", "has_left")

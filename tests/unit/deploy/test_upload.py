@@ -156,7 +156,7 @@ def test_an_upload_that_is_cut_off_anywhere_before_it_goes_live_changes_nothing_
     for request in range(1, min(what_goes_live(bucket, put))):
         put(OLD)
         cut(bucket, request)
-        with pytest.raises(DeployError, match="Its live dags/ is what it was before"):
+        with pytest.raises(DeployError, match="Its live dags/ is unchanged"):
             put(NEW, settings=f"export NUMBER={request}\n")
         mend(bucket)
         assert live(bucket) == OLD
@@ -168,7 +168,7 @@ def test_a_request_that_is_lost_while_it_goes_live_is_answered_by_putting_the_ol
     for request in what_goes_live(bucket, put):
         put(OLD)
         cut(bucket, request, request)
-        with pytest.raises(DeployError, match="Its live dags/ is what it was before"):
+        with pytest.raises(DeployError, match="Its live dags/ is unchanged"):
             put(NEW)
         mend(bucket)
         assert live(bucket) == OLD
@@ -216,7 +216,7 @@ def test_settings_that_were_never_filled_in_are_not_uploaded(
     bucket: Bucket, put: Callable[..., dict[str, str]]
 ) -> None:
     template = (package.TEMPLATES / "mwaa" / "startup.sh").read_text()
-    with pytest.raises(DeployError, match=r"still says CHANGE-ME.*Nothing was uploaded"):
+    with pytest.raises(DeployError, match=r"still has CHANGE-ME.*Nothing was uploaded"):
         put(NEW, settings=template)
     assert live(bucket) == {}
 
