@@ -1,9 +1,9 @@
-"""Run the benchmark programs one after another and print what they found as one table.
+"""Runs the benchmark programs in sequence and prints their results as one table.
 
     python -m benchmarks [--size small|full] [name …]
 
-Each program has a process of its own, so that its peak memory is its own. The exit code is 1 if a
-target was not met, and 2 if a program failed.
+Each program runs in its own process, so that its peak memory can be measured. The exit code is 1 if
+a target was missed, and 2 if a program failed.
 """
 
 import argparse
@@ -25,7 +25,7 @@ COLUMNS = ("name", "figure", "unit", "target", "met", "against")
 
 
 def main() -> int:
-    """Run what was asked for, all by default."""
+    """Run the named benchmarks, by default all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=f"of: {', '.join(PROGRAMS)}")
     parser.add_argument("--size", choices=SIZES, default="full")
@@ -64,7 +64,7 @@ def run(name: str, size: str) -> list[dict[str, Any]]:
 
 
 def print_table(claims: list[dict[str, Any]]) -> None:
-    """Print claims in columns as wide as they need."""
+    """Print claims in aligned columns."""
     marks = {True: "yes", False: "NO", None: "-"}
     rows = [COLUMNS, *(tuple(_cell(claim[name], marks) for name in COLUMNS) for claim in claims)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS) - 1)]

@@ -1,7 +1,7 @@
-"""What the benchmark programs share: sizes, children that are measured, and the line of a claim.
+"""Shared by the benchmark programs: sizes, measured child processes, and claims.
 
-This module imports nothing heavy: the peak memory of a child counts from what its parent had when
-it started it, so the programs that start children stay small.
+This module imports nothing heavy: a child's peak memory includes that of its parent at the start of
+the child, so programs that start children stay small.
 """
 
 import argparse
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Claim:
-    """What was measured, against what, and whether it is what was promised."""
+    """A measurement, what it was compared with, and whether the target was met."""
 
     name: str
     figure: float
@@ -46,7 +46,7 @@ class Claim:
 
 
 def at_most(name: str, figure: float, unit: str, limit: float | None, against: str) -> Claim:
-    """A claim that a figure does not pass a limit; without one it is for information."""
+    """A claim that a figure does not exceed a limit; without a limit, for information only."""
     if limit is None:
         return Claim(name, round(figure, 3), unit, against, "none", None)
     return Claim(name, round(figure, 3), unit, against, f"<= {limit:g}", figure <= limit)
@@ -58,11 +58,11 @@ def at_least(name: str, figure: float, unit: str, limit: float, against: str) ->
 
 
 def program(main: Callable[[str], list[Claim]], *steps: Callable[..., dict[str, Any]]) -> int:
-    """Be a benchmark program: run `main` on the size that is asked for, or one of its steps.
+    """Run a benchmark program: `main` with the requested size, or one of its steps.
 
     Args:
         main: measures on a size, `small` or `full`, and returns its claims.
-        steps: what `child` runs in a process of its own: takes and returns what JSON can hold.
+        steps: functions that `child` runs in their own process, with JSON arguments and results.
 
     Returns:
         The exit code: 1 if a target was not met.
@@ -97,7 +97,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder of this run, gone when the block ends."""
+    """A folder for this run, deleted when the block ends."""
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
         yield folder
@@ -108,12 +108,12 @@ def scratch_folder() -> Iterator[Path]:
 def child(
     step: Callable[..., dict[str, Any]], env: Mapping[str, str], **arguments: Any
 ) -> dict[str, Any]:
-    """Run one step of the running program in a process of its own; returns what it returned.
+    """Run one step of the running program in its own process; returns its result.
 
     Args:
-        step: one of those that the program gave to `program`.
-        env: variables that are added to this process's.
-        arguments: what the step gets.
+        step: one of the steps passed to `program`.
+        env: additional environment variables.
+        arguments: the step's arguments.
     """
     spec = sys.modules["__main__"].__spec__
     assert spec is not None, "run it as `python -m benchmarks.<name>`"
@@ -148,14 +148,14 @@ def real_days(case: "UseCase", first: date, last: date) -> "pl.DataFrame":
 
 
 def usecase() -> "UseCase":
-    """The use case that is measured."""
+    """The measured use case."""
     from include import usecases
 
     return usecases.find("flight_delays")
 
 
 class Clock:
-    """Seconds since it was made: of the wall, and of this process on all processors."""
+    """Seconds since it was created: wall-clock time, and this process's CPU time."""
 
     def __init__(self) -> None:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
@@ -169,13 +169,13 @@ class Clock:
 
 
 def peak_gigabytes() -> float:
-    """The most memory this process has had in RAM, interpreter and libraries included (10^9 B)."""
+    """Peak memory of this process, including interpreter and libraries (10^9 B)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
 
 
 def alternate(sides: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, list[T]]:
-    """Run the sides in turns, in reversed order every other time, so that drift hits both alike."""
+    """Alternate between the sides, every other time in reverse, so that drift affects both."""
     results: dict[str, list[T]] = {name: [] for name in sides}
     for number in range(repeats):
         for name in reversed(list(sides)) if number % 2 else sides:
@@ -184,5 +184,5 @@ def alternate(sides: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, l
 
 
 def best(results: Mapping[str, list[dict[str, Any]]], figure: str) -> dict[str, float]:
-    """The least of one figure of each side: what else the machine does only ever adds to it."""
+    """The minimum of a figure for each side, because other load only ever adds to it."""
     return {name: min(one[figure] for one in runs) for name, runs in results.items()}

@@ -1,7 +1,7 @@
-"""The demo, after installing, ends within five minutes on two cores and in 4 GB.
+"""Once installed, the demo ends within five minutes on two cores and in 4 GB.
 
-It runs on an empty data folder, held to two cores where the machine has more. Memory is the sum
-over all its processes of their proportional share, sampled every second.
+It runs on an empty data folder, and is limited to two cores. Memory is the sum of the proportional
+set sizes of all its processes, sampled every second.
 """
 
 import os
@@ -18,7 +18,7 @@ MAX_SECONDS, MAX_GIGABYTES = 300, 4
 
 
 def two_cores() -> None:
-    """Hold this process, and what it starts, to two cores."""
+    """Limit this process and its children to two cores."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 
@@ -37,7 +37,7 @@ def gigabytes_below(data: Path) -> float:
 
 
 def main(size: str) -> list[Claim]:
-    """Run the demo once, whatever the size, stop it, and say how long it took and what it held."""
+    """Run the demo once, whatever the size, stop it, and report its time and memory."""
     with scratch_folder() as folder:
         environment = {**os.environ, "ML_DATA_DIR": str(folder)}
         say("Running the demo on an empty data folder")

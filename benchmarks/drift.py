@@ -46,7 +46,7 @@ DAYS, ROWS_A_DAY = 365, 1_000
 
 
 def main(size: str) -> list[Claim]:
-    """Run both sides on the same files; then columns of which no value is twice; then the year."""
+    """Run both sides on the same files; then with columns of distinct values; then the year."""
     rows = ROWS[size]
     make_environment()
     with scratch_folder() as scratch:
@@ -72,7 +72,7 @@ def main(size: str) -> list[Claim]:
         for column, theirs in runs["evidently"][0]["distances"].items():
             ours = runs["exact"][0]["distances"][column]
             assert abs(ours - theirs) < 1e-9, f"{column}: {ours} is not Evidently's {theirs}"
-        say("The same with columns of which no value is twice")
+        say("The same with columns of distinct values")
         child(generate, {}, folder=folder, rows=rows, decimals=None)
         distinct = alternate(sides(exact, profiles), PEER_REPEATS[size])
         say(f"A year of {DAYS} profiles")
@@ -148,8 +148,8 @@ def generate(folder: str, rows: int, decimals: int | None) -> dict[str, Any]:
     """Write the reference and a table whose columns have moved, each more than the one before.
 
     Args:
-        rows: of the table; the reference has a tenth.
-        decimals: what values are rounded to; None for columns of which no value is twice.
+        rows: rows of the table; the reference has a tenth of them.
+        decimals: decimals of the values; None for columns of distinct values.
     """
     import numpy as np
     import polars as pl
@@ -260,7 +260,7 @@ def generate_year(folder: str) -> dict[str, Any]:
 
 
 def merge_year(folder: str) -> dict[str, Any]:
-    """Read them and add them up."""
+    """Read and merge them."""
     import polars as pl
 
     from include.statistics.profile import from_frame, merge

@@ -1,13 +1,13 @@
-"""The ensemble: the time a dead member costs, a server that fails at random, and what it is worth.
+"""The ensemble: the cost of a dead member, a server that fails at random, and the accuracy.
 
 - On an embedded Airflow, `ensemble_inference` runs a real day with all members up and, in turns,
   with the model server stopped.
 - The remote member scores a year of real flights as one day, from a server that answers every
   request, and in turns from the same server failing one request in five.
-- Month by month the members are trained on all days before, as `model_retraining` does, and score
-  the month; the remote member is the champion, taken to be the XGBoost. Their plain average stands
-  against the best of them, and against averages that were calibrated on the 14 days before (by
-  members that had not seen these). No Airflow is needed.
+- Month by month the members are trained on all days before, as in `model_retraining`, and score the
+  month; the remote member is the champion, assumed to be XGBoost. Their plain average is compared
+  with the best of them, and with averages calibrated on the 14 days before (by members that had not
+  seen these). This part needs no Airflow.
 """
 
 import json
@@ -58,12 +58,12 @@ def main(size: str) -> list[Claim]:
         say("Training a champion and its ensemble on January; validating a day")
         child(prepare, env)
         claims = [_dead_member(folder, size), *_failing_server(env, size)]
-    say(f"Training anew each month, for {MONTHS[size]} months")
+    say(f"Training again each month, for {MONTHS[size]} months")
     return [*claims, *_worth(child(monthly, {}, months=MONTHS[size]))]
 
 
 def prepare() -> dict[str, Any]:
-    """A lake with a validated day, a champion, and the members that were trained with it."""
+    """A lake with a validated day, a champion, and the members trained with it."""
     case = usecase()
     from include.inference import scoring
     from include.registry import promotion, registry
@@ -97,7 +97,7 @@ def _dead_member(folder: Any, size: str) -> Claim:
             "all up": partial(_run, airflow, True),
             "one down": partial(_run, airflow, False),
         }
-        say("Each once, not counted, then in turns")
+        say("Each once as a warm-up, then alternating")
         alternate(sides, 1)
         seconds = {name: median(found) for name, found in alternate(sides, REPEATS[size]).items()}
     finally:
@@ -180,7 +180,7 @@ def _failing_server(env: dict[str, str], size: str) -> list[Claim]:
 
 
 def publish_year() -> dict[str, Any]:
-    """Publish the features of all real days as those of one."""
+    """Publish the features of all real days as one day."""
     case = usecase()
     from include.settings import settings
 
@@ -192,7 +192,7 @@ def publish_year() -> dict[str, Any]:
 
 
 def ask(url: str, error_rate: float) -> dict[str, Any]:
-    """Have the remote member score the year; compare with what its model gives without a server."""
+    """Score the year by the remote member; compare with its model without a server."""
     case = usecase()
     import secrets
 
@@ -258,7 +258,7 @@ def platt(scores: Any, labels: Any, unknown: Any) -> Any:
 
 
 def isotonic(scores: Any, labels: Any, unknown: Any) -> Any:
-    """Calibrate by isotonic regression, never surer than one in a thousand."""
+    """Calibrate by isotonic regression, with probabilities limited to one in a thousand."""
     from sklearn.isotonic import IsotonicRegression
 
     model = IsotonicRegression(y_min=0.001, y_max=0.999, out_of_bounds="clip")
@@ -269,7 +269,7 @@ CALIBRATIONS = {"Platt's method": platt, "isotonic regression": isotonic}
 
 
 def monthly(months: int) -> dict[str, Any]:
-    """Log-losses of members and ensemble, each month scored by what was trained on all before."""
+    """Log-losses of members and ensemble, each month scored by models of all days before."""
     case = usecase()
     import numpy as np
     import polars as pl

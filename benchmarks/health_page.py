@@ -1,7 +1,7 @@
-"""The page *Model health* on a lake of ten thousand days, in a process of its own.
+"""The page *Model health* on a lake of ten thousand days, in its own process.
 
-The first page is the one after the start of Airflow's API server: it imports libraries. What is
-promised is said of the pages after it, whose files are in the system's cache and in no other.
+The first page after a start of Airflow's API server imports libraries. The target is for the pages
+after it, with the lake's files in the operating system's cache.
 """
 
 import json
@@ -32,7 +32,7 @@ LAST = date(2040, 5, 18)
 
 
 def main(size: str) -> list[Claim]:
-    """Make the lake, as large whatever the size, and look at it in a fresh process."""
+    """Make the lake, equally large for every size, and render the page in a fresh process."""
     with scratch_folder() as folder:
         env = {"ML_DATA_DIR": str(folder), "AIRFLOW_HOME": str(folder / "airflow")}
         say(f"Making {DAYS:,} days")
@@ -70,7 +70,7 @@ def make_lake() -> dict[str, Any]:
             text = json.dumps(asdict(Manifest(table, key, "v", "", "v", parts)))
             put_text(lake.partition_path(table, key) / "current.json", text)
         history.append(case, key, list(_figures(FIGURES)))
-    for table in [*health.TABLES, history.TABLE]:  # folders of their own take ten times as long
+    for table in [*health.TABLES, history.TABLE]:  # separate folders would take ten times as long
         for key in keys[: -health.DAYS]:
             Path(str(lake.partition_path(table, key))).symlink_to(f"date={shown[0]}")
     return {}
@@ -90,7 +90,7 @@ def _figures(count: int) -> Any:
 
 
 def look() -> dict[str, float]:
-    """The time of the first page and of the slowest after it, and the memory of all."""
+    """The time of the first page and of the slowest one after it, and the peak memory."""
     case = usecase()
     clock = Clock()
     from include.monitoring.page import health, health_page

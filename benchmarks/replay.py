@@ -1,15 +1,15 @@
-"""Is the loop worth it? Months of real days, one by one, with the project's own functions.
+"""Is the loop worth it? Replays months of real days with the project's own functions.
 
     python -m benchmarks.replay [--start D] [--end D] [--label NAME] [--seed N]
 
-The first champion is trained on all days before. Then each day is validated, scored and watched as
-the DAGs do it, without Airflow: the policy decides, the gate promotes, and nobody looks at a day
-before its truth has landed, with the next day. Beside it the first champion goes on unchanged
-(`never`), and the same kind of model is trained anew each week on all that is known, without a gate
-(`weekly`). At last, faults of the data are put into single days.
+The first champion is trained on all days before. Then each day is validated, scored and monitored
+as in the DAGs, without Airflow: the policy decides, the gate promotes, and a day's truth lands with
+the next day. For comparison, the first champion continues unchanged (`never`), and the same kind of
+model is retrained every week on all known days, without a gate (`weekly`). At the end, data faults
+are put into single days.
 
-Policy and gate have got their thresholds from the days to `TUNED_TO`; what came after is told
-apart. The last line is one of JSON. Tables and a picture stay in `data/replay/<label>/`.
+The thresholds of policy and gate were chosen on the days up to `TUNED_TO`; later days are reported
+separately. The last line is JSON. Tables and a plot stay in `data/replay/<label>/`.
 """
 
 import argparse
@@ -42,13 +42,13 @@ if TYPE_CHECKING:
 TUNED_TO = date(2013, 6, 30)
 ARMS = ["never", "weekly", "policy"]
 KIND = "xgboost"
-"""The candidate of all three: one kind of model, so that only the moments of training differ."""
+"""The candidate for all three: one kind of model, so that only the times of training differ."""
 
 FAULTY_DAYS = 3
 
 
 def main() -> int:
-    """Replay, and print what it came to."""
+    """Replay, and print the results."""
     options = _options()
     if options.step:
         print(json.dumps(weekly(**json.loads(options.arguments))), flush=True)
@@ -93,10 +93,10 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.replay", description=main.__doc__)
-    parser.add_argument("--start", default="2013-03-01", help="first day that is scored")
+    parser.add_argument("--start", default="2013-03-01", help="first day to score")
     parser.add_argument("--end", default="2013-12-31", help="last day")
     parser.add_argument("--label", default="replay", help="name of this replay and of its folder")
-    parser.add_argument("--seed", type=int, default=7, help="of all chance")
+    parser.add_argument("--seed", type=int, default=7, help="for all randomness")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--arguments", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -107,7 +107,7 @@ def _days(first: date, last: date) -> list[date]:
 
 
 class _Replay:
-    """The project's own loop, day by day, in a lake and a registry of its own."""
+    """The project's own loop, day by day, in its own lake and registry."""
 
     def __init__(self, case: "UseCase", start: date, end: date) -> None:
         from include.registry import registry
@@ -142,9 +142,7 @@ class _Replay:
                 bar.advance(task)
             before = self.start - timedelta(days=1)
             if not self._train(before, before, "the first champion"):
-                raise SystemExit(
-                    "The gate has refused the first champion: there is nothing to replay"
-                )
+                raise SystemExit("The gate refused the first champion: there is nothing to replay")
             self.trainings, self.promotions = [], []
             frozen = registry.load(self.case, registry.champion(self.case))
             days = _days(self.start, self.end)
@@ -215,7 +213,7 @@ class _Replay:
         return rows.select(self.case.key).with_columns(never=pl.Series(scores))
 
     def _train(self, day: date, end: date, reason: str) -> bool:
-        """Ask for a challenger. Returns whether it was promoted."""
+        """Train a challenger. Returns whether it was promoted."""
         from local.in_process import model_retraining
 
         self.trainings.append(day)
@@ -261,9 +259,9 @@ def _quiet() -> Iterator[None]:
 
 
 def weekly(start: str, end: str, path: str) -> dict[str, Any]:
-    """The scores of a model that is trained anew each week, without a gate, on all that is known.
+    """The scores of a model that is retrained every week on all known days, without a gate.
 
-    What is known on a day is the truth of the days before it.
+    On a day, the truth of all days before it is known.
     """
     import numpy as np
     import polars as pl
@@ -400,7 +398,8 @@ def _picture(scores: "pl.DataFrame", replayed: _Replay, path: Path) -> None:
         color=MUTED,
     )
     axes.set(
-        ylabel="Log-loss of 14 days, nats a row", title="Never retrained, weekly, and by the policy"
+        ylabel="Log-loss of 14 days, nats per row",
+        title="Never retrained, weekly, and by the policy",
     )
     axes.legend(frameon=False, ncols=5)
     axes.spines[["top", "right"]].set_visible(False)
@@ -411,11 +410,11 @@ def _picture(scores: "pl.DataFrame", replayed: _Replay, path: Path) -> None:
 
 
 def _inject(case: "UseCase", console: Console, replayed: _Replay) -> dict[str, Any]:
-    """Put each fault into single days, and see what says so on that day."""
+    """Put each fault into single days, and see what catches it on that day."""
     from include.usecases.flight_delays.faults import FAULTS
 
     days = [day for day in _days(replayed.start, replayed.end) if replayed.was_scored(day)]
-    # The newest first: what is done to a day changes what the days after it are compared with.
+    # Newest first, because changing a day changes the baseline of later days.
     chosen = sorted({days[len(days) * n // (FAULTY_DAYS + 1)] for n in range(1, FAULTY_DAYS + 1)})
     chosen.reverse()
     table = Table("Fault", *(str(day) for day in chosen), title="Caught on the day, and by what")
@@ -437,7 +436,7 @@ def _inject(case: "UseCase", console: Console, replayed: _Replay) -> dict[str, A
 
 
 def _caught_by(case: "UseCase", day: date, fault: Any) -> str | None:
-    """What stops a faulty day, or calls a person about it."""
+    """What stops a faulty day, or pages a person about it."""
     import polars as pl
 
     from include.errors import PipelineError

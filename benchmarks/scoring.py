@@ -1,4 +1,4 @@
-"""Scoring by the pipeline's chunk function against a tight script that reads, predicts and writes.
+"""The pipeline's chunk function compared with a tight script that reads, predicts and writes.
 
 Both sides score the same published features with the same model, each run in a process of its
 own, in turns. The clock of both starts when their libraries are imported and covers loading the
@@ -115,7 +115,7 @@ def train(folder: str) -> dict[str, Any]:
 
 
 def generate(folder: str, rows: int) -> dict[str, Any]:
-    """Publish features of so many rows, a batch at a time; returns how they are to be scored."""
+    """Publish features of a number of rows in batches; returns the chunk to score."""
     case = usecase()
     import numpy as np
     import polars as pl
@@ -174,7 +174,7 @@ def pipeline(folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
     from include.inference import scoring
     from include.registry import registry
 
-    # MLflow imports half of itself when it is first used.
+    # MLflow imports half of itself on first use.
     registry.load(case, registry.champion(case))
     clock = Clock()
     path = scoring.score_chunk(case, Chunk(**chunk))
@@ -185,7 +185,7 @@ def pipeline(folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
 
 
 def tight(folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
-    """Read, predict, write: what one would write for this file and this model only."""
+    """Read, predict, write: a script for this file and this model only."""
     case = usecase()
     import numpy as np
     import pyarrow as pa
@@ -221,7 +221,7 @@ def tight(folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
 
 
 def compare(folder: str, chunk: dict[str, Any]) -> dict[str, Any]:
-    """Both sides must have scored every row alike."""
+    """Check that both sides gave every row the same score."""
     import pyarrow.parquet as pq
 
     ours, theirs = (

@@ -1,9 +1,9 @@
-"""Eight mapped scoring tasks of a thousand rows against eight that import nothing, on Airflow.
+"""Eight mapped scoring tasks of a thousand rows, compared with eight that import nothing.
 
 The embedded Airflow runs the repository's own `batch_inference` on a day of 8,000 rows with
 `ML_CHUNK_ROWS=1000`, and in turns a DAG whose eight mapped tasks return a constant. Every task is
 a process of its own. The figure is the time from the first mapped task's start to the last one's
-end; each DAG runs once before anything is counted. The chunks are scored anew in every run.
+end; each DAG runs once as a warm-up. The chunks are scored again in every run.
 """
 
 import shutil
@@ -77,7 +77,7 @@ def main(size: str) -> list[Claim]:
             }
             for dag_id in (scoring, "nothing"):
                 airflow.unpause(dag_id)
-            say("Each once, not counted, then in turns")
+            say("Each once as a warm-up, then alternating")
             alternate(sides, 1)
             spans = {name: median(found) for name, found in alternate(sides, repeats).items()}
         finally:
@@ -106,7 +106,7 @@ def _span(airflow: Airflow, dag_id: str, partition_key: str | None) -> float:
 
 
 def prepare() -> dict[str, Any]:
-    """Register a champion, and publish a validated day that gives so many chunks."""
+    """Register a champion, and publish a validated day with this number of chunks."""
     case = usecase()
     import polars as pl
 

@@ -38,7 +38,7 @@ MAX_LOSS = 0.001
 
 
 def main(size: str) -> list[Claim]:
-    """Make the rows, then train on them by both sides in turns."""
+    """Make the rows, then train on them, alternating between both sides."""
     rows, trees = ROWS[size], TREES[size]
     with scratch_folder() as folder:
         env = {"ML_DATA_DIR": str(folder)}
@@ -117,7 +117,7 @@ def generate(path: str, rows: int, seed: int) -> dict[str, Any]:
 
 
 def in_memory(path: str, holdout: str, trees: int) -> dict[str, Any]:
-    """Train with more memory than it takes."""
+    """Train with more memory than needed."""
     case = usecase()
     return _fit(case, path, holdout, trees, memory_bytes=10**15)
 

@@ -1,4 +1,4 @@
-"""Validating a landed file by the pipeline's own path against pandera on a Polars DataFrame.
+"""Validating a landed file in the pipeline compared with pandera on a Polars DataFrame.
 
 The file has 20 columns: the use case's flights, resampled from real ones, each with its weather.
 The pipeline reads its footer for the contract, checks rows and key slice by slice, counts what the
@@ -6,7 +6,7 @@ partition is judged by, and judges it. The peer reads the file and validates it 
 schema with the same checks, the day's date and the key's uniqueness included; it counts no nulls
 and judges no day. Each run has a process of its own, sides in turns; imports are not timed.
 
-Last, a small file that stands for gigabytes of text is validated and written, for its memory only.
+Last, a small file that decodes to gigabytes of text is validated and written, to measure memory.
 """
 
 from collections.abc import Callable
@@ -153,7 +153,9 @@ def generate(path: str, rows: int, bad: int) -> dict[str, Any]:
         joined = flights.join(weather, on=["origin", "time_hour"], how="left")
         days.append(joined.with_columns(pl.col("time_hour") + (DAY - day)))
     real = pl.concat(days).select(list(_contract().schema.columns))
-    real = real.filter(pl.col("wind_speed").fill_null(0) <= 150)  # the year has one such storm
+    real = real.filter(
+        pl.col("wind_speed").fill_null(0) <= 150
+    )  # there is one such storm in the year
     real = real.with_columns(pl.lit(DAY).alias("date"))
     rng = np.random.default_rng(1)
     numbers = rng.permutation(2 * rows)[:rows].astype(np.int32) + 1

@@ -33,7 +33,7 @@ def params_of(case: UseCase) -> dict[str, Param]:
     """The parameters of a run."""
     return {
         "reason": Param(
-            "asked for by hand", type="string", minLength=1, maxLength=500, description="Why now."
+            "requested by hand", type="string", minLength=1, maxLength=500, description="Why now."
         ),
         "start": Param(
             None, type=["null", "string"], format="date", maxLength=10,

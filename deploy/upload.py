@@ -209,7 +209,8 @@ def main() -> int:
     print(
         f"s3://{name}/{place.prefix}dags/ is live: MWAA loads it within a minute. The other "
         "files take effect when you update the environment, which restarts it. Do so if "
-        "requirements.txt, startup.sh or plugins/ have changed, or to have pages and pools use the new library:\n"
+        "requirements.txt, startup.sh or plugins/ have changed, or to have pages and pools use the "
+        "new library:\n"
         f"aws mwaa update-environment --name YOURS{options}"
     )
     return 0

@@ -1,4 +1,4 @@
-"""Partition keys: the one place that knows that a partition is a day."""
+"""Partition keys: the only place that knows that a partition is a day."""
 
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -7,14 +7,14 @@ from include.errors import BadData
 from include.wording import quoted
 
 ROOM = timedelta(days=3653)
-"""Kept between every partition and both ends of the calendar: windows of days lie around each."""
+"""Distance of all partitions from both ends of the calendar, as room for windows of days."""
 
 
 def parse_key(key: str | None) -> date:
     """The day a partition key names.
 
     Raises:
-        BadData: the key is no ISO date, or lies at an end of the calendar: no partition has it.
+        BadData: the key is not an ISO date, or is too close to an end of the calendar.
     """
     try:
         day = date.fromisoformat(key or "")
@@ -22,14 +22,14 @@ def parse_key(key: str | None) -> date:
         day = None
     if day is None or day.isoformat() != key:
         raise BadData(
-            f"{quoted(key)} is no partition: a partition key is a date such as 2026-03-01. "
+            f"{quoted(key)} is not a partition: a partition key is a date such as 2026-03-01. "
             "Nothing was read or written; start the run again with a date."
         )
     first, last = date.min + ROOM, date.max - ROOM
     if not first <= day <= last:
         raise BadData(
-            f"{quoted(key)} is no partition: it must lie between {first} and {last}, so that there "
-            "are days before and after it. Nothing was read or written; start the run again with "
+            f"{quoted(key)} is not a partition: it must lie between {first} and {last}, so that "
+            "there are days before and after it. Nothing was read or written; start the run again with "
             "another date."
         )
     return day

@@ -293,7 +293,7 @@ def close_the_loop(case: UseCase, airflow: Airflow, say: Progress) -> tuple[Json
     say(f"It decides: {decision['action']}")
     demo_report.show_decision(decision, say.console)
     if decision["action"] != "retrain":
-        raise EmbeddedError("The monitor has not asked for a retraining")
+        raise EmbeddedError("The monitor did not request a retraining")
     if all(found["dag_run_id"] != asked_for for found in airflow.runs(retraining)):
         raise EmbeddedError(
             "The monitor decided to retrain but started nothing: a retraining was requested "

@@ -223,7 +223,7 @@ def _from_json(name: str, described: dict[str, Any]) -> np.ndarray:
         raise ProtocolError(f"tensor {name} has {len(data)} values for the shape {shape}")
     if datatype == "BYTES":
         if not all(isinstance(value, str) for value in data):
-            raise ProtocolError(f"tensor {name} is of BYTES and holds what is no text")
+            raise ProtocolError(f"tensor {name} is BYTES but contains a value that is not text")
         try:
             "".join(data).encode()  # JSON can escape half a character
         except UnicodeEncodeError as error:

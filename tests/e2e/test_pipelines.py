@@ -92,7 +92,7 @@ def test_a_key_that_is_no_date_fails_with_a_message_and_publishes_nothing(
     run_id, state = validate(airflow, "2013-3-1")
     assert state == "failed"
     record = failure_record(airflow, VALIDATION, run_id, "inputs.land")
-    assert "'2013-3-1' is no partition" in record["message"]
+    assert "'2013-3-1' is not a partition" in record["message"]
     assert not [path for path in lake.root.rglob("*") if "2013-3-1" in path.name]
 
 

@@ -116,7 +116,7 @@ MALFORMED: dict[str, tuple[bytes | tuple[bytes, dict[str, str]], str]] = {
     "negative unsigned": (message(datatype="UINT64", data=[-1, 2]), "cannot be UINT64"),
     "too large": (message(data=[1e300, 2]), "cannot be FP32"),
     "far too large": (message(data=[10**400, 2]), "cannot be FP32"),
-    "number for text": (message(datatype="BYTES"), "holds what is no text"),
+    "number for text": (message(datatype="BYTES"), "contains a value that is not text"),
     "half a character": (message(datatype="BYTES", data=["\ud800", ""]), "x is no Unicode"),
     "header is no number": ((message(), {HEADER_LENGTH: "-1"}), "is '-1', not a number"),
     "header is too long": ((message(), {HEADER_LENGTH: "9" * 5000}), "not a number of bytes"),

@@ -69,7 +69,7 @@ def test_a_day_that_is_not_validated_is_missing(lake: Lake, history: History) ->
 
 @pytest.mark.parametrize("key", [None, "2013-3-1", "20130301", "../x"])
 def test_a_key_that_is_no_date_is_scored_by_nobody(key: str, lake: Lake) -> None:
-    with pytest.raises(BadData, match="is no partition"):
+    with pytest.raises(BadData, match="is not a partition"):
         scoring.preprocess(CASE, key)
 
 

@@ -153,7 +153,7 @@ def test_what_is_added_after_the_clock_went_back_is_newer_still(empty: Lake, yea
 
 @pytest.mark.parametrize("key", ["2013-6-30", "", "../x"])
 def test_what_is_no_day_has_no_history(key: str, empty: Lake) -> None:
-    with pytest.raises(BadData, match="is no partition"):
+    with pytest.raises(BadData, match="is not a partition"):
         append(at(empty), key, [SKILL])
     assert list(empty.root.rglob("*")) == []
 

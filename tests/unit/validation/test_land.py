@@ -55,7 +55,7 @@ def test_a_key_that_is_no_partition_lands_and_publishes_nothing(
     for use in (land.land, contract.check_contract, validate_day):
         with pytest.raises(BadData) as failure:
             use(CASE, table, key)
-        assert f"{key!r} is no partition" in str(failure.value)
+        assert f"{key!r} is not a partition" in str(failure.value)
     assert not list(tmp_path.rglob("*.parquet"))
     assert not list(tmp_path.rglob("*.json"))
 
