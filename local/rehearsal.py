@@ -15,6 +15,7 @@ from statistics import median
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import polars as pl
 import uvicorn
 from sklearn.pipeline import Pipeline
@@ -302,7 +303,7 @@ def _serve(case: UseCase, key: str, champion: ModelVersion, say: Say) -> None:
             rows = next(file.iter_batches(100, columns=case.features.FEATURES))
         with remote.connect(case, Endpoint(f"http://127.0.0.1:{port}"), case.name) as client:
             given = client.predict(rows, client.describe())
-        apart = abs(given - scoring.predictor(case, champion)(rows)).max()
+        apart = np.max(np.abs(given - scoring.predictor(case, champion)(rows)))
         if not apart < 1e-4:
             raise Wrong(f"the model server's scores differ from the batch's by {apart:.2g}")
     finally:

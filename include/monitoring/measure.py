@@ -262,7 +262,7 @@ def _outside(column: Column, reference: Column) -> float:
         return 0.0
     margin = MARGIN * (reference.most - reference.least)
     beyond = (column.values < reference.least - margin) | (column.values > reference.most + margin)
-    return float(column.counts[beyond].sum() / max(column.counts.sum(), 1))
+    return float(column.counts[beyond].sum()) / max(int(column.counts.sum()), 1)
 
 
 def _window(case: UseCase, key: str, days: int | None = None, from_back: int = 1) -> list[str]:

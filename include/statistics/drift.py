@@ -164,7 +164,7 @@ def _number_counts(reference: Distribution, side: Distribution) -> list[int]:
     if not len(side.values):
         return [0] * (len(edges(reference)) + 1)
     cuts = np.searchsorted(side.values, edges(reference), side="right")
-    return [side.counts[a:b].sum() for a, b in pairwise([0, *cuts, len(side.values)])]
+    return [int(side.counts[a:b].sum()) for a, b in pairwise([0, *cuts, len(side.values)])]
 
 
 def _text_counts(reference: Distribution, side: Distribution) -> list[int]:
@@ -243,7 +243,7 @@ def _distances(one: Distribution, other: Distribution) -> tuple[float | None, fl
     gaps = np.abs(np.cumsum(gaps, out=gaps), out=gaps)[:-1]
     widths = np.diff(values)
     whole = few_rows * many_rows
-    return int(gaps[widths > 0].max(initial=0)) / whole, float(gaps @ widths / whole)
+    return int(np.max(gaps[widths > 0], initial=0)) / whole, float(gaps @ widths / whole)
 
 
 def family_wise(
