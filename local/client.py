@@ -136,31 +136,10 @@ class Airflow:
         try:
             self.request("POST", f"/dags/{dag_id}/dagRuns", json=body)
         except EmbeddedError:
-            # Where the answer was lost or a fault, the run may be there: nobody else has its id.
+            # If the answer was lost or an error, the run may exist: its id is unique.
             if all(run["dag_run_id"] != run_id for run in self.runs(dag_id)):
                 raise
         return run_id
-
-    def backfill(
-        self,
-        dag_id: str,
-        first_day: str,
-        last_day: str,
-        max_active_runs: int = 4,
-        reprocess: str = "none",
-    ) -> int:
-        """Start a backfill of the days from first to last, both included, and return its id.
-
-        `reprocess` says which days that have run already run again: none, failed or completed.
-        """
-        body = {
-            "dag_id": dag_id,
-            "from_date": f"{first_day}T00:00:00Z",
-            "to_date": f"{last_day}T23:59:59Z",
-            "max_active_runs": max_active_runs,
-            "reprocess_behavior": reprocess,
-        }
-        return int(self.request("POST", "/backfills", json=body)["id"])
 
     def runs(self, dag_id: str = "~", **filters: Any) -> list[Json]:
         """Runs of a DAG (or of all), oldest first, with `state` and `partition_key`."""
@@ -199,7 +178,7 @@ class Airflow:
         return entry["value"]
 
     def waiting_approvals(self, dag_id: str, run_id: str) -> list[Json]:
-        """Questions of a run that nobody has answered: `subject`, `body`, `options`."""
+        """Unanswered questions of a run: `subject`, `body`, `options`."""
         found = self._all(f"/dags/{dag_id}/dagRuns/{run_id}/hitlDetails", "hitl_details")
         return [question for question in found if not question["response_received"]]
 
@@ -208,12 +187,6 @@ class Airflow:
         task = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1"
         body = {"chosen_options": [option], "params_input": {}}
         self.request("PATCH", f"{task}/hitlDetails", json=body)
-
-    def cancel_backfills(self, dag_id: str) -> None:
-        """Cancel what is left of earlier backfills of a DAG: only one can be under way."""
-        for backfill in self._all("/backfills", "backfills", dag_id=dag_id):
-            if backfill["completed_at"] is None:
-                self.request("PUT", f"/backfills/{backfill['id']}/cancel")
 
     def clear(self, dag_id: str, run_id: str, only_failed: bool = False) -> None:
         """Run the tasks of a run again, all or those that failed."""
