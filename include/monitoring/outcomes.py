@@ -10,10 +10,10 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 
-from include.adapter import adapter
 from include.errors import BadData, MissingData, Overtaken
 from include.inference import branching, ensemble
 from include.inference.scoring import PATH
@@ -81,11 +81,11 @@ def _update_day(case: UseCase, key: str) -> None:
     assert manifests["predictions"] is not None
     rows, unknown = join(case, key)
     facts = manifests["predictions"].metadata
-    model: ModelVersion | None = adapter(ModelVersion | None).validate_python(facts.get("model"))
+    model: ModelVersion | None = msgspec.convert(facts.get("model"), ModelVersion | None)
     base = base_rate(case, key, model)
     predicted = manifests["predictions"].parts["predictions"].rows
     together = manifests[ensemble.TABLE]
-    branches: Branches | None = adapter(Branches | None).validate_python(facts.get("branches"))
+    branches: Branches | None = msgspec.convert(facts.get("branches"), Branches | None)
     others = branches.answered if branches else {}
     versions = _versions(model, together.metadata if together else {}, others)
     found = figures(case, rows, predicted, unknown, base, versions)

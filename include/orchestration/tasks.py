@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
+import msgspec
 from airflow.sdk import teardown
 from airflow.sdk.exceptions import AirflowSkipException
 
-from include.adapter import adapter
 from include.errors import Overtaken
 from include.orchestration.alerting import parted, report_failure
 from include.orchestration.retries import RetryByKind
@@ -52,9 +52,8 @@ def typed(function: Callable[P, Any]) -> Callable[P, Any]:
         bound = signature.bind(*args, **kwargs)
         for name, value in bound.arguments.items():
             if (kind := kinds.get(name, Any)) is not Any:
-                bound.arguments[name] = adapter(kind).validate_python(_whole(value))
-        result = function(*bound.args, **bound.kwargs)
-        return adapter(kinds["return"]).dump_python(result, mode="json")
+                bound.arguments[name] = msgspec.convert(_whole(value), kind)
+        return msgspec.to_builtins(function(*bound.args, **bound.kwargs), enc_hook=_plain_number)
 
     # Airflow makes one XCom per key if the annotation says that a task returns a mapping.
     typed_task.__annotations__ = {**function.__annotations__, "return": Any}
@@ -64,6 +63,11 @@ def typed(function: Callable[P, Any]) -> Callable[P, Any]:
 def _whole(value: Any) -> Any:
     """The results of mapped tasks as a list: Airflow passes a sequence that fetches each one."""
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def _plain_number(value: Any) -> Any:
+    """Python's own number instead of NumPy's."""
+    return value.item()
 
 
 @functools.cache

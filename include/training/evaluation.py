@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
-from include.adapter import adapter
 from include.encoder import FeatureEncoder
 from include.errors import BadData, Overtaken
 from include.lake.tables import Version
@@ -291,7 +291,7 @@ def score(case: UseCase, rows: pl.DataFrame, pipeline: Pipeline) -> tuple[np.nda
 def read_rival(version: Version) -> Rival | None:
     """The rival that an evaluation was made against."""
     facts = version.manifest().metadata
-    rival: Rival | None = adapter(Rival | None).validate_python(facts["rival"])
+    rival: Rival | None = msgspec.convert(facts["rival"], Rival | None)
     return rival
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
-from include.adapter import adapter
 from include.errors import BadData, MissingData, ModelMissing, Overtaken, ServerDown
 from include.inference import ensemble, scoring
 from include.inference.remote import ORDER_ROWS
@@ -290,7 +290,7 @@ def test_two_of_four_are_enough_and_the_others_have_a_reason(lake: Lake, day: st
     assert roll.lacking == ""
     assert roll.absent["logistic_regression"] == "it is gone"
     assert "ended without a message" in roll.absent["hist_gradient_boosting"]
-    assert adapter(RollCall).validate_json(json.dumps(asdict(roll))) == roll
+    assert msgspec.convert(json.loads(json.dumps(asdict(roll))), RollCall) == roll
 
 
 def test_below_the_quorum_there_is_no_ensemble(

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -14,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from include.adapter import adapter
 from include.messages import Action, Decision
 from include.monitoring import policy
 from include.monitoring.decision import ACTIONS
@@ -229,7 +229,7 @@ def test_why_names_what_has_decided_and_nothing_else() -> None:
 @given(problems)
 def test_a_decision_travels_as_json(found: list[Figure]) -> None:
     decision = today(*found)
-    assert adapter(Decision).validate_json(json.dumps(asdict(decision))) == decision
+    assert msgspec.convert(json.loads(json.dumps(asdict(decision))), Decision) == decision
 
 
 def test_the_figures_of_a_decision_are_its_level_and_the_worst_of_each_rule() -> None:

@@ -84,7 +84,7 @@ def test_what_is_no_message_of_this_kind_names_what_is_missing() -> None:
     @typed
     def take(chunk: Chunk) -> None: ...
 
-    with pytest.raises(ValueError, match="content"):
+    with pytest.raises(ValueError, match="missing required field `model`"):
         take({"features": "f"})
 
 
