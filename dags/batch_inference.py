@@ -22,7 +22,7 @@ from airflow.sdk import PartitionedAssetTimetable, TriggerRule, task, task_group
 from include import usecases
 from include.messages import Branches, Chunk, ModelVersion, OutputCheck
 from include.orchestration.assets import assets_of
-from include.orchestration.endings import ending, tells_why
+from include.orchestration.endings import ending, shares_failure
 from include.orchestration.pipelines import pipeline
 from include.orchestration.retries import RetryByKind
 from include.orchestration.tasks import TASK_DEFAULTS, record_stages, skips_if_overtaken, typed
@@ -75,7 +75,7 @@ def batch_inference(case: UseCase) -> None:
         map_index_template="{{ chunk_label }}",
         doc_md="Score one chunk. Returns the path of its scores.",
     )
-    @tells_why
+    @shares_failure
     @typed
     def score(chunk: Chunk) -> str:
         from airflow.sdk import get_current_context
@@ -88,7 +88,7 @@ def batch_inference(case: UseCase) -> None:
     @task_group(tooltip="Other models than the champion", default_args=OTHERS_LIMITS)
     def others(chunks: Any, model: Any) -> Any:
         @task
-        @tells_why
+        @shares_failure
         @typed
         def resolve(model: ModelVersion) -> Branches:
             """The versions that score beside the champion, and why some do not."""
@@ -97,7 +97,7 @@ def batch_inference(case: UseCase) -> None:
             return branching.resolve(case, model)
 
         @task
-        @tells_why
+        @shares_failure
         @typed
         def plan(chunks: list[Chunk], branches: Branches) -> list[Chunk]:
             """The chunks in which models beside the champion have rows."""

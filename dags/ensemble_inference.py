@@ -24,7 +24,7 @@ from airflow.sdk import PartitionedAssetTimetable, TriggerRule, task, task_group
 from include import usecases
 from include.messages import Answer, Checked, Chunk, ModelVersion, RollCall, Scored
 from include.orchestration.assets import assets_of
-from include.orchestration.endings import ending, tells_why
+from include.orchestration.endings import ending, shares_failure
 from include.orchestration.pipelines import pipeline
 from include.orchestration.retries import RetryByKind
 from include.orchestration.tasks import record_stages, skips_if_overtaken, typed
@@ -51,7 +51,7 @@ def ensemble_inference(case: UseCase) -> None:
     assets = assets_of(case)
 
     @task
-    @tells_why
+    @shares_failure
     @typed
     def resolve_champion(*, partition_key: str | None = None) -> ModelVersion:
         """The version whose ensemble scores this run, even if another one is promoted meanwhile."""
@@ -60,7 +60,7 @@ def ensemble_inference(case: UseCase) -> None:
         return registry.champion(case, partition_key)
 
     @task
-    @tells_why
+    @shares_failure
     def preprocess(*, partition_key: str | None = None) -> str:
         """Build the day's features. Returns a reference to them."""
         from include.inference import scoring
@@ -81,7 +81,7 @@ def ensemble_inference(case: UseCase) -> None:
         )
         def group() -> Any:
             @task
-            @tells_why
+            @shares_failure
             @typed
             def plan(features: str, champion: ModelVersion | None) -> list[Chunk]:
                 """Fix the member's version, and cut the day into chunks for it."""
@@ -93,7 +93,7 @@ def ensemble_inference(case: UseCase) -> None:
                 map_index_template="{{ chunk_label }}",
                 doc_md="Score one chunk with the member. Returns the path of its scores.",
             )
-            @tells_why
+            @shares_failure
             @typed
             def score(chunk: Chunk) -> str:
                 from airflow.sdk import get_current_context
@@ -104,7 +104,7 @@ def ensemble_inference(case: UseCase) -> None:
                 return ensemble.score(case, member, chunk)
 
             @task
-            @tells_why
+            @shares_failure
             @typed
             def check(features: str, chunks: list[Chunk]) -> Answer:
                 """Check that the member's answer is plausible. Returns the answer."""

@@ -26,7 +26,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from include import usecases
 from include.messages import Decided, Page
-from include.orchestration.alerting import report_and_call
+from include.orchestration.alerting import report_and_page
 from include.orchestration.assets import assets_of
 from include.orchestration.pipelines import check_conf, pipeline
 from include.orchestration.report_link import ReportLink, report_link
@@ -60,7 +60,7 @@ def model_monitoring(case: UseCase) -> None:
     """Yesterday's rows and scores, and new truth."""
     retraining, degraded = case.dag_id("model_retraining"), assets_of(case).degraded
 
-    @task(on_failure_callback=report_and_call, max_active_tis_per_dag=1)
+    @task(on_failure_callback=report_and_page, max_active_tis_per_dag=1)
     def observe(*, partition_key: str | None = None, dag_run: Any = None) -> int:
         """Append the day's figures to the history. Returns their number."""
         from include.monitoring import daily
@@ -69,7 +69,7 @@ def model_monitoring(case: UseCase) -> None:
         # When the run was due, not when it began, so that daily runs leave no gaps.
         return daily.observe(case, str(partition_key), dag_run.run_after)
 
-    @task(on_failure_callback=report_and_call, max_active_tis_per_dag=1)
+    @task(on_failure_callback=report_and_page, max_active_tis_per_dag=1)
     @typed
     def decide(*, partition_key: str | None = None) -> Decided:
         """Decide by the history, and store the decision in it."""
@@ -106,7 +106,7 @@ def model_monitoring(case: UseCase) -> None:
         follows = ["list_notifiers"] if decided.action == "page" else []
         if decided.retrain_for:
             busy = ti.get_dr_count(dag_id=retraining, states=["queued", "running"])
-            if busy or daily.retraining_is_near(case, decided.key):
+            if busy or daily.retraining_is_recent(case, decided.key):
                 print(f"{retraining} is running, queued or recent: not requested again today")
             else:
                 follows.append("request_retraining")

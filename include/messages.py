@@ -333,12 +333,12 @@ class Decision:
         return "" if faults else self._told("retrain")
 
     @property
-    def in_a_sentence(self) -> str:
+    def summary(self) -> str:
         """The decision in one sentence for people."""
         if not self.reasons:
             return "No rule had anything to judge."
         if self.action == "healthy":
-            return f"All {len(self.reasons)} rules are content."
+            return f"All {len(self.reasons)} rules pass."
         return f"{self.why}."
 
     def _told(self, action: Action) -> str:

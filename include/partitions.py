@@ -29,8 +29,8 @@ def parse_key(key: str | None) -> date:
     if not first <= day <= last:
         raise BadData(
             f"{quoted(key)} is not a partition: it must lie between {first} and {last}, so that "
-            "there are days before and after it. Nothing was read or written; start the run again with "
-            "another date."
+            "there are days before and after it. Nothing was read or written; start the run again "
+            "with another date."
         )
     return day
 

@@ -101,7 +101,7 @@ def train_until(case: UseCase, key: str) -> str:
         return day_before
 
 
-def retraining_is_near(case: UseCase, key: str) -> bool:
+def retraining_is_recent(case: UseCase, key: str) -> bool:
     """Whether one was requested on another day within the cooldown, earlier or later.
 
     The policy only looks back; monitoring old days again, out of order, must not ask again.

@@ -134,7 +134,7 @@ def figures(case: UseCase, rows: pl.DataFrame, key: str) -> list[Figure]:
     ]
 
 
-def told(found: Comparison) -> str:
+def describe(found: Comparison) -> str:
     """The comparison in words."""
     gain, verb = found.gain, "gains" if found.gain.value >= 0 else "loses"
     return (

@@ -319,7 +319,7 @@ def _experiment(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
     answered = history.select(today, "path_available", path="challenger")["value"]
     if found is None and answered.is_empty():
         return []
-    text = experiment.told(found) if found else "nothing to compare yet"
+    text = experiment.describe(found) if found else "nothing to compare yet"
     if len(answered) and not answered[-1]:
         text += "; today no challenger scored: the manifest of the predictions says why"
     return [Reason("experiment", "healthy", text, "for information")]

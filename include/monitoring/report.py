@@ -104,7 +104,7 @@ def render(
     )
     return templates.get_template("monitoring_report.html").render(
         decision=decision,
-        why=decision.in_a_sentence,
+        why=decision.summary,
         tiles=_tiles(case, history, decision.key),
         sections=[_section(title, drawn()) for title, drawn in draw.items()],
     )

@@ -70,7 +70,7 @@ def _due(context: Mapping[str, Any]) -> float:
     return float(due.timestamp())
 
 
-def report_and_call(context: Mapping[str, Any]) -> None:
+def report_and_page(context: Mapping[str, Any]) -> None:
     """`report_failure`, and page every notifier: for the tasks that would otherwise do the paging.
 
     This is the last thing that a failed task does, so a notifier that is down is only logged.

@@ -17,7 +17,7 @@ WHY = "why"
 """Key of the XCom with the message of a task that failed for good."""
 
 
-def tells_why(function: Callable[P, R]) -> Callable[P, R]:
+def shares_failure(function: Callable[P, R]) -> Callable[P, R]:
     """Leave the message of a task's last failure in an XCom, for downstream tasks that run anyway.
 
     A try that will be retried leaves nothing: if the next try is killed or never starts, the
@@ -54,7 +54,7 @@ class Ending:
 
     Attributes:
         succeeded: whether all of them succeeded.
-        why: messages of those that failed (see `tells_why`).
+        why: messages of those that failed (see `shares_failure`).
         may_pass: whether another run may succeed: no task failed because of bad data or a bug.
     """
 

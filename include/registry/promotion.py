@@ -67,13 +67,13 @@ def promote(
 
 
 def previous(
-    case: UseCase, model: ModelVersion | None, has_to_go: str | None = None
+    case: UseCase, model: ModelVersion | None, expected_version: str | None = None
 ) -> ModelVersion:
     """The version that the champion replaced.
 
     Args:
         model: the champion.
-        has_to_go: the number that the champion must have, if the run names one.
+        expected_version: the number that the champion must have, if the run names one.
 
     Raises:
         BadData: it was the first, there is no champion, or the champion has another number.
@@ -84,10 +84,10 @@ def previous(
             f"`{case.dag_id('model_retraining')}`, or give a version the alias `champion` in "
             "MLflow."
         )
-    if has_to_go and model.version != has_to_go:
+    if expected_version and model.version != expected_version:
         raise BadData(
-            f"Version {has_to_go} of {case.name!r} was to be rolled back, but the champion is "
-            f"version {model.version} by now: another run was faster. Nothing was changed."
+            f"Version {expected_version} of {case.name!r} was to be rolled back, but the champion "
+            f"is version {model.version} by now: another run was faster. Nothing was changed."
         )
     with registry.connection(case) as client:
         tags = client.get_model_version(case.name, model.version).tags

@@ -51,7 +51,7 @@ def test_a_path_that_failed_has_not_answered() -> None:
 def test_why_a_day_is_acted_on_are_the_rules_that_ask_for_just_that() -> None:
     found = decision("page", DRIFT, FAILED, OLD, CONTENT)
     assert found.why == "features: PSI of seats is 0.9; stages"
-    assert found.in_a_sentence == f"{found.why}."
+    assert found.summary == f"{found.why}."
 
 
 def test_a_fault_of_the_data_trains_nothing_and_any_other_page_does() -> None:
@@ -61,8 +61,8 @@ def test_a_fault_of_the_data_trains_nothing_and_any_other_page_does() -> None:
 
 
 def test_a_day_without_a_fault_and_one_without_a_rule_are_told_apart() -> None:
-    assert decision("healthy", CONTENT, CONTENT).in_a_sentence == "All 2 rules are content."
-    assert decision("healthy").in_a_sentence == "No rule had anything to judge."
+    assert decision("healthy", CONTENT, CONTENT).summary == "All 2 rules pass."
+    assert decision("healthy").summary == "No rule had anything to judge."
 
 
 def test_what_tasks_are_passed_holds_the_decision_itself() -> None:

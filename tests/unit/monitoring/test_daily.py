@@ -39,7 +39,7 @@ def test_what_a_day_is_like_is_added_once_and_its_decision_kept_in_words_and_fig
     assert kept == [decision.ACTIONS.index(found.action)]
     report = lake.partition_path("reports", OLD_DAY) / "report.html"
     assert daily.write_report(CASE, OLD_DAY, found) == str(report)
-    assert found.in_a_sentence in unescape(read_text(report))
+    assert found.summary in unescape(read_text(report))
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,10 @@ def test_what_a_day_is_like_is_added_once_and_its_decision_kept_in_words_and_fig
         ("2013-03-30", False), ("2013-03-10", False),
     ],
 )  # fmt: skip
-def test_a_retraining_is_near_within_the_cooldown_on_either_side(
+def test_a_retraining_is_recent_within_the_cooldown_on_either_side(
     key: str, near: bool, tmp_path: Path, configure: Callable[..., None]
 ) -> None:
     configure(retraining_cooldown_days=10)
     case = at(Lake(str(tmp_path / "empty")))
     daily.note_retraining(case, "2013-03-20")
-    assert daily.retraining_is_near(case, key) == near
+    assert daily.retraining_is_recent(case, key) == near

@@ -94,7 +94,7 @@ def test_what_is_not_known_yet_is_said_in_place_of_a_picture() -> None:
     assert len(sections(html)) == 6
     assert not any(sections(html).values())
     assert html.count("No truth is known yet") == 3
-    assert "All 3 rules are content." in html
+    assert "All 3 rules pass." in html
 
 
 def test_a_single_day_of_history_is_drawn_with_its_date_and_its_figures() -> None:

@@ -255,7 +255,7 @@ def test_a_monitor_that_fails_calls_everybody_it_can_reach(
     )
     error = DependencyDown("the lake is full")
     context = {"task_instance": instance, "exception": error, "partition_key": "2013-03-01"}
-    alerting.report_and_call(context)
+    alerting.report_and_page(context)
     [(_, post)] = web.posts
     assert post["title"] == "flight_delays.model_monitoring.decide has failed for 2013-03-01"
     assert "the lake is full" in post["message"]

@@ -16,7 +16,7 @@ from tests.unit.airflow_parts import StateStore
 
 @dataclass
 class Running:
-    """What of Airflow's task instance `tells_why` needs."""
+    """What of Airflow's task instance `shares_failure` needs."""
 
     try_number: int
     max_tries: int = 7
@@ -37,7 +37,7 @@ class Running:
         (MissingData("x"), 3, None),
     ],
 )
-def test_a_task_tells_why_only_if_no_try_follows_that_could_die_of_something_else(
+def test_a_task_shares_failure_only_if_no_try_follows_that_could_die_of_something_else(
     error: BaseException, try_number: int, told: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance = Running(try_number)
@@ -46,7 +46,7 @@ def test_a_task_tells_why_only_if_no_try_follows_that_could_die_of_something_els
     context = {"ti": instance, "task": task, "task_state_store": store}
     monkeypatch.setattr(endings, "get_current_context", lambda: context)
 
-    @endings.tells_why
+    @endings.shares_failure
     def fail() -> None:
         raise error
 
