@@ -157,7 +157,7 @@ def written(secret: str) -> set[str]:
     return {secret, quote(secret), quote(secret, safe=""), login, json.dumps(secret)[1:-1]}
 
 
-def test_no_secret_is_told_anywhere(stack: Stack) -> None:
+def test_no_secret_appears_anywhere(stack: Stack) -> None:
     found = {
         (name, place)
         for place, text in left_behind(stack.airflow, stack.lake)

@@ -86,7 +86,7 @@ def test_a_broken_file_fails_the_day_at_once_and_a_repaired_one_lets_it_go_on(
     assert_scored_once(lake, "2013-01-23", champion)
 
 
-def test_a_key_that_is_no_date_fails_with_a_message_and_publishes_nothing(
+def test_a_key_that_is_not_a_date_fails_with_a_message_and_publishes_nothing(
     airflow: Airflow, lake: Lake
 ) -> None:
     run_id, state = validate(airflow, "2013-3-1")

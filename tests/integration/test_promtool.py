@@ -32,7 +32,7 @@ def test_prometheus_accepts_its_configuration_and_rules() -> None:
     assert "rules found" in run("promtool", "prometheus", "check", "config", "prometheus.yml")
 
 
-def test_every_alert_fires_when_it_has_to_and_is_quiet_when_not() -> None:
+def test_every_alert_fires_when_it_must_and_not_otherwise() -> None:
     run("promtool", "prometheus", "test", "rules", "tests/alerts_test.yml")
 
 

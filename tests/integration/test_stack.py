@@ -185,7 +185,7 @@ def test_gauges_are_the_figures_of_the_history(stack: Stack, days: Days, case: U
         assert str(value) == str(figure["value"]), figure  # NaN too
 
 
-def test_every_figure_of_ours_is_about_one_of_the_use_cases(stack: Stack, days: Days) -> None:
+def test_every_figure_of_the_project_is_about_one_use_case(stack: Stack, days: Days) -> None:
     found = stack.query('count by (usecase) ({__name__=~"ml_.+"})')
     assert {series["metric"].get("usecase") for series in found} == {CASE.name, OTHER.name}
 

@@ -45,7 +45,7 @@ def test_every_error_has_a_kind(error: BaseException, kind: str) -> None:
     assert kind_of(error) == kind
 
 
-def test_every_error_of_ours_has_its_own_kind() -> None:
+def test_every_error_of_the_project_has_its_own_kind() -> None:
     kinds = [cls.kind for cls in PipelineError.__subclasses__()]
     assert len(kinds) == len(set(kinds)) == 3
     assert "bug" not in kinds

@@ -25,5 +25,5 @@ def test_a_secret_is_masked_in_every_form(form: Callable[[str], str], secret: st
 
 
 @given(st.text(max_size=40))
-def test_what_holds_no_secret_stays_as_it_is(text: str) -> None:
+def test_text_without_a_secret_is_unchanged(text: str) -> None:
     assert masked(text, ["a secret that is nowhere", "", "abc"], None) == text

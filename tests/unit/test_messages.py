@@ -60,7 +60,7 @@ def test_a_fault_of_the_data_trains_nothing_and_any_other_page_does() -> None:
     assert decision("healthy", CONTENT).retrain_for == ""
 
 
-def test_a_day_without_a_fault_and_one_without_a_rule_are_told_apart() -> None:
+def test_a_day_without_a_fault_differs_from_a_day_without_a_rule() -> None:
     assert decision("healthy", CONTENT, CONTENT).summary == "All 2 rules pass."
     assert decision("healthy").summary == "No rule had anything to judge."
 

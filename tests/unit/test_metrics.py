@@ -99,7 +99,7 @@ def test_what_two_use_cases_call_alike_is_two_series(server: Server) -> None:
     ]
 
 
-def test_a_negative_gauge_is_no_decrement(server: Server) -> None:
+def test_a_negative_gauge_is_not_a_decrement(server: Server) -> None:
     metrics.send(CASE.name, "outcomes_skill", -0.02, model="champion", slice="all")
     assert server.packets() == [
         "ml.outcomes_skill.flight_delays.champion.all:0|g\n"
@@ -154,7 +154,7 @@ def test_a_block_that_fails_has_no_time(server: Server) -> None:
     assert server.lines() == []
 
 
-def test_the_rows_of_every_path_are_counted_of_those_that_nobody_took_with_nothing(
+def test_the_rows_of_every_path_are_counted_and_unused_paths_are_zero(
     server: Server, lake: Lake, history: History, configure: Callable[..., None]
 ) -> None:
     rows = len(infer(lake, OLD_DAY, history.champion))
@@ -229,7 +229,7 @@ def test_a_name_server_that_is_silent_keeps_no_task_waiting(
     given_up.set()
 
 
-def test_nothing_is_sent_and_nothing_fails_where_nobody_listens(server: Server) -> None:
+def test_without_a_listener_nothing_is_sent_and_nothing_fails(server: Server) -> None:
     server.socket.close()
     for _ in range(3):  # the second one meets the "port unreachable" of the first
         metrics.send(CASE.name, "pages_total")
@@ -243,7 +243,7 @@ def test_nothing_is_sent_and_nothing_fails_where_nobody_listens(server: Server) 
         (SimpleNamespace(partition_key=None, run_after=LATER), LATER.timestamp()),
     ],
 )
-def test_the_end_of_a_run_is_told_with_the_day_it_was_for(
+def test_the_end_of_a_run_is_reported_with_its_day(
     server: Server, run: SimpleNamespace, due: float
 ) -> None:
     context = {"dag": SimpleNamespace(dag_id="flight_delays.batch_inference"), "dag_run": run}
@@ -255,7 +255,7 @@ def test_the_end_of_a_run_is_told_with_the_day_it_was_for(
     ]
 
 
-def test_the_end_of_a_run_of_which_airflow_says_little_is_told_too(server: Server) -> None:
+def test_the_end_of_a_run_with_an_incomplete_context_is_reported_too(server: Server) -> None:
     alerting.run_failed(
         {"dag": SimpleNamespace(dag_id="flight_delays.batch_inference"), "run_id": "lost"}
     )
@@ -263,9 +263,7 @@ def test_the_end_of_a_run_of_which_airflow_says_little_is_told_too(server: Serve
     assert line.startswith("ml.run_failed_timestamp_seconds.flight_delays.batch_inference:1")
 
 
-def test_a_day_that_is_published_again_is_no_sign_that_days_still_come(
-    server: Server, lake: Lake
-) -> None:
+def test_publishing_a_day_again_does_not_count_as_a_new_day(server: Server, lake: Lake) -> None:
     frame = pl.DataFrame({"number": [1, 2]})
     for key in ("2013-01-02", "2013-01-02", "2013-01-01"):
         version = lake.new_version("numbers", key)

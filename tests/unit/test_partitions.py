@@ -16,7 +16,7 @@ SOME_DAYS = st.dates(date.min + partitions.ROOM, date.max - partitions.ROOM)
 
 
 @pytest.mark.parametrize("key", [*NO_DATES, *ENDS])
-def test_a_key_that_is_no_partition_is_refused_by_name(key: str, tmp_path: Path) -> None:
+def test_a_key_that_is_not_a_partition_is_refused_by_name(key: str, tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     for use in (partitions.parse_key, lambda key: lake.manifest("table", key)):
         with pytest.raises(BadData) as failure:

@@ -221,7 +221,7 @@ def test_a_secret_is_not_shown(
     assert "ML_NOTIFY_URLS=**********" in capsys.readouterr().out
 
 
-def test_a_notifier_that_could_never_be_told_is_named_when_settings_are_shown(
+def test_an_invalid_notifier_is_named_when_settings_are_shown(
     configure: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -258,7 +258,7 @@ def test_everything_is_in_the_data_folder_unless_said_otherwise(
 @pytest.mark.parametrize(
     ("place", "variable"), [("lake", "ML_LAKE_ROOT"), ("registry", "MLFLOW_TRACKING_URI")]
 )
-def test_what_is_deployed_keeps_nothing_on_a_disk_that_nobody_has_chosen(
+def test_a_deployment_stores_nothing_on_a_disk_that_was_not_chosen(
     place: str,
     variable: str,
     configure: Callable[..., None],
@@ -307,7 +307,7 @@ def test_a_value_comes_from_the_most_special_place_that_has_one(
     assert settings().gate_max_auc == 0.6
 
 
-def test_a_use_case_sees_nothing_of_what_another_one_is_told(
+def test_a_use_case_does_not_see_the_settings_of_another_one(
     configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replace(CASE, name="flight")  # whose variables begin almost the same
@@ -395,7 +395,7 @@ def test_what_all_use_cases_share_is_refused_for_one(
         _ = CASE.settings
 
 
-def test_a_value_that_nothing_can_make_of_a_setting_is_told_of_its_use_case(
+def test_a_value_that_cannot_be_converted_is_reported_with_its_use_case(
     configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(usecases, "_loaded", lambda _: with_own(notify_urls=["a", "b"]))
@@ -407,7 +407,7 @@ def test_a_value_that_nothing_can_make_of_a_setting_is_told_of_its_use_case(
 
 @pytest.mark.parametrize("name", ["ML_NOBODY__GATE_MAX_AUC", "ML_FLIGHT_DELAY__GATE_MAX_AUCS"])
 @pytest.mark.parametrize("command", [seed.main, demo.main, days.main, main])
-def test_a_variable_for_a_use_case_that_is_not_there_is_told(
+def test_a_variable_for_a_missing_use_case_is_reported(
     command: Callable[..., int],
     name: str,
     configure: Callable[..., None],

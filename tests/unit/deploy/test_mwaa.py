@@ -64,7 +64,7 @@ def test_plugins_find_the_library_in_dags(built: Path) -> None:
     ],
     ids=["nothing", "no DAG file yet", "no library yet", "both"],
 )
-def test_the_copy_in_plugins_is_only_for_who_has_no_dag_files(
+def test_the_copy_in_plugins_is_only_for_processes_without_dag_files(
     dags: list[str], home: str, built: Path
 ) -> None:
     """Else a task could run with a library that is older than its DAG file."""
@@ -95,7 +95,7 @@ def test_what_no_constraint_holds_is_pinned_and_no_comment_is_left(built: Path) 
     assert not [line for line in lines if "-c " in line], "MWAA would leave its constraints out"
 
 
-def test_a_file_of_constraints_that_is_not_there_is_told_with_where_to_get_it(
+def test_a_missing_constraints_file_is_reported_with_where_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["mwaa", "--constraints", "no/file"])

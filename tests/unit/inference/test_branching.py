@@ -127,7 +127,7 @@ def test_in_an_ab_test_a_share_of_the_rows_has_the_challengers_score_and_says_so
     assert (facts["mode"], facts["share"], facts["absent"]) == ("ab", 0.3, {})
 
 
-def test_chunks_and_batches_do_not_change_who_scores_a_row(
+def test_chunks_and_batches_do_not_change_which_model_scores_a_row(
     challenger: ModelVersion, lake: Lake, history: History, configure: Callable[..., None]
 ) -> None:
     configure(experiment="ab", ab_share=0.3)
@@ -261,7 +261,7 @@ def test_if_the_rows_of_others_cannot_be_found_the_champion_scores_them(
     assert manifest(lake)["branches"]["absent"] == {CHALLENGER: "the machine was lost"}
 
 
-def test_if_nobody_could_be_resolved_the_run_still_says_who_is_absent(
+def test_if_no_version_could_be_resolved_the_run_still_says_which_models_are_absent(
     lake: Lake, configure: Callable[..., None]
 ) -> None:
     configure(experiment="ab", group_models=True)

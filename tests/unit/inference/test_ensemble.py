@@ -95,7 +95,7 @@ def test_a_missing_member_is_a_member_without_weight(members: Asked, score: floa
 
 
 @given(asked(), st.data())
-def test_who_scores_higher_never_lowers_the_average(members: Asked, data: st.DataObject) -> None:
+def test_a_higher_score_never_lowers_the_average(members: Asked, data: st.DataObject) -> None:
     scores, weights = members
     name = data.draw(st.sampled_from(sorted(scores)))
     rise = data.draw(probability)
@@ -417,7 +417,7 @@ def test_two_members_with_the_same_wrong_constant_do_not_outvote_the_others(
     assert all("every score is 0.5" in why for why in roll.absent.values())
 
 
-def test_what_an_ensemble_has_made_is_not_replaced_by_what_stands_in_for_it(
+def test_an_ensembles_predictions_are_not_replaced_by_a_fallbacks(
     lake: Lake, day: str, history: History, server: str
 ) -> None:
     publish(lake, day, ask_all(lake, day, history.champion))

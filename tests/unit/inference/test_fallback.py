@@ -20,7 +20,7 @@ from tests.unit.conftest import History
 from tests.unit.ensembles import ABSENT, nobody, publish, published
 
 
-def test_the_champion_alone_stands_in_and_every_row_says_so(
+def test_the_champion_alone_is_the_fallback_and_every_row_says_so(
     lake: Lake, day: str, history: History
 ) -> None:
     scored = publish(lake, day, nobody(history.champion))
@@ -36,7 +36,7 @@ def test_the_champion_alone_stands_in_and_every_row_says_so(
     assert facts["absent"] == ABSENT
 
 
-def test_the_version_before_stands_in_for_a_champion_that_cannot_be_loaded(
+def test_the_version_before_replaces_a_champion_that_cannot_be_loaded(
     lake: Lake, day: str, history: History, own_registry: Path
 ) -> None:
     pipeline = registry.load(CASE, history.champion)

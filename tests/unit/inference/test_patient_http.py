@@ -59,7 +59,7 @@ def test_nobody_listens(unused_port: int) -> None:
         asked.describe()
 
 
-def test_a_name_that_nobody_knows() -> None:
+def test_an_unknown_name() -> None:
     at = Endpoint("http://nosuchhost.invalid:8000")
     with remote.connect(CASE, at, MODEL) as asked, fails(ServerDown, at.url, "ConnectError"):
         asked.describe()
@@ -166,7 +166,7 @@ def test_without_a_breaker_a_single_request_ends_by_its_own_patience(
     assert 1 < len(server.asked()) <= patient_http.ATTEMPTS
 
 
-def test_who_waits_to_ask_again_ends_when_another_is_refused(
+def test_a_request_that_waits_for_a_retry_ends_when_another_is_refused(
     server: Server, configure: Callable[..., None]
 ) -> None:
     configure(remote_max_wait_seconds=30, remote_give_up_seconds=60)
@@ -272,7 +272,7 @@ def test_a_long_wait_is_left_to_airflow(server: Server, status: int, form: str) 
     assert 58 <= decision.retry_delay.total_seconds() <= 68
 
 
-def test_who_asks_for_short_waits_for_ever_is_left_to_airflow_too(
+def test_a_server_that_keeps_asking_for_short_waits_is_left_to_airflow_too(
     server: Server, configure: Callable[..., None]
 ) -> None:
     configure(remote_max_wait_seconds=2, remote_give_up_seconds=1.5, remote_breaker_failures=2)
@@ -408,7 +408,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_certificate_that_nobody_vouches_for_is_not_trusted(certificate: Path) -> None:
+def test_a_certificate_without_a_trusted_issuer_is_refused(certificate: Path) -> None:
     with (
         model_servers.running(certificate) as server,
         asking(server) as asked,
@@ -457,7 +457,7 @@ def test_tls_with_a_server_that_has_none(server: Server) -> None:
     assert server.connections == 1
 
 
-def test_a_connection_cut_before_tls_is_no_question_of_trust(certificate: Path) -> None:
+def test_a_connection_cut_before_tls_is_not_a_certificate_error(certificate: Path) -> None:
     with model_servers.running(certificate) as server:
         server.socket.context.minimum_version = ssl.TLSVersion.TLSv1_2
         server.finish_request = lambda *_: None  # type: ignore[method-assign]
@@ -600,7 +600,7 @@ def test_the_connection_names_a_certificate(
             assert asked.describe() == PINNED
 
 
-def test_there_is_no_such_connection() -> None:
+def test_a_missing_connection() -> None:
     with fails(BadData, "There is no Airflow connection 'nosuch'"):
         endpoint("nosuch")
 

@@ -163,7 +163,7 @@ def test_probabilities_are_scores_once_their_output_is_named(
     ("output", "words"),
     [("", "predict is of int64, not of a floating point"), ("score", "score was received")],
 )
-def test_the_label_that_it_answers_otherwise_is_no_score(
+def test_the_label_that_it_returns_by_default_is_not_a_score(
     server: Endpoint, rows: pa.RecordBatch, output: str, words: str
 ) -> None:
     with (

@@ -68,7 +68,7 @@ def test_a_day_that_is_not_validated_is_missing(lake: Lake, history: History) ->
 
 
 @pytest.mark.parametrize("key", [None, "2013-3-1", "20130301", "../x"])
-def test_a_key_that_is_no_date_is_scored_by_nobody(key: str, lake: Lake) -> None:
+def test_a_key_that_is_not_a_date_is_not_scored(key: str, lake: Lake) -> None:
     with pytest.raises(BadData, match="is not a partition"):
         scoring.preprocess(CASE, key)
 
@@ -108,7 +108,7 @@ def test_too_many_rejected_rows_fail_the_day(
     assert scoring.preprocess(CASE, OLD_DAY)
 
 
-def test_an_empty_plan_is_no_plan_for_a_day_with_rows(lake: Lake, history: History) -> None:
+def test_an_empty_plan_does_not_fit_a_day_with_rows(lake: Lake, history: History) -> None:
     features = scoring.preprocess(CASE, OLD_DAY)
     with pytest.raises(BadData, match="0 scores for "):
         scoring.assemble(CASE, features, [])

@@ -52,7 +52,7 @@ def change(version: Version, part: str, place: float, by: int = 1) -> Path:
 
 @pytest.mark.parametrize("part", ["flights", "weather", "flights.profile"])
 @given(place=st.floats(0, 1), by=st.integers(1, 255))
-def test_a_part_of_which_any_byte_was_changed_is_refused_by_name(
+def test_a_part_with_any_changed_byte_is_refused_by_name(
     part: str, place: float, by: int, lake: Lake
 ) -> None:
     published = lake.current("validated", OLD_DAY)

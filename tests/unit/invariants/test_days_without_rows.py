@@ -142,7 +142,7 @@ def test_days_that_are_not_expected_are_no_missing_days_of_a_training(
         snapshot.take(at(lake), "2013-02-04", "2013-02-25", 7)
 
 
-def test_the_monitor_calls_nobody_for_a_weekend_and_judges_fridays_truth_on_it(
+def test_the_monitor_pages_no_one_for_a_weekend_and_judges_fridays_truth_on_it(
     weekdays: None, lake: Lake, own_registry: Any
 ) -> None:
     champion = registry.champion(CASE)

@@ -116,7 +116,7 @@ def test_what_is_not_there_is_found(line: str, tmp_path: Path) -> None:
     assert len(faults(page)) == 1
 
 
-def test_what_is_there_is_no_fault(tmp_path: Path) -> None:
+def test_what_exists_is_not_a_fault(tmp_path: Path) -> None:
     (tmp_path / "other.md").write_text("# A heading\n\n## What's `this`?\n\n## What's `this`?\n")
     page = tmp_path / "page.md"
     page.write_text(

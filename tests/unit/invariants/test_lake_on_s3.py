@@ -164,7 +164,7 @@ def assert_tells_all(failure: DependencyDown, lake: Lake) -> None:
     assert "\n" not in message
 
 
-def test_who_may_only_read_sees_what_is_published_and_publishes_nothing(
+def test_a_reader_without_write_access_sees_published_days_and_publishes_nothing(
     user: Callable[..., Any], s3_root: str
 ) -> None:
     publish(Lake(s3_root), 1)

@@ -69,7 +69,7 @@ def test_no_text_leaves_its_cell_of_a_table(found: str, bound: str) -> None:
 
 
 @pytest.mark.parametrize("plain", PLAIN)
-def test_plain_text_stays_as_it_is(plain: str) -> None:
+def test_plain_text_is_unchanged(plain: str) -> None:
     assert literal(plain) == plain
 
 

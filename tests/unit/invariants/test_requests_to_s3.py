@@ -52,7 +52,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def test_no_task_of_a_day_asks_more_often_than_it_has_to(
+def test_no_task_of_a_day_sends_more_requests_than_needed(
     s3_root: str, history: History, configure: Callable[..., None], asked: list[str]
 ) -> None:
     configure(mlflow_tracking_uri=history.registry)

@@ -34,7 +34,7 @@ def test_a_text_is_written_and_replaced_whole(root: str) -> None:
         (b"PAR1" + b"\xff" * 100 + b"\x40\x00\x00\x00PAR1", "thrift"),
     ],
 )
-def test_what_is_no_parquet_is_bad_data_by_path_and_reason(
+def test_a_file_that_is_not_parquet_is_bad_data_with_path_and_reason(
     content: bytes, reason: str, root: str
 ) -> None:
     path = Lake(root).root / "landing" / "flights" / "2013-03-01.parquet"
@@ -55,7 +55,7 @@ NO_FILES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", NO_FILES)
-def test_what_is_no_regular_file_is_refused_at_once_by_name(
+def test_what_is_not_a_regular_file_is_refused_at_once_by_name(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the address of a socket is at most a hundred bytes long

@@ -43,7 +43,7 @@ def contents(lake: Lake, key: str = DAY) -> set[int]:
     return {value for part in ("a", "b") for value in version.read(part)["content"].to_list()}
 
 
-def test_nobody_sees_a_version_before_it_is_published(root: str) -> None:
+def test_a_version_is_invisible_before_it_is_published(root: str) -> None:
     lake = Lake(root)
     version = lake.new_version("table", DAY)
     version.write_frame("a", pl.DataFrame({"content": [1]}))
@@ -157,7 +157,7 @@ def test_a_run_that_was_overtaken_changes_nothing(root: str) -> None:
     assert slow.manifest().parts.keys() == {"a"}, "who has its reference can read it"
 
 
-def test_what_is_made_from_newer_inputs_stays_whoever_began_first(tmp_path: Path) -> None:
+def test_the_version_from_newer_inputs_stays_no_matter_which_began_first(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     first, second = lake.new_version("table", DAY), lake.new_version("table", DAY)
     for version in (first, second):
@@ -299,7 +299,7 @@ STRANGERS = [
 
 
 @pytest.mark.parametrize("name", STRANGERS)
-def test_a_folder_that_is_no_partition_is_skipped_wherever_days_are_looked_through(
+def test_a_folder_that_is_not_a_partition_is_skipped_by_all_readers_of_days(
     name: str, lake: Lake
 ) -> None:
     days = {table: list(lake.published_keys(table)) for table in ("validated", "actuals")}
@@ -317,7 +317,7 @@ def test_a_folder_that_is_no_partition_is_skipped_wherever_days_are_looked_throu
     assert health.look(CASE).problems == []
 
 
-def test_a_folder_that_is_no_version_is_not_taken_for_a_later_one(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_version_is_not_taken_for_a_later_one(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     names = ["20991345T000000.000000-00000000", "99991231T235959.999999-00000000", "backup", "z"]
     for name in names:

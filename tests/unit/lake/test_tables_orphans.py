@@ -89,7 +89,7 @@ def test_what_was_ever_published_is_never_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["backup", "20130301T000000.000000-0000000x", "date=2013-03-01"])
-def test_what_is_no_version_is_never_removed(name: str, tmp_path: Path) -> None:
+def test_what_is_not_a_version_is_never_removed(name: str, tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     folder = tmp_path / "table" / f"date={DAY}" / name
     put_text(folder / "note.txt", "mine")
@@ -133,7 +133,7 @@ def test_the_next_writer_into_a_folder_removes_old_half_written_files(tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == [young.name, "x.json"]
 
 
-def test_what_cannot_be_removed_stops_nobody(
+def test_what_cannot_be_removed_does_not_stop_the_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     lake = Lake(str(tmp_path))

@@ -159,11 +159,11 @@ def week(auc: float | None) -> list[Day]:
 
 
 @pytest.mark.parametrize("auc", [0.55, 0.95, 0.999, 1.0, None])
-def test_how_good_a_model_is_is_no_fault(auc: float | None) -> None:
+def test_a_models_quality_is_not_a_fault(auc: float | None) -> None:
     assert demo_report.faults(CASE, week(auc)) == []
 
 
-def test_a_week_that_is_no_better_than_chance_is_a_fault() -> None:
+def test_a_week_no_better_than_chance_is_a_fault() -> None:
     [fault] = demo_report.faults(CASE, week(0.5))
     assert "no better than chance" in fault
 

@@ -25,7 +25,7 @@ def taken() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("text", ["abc", "0", "65536", "-1", "80.5", "\uff18\uff10", ""])
-def test_what_is_no_port_is_one_line_with_an_example(text: str) -> None:
+def test_an_invalid_port_is_one_line_with_an_example(text: str) -> None:
     with pytest.raises(EmbeddedError, match=f"^PORT={text} is not a port: .*like PORT=8123$"):
         embedded.parse_port(text)
 

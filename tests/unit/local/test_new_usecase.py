@@ -19,7 +19,7 @@ def churn(tmp_path: Path) -> Path:
     return write("churn", tmp_path / "cases")
 
 
-def test_it_goes_the_whole_way_at_once(churn: Path, tmp_path: Path) -> None:
+def test_it_passes_all_steps_at_once(churn: Path, tmp_path: Path) -> None:
     done = run_python(churn, tmp_path / "data", "-m", "local.usecase")
     assert (done.returncode, done.stderr) == (0, "")
     assert "200 rows validated, 200 of them with a label" in done.stdout
@@ -76,7 +76,7 @@ def test_one_that_was_left_half_written_is_written_again(tmp_path: Path) -> None
     assert not (write("churn", tmp_path) / "rubbish.py").exists()
 
 
-def test_what_is_half_written_is_no_use_case(
+def test_a_half_written_folder_is_not_a_use_case(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".churn.unfinished").mkdir()

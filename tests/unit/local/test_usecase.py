@@ -15,7 +15,7 @@ def test_the_second_use_case_is_whole_and_its_first_days_come_through(tmp_path: 
     assert "its first days pass all steps" in done.stdout
 
 
-def test_names_that_do_not_meet_are_told_before_a_row_is_fetched(
+def test_names_that_do_not_match_are_reported_before_a_row_is_fetched(
     copy: Path, tmp_path: Path
 ) -> None:
     edit(copy / "features.py", 'SLICES = ["plan"]', 'SLICES = ["colour"]')
@@ -30,7 +30,7 @@ def test_names_that_do_not_meet_are_told_before_a_row_is_fetched(
     assert "rows were fetched" not in done.stderr
 
 
-def test_a_group_of_unknown_features_or_without_a_model_of_its_own_is_told(
+def test_a_group_of_unknown_features_or_without_its_own_model_is_reported(
     copy: Path, tmp_path: Path
 ) -> None:
     group = 'GROUPS = [Group("answers", ["health", "wealth"])]'
@@ -46,9 +46,7 @@ def test_a_group_of_unknown_features_or_without_a_model_of_its_own_is_told(
 
 
 @pytest.mark.parametrize("piece", ["schema.INPUTS", "models.CANDIDATES"])
-def test_a_piece_that_is_empty_and_must_not_be_is_told(
-    piece: str, copy: Path, tmp_path: Path
-) -> None:
+def test_a_piece_that_must_not_be_empty_is_reported(piece: str, copy: Path, tmp_path: Path) -> None:
     module, name = piece.split(".")
     with (copy / f"{module}.py").open("a") as file:
         file.write(f"\n{name} = type({name})()\n")
@@ -57,7 +55,7 @@ def test_a_piece_that_is_empty_and_must_not_be_is_told(
     assert done.stderr == f"Not as it should be: {name} in {module}.py is empty.\n"
 
 
-def test_a_piece_of_another_type_is_told(copy: Path, tmp_path: Path) -> None:
+def test_a_piece_of_another_type_is_reported(copy: Path, tmp_path: Path) -> None:
     edit(copy / "features.py", 'REQUIRED = ["coinsurance", "plan"]', 'REQUIRED = "plan"')
     done = run_python(copy, tmp_path / "data", "-m", "local.usecase")
     assert "REQUIRED in features.py is 'plan', which is not of type list[str]" in done.stderr

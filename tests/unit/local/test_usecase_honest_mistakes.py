@@ -303,7 +303,7 @@ MISTAKES: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_an_honest_mistake_is_told_with_its_file_and_what_is_right(
+def test_an_honest_mistake_is_reported_with_its_file_and_what_is_right(
     mistake: str, attempt: Try
 ) -> None:
     changes, words = MISTAKES[mistake]
@@ -316,7 +316,7 @@ def test_an_honest_mistake_is_told_with_its_file_and_what_is_right(
 
 
 @pytest.mark.exhaustive
-def test_a_use_case_without_weekends_goes_the_whole_way(attempt: Try) -> None:
+def test_a_use_case_without_weekends_passes_all_steps(attempt: Try) -> None:
     code, said = attempt(
         (SCHEMA, "    belongs=", "    expected=lambda day: day.weekday() < 5,\n    belongs=")
     )

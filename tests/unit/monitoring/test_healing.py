@@ -57,7 +57,7 @@ def test_a_degraded_day_is_scored_again_for_some_days_and_counted_for_a_week_aft
     assert list(found.values()) == [again] * 2 + [unhealed] * 7 + [over] * 2
 
 
-def test_days_that_nobody_waits_for_are_left_alone(
+def test_days_without_awaited_members_are_left_alone(
     empty_lake: Lake, sent: list[Sample], configure: Callable[..., None]
 ) -> None:
     configure(ensemble_heal_days=3)

@@ -152,7 +152,7 @@ def test_what_is_added_after_the_clock_went_back_is_newer_still(empty: Lake, yea
 
 
 @pytest.mark.parametrize("key", ["2013-6-30", "", "../x"])
-def test_what_is_no_day_has_no_history(key: str, empty: Lake) -> None:
+def test_a_key_that_is_not_a_day_has_no_history(key: str, empty: Lake) -> None:
     with pytest.raises(BadData, match="is not a partition"):
         append(at(empty), key, [SKILL])
     assert list(empty.root.rglob("*")) == []
@@ -221,7 +221,7 @@ def test_the_history_can_be_in_any_place(root: str) -> None:
     assert values(lake) == [0.2, 0.3]
 
 
-def test_who_only_looks_is_told_which_files_cannot_be_read_and_gets_the_others(
+def test_a_reader_gets_the_readable_files_and_the_names_of_the_others(
     empty: Lake,
 ) -> None:
     append(at(empty), KEY, [skill(0.1)])

@@ -105,7 +105,7 @@ def scores(lake: Lake, *keys: str) -> pl.Series:
 # --- The whole day --------------------------------------------------------------------------------
 
 
-def test_no_figure_is_told_twice_and_each_is_a_number(lake: Lake) -> None:
+def test_no_figure_appears_twice_and_each_is_a_number(lake: Lake) -> None:
     figures = measure.figures(CASE, OLD_DAY)
     identities = [(f.pipeline, f.model_version, f.metric, str(f.labels)) for f in figures]
     assert len(set(identities)) == len(identities) > 100
@@ -124,7 +124,7 @@ def test_what_lands_later_does_not_change_a_day(lake: Lake, history: History) ->
     assert measure.figures(CASE, OLD_DAY) == before
 
 
-def test_a_day_of_which_nothing_is_there_says_just_that(lake: Lake) -> None:
+def test_a_day_without_any_data_says_so(lake: Lake) -> None:
     figures = measure.figures(CASE, NEW_DAY)
     assert {one.labels["table"]: one.value for one in figures if one.metric == "published"} == {
         "validated": 0, "predictions": 0, "ensemble_predictions": 0
@@ -133,7 +133,7 @@ def test_a_day_of_which_nothing_is_there_says_just_that(lake: Lake) -> None:
     assert own == []
 
 
-def test_what_is_there_is_told_with_its_rows_and_the_age_of_its_model(lake: Lake) -> None:
+def test_a_published_day_is_reported_with_its_rows_and_the_age_of_its_model(lake: Lake) -> None:
     rows = len(inputs(lake, OLD_DAY))
     day = look(lake)
     there = {one.labels["table"]: (one.value, one.n) for one in found(day, "published")}
@@ -405,7 +405,7 @@ def test_a_day_that_was_not_scored_is_that_of_the_champion_of_now(lake: Lake) ->
 # --- The ensemble, and pictures -------------------------------------------------------------------
 
 
-def test_a_fallback_of_the_ensemble_and_its_absent_members_are_told(
+def test_a_fallback_of_the_ensemble_and_its_absent_members_are_reported(
     lake: Lake, history: History
 ) -> None:
     rows = str(lake.current("features", OLD_DAY))

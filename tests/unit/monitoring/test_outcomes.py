@@ -75,7 +75,7 @@ def test_without_truth_yet_there_is_nothing_to_say(lake: Lake, history: History)
     assert read(CASE, OLD_DAY, 28).is_empty()
 
 
-def test_truth_of_a_day_that_nobody_has_predicted_is_left_alone(lake: Lake) -> None:
+def test_truth_of_a_day_without_predictions_is_left_alone(lake: Lake) -> None:
     assert outcomes.update(CASE, OLD_DAY) == []
     assert read(CASE, OLD_DAY, 28).is_empty()
 
@@ -198,7 +198,7 @@ def test_truth_for_unknown_keys_is_counted_and_left_out(
     assert len(known(lake, "log_loss")) == (share < 1)
 
 
-def test_a_day_on_which_no_flight_arrived_has_outcomes_of_no_rows(
+def test_a_day_on_which_no_flight_arrived_has_outcomes_without_rows(
     lake: Lake, history: History
 ) -> None:
     batch_inference(CASE, OLD_DAY, history.champion)
@@ -224,7 +224,7 @@ def test_a_day_of_a_single_class_has_no_auc_but_all_else(
         assert known(lake, metric).is_empty()
 
 
-def test_ten_rows_of_truth_are_outcomes_of_ten_rows(lake: Lake, history: History) -> None:
+def test_ten_rows_of_truth_give_ten_outcomes(lake: Lake, history: History) -> None:
     batch_inference(CASE, OLD_DAY, history.champion)
     few = pl.when(pl.int_range(pl.len()) < 10).then(pl.col("arr_delay").fill_null(0))
     republish(lake, "actuals", OLD_DAY, arr_delay=few)
@@ -310,7 +310,9 @@ def test_the_figures_are_those_of_scikit_learn(
 
 
 @given(judged())
-def test_who_forecasts_the_base_rate_has_no_skill(sample: tuple[np.ndarray, np.ndarray]) -> None:
+def test_a_model_that_predicts_the_base_rate_has_no_skill(
+    sample: tuple[np.ndarray, np.ndarray],
+) -> None:
     labels, _ = sample
     found = figures(labels, 0.25, score=np.full(len(labels), 0.25, np.float32))
     assert found["champion skill"].value == pytest.approx(0)

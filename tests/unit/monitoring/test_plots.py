@@ -49,7 +49,7 @@ def test_alarms_are_outlined_and_written_in_their_colour() -> None:
     assert written["0.90"] == to_rgba(ALARM) != written["–"]
 
 
-def test_a_long_name_is_cut_and_a_dollar_is_no_formula() -> None:
+def test_a_long_name_is_cut_and_a_dollar_starts_no_formula() -> None:
     names = ["$x^2$", "a" * 25]
     axes = cells(names, np.zeros((2, 2)), np.zeros((2, 2), bool))
     labels = axes.get_yticklabels()

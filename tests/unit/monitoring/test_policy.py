@@ -212,7 +212,7 @@ def test_deciding_again_with_the_decision_in_the_history_is_the_same(found: list
     assert decide(CASE, known(frame, rows(0, *policy.figures(first), *asked)), KEY) == first
 
 
-def test_deciding_changes_nothing_of_what_it_is_given() -> None:
+def test_deciding_does_not_change_its_arguments() -> None:
     frame = usual().clone()
     decide(CASE, frame, KEY)
     assert_frame_equal(frame, usual())
@@ -337,7 +337,7 @@ def test_a_day_scored_by_its_first_version_again_counts_as_that_ones(tmp_path: P
     assert (found[0], days) == (pytest.approx(0.15), 8)
 
 
-def test_who_has_decayed_has_to_regain_a_little_more(configure: Configure) -> None:
+def test_a_decayed_champion_must_rise_a_little_above_the_bound(configure: Configure) -> None:
     just_above = outcomes([0.085] * 14)
     before = known(just_above, rows(3, asked_for("retrain")))  # nobody looked since
     assert decide(CASE, just_above, KEY).action == "healthy"
@@ -397,7 +397,7 @@ def test_worse_than_nothing_after_a_retraining_pages() -> None:
     assert "worse than the base rate after a retraining" in decision.why
 
 
-def test_who_is_worse_than_nothing_pages_once_in_a_cooldown() -> None:
+def test_a_champion_worse_than_the_base_rate_pages_once_in_a_cooldown() -> None:
     worthless = known(outcomes([-0.05] * 14), rows(10, RETRAINING))
     paged = known(worthless, rows(2, asked_for("page")), rows(1, asked_for("watch")))
     assert decide(CASE, paged, KEY).action == "watch"
@@ -434,7 +434,7 @@ def test_scores_that_were_compared_again_with_more_days_count_as_they_are_now() 
 
 
 @pytest.mark.parametrize("bound", [28, 90])
-def test_an_old_champion_is_trained_anew(bound: int, configure: Configure) -> None:
+def test_an_old_champion_is_retrained(bound: int, configure: Configure) -> None:
     configure(max_model_age_days=bound)
     assert today(aged(bound)).action == "healthy"
     assert today(aged(bound + 1)).action == "retrain"
@@ -469,11 +469,11 @@ def test_a_feature_may_have_a_bound_of_its_own() -> None:
     assert today(drifted(0.12, "plane_age")).action == "watch"
 
 
-def test_the_seasons_move_features_of_which_nobody_is_told() -> None:
+def test_seasonal_changes_of_features_page_no_one() -> None:
     assert today(drifted(9.0, "temp", "seasonal")).action == "healthy"
 
 
-def test_what_chance_alone_gives_to_ten_rows_is_no_drift() -> None:
+def test_what_chance_alone_gives_to_ten_rows_is_not_drift() -> None:
     assert today(drifted(1.5), drifted(2.2, metric="psi_by_chance")).action == "healthy"
     assert today(drifted(2.3), drifted(2.2, metric="psi_by_chance")).action == "page"
 
@@ -485,7 +485,7 @@ def test_drift_is_watched_only_if_it_is_rare_as_a_days_largest() -> None:
     assert decide(CASE, known(usual(), *lively, rows(0, drifted(0.17))), KEY).action == "watch"
 
 
-def test_what_is_rare_is_told_in_units_of_each_features_own_bound() -> None:
+def test_rarity_is_judged_in_units_of_each_features_own_bound() -> None:
     lively = [rows(back, drifted(0.09, "distance")) for back in (4, 9)]  # .9 of its bound
     assert decide(CASE, known(usual(), *lively, rows(0, drifted(0.15))), KEY).action == "healthy"
     assert decide(CASE, known(usual(), *lively, rows(0, drifted(0.19))), KEY).action == "watch"
@@ -529,7 +529,7 @@ def test_a_use_case_whose_features_are_all_seasonal_is_warned_too(metric: str) -
     assert decide(CASE, rows(0, *found), KEY).action == "page"
 
 
-def test_a_day_that_was_compared_with_the_training_first_counts_as_it_is_now() -> None:
+def test_a_day_first_compared_with_the_training_counts_with_its_newest_figures() -> None:
     later = known(
         usual(), rows(0, drifted(0.9, reference="training")), rows(0, drifted(0.01))
     )  # what was missing before it has been published since
@@ -613,7 +613,7 @@ def test_each_stage_that_failed_is_named() -> None:
     assert "2 of 10 rows failed at validate of batch_inference (20%)" in told(decision, "stages")
 
 
-def test_the_failures_of_yesterday_are_not_told_again() -> None:
+def test_yesterdays_failures_are_not_reported_again() -> None:
     assert decide(CASE, known(usual(), rows(1, failed(1.0))), KEY).action == "healthy"
 
 
@@ -649,13 +649,13 @@ def test_without_predictions_no_truth_is_waited_for() -> None:
     assert wish(decide(CASE, frame, KEY), "truth") == "healthy"
 
 
-def test_a_gap_in_scoring_is_no_late_truth() -> None:
+def test_a_gap_in_scoring_is_not_late_truth() -> None:
     gap = [rows(back, *usual_day(back)) for back in (12, 11)]
     frame = known(*gap, rows(0, *usual_day(0)))
     assert wish(decide(CASE, frame, KEY), "truth") == "healthy"
 
 
-def test_truth_of_which_no_key_is_known_is_none() -> None:
+def test_truth_without_a_known_key_does_not_count() -> None:
     nothing = Figure("outcomes", "label_coverage", 0.0, 900, "1", {"model": "champion"})
     frame = usual(8).filter(pl.col("metric") != "label_coverage")
     frame = known(frame, *(rows(back, nothing) for back in range(1, 8)))
@@ -670,7 +670,7 @@ def test_days_that_the_champion_was_trained_on_say_nothing_of_its_skill() -> Non
     assert "2 days" in told(decide(CASE, known(usual(), *flattered), KEY), "outcomes")
 
 
-def test_an_old_champion_is_trained_anew_while_a_person_is_called_but_not_for_the_data() -> None:
+def test_an_old_champion_is_retrained_while_a_person_is_paged_but_not_for_faulty_data() -> None:
     old = aged(60)
     assert today(old, failed(1.0)).action == "page"
     assert "age" in today(old, failed(1.0)).retrain_for

@@ -157,7 +157,7 @@ def test_a_day_refused_for_its_broken_file_is_a_failed_run_of_unknown_rows(
     assert (shares(lake), lost(lake)) == ({"validate": (1, 1)}, {})
 
 
-def test_a_day_of_which_nothing_landed_is_a_failed_run_of_unknown_rows(empty: Lake) -> None:
+def test_a_day_without_landed_files_is_a_failed_run_with_unknown_rows(empty: Lake) -> None:
     record(
         at(empty),
         "data_validation",
@@ -237,7 +237,7 @@ def test_of_a_cleared_run_only_the_stages_of_its_last_end_count(hours: int, empt
     assert shares(empty) == {"preprocess": (1, 1)}
 
 
-def test_the_runs_of_two_pipelines_are_told_apart(empty: Lake) -> None:
+def test_the_runs_of_two_pipelines_are_distinguished(empty: Lake) -> None:
     for dag, states in (("one", PASSED), ("two", FAILED)):
         record(at(empty), dag, "run", OLD_DAY, states, TASKS, "predictions", NOW)
     infer = [one for one in rates(at(empty), NOW) if one.labels["stage"] == "infer"]

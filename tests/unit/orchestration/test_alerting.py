@@ -226,7 +226,7 @@ def test_the_reason_of_a_refusal_is_passed_on(told, web: Web) -> None:
     assert "403" in str(error)
 
 
-def test_notifiers_that_could_never_be_told_are_named_early(
+def test_invalid_notifiers_are_named_early(
     configure: Callable[..., None],
 ) -> None:
     configure(notify_urls="json://localhost/x slak://a/b  mailto://nobody")

@@ -80,7 +80,7 @@ def test_what_a_newer_release_adds_is_ignored() -> None:
     assert take({"candidate": "a", "run_id": "r", "evaluation": "e", "new": 1}) == "a"
 
 
-def test_what_is_no_message_of_this_kind_names_what_is_missing() -> None:
+def test_a_message_of_another_kind_names_what_is_missing() -> None:
     @typed
     def take(chunk: Chunk) -> None: ...
 
@@ -88,7 +88,7 @@ def test_what_is_no_message_of_this_kind_names_what_is_missing() -> None:
         take({"features": "f"})
 
 
-def test_what_airflow_gives_is_passed_as_it_is() -> None:
+def test_what_airflow_gives_is_passed_unchanged() -> None:
     context = object()
 
     @typed

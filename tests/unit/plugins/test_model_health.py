@@ -50,7 +50,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return only
 
 
-def test_who_may_see_the_monitoring_sees_the_page(ana: TestClient, lake: Lake) -> None:
+def test_a_user_who_may_see_the_monitoring_sees_the_page(ana: TestClient, lake: Lake) -> None:
     answer = ana.get(PAGE)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -71,7 +71,7 @@ def test_the_navigation_leads_to_the_first_use_case_that_one_may_see(
     assert answer.text == "There is no use case whose monitoring you may see."
 
 
-def test_a_use_case_is_shown_to_those_who_may_see_its_monitoring(
+def test_a_use_case_is_shown_to_users_who_may_see_its_monitoring(
     ana: TestClient, two: None, lake: Lake, seen: Callable[..., None]
 ) -> None:
     seen("doctor_visits.model_monitoring", "flight_delays.model_retraining")
@@ -143,7 +143,9 @@ def test_without_a_login_it_shows_nothing(visitor: TestClient, lake: Lake) -> No
         assert answer.text == ""
 
 
-def test_who_may_not_see_the_monitoring_is_told_nothing(visitor: TestClient, lake: Lake) -> None:
+def test_a_user_who_may_not_see_the_monitoring_sees_nothing(
+    visitor: TestClient, lake: Lake
+) -> None:
     answer = log_in(visitor, "bob", None).get(PAGE)
     assert answer.status_code == 403
     assert "Version" not in answer.text

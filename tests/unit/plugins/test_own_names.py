@@ -33,7 +33,7 @@ def test_the_names_in_its_configuration_are_its_own(monkeypatch: pytest.MonkeyPa
     assert "evil.example" not in names
 
 
-def test_an_airflow_that_was_told_no_address_knows_the_names_of_this_machine(
+def test_an_airflow_without_a_base_url_knows_the_names_of_this_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("AIRFLOW__API__BASE_URL", "AIRFLOW__CORE__EXECUTION_API_SERVER_URL"):

@@ -66,13 +66,15 @@ def test_a_lake_that_hangs_is_not_waited_for(
     "key",
     ["today", "2013-3-1", "2013-02-30", "", f"{KEY}/", "..%2F..%2Fx", f"{KEY}%2F..%2Fx", "%00"],
 )
-def test_what_is_no_day_is_refused(key: str, ana: TestClient) -> None:
+def test_a_key_that_is_not_a_day_is_refused(key: str, ana: TestClient) -> None:
     answer = ana.get(f"/reports/flight_delays/{key}")
     assert answer.status_code == 400
     assert "is not a day" in answer.text
 
 
-def test_who_is_not_logged_in_is_led_to_the_login_and_back(visitor: TestClient, tmp_path) -> None:
+def test_a_user_who_is_not_logged_in_is_redirected_to_the_login_and_back(
+    visitor: TestClient, tmp_path
+) -> None:
     write_report(str(tmp_path / "lake" / CASE.name), "secret")
     for key in (KEY, "today"):
         answer = visitor.get(f"/reports/flight_delays/{key}")
@@ -84,14 +86,16 @@ def test_who_is_not_logged_in_is_led_to_the_login_and_back(visitor: TestClient, 
         assert answer.text == ""
 
 
-def test_who_may_not_see_the_dag_may_not_see_its_reports(visitor: TestClient, tmp_path) -> None:
+def test_a_user_who_may_not_see_the_dag_may_not_see_its_reports(
+    visitor: TestClient, tmp_path
+) -> None:
     write_report(str(tmp_path / "lake" / CASE.name), "secret")
     answer = log_in(visitor, "bob", None).get(f"/reports/flight_delays/{KEY}")
     assert answer.status_code == 403
     assert "secret" not in answer.text
 
 
-def test_a_report_is_for_those_who_may_see_the_monitoring_of_its_use_case(
+def test_a_report_is_only_for_users_who_may_see_its_use_cases_monitoring(
     ana: TestClient, configure, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(usecases="flight_delays,tests/usecases/doctor_visits")

@@ -219,7 +219,7 @@ def test_a_version_that_cannot_be_loaded_is_not_rolled_back_to(
 
 
 @pytest.mark.exhaustive
-def test_a_version_that_cannot_be_loaded_any_more_is_in_nobodys_way(
+def test_a_version_that_can_no_longer_be_loaded_blocks_nothing(
     spoil: Spoil, first: ModelVersion, start: Callable[..., Any]
 ) -> None:
     model, spoiled = spoil

@@ -413,7 +413,7 @@ def test_a_damaged_text_is_refused_by_the_models_name_or_can_be_used(
         assert all(isinstance(member, ModelVersion) for member in found.values())
 
 
-def test_what_a_newer_release_adds_to_a_text_is_no_damage() -> None:
+def test_what_a_newer_release_adds_to_a_text_is_not_damage() -> None:
     reference = {**json.loads(SOUND["reference"]), "new": {"x": 1}}
     assert READERS["reference"](json.dumps(reference)) == reference
     member = {**json.loads(SOUND["members"])["xgboost"], "new": 1}

@@ -186,7 +186,7 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_request_is_told_what_is_wrong(case: str, url: str) -> None:
+def test_a_wrong_request_is_answered_with_what_is_wrong(case: str, url: str) -> None:
     changed, fields, words = WRONG[case]
     values = {name: value for name, value in {**VALUES, **changed}.items() if value is not None}
     answer = ask(url, values, **fields)
@@ -248,7 +248,7 @@ def new_champion(history: History) -> ModelVersion:
     return version
 
 
-def test_a_new_champion_is_served_and_whoever_named_the_old_one_keeps_it(
+def test_a_new_champion_is_served_and_clients_that_name_the_old_one_keep_it(
     impatient: None, lake: Lake, own_registry: Path, rows: pl.DataFrame, history: History
 ) -> None:
     with running() as url:
@@ -264,7 +264,7 @@ def test_a_new_champion_is_served_and_whoever_named_the_old_one_keeps_it(
         assert client.is_model_ready(CASE.name, "2")
 
 
-def test_a_version_that_another_server_has_told_of_is_found(
+def test_a_version_known_from_another_server_is_found(
     impatient: None, lake: Lake, own_registry: Path, rows: pl.DataFrame, history: History
 ) -> None:
     with running() as url:
@@ -291,7 +291,7 @@ def test_without_the_registry_it_goes_on(
     assert ask(url, tensors(rows)).status_code == 200
 
 
-def test_a_registry_that_hangs_holds_up_nobody(
+def test_a_hanging_registry_delays_no_request(
     impatient: None, url: str, rows: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "find_champion", lambda _: time.sleep(2))
@@ -341,7 +341,7 @@ def test_a_new_champion_is_loaded_before_anybody_asks(known: models.Models) -> N
     wait_until(lambda: known.get("1") is not None)
 
 
-def test_while_a_champion_is_loaded_nobody_hears_that_there_is_none(
+def test_while_a_champion_is_loading_no_client_hears_that_there_is_none(
     known: models.Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded, load = Event(), registry.load
@@ -440,7 +440,7 @@ def test_nonsense_looks_right_and_is_wrong(
     assert (answer.status_code, answer.text[:6]) == (200, "<html>")
 
 
-def test_the_command_says_where_it_listens_and_has_no_faults_unless_told(lake: Lake) -> None:
+def test_the_command_prints_its_address_and_has_no_faults_by_default(lake: Lake) -> None:
     command = [sys.executable, "-m", "serving", "--port", "0"]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": CASE.settings.registry}
     with subprocess.Popen(

@@ -111,13 +111,13 @@ def test_a_request_that_is_being_answered_has_all_the_time_it_needs(
     assert is_answered(url)
 
 
-def test_who_brings_no_token_is_refused_before_the_body_is_here(url: str) -> None:
+def test_a_request_without_a_token_is_refused_before_its_body_arrives(url: str) -> None:
     with connections(url) as (connection,):
         connection.sendall(NO_BODY)
         assert connection.recv(65_536).startswith(b"HTTP/1.1 401 ")
 
 
-def test_more_connections_than_allowed_end_the_idle_ones_and_nobody_elses(
+def test_more_connections_than_allowed_close_only_idle_ones(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listening, "MAX_CONNECTIONS", 10)

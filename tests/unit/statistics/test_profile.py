@@ -147,7 +147,7 @@ def test_a_profiler_counts_any_number_of_batches() -> None:
     assert_same(profiler.result(), profile_of(rows))
 
 
-def test_no_batch_is_no_column() -> None:
+def test_no_batch_gives_no_column() -> None:
     assert Profiler().result() == {}
 
 

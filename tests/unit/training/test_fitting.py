@@ -138,7 +138,7 @@ def test_a_model_from_disk_is_kept_and_read_like_any_other(
     np.testing.assert_array_equal(loaded.predict_proba(holdout), pipeline.predict_proba(holdout))
 
 
-def test_a_clone_of_a_model_from_disk_starts_anew(
+def test_a_clone_of_a_model_from_disk_starts_from_scratch(
     files: list[pq.ParquetFile], holdout: pl.DataFrame
 ) -> None:
     again, new = clone(fitted(files)), models.xgboost(seed=7)

@@ -90,7 +90,7 @@ def test_one_that_is_as_good_as_the_champion_has_gained_nothing(
     assert refused_by(CHAMPION) == [BETTER]
 
 
-def test_a_gain_has_to_show_in_enough_of_the_samples(configure: Callable[..., None]) -> None:
+def test_a_gain_must_show_in_enough_samples(configure: Callable[..., None]) -> None:
     lucky = model(scores_that(know=np.repeat([0] * 3 + [0.3] * 7, 40)))
     gains = evaluation.log_losses(LABELS, CHAMPION.scores)
     gains -= evaluation.log_losses(LABELS, lucky.scores)
@@ -122,7 +122,7 @@ def test_a_slice_is_judged_if_it_is_large_enough(rows: int, judged: bool) -> Non
     assert (SLICES in refused_by(replace(GOOD, slices={"origin = EWR": small}))) == judged
 
 
-def test_no_slice_is_no_reason_to_refuse() -> None:
+def test_a_missing_slice_is_no_reason_to_refuse() -> None:
     assert refused_by(replace(GOOD, slices={})) == []
 
 
@@ -352,7 +352,7 @@ def kept(run: str) -> tuple[str, str, str, str]:
     return tags["verdict"], tags["refused_by"], tags["chosen"], text
 
 
-def test_an_honestly_better_challenger_passes_every_rule_and_is_promoted(world: World) -> None:
+def test_a_truly_better_challenger_passes_every_rule_and_is_promoted(world: World) -> None:
     linear = training.train(at(world.lake), world.snapshot, "logistic_regression", "a test")
     runs = {"logistic_regression": linear, "xgboost": world.strong.run_id}
     verdict = judge(world, world.snapshot, *runs.items())

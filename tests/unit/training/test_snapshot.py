@@ -106,7 +106,7 @@ def test_the_window_is_by_default_all_whose_truth_is_known(
     assert (facts["start"], facts["end"]) == ("2013-02-17", str(LAST_DAY))
 
 
-def test_truth_without_inputs_is_no_day_to_end_with(
+def test_a_window_does_not_end_with_truth_without_inputs(
     lake: Lake, configure: Callable[..., None]
 ) -> None:
     validate_day(CASE, "actuals", str(LAST_DAY + timedelta(1)))
@@ -247,7 +247,7 @@ def test_a_damaged_part_is_named(damage: str, part: str, lake: Lake, history: Hi
         "s3://bucket/training/2013-02-16/x",
     ],
 )  # fmt: skip
-def test_what_is_no_snapshot_is_refused(reference: str, lake: Lake) -> None:
+def test_a_reference_that_is_not_a_snapshot_is_refused(reference: str, lake: Lake) -> None:
     with pytest.raises(BadData, match=r"is no (snapshot|partition)"):
         snapshot.verify(CASE, reference)
 

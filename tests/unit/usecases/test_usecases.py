@@ -84,7 +84,7 @@ REPLACED = {
 
 
 @pytest.mark.parametrize("way", BROKEN)
-def test_a_broken_one_is_told_with_its_folder_and_leaves_the_other_alone(
+def test_a_broken_use_case_is_reported_with_its_folder_and_does_not_affect_the_other(
     way: str, copy: Path, enable: Callable[..., None]
 ) -> None:
     file, old, words = BROKEN[way]
@@ -108,7 +108,7 @@ def test_a_broken_one_is_told_with_its_folder_and_leaves_the_other_alone(
         ("USECASE = 7", "USECASE in .* is 7, and has to be a UseCase called doctor_visits"),
     ],
 )
-def test_whatever_an_import_does_is_told_of_its_folder(
+def test_any_failure_of_an_import_is_reported_with_its_folder(
     code: str, words: str, copy: Path, enable: Callable[..., None]
 ) -> None:
     with (copy / "__init__.py").open("a") as file:
@@ -163,7 +163,7 @@ def test_what_a_module_does_is_not_done_before_it_is_used(
 
 
 @pytest.mark.parametrize("name", ["doctor-visits", "Doctor", "2021", "doctor visits"])
-def test_a_folder_of_no_possible_name_is_told(
+def test_a_folder_with_an_impossible_name_is_reported(
     name: str, tmp_path: Path, enable: Callable[..., None]
 ) -> None:
     folder = copied(tmp_path / name)
@@ -171,7 +171,7 @@ def test_a_folder_of_no_possible_name_is_told(
     assert f"a use case cannot be called {name!r}" in only_second_is_broken()
 
 
-def test_two_of_one_name_are_both_told_and_the_others_stand(
+def test_two_use_cases_with_one_name_are_both_reported_and_the_others_work(
     copy: Path, enable: Callable[..., None]
 ) -> None:
     enable("flight_delays", SECOND, copy)
@@ -196,7 +196,7 @@ def test_a_folder_may_have_blanks_on_its_way(tmp_path: Path, enable: Callable[..
     assert [case.name for case in usecases.enabled()] == ["doctor_visits"]
 
 
-def test_a_name_that_is_not_there_is_told(enable: Callable[..., None]) -> None:
+def test_a_missing_use_case_is_reported(enable: Callable[..., None]) -> None:
     enable("flight_delays", "churn")
     told = only_second_is_broken()
     assert "include/usecases/churn lacks the file __init__.py" in told

@@ -57,7 +57,7 @@ def as_csv(content: bytes) -> bytes:
     ids=["empty", "cut off", "one byte short", "hole in the footer", "a CSV", "an error message"],
 )
 @pytest.mark.parametrize("input_name", ["flights", "weather"])
-def test_a_file_that_is_no_parquet_fails_the_day_and_is_named(
+def test_a_file_that_is_not_parquet_fails_the_day_and_is_named(
     spoil: Callable[[bytes], bytes], reason: str, input_name: str, key: str, lake: Lake
 ) -> None:
     path = landed(lake, input_name, key)

@@ -49,7 +49,7 @@ def test_truth_lands_apart_from_what_is_scored(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", [*NO_DATES, *ENDS])
 @pytest.mark.parametrize("table", ["validated", "actuals"])
-def test_a_key_that_is_no_partition_lands_and_publishes_nothing(
+def test_a_key_that_is_not_a_partition_lands_and_publishes_nothing(
     table: str, key: str, tmp_path: Path
 ) -> None:
     for use in (land.land, contract.check_contract, validate_day):
@@ -70,7 +70,7 @@ def test_a_key_that_is_no_partition_lands_and_publishes_nothing(
     ],
     ids=["pandas", "Arrow", "a lazy frame", "dicts"],
 )
-def test_a_source_that_gives_no_polars_frame_is_told_what_to_return(
+def test_a_source_that_returns_no_polars_frame_is_refused_with_what_to_return(
     returned: Callable[[pl.DataFrame], object],
     advice: str,
     lake: Lake,

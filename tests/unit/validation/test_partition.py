@@ -71,7 +71,7 @@ def test_a_bad_day_fails_with_its_file_and_reason_and_publishes_nothing(
         validate_day(CASE, "validated", key)
 
 
-def test_all_that_is_wrong_with_a_day_is_told_at_once(lake: Lake) -> None:
+def test_everything_wrong_with_a_day_is_reported_at_once(lake: Lake) -> None:
     path = landed(lake, "flights", NEW_DAY)
     rows = until_five(pl.read_parquet(path))[::2]
     rows = with_share("seats", None, 1)(with_share("carrier", "ZZ", 0.5)(rows))

@@ -133,7 +133,7 @@ def test_nan_is_missing_to_every_rule_and_null_in_what_is_published(lake: Lake) 
 
 
 @pytest.mark.parametrize("value", [inf, -inf, 99_999.0])
-def test_truth_that_is_no_plausible_number_is_in_quarantine(value: float, lake: Lake) -> None:
+def test_truth_that_is_not_plausible_is_quarantined(value: float, lake: Lake) -> None:
     path = landed(lake, "actuals", NEW_DAY, "actuals")
     replace(path, with_value(pl.read_parquet(path), 0, "arr_delay", value))
     found = check(lake, "actuals", "actuals")

@@ -180,7 +180,7 @@ ALL = {name: write for codec in CODECS for name, write in write_as(codec).items(
     "name",
     [*QUICK, *(pytest.param(one, marks=pytest.mark.exhaustive) for one in ALL if one not in QUICK)],
 )
-def test_a_file_of_another_writer_is_published_as_it_is(
+def test_a_file_of_another_writer_is_published_unchanged(
     name: str, land: Callable[[pl.DataFrame], Path]
 ) -> None:
     frame = rows()
@@ -193,7 +193,7 @@ def test_a_file_of_another_writer_is_published_as_it_is(
 
 
 @pytest.mark.parametrize("codec", ["UNCOMPRESSED", "SNAPPY", "GZIP", "ZSTD", "BROTLI", "LZ4"])
-def test_a_file_of_fastparquet_is_published_as_it_is(
+def test_a_file_of_fastparquet_is_published_unchanged(
     codec: str, land: Callable[[pl.DataFrame], Path]
 ) -> None:
     frame = rows().drop("day", "amount")  # it has no types for these

@@ -17,7 +17,7 @@ BOTH = "flight_delays,tests/usecases/doctor_visits"
 @pytest.mark.parametrize(
     "page", ["/reports/flight_delays/2013-03-01", "/model-health/flight_delays"]
 )
-def test_a_lake_that_nobody_has_set_is_said_to_be_so(ana: TestClient, page: str) -> None:
+def test_a_lake_that_is_not_set_is_reported(ana: TestClient, page: str) -> None:
     answer = ana.get(page)
     assert answer.status_code == 503
     assert answer.text.startswith("ML_LAKE_ROOT is not set.")
@@ -32,7 +32,7 @@ def test_of_a_use_case_that_is_not_there_those_are_named_that_are(
     assert "enabled is flight_delays" in answer.text
 
 
-def test_of_a_name_that_no_use_case_has_those_are_told_that_there_are(
+def test_for_an_unknown_name_the_existing_use_cases_are_named(
     ana: TestClient, configure: Callable[..., None]
 ) -> None:
     configure(usecases=BOTH)
@@ -61,7 +61,7 @@ def test_a_token_that_somebody_else_signed_opens_nothing(ana: TestClient, lake: 
     assert "Version" not in answer.text
 
 
-def test_a_path_to_a_use_case_is_no_address_of_it(configure: Callable[..., None]) -> None:
+def test_a_path_to_a_use_case_is_not_an_address_of_its_page(configure: Callable[..., None]) -> None:
     """Whether one may see a use case is asked by its name."""
     configure(usecases=BOTH)
     assert behind_login.case_of("doctor_visits").name == "doctor_visits"

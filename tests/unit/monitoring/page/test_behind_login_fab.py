@@ -118,7 +118,7 @@ def answers(asked: list[dict]) -> dict[str, list[list]]:
 
 
 @pytest.mark.parametrize("user", ["all", "monitoring"])
-def test_who_may_read_the_monitoring_sees_both_pages(answers: dict, user: str) -> None:
+def test_a_user_who_may_see_the_monitoring_sees_both_pages(answers: dict, user: str) -> None:
     (health, page), (report, reason) = answers[user]
     assert health == 200
     assert "There is nothing to show yet" in page
@@ -127,7 +127,7 @@ def test_who_may_read_the_monitoring_sees_both_pages(answers: dict, user: str) -
 
 
 @pytest.mark.parametrize("user", ["another", "of another", "none"])
-def test_who_may_not_read_it_is_told_nothing(answers: dict, user: str) -> None:
+def test_a_user_without_permission_sees_nothing(answers: dict, user: str) -> None:
     assert answers[user] == [[403, "You may not see flight_delays.model_monitoring."]] * 2
 
 
@@ -138,5 +138,5 @@ def test_the_navigation_leads_to_the_first_use_case_that_one_may_read(asked: lis
     }  # fmt: skip
 
 
-def test_who_is_not_logged_in_is_led_to_the_login(answers: dict) -> None:
+def test_a_user_who_is_not_logged_in_is_redirected_to_the_login(answers: dict) -> None:
     assert answers["visitor"] == [[307, ""]]

@@ -89,7 +89,7 @@ def test_the_newest_decision_is_shown_in_its_words(empty: Lake) -> None:
     assert f'<a href="/reports/flight_delays/{OLD_DAY}">' in page(look(at(empty)))
 
 
-def test_a_decision_of_which_only_the_figures_were_kept_is_shown_too(empty: Lake) -> None:
+def test_a_decision_with_only_its_figures_is_shown_too(empty: Lake) -> None:
     decide(empty, words=False)
     found = look(at(empty)).decision
     assert found is not None
@@ -97,7 +97,7 @@ def test_a_decision_of_which_only_the_figures_were_kept_is_shown_too(empty: Lake
     assert [reason.action for reason in found.reasons] == ["retrain", "healthy"]
 
 
-def test_the_last_verdicts_are_told_by_training(lake: Lake, own_registry: Path) -> None:
+def test_the_last_verdicts_are_listed_by_training(lake: Lake, own_registry: Path) -> None:
     client = MlflowClient(f"sqlite:///{own_registry}")
     experiment = client.get_experiment_by_name(CASE.name)
     assert experiment is not None

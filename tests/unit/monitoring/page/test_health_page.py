@@ -64,7 +64,7 @@ def test_the_last_day_s_drift_is_beside_the_last_column(empty: Lake) -> None:
     assert many.right == health_page.WIDTH
 
 
-def test_text_from_lake_and_registry_is_no_markup(empty: Lake) -> None:
+def test_text_from_lake_and_registry_is_not_markup(empty: Lake) -> None:
     hostile = "<script>alert(1)</script>"
     remember(empty, feature=hostile)
     rules = [Reason(hostile, "watch", hostile, hostile)]
