@@ -83,7 +83,7 @@ def skill(
     style(
         axes,
         f"Points: single days. Lines: the last {window} days, shaded: the champion's 95 % "
-        "range. Above 0 the model knows more than the base rate does. Dashed: a promotion.",
+        "range. Above 0 the model is better than the base rate. Dashed: a promotion.",
     )
     axes.axhline(0, color=INK, linewidth=1)
     calendar = pl.DataFrame({"day": pl.date_range(first, last, eager=True)})  # gaps stay gaps

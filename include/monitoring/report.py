@@ -144,7 +144,7 @@ def _skill(case: UseCase, history: pl.DataFrame, day: date) -> Figure | str:
     models = {name: views.losses(history, name) for name in plots.COLOURS}
     models = {name: days for name, days in models.items() if len(days)}
     if not models:
-        return f"No truth is known yet of the {DAYS} days up to {day}."
+        return f"No truth is known yet for the {DAYS} days up to {day}."
     decided = records.select(history, "decision").filter(pl.col("value").is_finite())
     decided = decided.with_columns(
         day="time", action=pl.col("value").cast(int).replace_strict(dict(enumerate(policy.ACTIONS)))
@@ -201,7 +201,7 @@ def _calibration(outcomes: pl.DataFrame) -> Figure | str:
 def _both_classes(outcomes: pl.DataFrame) -> pl.DataFrame | str:
     known = outcomes.filter(pl.col("score").is_finite(), pl.col("label").is_in([0, 1]))
     if known.is_empty():
-        return "No truth is known yet of the last days."
+        return "No truth is known yet for the last days."
     if known["label"].n_unique() == 1:
         kind = "positive" if known["label"][0] else "negative"
         return f"All {len(known):,} rows whose truth is known are {kind}: nothing to compare."
@@ -211,7 +211,7 @@ def _both_classes(outcomes: pl.DataFrame) -> pl.DataFrame | str:
 def _drift(case: UseCase, history: pl.DataFrame, day: date) -> Figure | str:
     rows = views.drift(case, history)
     if rows.is_empty():
-        return f"Nothing was compared in the {DAYS} days up to {day}."
+        return f"There was nothing to compare in the {DAYS} days up to {day}."
     usual, is_stable = case.settings.drift_page, pl.col("kind") == "stable"
     days = views.days_of(rows, day)
     blocks = []
@@ -226,8 +226,9 @@ def _drift(case: UseCase, history: pl.DataFrame, day: date) -> Figure | str:
     return plots.heat_map(
         "Have inputs and scores changed?",
         "Population stability index of a day against the weeks before it. Outlined: above its "
-        f"bound, mostly {usual:g}. Scores and seasonal features have none, as they change by "
-        f"themselves. Full colour from {2 * usual:g}, of these from {25 * usual:g}.",
+        f"bound, {usual:g} unless the use case sets another. Scores and seasonal features have "
+        f"none, because they change anyway. Full colour: from {2 * usual:g}, for these from "
+        f"{25 * usual:g}.",
         blocks,
     )
 

@@ -192,7 +192,7 @@ def test_a_bucket_that_does_not_exist_is_named(
     s3: Any, bucket: Bucket, put: Callable[..., dict[str, str]]
 ) -> None:
     bucket.name = "no-such-bucket"
-    with pytest.raises(DeployError, match=r"s3://no-such-bucket/team/(.|\n)*no such bucket"):
+    with pytest.raises(DeployError, match=r"s3://no-such-bucket/team/(.|\n)*does not exist"):
         put(NEW)
     bucket.name = "bucket"
 
