@@ -85,7 +85,7 @@ def start(
         server_port = _free_port()
         env = environment(data, port, server_port, dags_folder, extra)
         say(f"Airflow is starting at {_url(port)} (logs: {home / 'logs'})")
-        if (data / "lake" / "validated").is_dir():
+        if _has_old_tables(data / "lake"):
             say(f"Warning: {data / 'lake'} has tables of release 0.1: `make migrate` moves them")
         began = datetime.now(UTC)
         _migrate(home, env)
@@ -111,6 +111,14 @@ def start(
         for error in airflow.import_errors():
             say(f"Warning: {error['filename']} cannot be imported: {_reason(error['stack_trace'])}")
         return airflow
+
+
+def _has_old_tables(lake: Path) -> bool:
+    """Whether tables are directly in a lake, as in release 0.1, and no use case uses them there."""
+    if not (lake / "validated").is_dir():
+        return False
+    roots = [case.lake.root for case in usecases.enabled()]
+    return lake.resolve() not in [root.resolve() for root in roots if isinstance(root, Path)]
 
 
 @contextlib.contextmanager

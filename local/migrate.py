@@ -2,14 +2,17 @@
 
     make migrate USECASE=late_payments [FROM=late-payments]
 
-Tables move from the lake's root into the folder of the use case, and registered models and their
-experiment get its name. Each step is one rename, so the command can be repeated if it is killed.
+Tables move from the lake's root into the folder of the use case, unless it has its own `lake_root`
+or the lake is not a folder on this machine. Registered models and their experiment get the use
+case's name in any case. Each step is one rename, so the command can be repeated if it is killed.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from include import usecases
 from include.errors import BadData, PipelineError
@@ -53,6 +56,27 @@ def move_tables(root: Path, case: UseCase) -> list[str]:
     return [table.name for table in tables]
 
 
+def bring_tables(case: UseCase) -> str:
+    """Move the tables to where the use case looks for them, if that is elsewhere.
+
+    Returns:
+        What was done, as a message.
+
+    Raises:
+        BadData: a table is in both places. Nothing was moved.
+    """
+    if case.settings.lake_of(case.name) != settings().lake_of(case.name):
+        return f"No table was moved: the lake_root of {case.name} is {case.lake.root}"
+    root = Lake(settings().lake).root
+    if not isinstance(root, Path):
+        return (
+            f"No table was moved: {root} is not a folder on this machine. If it has tables of "
+            f"release 0.1, use them where they are: {variable('lake_root', case.name)}={root}"
+        )
+    moved = move_tables(root, case)
+    return f"Moved into {root / case.name}: {listed(moved) or 'nothing, all is there'}"
+
+
 def rename_models(case: UseCase, before: str) -> list[str]:
     """Give registered models, their members' versions and the experiment the name of a use case.
 
@@ -60,7 +84,7 @@ def rename_models(case: UseCase, before: str) -> list[str]:
         Their old names.
     """
     with registry.connection(case) as client:
-        there = {model.name for model in client.search_registered_models()}
+        there = {model.name for model in _all_pages(client.search_registered_models)}
         old = sorted(name for name in there if name == before or name.startswith(f"{before}."))
         for name in old:
             client.rename_registered_model(name, case.name + name.removeprefix(before))
@@ -79,6 +103,15 @@ def rename_models(case: UseCase, before: str) -> list[str]:
     return old
 
 
+def _all_pages(search: Callable[..., Any]) -> Iterator[Any]:
+    """All results of one of MLflow's searches, which return a page at a time."""
+    page = search()
+    yield from page
+    while page.token:
+        page = search(page_token=page.token)
+        yield from page
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Move a lake and a registry of release 0.1."""
     parser = argparse.ArgumentParser(prog="python -m local.migrate", description=main.__doc__)
@@ -93,19 +126,11 @@ def main(arguments: list[str] | None = None) -> int:
             raise BadData(
                 "Airflow is running: `make stop`, then run this again. Nothing was moved."
             )
-        root = Lake(settings().lake).root
-        if not isinstance(root, Path):
-            raise BadData(
-                f"The lake at {root} is no folder, and a store cannot rename. Nothing was moved. "
-                f"Let the use case use its tables where they are: "
-                f"{variable('lake_root', case.name)}={root}"
-            )
-        tables = move_tables(root, case)
+        print(bring_tables(case))
         models = rename_models(case, options.before or case.name.replace("_", "-"))
     except (PipelineError, UsecaseInvalid) as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"Moved into {root / case.name}: {listed(tables) or 'nothing, all is there'}")
     print(f"Renamed in MLflow: {listed(models) or 'nothing, all is there'}")
     return 0
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -76,6 +76,17 @@ def test_the_api_server_gives_up_before_a_task_that_asks_it(tmp_path: Path) -> N
         tmp_path / "airflow", LOCK_SECONDS
     )
     assert API_LOCK_SECONDS < int(chosen["AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT"]) < LOCK_SECONDS
+
+
+def test_only_old_tables_that_no_use_case_uses_where_they_are_are_reported(
+    tmp_path: Path, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not embedded._has_old_tables(tmp_path)
+    (tmp_path / "validated").mkdir()
+    assert embedded._has_old_tables(tmp_path)
+    monkeypatch.setenv("ML_FLIGHT_DELAYS__LAKE_ROOT", str(tmp_path))
+    configure()
+    assert not embedded._has_old_tables(tmp_path)
 
 
 TRACEBACK = """Traceback (most recent call last):

@@ -89,9 +89,52 @@ def test_a_table_that_is_in_both_places_is_named_and_nothing_moves(
     assert {path.name for path in root.iterdir()} == before | {CASE.name}
 
 
-def test_a_lake_on_s3_stays_where_it_is_and_that_is_said(
-    s3_root: str, configure: Callable[..., None], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("own", [False, True])
+def test_the_models_of_a_lake_on_s3_are_renamed_and_its_tables_stay(
+    own: bool,
+    s3_root: str,
+    history: History,
+    own_registry: Path,
+    configure: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if own:
+        monkeypatch.setenv("ML_FLIGHT_DELAYS__LAKE_ROOT", s3_root)
     configure(lake_root=s3_root)
-    assert migrate.main(["--usecase", CASE.name]) == 2
-    assert f"ML_FLIGHT_DELAYS__LAKE_ROOT={s3_root}" in capsys.readouterr().err
+    with registry.connection(CASE):
+        as_before(history)
+    assert migrate.main(["--usecase", CASE.name]) == 0
+    assert registry.champion(CASE) == history.champion
+    told = capsys.readouterr().out
+    assert "No table was moved" in told
+    assert f"Renamed in MLflow: {BEFORE}, {BEFORE}." in told
+    assert (f"ML_FLIGHT_DELAYS__LAKE_ROOT={s3_root}" in told) is not own
+
+
+def test_tables_that_the_use_case_uses_where_they_are_stay_there(
+    root: Path,
+    history: History,
+    own_registry: Path,
+    configure: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = {path.name for path in root.iterdir()}
+    monkeypatch.setenv("ML_FLIGHT_DELAYS__LAKE_ROOT", str(root))
+    configure(data_dir=root.parent)
+    with registry.connection(CASE):
+        as_before(history)
+    assert migrate.main(["--usecase", CASE.name]) == 0
+    assert {path.name for path in root.iterdir()} == before
+    assert CASE.lake.current("validated", OLD_DAY).read("flights").height > 500
+    assert registry.champion(CASE) == history.champion
+    assert f"the lake_root of {CASE.name} is {root}" in capsys.readouterr().out
+
+
+def test_models_are_found_among_more_than_a_page_of_others(own_registry: Path) -> None:
+    with registry.connection(CASE) as client:
+        for number in range(101):
+            client.create_registered_model(f"another-{number:03}")
+        client.create_registered_model(BEFORE + ".late")
+    assert migrate.rename_models(CASE, BEFORE) == [BEFORE + ".late"]
