@@ -1,4 +1,8 @@
-"""Encodes a table of features as the float matrix that every model of this project reads."""
+"""Encodes a table of features as the float matrix that every model of this project reads.
+
+Stored models refer to its class by dotted path, `include.encoder.FeatureEncoder`. Moving or
+renaming it would make all of them unreadable.
+"""
 
 from typing import Any, Self
 

@@ -112,6 +112,11 @@ def test_features_are_named_in_the_order_of_the_matrix(encoder: FeatureEncoder) 
     assert encoder.get_feature_names_out().tolist() == ["x", "y", "carrier", "dest"]
 
 
+def test_the_encoder_keeps_the_dotted_path_that_stored_models_refer_to() -> None:
+    kind = FeatureEncoder
+    assert f"{kind.__module__}.{kind.__qualname__}" == "include.encoder.FeatureEncoder"
+
+
 def test_fitting_on_rows_in_another_order_learns_the_same() -> None:
     rows = frame([(0.0, 0.0, text, text) for text in ("UA", "B6", "ÑÜ")])
     one, other = (FeatureEncoder(["x"], ["dest"]).fit(f) for f in (rows, rows.reverse()))
