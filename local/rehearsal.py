@@ -33,7 +33,7 @@ from include.settings import settings
 from include.training import evaluation, gate, snapshot, training
 from include.usecase import UseCase
 from include.validation import land
-from include.wording import cut, listed
+from include.wording import counted, cut, listed
 from local.environment import apart, variables
 from local.in_process import batch_inference, validate_day
 from local.wrong import Wrong
@@ -285,7 +285,7 @@ def _score(case: UseCase, key: str, champion: ModelVersion, say: Say) -> None:
         ensemble.publish(case, scored, check, reference, roll, None)
     if case.lake.published_keys("actuals"):
         fallback.base_rates(case, reference)
-    say(f"{key}: {rows} rows scored by the champion and by {len(answers)} member(s)")
+    say(f"{key}: {rows} rows scored by the champion and {counted(len(answers), 'member')}")
 
 
 def _serve(case: UseCase, key: str, champion: ModelVersion, say: Say) -> None:
