@@ -69,7 +69,7 @@ def states(airflow: Airflow, run_id: str) -> dict[str, str]:
     }
 
 
-def test_all_members_answer_and_then_one_is_down_and_the_others_never_notice(
+def test_all_members_answer_then_one_is_down_without_affecting_the_others(
     airflow: Airflow, lake: Lake, data: Path, server: str
 ) -> None:
     pools = {pool["name"] for pool in airflow.request("GET", "/pools")["pools"]}

@@ -113,9 +113,7 @@ def parts(lake: Lake, table: str, key: str) -> dict[str, Part] | None:
 
 
 @pytest.mark.parametrize("table", ["validated", "actuals", "features", "predictions", "outcomes"])
-def test_what_is_published_on_s3_is_what_is_published_in_a_folder(
-    stack: Stack, folder: Lake, table: str
-) -> None:
+def test_s3_and_a_folder_publish_the_same(stack: Stack, folder: Lake, table: str) -> None:
     keys = [days_before(DAYS[-1], back) for back in range(23)]
     found = {key: parts(stack.lake, table, key) for key in keys}
     assert found == {key: parts(folder, table, key) for key in keys}

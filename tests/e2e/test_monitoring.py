@@ -63,7 +63,7 @@ def test_a_page_reaches_the_notifier_and_the_decision_stands_while_that_is_down(
     assert f"{airflow.url}/reports/{CASE}/{UNSCORED}" in page["message"]
 
 
-def test_a_retraining_is_asked_for_once_and_not_waited_for(airflow: Airflow, lake: Lake) -> None:
+def test_a_retraining_is_requested_once_and_not_waited_for(airflow: Airflow, lake: Lake) -> None:
     """The settings of these tests say that a champion is old after a day."""
     airflow.pause(RETRAINING)  # so that it waits, and nothing is trained
     asked = f"monitoring__{SCORED}"

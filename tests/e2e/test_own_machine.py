@@ -33,7 +33,7 @@ def test_names_of_this_machine_are_answered(airflow: Airflow, host: str) -> None
         assert answer.is_success
 
 
-def test_what_airflow_makes_only_its_user_can_read(
+def test_only_its_user_can_read_airflows_files(
     airflow: Airflow, data: Path, champion: ModelVersion
 ) -> None:
     home = data / "airflow"

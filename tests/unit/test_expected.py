@@ -26,7 +26,7 @@ def test_the_first_input_says_when_a_day_comes_and_the_truth_has_a_calendar_of_i
     assert is_expected(WEEKDAYS, "actuals", SATURDAY)
 
 
-def test_of_a_week_the_weekdays_are_expected_both_ends_included() -> None:
+def test_the_weekdays_of_a_week_are_expected_both_ends_included() -> None:
     days = expected_days(WEEKDAYS, date(2013, 3, 1), date(2013, 3, 8))
     assert [day.day for day in days] == [1, 4, 5, 6, 7, 8]
     assert expected_days(WEEKDAYS, date(2013, 3, 2), date(2013, 3, 3)) == []

@@ -136,7 +136,7 @@ def test_more_rows_than_fit_into_memory_are_refused(
         read(tmp_path / "x")
 
 
-def test_a_rust_panic_of_others_data_is_bad_data() -> None:
+def test_a_rust_panic_caused_by_data_is_bad_data() -> None:
     wide = pa.array([None], pa.decimal256(50, 2))
     with (
         pytest.raises(BadData, match=r"the file .*types or values that cannot be read"),
@@ -146,6 +146,6 @@ def test_a_rust_panic_of_others_data_is_bad_data() -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError, ZeroDivisionError])
-def test_what_data_cannot_cause_is_never_blamed_on_data(error: type[BaseException]) -> None:
+def test_errors_that_data_cannot_cause_are_never_blamed_on_data(error: type[BaseException]) -> None:
     with pytest.raises(error), landed.foreign_data("the file"):
         raise error

@@ -23,7 +23,7 @@ def decision(action: Action, *reasons: Reason) -> Decision:
     return Decision("2013-03-01", action, list(reasons))
 
 
-def test_a_model_is_called_by_its_name_and_version() -> None:
+def test_a_model_is_addressed_by_its_name_and_version() -> None:
     assert str(MODEL) == "late version 7"
 
 

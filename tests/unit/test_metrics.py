@@ -87,7 +87,7 @@ def test_each_kind_arrives_with_its_labels_in_the_order_of_the_table(server: Ser
     ]
 
 
-def test_what_two_use_cases_call_alike_is_two_series(server: Server) -> None:
+def test_equal_names_in_two_use_cases_are_two_series(server: Server) -> None:
     for name in ("flight_delays", "doctor_visits"):
         metrics.send(name, "quarantined_share", 0.5, input="flights")
     context = {"dag": SimpleNamespace(dag_id="doctor_visits.batch_inference")}
@@ -135,7 +135,7 @@ def test_any_value_of_a_label_is_one_part_of_a_name(value: str) -> None:
     assert not set(part) & set(".:|@#,;\n ")
 
 
-def test_of_a_kind_the_others_are_counted_with_nothing(server: Server) -> None:
+def test_counting_one_kind_sends_zero_for_the_others(server: Server) -> None:
     metrics.count_one(
         CASE.name, "ensemble_runs_total", "fallback", "champion", ["ensemble", "champion"]
     )
@@ -205,7 +205,7 @@ def test_a_bad_name_is_refused_in_tests_and_only_logged_in_production(
     assert "There is no metric pages" in caplog.text
 
 
-def test_a_host_that_is_not_found_is_said_once(
+def test_a_host_that_is_not_found_is_logged_once(
     nobody: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -275,7 +275,7 @@ def test_publishing_a_day_again_does_not_count_as_a_new_day(server: Server, lake
     assert names.count("ml.newest_day_timestamp_seconds.flight_delays.numbers") == 2
 
 
-def test_a_promotion_that_is_asked_for_twice_is_counted_once(
+def test_a_promotion_requested_twice_is_counted_once(
     server: Server, history: History, own_registry: Path
 ) -> None:
     [second] = challengers(1)

@@ -250,9 +250,7 @@ def test_its_dags_are_there(airflow: Airflow, case: UseCase) -> None:
     assert dags == {one.dag_id(pipeline) for one in CASES for pipeline in files}
 
 
-def test_what_the_schedule_starts_is_out_of_the_way(
-    airflow: Airflow, case: UseCase, days: Days
-) -> None:
+def test_scheduled_runs_do_not_interfere(airflow: Airflow, case: UseCase, days: Days) -> None:
     """Airflow runs a daily DAG for yesterday at once if it is switched on soon after its hour.
 
     Yesterday is later than the days of these tests: were it published, no gauge of theirs would be
@@ -349,7 +347,7 @@ def test_the_monitor_judges_a_day_by_its_truth_and_its_retraining_can_be_undone(
     assert registry.champion(case).version == "1"
 
 
-def test_a_day_whose_file_is_broken_is_refused_and_a_person_is_called(
+def test_a_day_with_a_broken_file_is_refused_and_a_person_is_paged(
     airflow: Airflow, case: UseCase, days: Days, pages_server: tuple[Pages, int]
 ) -> None:
     broken = case.lake.landing_path(case.inputs[0].name, days.unscored)

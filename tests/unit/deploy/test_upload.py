@@ -174,7 +174,7 @@ def test_a_request_that_is_lost_while_it_goes_live_is_answered_by_putting_the_ol
         assert live(bucket) == OLD
 
 
-def test_a_connection_that_is_gone_while_it_goes_live_is_said_and_completed_by_the_next(
+def test_a_connection_lost_while_going_live_is_reported_and_the_next_upload_completes_it(
     bucket: Bucket, put: Callable[..., dict[str, str]]
 ) -> None:
     third = list(what_goes_live(bucket, put))[2]

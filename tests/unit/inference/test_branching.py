@@ -138,7 +138,7 @@ def test_chunks_and_batches_do_not_change_which_model_scores_a_row(
     )
 
 
-def test_a_shadow_scores_beside_the_champion_and_is_never_the_answer(
+def test_a_shadow_scores_beside_the_champion_and_is_never_published_as_the_score(
     challenger: ModelVersion, lake: Lake, history: History, configure: Callable[..., None]
 ) -> None:
     published = infer(lake, OLD_DAY, history.champion)
@@ -322,7 +322,7 @@ def test_rows_without_weather_are_scored_by_the_model_made_for_that(
     assert "No model without_plane was trained" in facts["absent"]["without_plane"]
 
 
-def test_a_day_that_lacks_the_whole_input_takes_the_path_and_is_watched_as_ever(
+def test_a_day_that_lacks_the_whole_input_takes_the_path_and_is_monitored_as_usual(
     made: ModelVersion, lake: Lake, history: History, configure: Callable[..., None]
 ) -> None:
     version = lake.new_version("validated", OLD_DAY)

@@ -250,7 +250,7 @@ def score_turned_round(lake: Lake, chunk: Chunk) -> str:
     return scoring.score_chunk(at(lake), chunk, lambda batch: 1 - right(batch))
 
 
-def test_a_remote_members_own_past_says_what_is_usual_for_it(
+def test_a_remote_members_earlier_scores_define_its_usual_ones(
     lake: Lake, history: History, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for key in ("2013-02-18", "2013-02-19"):

@@ -105,7 +105,7 @@ def test_without_segments_the_base_rate_is_that_of_all_rows(
     assert by_segment.min() < rate < by_segment.max()
 
 
-def test_where_nothing_is_left_the_error_says_exactly_why(
+def test_without_any_fallback_the_error_says_exactly_why(
     lake: Lake,
     history: History,
     configure: Callable[..., None],

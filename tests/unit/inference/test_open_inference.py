@@ -145,7 +145,7 @@ MALFORMED: dict[str, tuple[bytes | tuple[bytes, dict[str, str]], str]] = {
 
 
 @pytest.mark.parametrize("case", MALFORMED)
-def test_what_is_malformed_is_refused_and_said(case: str) -> None:
+def test_a_malformed_message_is_refused_with_the_reason(case: str) -> None:
     sent, words = MALFORMED[case]
     body, headers = sent if isinstance(sent, tuple) else (sent, {})
     with pytest.raises(ProtocolError, match=words):

@@ -231,7 +231,7 @@ def once(status: int, **headers: str) -> Answering:
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
-def test_what_means_not_now_is_asked_again(server: Server, status: int) -> None:
+def test_statuses_that_mean_not_now_are_retried(server: Server, status: int) -> None:
     server.on["/infer"] = once(status)
     with asking(server) as asked:
         np.testing.assert_array_equal(asked.predict(rows(20), PINNED), right(20))
@@ -239,7 +239,7 @@ def test_what_means_not_now_is_asked_again(server: Server, status: int) -> None:
 
 
 @pytest.mark.parametrize(("status", "form"), [(429, "1"), (429, "0.4"), (503, "date")])
-def test_a_short_wait_that_the_server_asks_for_is_kept(
+def test_a_short_wait_requested_by_the_server_is_observed(
     server: Server, configure: Callable[..., None], status: int, form: str
 ) -> None:
     configure(remote_max_wait_seconds=5, remote_give_up_seconds=10)
@@ -334,7 +334,7 @@ def test_a_wait_that_makes_no_sense_is_ignored(server: Server, text: str) -> Non
         np.testing.assert_array_equal(asked.predict(rows(20), PINNED), right(20))
 
 
-def test_a_date_that_has_passed_asks_for_no_wait(server: Server) -> None:
+def test_a_date_in_the_past_needs_no_wait(server: Server) -> None:
     server.on["/infer"] = once(503, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT")
     with asking(server) as asked:
         np.testing.assert_array_equal(asked.predict(rows(20), PINNED), right(20))

@@ -62,7 +62,7 @@ def test_every_row_gets_its_own_score(
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_what_is_unknown_arrives_as_unknown(server: Server, binary: bool) -> None:
+def test_unknown_values_arrive_as_unknown(server: Server, binary: bool) -> None:
     made = frame(40)
     with asking(server) as asked:
         asked.predict(batch(made), Description("10", binary))
@@ -281,7 +281,9 @@ def test_the_newest_version_is_taken(server: Server) -> None:
 
 
 @pytest.mark.parametrize("versions", [None, [], 3, "10"])
-def test_a_server_that_says_little_is_asked_plainly(server: Server, versions: object) -> None:
+def test_a_server_with_little_metadata_gets_plain_requests(
+    server: Server, versions: object
+) -> None:
     server.on["/v2"] = lambda _: Answer(body={"name": "plain", "extensions": versions})
     server.on["/models/late%20flights"] = lambda _: Answer(
         body={"name": MODEL} if versions is None else {"name": MODEL, "versions": versions}

@@ -171,7 +171,7 @@ def test_a_variable_that_links_take_to_another_board_means_the_same_there() -> N
 
 
 @pytest.mark.parametrize("panel", PANELS)
-def test_a_panel_tells_use_cases_apart(panel: dict[str, Any]) -> None:
+def test_a_panel_distinguishes_use_cases(panel: dict[str, Any]) -> None:
     for target in panel["targets"]:
         expression = target["expr"]
         if "ALERTS" in expression:

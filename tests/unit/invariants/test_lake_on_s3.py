@@ -220,7 +220,7 @@ def test_a_store_that_refuses_a_write_is_a_dependency_that_is_down(
         server.shutdown()
 
 
-def test_the_health_page_says_why_it_shows_nothing(connect: Callable[..., Lake]) -> None:
+def test_the_health_page_says_why_it_is_empty(connect: Callable[..., Lake]) -> None:
     found = health.look(at(connect("lost", bucket="no-such-bucket")))
     assert not found.is_empty
     assert any("bucket does not exist" in problem for problem in found.problems)
@@ -237,7 +237,7 @@ def test_the_health_page_does_not_wait_for_a_lake_that_hangs(
         assert found.champion is not None
 
 
-def test_history_is_not_seeded_into_a_lake_that_is_away_and_that_is_said_once(
+def test_history_is_not_seeded_into_an_unreachable_lake_which_is_reported_once(
     connect: Callable[..., Lake],
     configure: Callable[..., None],
     capsys: pytest.CaptureFixture[str],

@@ -108,7 +108,7 @@ exhaustive = pytest.mark.exhaustive
         for auc in STRENGTH
     ],
 )
-def test_days_like_those_of_the_training_request_nothing_and_others_a_retraining(
+def test_days_like_the_training_request_nothing_and_other_days_a_retraining(
     shape: str,
     auc: float,
     tmp_path: Path,

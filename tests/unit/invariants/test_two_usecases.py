@@ -123,7 +123,7 @@ def settle(configure: Callable[..., None], tmp_path: Path, sent: Sent) -> Callab
     return begin
 
 
-def test_two_come_to_the_same_beside_each_other_as_each_alone(
+def test_two_use_cases_give_the_same_results_together_as_alone(
     both: list[Days], settle: Callable[..., None], sent: Sent
 ) -> None:
     alone = []

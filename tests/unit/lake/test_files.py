@@ -82,7 +82,7 @@ def test_a_file_of_another_lake_is_not_changed_by_replacing_it(tmp_path: Path) -
     assert (first.read_text(), second.read_text()) == ("new", "other")
 
 
-def test_what_others_write_is_seen_at_once(s3_root: str, s3_server: dict[str, str]) -> None:
+def test_other_writers_versions_are_seen_at_once(s3_root: str, s3_server: dict[str, str]) -> None:
     """S3's clients like to remember what they have listed."""
     lake, others = Lake(s3_root), boto3.client("s3")
     folder = lake.root / "folder"

@@ -64,7 +64,7 @@ def test_a_version_replaces_the_one_before_whole(root: str) -> None:
     assert old.manifest().metadata == {"content": 1}
 
 
-def test_a_manifest_tells_rows_bytes_hash_and_columns_of_every_part(root: str) -> None:
+def test_a_manifest_has_rows_bytes_hash_and_columns_of_every_part(root: str) -> None:
     lake = Lake(root)
     publish(lake, 1)
     parts = shown(lake, "table", DAY)
@@ -137,7 +137,7 @@ def test_scratch_files_of_killed_writers_do_no_harm(tmp_path: Path) -> None:
     assert contents(lake) == {2}
 
 
-def test_what_was_replaced_can_still_be_read(root: str) -> None:
+def test_a_replaced_version_can_still_be_read(root: str) -> None:
     lake = Lake(root)
     publish(lake, 1)
     reader = lake.current("table", DAY)
@@ -184,7 +184,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
 
 
 @given(st.lists(SECONDS, min_size=2, max_size=5))
-def test_what_is_published_last_is_current_whatever_the_clocks_say(
+def test_the_last_published_version_is_current_whatever_the_clocks_say(
     tmp_path_factory: pytest.TempPathFactory, clock: type[Clock], clocks: list[int]
 ) -> None:
     lake = Lake(str(tmp_path_factory.mktemp("lake")))
@@ -267,7 +267,7 @@ def test_a_slow_run_is_overtaken_though_the_manifest_is_damaged(tmp_path: Path) 
         slow.publish(["a"])
 
 
-def test_what_only_a_newer_release_knows_is_ignored(tmp_path: Path) -> None:
+def test_fields_of_a_newer_release_are_ignored(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     publish(lake, 1)
     path = tmp_path / "table" / f"date={DAY}" / "current.json"

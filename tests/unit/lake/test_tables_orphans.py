@@ -76,7 +76,7 @@ def test_a_version_whose_writer_may_live_is_never_removed(
     assert lake.current("table", DAY).read("a")["x"].to_list() == [1]
 
 
-def test_what_was_ever_published_is_never_removed(tmp_path: Path) -> None:
+def test_a_published_version_is_never_removed(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     replaced, overtaken, current = (begin(lake, OLD + timedelta(n)) for n in (1, 2, 0))
     for version in (replaced, current, overtaken):

@@ -15,7 +15,7 @@ TOKEN, PASSWORD = "tok3n-of-airflow", "s3cr3t-of-ann"  # pragma: allowlist secre
 
 @pytest.mark.parametrize("fault", [(500, LOCKED), (502, "down"), (503, "down"), (0, None)])
 @pytest.mark.parametrize("method", ["GET", "PATCH"])
-def test_a_fault_of_the_server_is_asked_again(
+def test_a_server_error_is_retried(
     method: str, fault: tuple[int, object], server: tuple[Server, Airflow]
 ) -> None:
     found, airflow = server

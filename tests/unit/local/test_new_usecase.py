@@ -58,7 +58,7 @@ def test_a_name_that_cannot_be_everywhere_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_there_is_not_touched(
+def test_existing_files_are_not_touched(
     churn: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(new_usecase, "OWN", churn.parent)
@@ -69,7 +69,7 @@ def test_what_is_there_is_not_touched(
     assert [folder.name for folder in churn.parent.iterdir()] == ["churn"]
 
 
-def test_one_that_was_left_half_written_is_written_again(tmp_path: Path) -> None:
+def test_a_half_written_folder_is_written_again(tmp_path: Path) -> None:
     half = tmp_path / ".churn.unfinished"
     half.mkdir()
     (half / "rubbish.py").write_text("1 / 0\n")

@@ -18,7 +18,7 @@ from tests.unit.helpers import infer
 NOW = datetime(2013, 2, 21, 8, tzinfo=UTC)
 
 
-def test_a_retraining_that_an_old_day_asks_for_learns_nothing_of_later_days(
+def test_a_retraining_requested_for_an_old_day_does_not_use_later_days(
     lake: Lake, tmp_path: Path
 ) -> None:
     before = LAST_DAY - timedelta(1)
@@ -27,7 +27,7 @@ def test_a_retraining_that_an_old_day_asks_for_learns_nothing_of_later_days(
     assert daily.train_until(at(Lake(str(tmp_path / "empty"))), str(LAST_DAY)) == str(before)
 
 
-def test_what_a_day_is_like_is_added_once_and_its_decision_kept_in_words_and_figures(
+def test_a_days_figures_are_added_once_and_its_decision_stored_in_words_and_figures(
     lake: Lake, history: History
 ) -> None:
     infer(lake, OLD_DAY, history.champion)

@@ -17,14 +17,14 @@ KEY = "2013-03-01"
 FOUND = Decision(KEY, "watch", [Reason("scores", "watch", "PSI “0.3” größer", "≤ 0.2")])
 
 
-def test_a_decision_is_read_as_it_was_kept_and_the_last_one_stays(root: str) -> None:
+def test_a_decision_is_read_as_it_was_stored_and_the_last_one_counts(root: str) -> None:
     case = at(Lake(root))
     decision.keep(case, Decision(KEY, "healthy", []))
     decision.keep(case, FOUND)
     assert decision.read(case, KEY) == FOUND
 
 
-def test_of_a_day_without_a_decision_nothing_is_read(root: str) -> None:
+def test_a_day_without_a_decision_has_none_to_read(root: str) -> None:
     with pytest.raises(FileNotFoundError):
         decision.read(at(Lake(root)), KEY)
 

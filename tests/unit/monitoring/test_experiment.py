@@ -118,7 +118,7 @@ def test_only_the_pair_that_was_compared_last_counts() -> None:
     assert (found.challenger, found.days) == ("3", 2)
 
 
-def test_without_an_experiment_nothing_is_said(lake: Lake, history: History) -> None:
+def test_without_an_experiment_nothing_is_reported(lake: Lake, history: History) -> None:
     infer(lake, OLD_DAY, history.champion)
     outcomes.update(CASE, OLD_DAY)
     known = records.read(CASE, OLD_DAY, 28)

@@ -67,7 +67,7 @@ def test_days_without_awaited_members_are_left_alone(
     assert healing.days_to_heal(at(empty_lake), DAY) == [days_before(DAY, 2)]
 
 
-def test_without_days_to_heal_in_nothing_is_scored_again_and_it_is_said(
+def test_without_days_to_heal_nothing_is_scored_again_and_it_is_reported(
     empty_lake: Lake, sent: list[Sample], configure: Callable[..., None]
 ) -> None:
     configure(ensemble_heal_days=0)

@@ -95,7 +95,7 @@ def test_the_same_day_twice_adds_nothing_and_writes_nothing(empty: Lake) -> None
     assert files(empty) == before
 
 
-def test_of_what_has_changed_the_newest_counts_and_the_oldest_stays(empty: Lake) -> None:
+def test_the_newest_of_changed_figures_counts_and_the_oldest_stays(empty: Lake) -> None:
     for value in (0.1, 0.2, 0.2, 0.1):
         append(at(empty), KEY, [skill(value)])
         assert values(empty) == [value]
@@ -132,12 +132,12 @@ def test_the_order_of_labels_does_not_make_another_figure(empty: Lake) -> None:
     assert append(at(empty), KEY, [Figure("drift", "psi", 1, 9, "", {"b": "y", "a": "x"})]) == 0
 
 
-def test_of_a_figure_given_twice_the_last_one_counts() -> None:
+def test_the_last_value_of_a_repeated_figure_counts() -> None:
     assert to_frame(KEY, [skill(0.1), skill(0.2)])["value"].to_list() == [0.2]
 
 
 @pytest.mark.parametrize("years", [1, 100])
-def test_what_is_added_after_the_clock_went_back_is_newer_still(empty: Lake, years: int) -> None:
+def test_figures_added_after_the_clock_went_back_are_still_newer(empty: Lake, years: int) -> None:
     append(at(empty), KEY, [skill(0.1)])
     [path] = files(empty)
     later = datetime.now(UTC) + timedelta(days=365 * years)
@@ -161,7 +161,7 @@ def test_a_key_that_is_not_a_day_has_no_history(key: str, empty: Lake) -> None:
 # --- Reading --------------------------------------------------------------------------------------
 
 
-def test_of_a_history_with_a_gap_the_days_that_there_are_come_in_order(empty: Lake) -> None:
+def test_a_history_with_a_gap_gives_its_days_in_order(empty: Lake) -> None:
     for back in (3, 20, 0, 11):
         append(at(empty), days_before(KEY, back), [skill(back)])
     assert values(empty) == [20, 11, 3, 0]
@@ -185,7 +185,7 @@ def test_without_a_history_there_is_an_empty_table(empty: Lake) -> None:
     assert select(found, "skill", model="champion").is_empty()
 
 
-def test_what_a_writer_left_half_done_is_not_read(empty: Lake) -> None:
+def test_an_unfinished_version_is_not_read(empty: Lake) -> None:
     append(at(empty), KEY, [SKILL])
     [path] = files(empty)
     (path.parent / f".{path.name}.123.abc").write_bytes(path.read_bytes()[:20])

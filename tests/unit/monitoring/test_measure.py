@@ -117,7 +117,7 @@ def test_the_same_day_looked_at_twice_is_the_same(lake: Lake) -> None:
     assert append(CASE, OLD_DAY, measure.figures(CASE, OLD_DAY)) == 0
 
 
-def test_what_lands_later_does_not_change_a_day(lake: Lake, history: History) -> None:
+def test_later_landings_do_not_change_a_day(lake: Lake, history: History) -> None:
     before = measure.figures(CASE, OLD_DAY)
     validate_day(CASE, "validated", NEW_DAY)
     batch_inference(CASE, NEW_DAY, history.champion)
@@ -375,7 +375,7 @@ def test_a_version_without_reference_is_compared_with_the_days_before_only(
     assert found(day, "model_age_days") == []
 
 
-def test_of_a_version_whose_run_is_gone_the_day_itself_is_measured(lake: Lake) -> None:
+def test_a_day_is_measured_by_itself_if_the_versions_run_is_gone(lake: Lake) -> None:
     version = lake.current("predictions", OLD_DAY)
     gone = {"name": "flight_delays", "version": "9", "run_id": "0" * 32}
     version.publish(["predictions"], {**version.manifest().metadata, "model": gone})

@@ -58,7 +58,7 @@ def test_a_long_name_is_cut_and_a_dollar_starts_no_formula() -> None:
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_each_group_of_scores_tells_its_rows_and_its_mean(groups: int) -> None:
+def test_each_group_of_scores_shows_its_rows_and_its_mean(groups: int) -> None:
     scores = {"today": np.array([0.25, 0.75]), "before": np.full(1000, 0.1)}
     shown = dict(list(scores.items())[:groups])
     axes = plots.distributions("a title", "a subtitle", shown).axes[0]

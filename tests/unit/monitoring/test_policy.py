@@ -174,7 +174,7 @@ def test_a_usual_day_is_healthy_and_every_rule_says_why() -> None:
     assert sorted(one.rule for one in decision.reasons) == RULES
 
 
-def test_of_a_history_without_a_row_every_rule_is_content() -> None:
+def test_every_rule_passes_on_an_empty_history() -> None:
     decision = decide(CASE, SCHEMA.to_frame(), KEY)
     assert (decision.action, sorted(one.rule for one in decision.reasons)) == ("healthy", RULES)
 
@@ -198,7 +198,7 @@ def test_the_gravest_wish_is_the_decision_and_stands_first(found: list[Figure]) 
 
 
 @given(problems, st.integers(1, 5))
-def test_what_is_known_of_later_days_does_not_matter(later: list[Figure], days: int) -> None:
+def test_figures_of_later_days_are_ignored(later: list[Figure], days: int) -> None:
     after = [rows(-back, *later, *worth(-1, "2"), RETRAINING) for back in range(1, days + 1)]
     frame = known(usual(), rows(0, drifted(0.15)))
     assert decide(CASE, known(frame, *after), KEY) == decide(CASE, frame, KEY)
@@ -276,7 +276,9 @@ def test_the_same_skill_on_steadier_days_is_enough() -> None:
 
 
 @pytest.mark.parametrize(("days", "least"), [(6, 7), (2, 3)])
-def test_of_too_few_days_nothing_is_said(days: int, least: int, configure: Configure) -> None:
+def test_nothing_is_reported_about_too_few_days(
+    days: int, least: int, configure: Configure
+) -> None:
     configure(decay_min_days=least)
     decision = decide(CASE, outcomes([-1.0] * days), KEY)
     assert decision.action == "healthy"
@@ -356,7 +358,7 @@ def test_a_decayed_champion_must_rise_a_little_above_the_bound(configure: Config
 
 @pytest.mark.parametrize("reason", [aged(60), scored(0.9)])
 @pytest.mark.parametrize(("days", "cooldown"), [(14, 14), (4, 4)])
-def test_no_retraining_is_asked_for_again_before_the_cooldown_is_over(
+def test_no_retraining_is_requested_again_before_the_cooldown_is_over(
     days: int, cooldown: int, reason: Figure, configure: Configure
 ) -> None:
     configure(retraining_cooldown_days=cooldown)
@@ -385,7 +387,7 @@ def test_a_challenger_that_would_have_seen_next_to_nothing_new_is_not_trained(
     assert decide(CASE, known(decayed, rows(0, aged(11 + least))), KEY).action == "retrain"
 
 
-def test_what_was_asked_for_today_does_not_stop_today() -> None:
+def test_a_retraining_requested_today_does_not_block_today() -> None:
     assert today(aged(60), RETRAINING).action == "retrain"
 
 
@@ -423,7 +425,7 @@ def test_the_scores_of_a_few_days_say_nothing(days: int, action: Action) -> None
     assert decide(CASE, rows(0, scored(0.9, days)), KEY).action == action
 
 
-def test_of_a_day_scored_by_two_versions_the_scores_of_the_newer_one_count() -> None:
+def test_the_scores_of_the_newer_version_count_for_a_day_scored_by_two() -> None:
     again = known(usual(), rows(0, scored(0.9)), rows(0, scored(0.01, version="2")))
     assert wish(decide(CASE, again, KEY), "scores") == "healthy"
 
@@ -440,7 +442,7 @@ def test_an_old_champion_is_retrained(bound: int, configure: Configure) -> None:
     assert today(aged(bound + 1)).action == "retrain"
 
 
-def test_of_a_day_scored_by_two_versions_the_age_of_the_newer_one_counts() -> None:
+def test_the_age_of_the_newer_version_counts_for_a_day_scored_by_two() -> None:
     again = known(usual(), rows(0, aged(60, "1")), rows(0, aged(3, "2")))
     assert wish(decide(CASE, again, KEY), "age") == "healthy"
 
@@ -636,7 +638,7 @@ def test_truth_that_is_late_is_watched_and_then_pages(bound: int, configure: Con
 
 
 @pytest.mark.parametrize(("days", "action"), [(1, "healthy"), (3, "healthy"), (5, "watch")])
-def test_where_no_truth_ever_came_it_is_late_since_the_first_predictions(
+def test_truth_that_never_came_is_late_since_the_first_predictions(
     days: int, action: Action
 ) -> None:
     decision = decide(CASE, usual(days).filter(pl.col("pipeline") != "outcomes"), KEY)

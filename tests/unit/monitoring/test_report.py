@@ -89,7 +89,7 @@ def test_the_same_figures_give_the_same_page(page: str) -> None:
     assert again == page
 
 
-def test_what_is_not_known_yet_is_said_in_place_of_a_picture() -> None:
+def test_a_sentence_replaces_a_plot_without_data() -> None:
     html = report.render(CASE, decision("healthy"), NO_HISTORY, NO_OUTCOMES, NO_SCORES)
     assert len(sections(html)) == 6
     assert not any(sections(html).values())
@@ -123,7 +123,7 @@ def test_without_truth_the_rest_is_shown() -> None:
 
 
 @pytest.mark.parametrize(("label", "kind"), [(0, "negative"), (1, "positive")])
-def test_of_a_single_class_nothing_is_compared(label: int, kind: str) -> None:
+def test_nothing_is_compared_for_a_single_class(label: int, kind: str) -> None:
     outcomes = sample_outcomes().with_columns(label=pl.lit(label, pl.Int8))
     html = report.render(CASE, decision(), NO_HISTORY, outcomes, NO_SCORES)
     assert html.count(f"All 8,400 rows whose truth is known are {kind}") == 2

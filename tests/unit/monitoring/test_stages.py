@@ -217,21 +217,21 @@ def test_the_time_zone_of_a_clock_does_not_matter(empty: Lake) -> None:
         assert shares(empty, NOW.astimezone(timezone(timedelta(hours=hours))))["infer"] == (0, 1)
 
 
-def test_a_cleared_run_replaces_what_it_said(empty: Lake) -> None:
+def test_a_cleared_run_replaces_its_record(empty: Lake) -> None:
     end(empty, "run", FAILED, NOW - 2 * HOUR)
     assert shares(empty)["infer"] == (1, 1)
     end(empty, "run", PASSED, NOW - HOUR)
     assert shares(empty)["infer"] == (0, 1)
 
 
-def test_a_cleared_run_replaces_what_it_said_the_day_before(empty: Lake) -> None:
+def test_a_cleared_run_replaces_its_record_of_the_day_before(empty: Lake) -> None:
     end(empty, "run", FAILED, NOW - 20 * HOUR)
     end(empty, "run", PASSED, NOW - HOUR)
     assert shares(empty)["infer"] == (0, 1)
 
 
 @pytest.mark.parametrize("hours", [2, 20])
-def test_of_a_cleared_run_only_the_stages_of_its_last_end_count(hours: int, empty: Lake) -> None:
+def test_only_the_last_end_of_a_cleared_run_counts(hours: int, empty: Lake) -> None:
     end(empty, "run", FAILED, NOW - hours * HOUR)
     end(empty, "run", {"preprocess": "failed"}, NOW - HOUR)
     assert shares(empty) == {"preprocess": (1, 1)}
@@ -244,7 +244,7 @@ def test_the_runs_of_two_pipelines_are_distinguished(empty: Lake) -> None:
     assert [(one.labels["dag"], one.value) for one in infer] == [("one", 0), ("two", 1)]
 
 
-def test_what_a_writer_left_half_done_is_not_counted(empty: Lake) -> None:
+def test_an_unfinished_version_is_not_counted(empty: Lake) -> None:
     end(empty, "run", PASSED, NOW)
     folder = empty.partition_path(stages.TABLE, NOW.date().isoformat())
     assert isinstance(folder, Path)

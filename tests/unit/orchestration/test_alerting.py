@@ -207,7 +207,7 @@ def test_one_that_is_down_one_that_hangs_and_a_wrong_one_keep_it_from_no_other(
         (SECRET, 200),
     ],
 )
-def test_no_log_and_no_message_tells_a_secret(
+def test_no_log_and_no_message_contains_a_secret(
     url: str, status: int, told, web: Web, caplog: pytest.LogCaptureFixture
 ) -> None:
     web.status = status
@@ -236,7 +236,7 @@ def test_invalid_notifiers_are_named_early(
     alerting.check_notifiers(CASE)
 
 
-def test_a_notifier_that_was_taken_out_meanwhile_is_named(configure: Callable[..., None]) -> None:
+def test_a_notifier_that_was_removed_meanwhile_is_named(configure: Callable[..., None]) -> None:
     configure(notify_urls="json://localhost/x")
     with pytest.raises(BadData, match=r"no notifier 1: .* names 1"):
         alerting.notify(CASE, 1, TITLE, BODY)

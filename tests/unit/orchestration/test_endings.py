@@ -72,7 +72,7 @@ def ended(states: dict[str, str], told: list[Any]) -> endings.Ending:
         ([{"kind": "bug", "why": "b"}, {"kind": "missing data", "why": "m"}], "b; m", False),
     ],
 )
-def test_what_has_failed_by_bad_data_or_a_bug_will_not_pass_by_itself(
+def test_a_failure_by_bad_data_or_a_bug_is_not_temporary(
     told: list[Any], why: str, may_pass: bool
 ) -> None:
     states = {"a.plan": "success", "a.score_0": "failed", "a.score_1": "failed"}

@@ -31,7 +31,7 @@ def test_bad_data_and_bugs_fail_at_once(error: Exception) -> None:
     base=st.floats(0.001, 1000),
     longest=st.floats(0.001, 86_400),
 )
-def test_what_may_come_back_is_tried_again_ever_later_up_to_a_bound(
+def test_temporary_failures_are_retried_with_growing_waits_up_to_a_bound(
     error: Exception, tries: int, base: float, longest: float, configure: Callable[..., None]
 ) -> None:
     configure(retry_base_seconds=base, retry_max_seconds=longest)
@@ -93,7 +93,7 @@ def test_a_failure_that_airflow_cannot_count_is_retried() -> None:
 
 
 @pytest.mark.parametrize("error", OWN, ids=repr)
-def test_where_no_bound_is_given_own_failures_are_retried_like_any_other(
+def test_without_a_bound_own_failures_are_retried_like_any_other(
     error: BaseException,
 ) -> None:
     assert RetryByKind().evaluate(error, 7, 7).action == RetryAction.RETRY
@@ -117,7 +117,7 @@ def test_a_cleared_task_begins_again_with_its_tries_and_its_waits(
     assert cleared[0].retry_delay <= timedelta(seconds=10)
 
 
-def test_tasks_that_fail_together_come_back_apart() -> None:
+def test_tasks_that_fail_together_are_retried_at_different_times() -> None:
     policy = RetryByKind()
     waits = {policy.evaluate(DependencyDown("x"), 3, 5).retry_delay for _ in range(50)}
     assert len(waits) > 40

@@ -151,7 +151,7 @@ def test_a_user_who_may_not_see_the_monitoring_sees_nothing(
     assert "Version" not in answer.text
 
 
-def test_where_approvals_cannot_be_read_that_is_said_and_the_rest_is_shown(
+def test_unreadable_approvals_are_reported_and_the_rest_is_shown(
     ana: TestClient, lake: Lake
 ) -> None:
     HITLDetail.__table__.drop(airflow_settings.engine)

@@ -27,7 +27,7 @@ def test_a_report_is_shown_from_wherever_the_lake_is(ana: TestClient, root: str,
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
 
 
-def test_what_is_in_the_lake_can_run_no_script(ana: TestClient, tmp_path) -> None:
+def test_content_of_the_lake_cannot_run_scripts(ana: TestClient, tmp_path) -> None:
     write_report(str(tmp_path / "lake" / CASE.name), "<script>alert(1)</script>")
     rules = ana.get(f"/reports/flight_delays/{KEY}").headers["content-security-policy"]
     assert "default-src 'none'" in rules
@@ -35,14 +35,14 @@ def test_what_is_in_the_lake_can_run_no_script(ana: TestClient, tmp_path) -> Non
     assert "script" not in rules
 
 
-def test_a_day_without_a_report_is_said_to_have_none(ana: TestClient) -> None:
+def test_a_day_without_a_report_says_so(ana: TestClient) -> None:
     answer = ana.get(f"/reports/flight_delays/{KEY}")
     assert answer.status_code == 404
     assert answer.text.startswith(f"There is no report of {KEY}. The task write_report of the DAG")
 
 
 @pytest.mark.usefixtures("s3_root")
-def test_a_lake_that_cannot_be_read_is_said_to_be_so(ana: TestClient, configure) -> None:
+def test_a_lake_that_cannot_be_read_is_reported(ana: TestClient, configure) -> None:
     configure(lake_root="s3://lake_test@no-such-bucket/lake")
     answer = ana.get(f"/reports/flight_delays/{KEY}")
     assert answer.status_code == 503

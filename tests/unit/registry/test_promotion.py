@@ -395,7 +395,7 @@ class Paused:
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("what", "meanwhile"), PAIRS)
-def test_of_two_that_meet_at_any_step_one_wins(
+def test_one_of_two_promotions_that_meet_at_any_step_wins(
     what: str,
     meanwhile: str,
     changes: dict[str, Change],
@@ -464,7 +464,7 @@ def served_registry(
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("promotions", "times"), [(2, 15), (3, 5)])
-def test_of_promotions_at_the_same_time_one_wins(
+def test_one_of_concurrent_promotions_wins(
     promotions: int,
     times: int,
     first: ModelVersion,
@@ -476,14 +476,14 @@ def test_of_promotions_at_the_same_time_one_wins(
 
 
 @pytest.mark.usefixtures("served_registry")
-def test_of_promotions_at_the_same_time_one_wins_on_a_server_too(
+def test_one_of_concurrent_promotions_wins_on_a_server_too(
     first: ModelVersion, process_server: Any, start: Callable[..., Any]
 ) -> None:
     turns = [challengers(5) for _ in range(3)]
     assert race(turns, process_server, start) == 5
 
 
-def test_of_a_promotion_and_a_rollback_at_the_same_time_one_wins(
+def test_one_of_a_concurrent_promotion_and_rollback_wins(
     first: ModelVersion, process_server: Any, start: Callable[..., Any]
 ) -> None:
     champion = first
@@ -493,7 +493,7 @@ def test_of_a_promotion_and_a_rollback_at_the_same_time_one_wins(
     assert race([challengers(8), [None] * 8], process_server, start) == 8
 
 
-def test_of_two_first_champions_at_the_same_time_one_wins(
+def test_one_of_two_concurrent_first_champions_wins(
     first: ModelVersion, process_server: Any, start: Callable[..., Any]
 ) -> None:
     turns = [challengers(1) for _ in range(2)]

@@ -68,7 +68,7 @@ def test_a_version_that_is_not_there_is_missing(history: History, own_registry: 
     ("gone", "action"),
     [("alias", "Give a version the alias 'champion' in MLflow, or run"), ("model", "yet in")],
 )
-def test_without_a_champion_nothing_is_scored_and_it_is_said_what_to_do(
+def test_without_a_champion_nothing_is_scored_and_the_message_says_what_to_do(
     gone: str, action: str, lake: Lake, own_registry: Path
 ) -> None:
     client = MlflowClient(f"sqlite:///{own_registry}")
@@ -119,7 +119,7 @@ def test_registering_a_run_again_gives_the_same_version(
     assert list(registry.members(CASE, again[1])) == list(models.CANDIDATES)
 
 
-def test_a_registered_version_is_the_challenger_and_tells_where_it_comes_from(
+def test_a_registered_version_is_the_challenger_and_has_its_lineage(
     history: History, own_registry: Path
 ) -> None:
     run = registry.log_training(CASE, registry.load(CASE, history.champion), {}, {})
@@ -275,7 +275,7 @@ def test_a_version_without_a_hash_is_loaded_and_that_is_logged_once(
 
 
 @pytest.mark.exhaustive
-def test_on_s3_too_a_model_is_loaded_only_as_it_was_kept(
+def test_a_changed_model_file_is_not_loaded_from_s3_either(
     history: History,
     s3_server: dict[str, str],
     configure: Callable[..., None],
@@ -336,7 +336,7 @@ def test_a_model_whose_files_are_gone_is_missing(history: History, own_registry:
         registry.load(CASE, version)
 
 
-def test_what_is_logged_of_a_holdout_comes_back(history: History, own_registry: Path) -> None:
+def test_a_logged_reference_is_read_back(history: History, own_registry: Path) -> None:
     version = new_version(history)
     scores = scoring.score_reference(np.linspace(0, 1, 50))
     registry.log_reference(CASE, version.run_id, scores)
@@ -345,7 +345,7 @@ def test_what_is_logged_of_a_holdout_comes_back(history: History, own_registry: 
     assert MlflowClient().get_run(version.run_id).data.metrics == {"roc_auc": 0.7}
 
 
-def test_the_verdict_and_the_pictures_are_kept_with_a_run(
+def test_the_verdict_and_the_plots_are_logged_to_a_run(
     history: History, own_registry: Path, tmp_path: Path
 ) -> None:
     run = registry.log_training(CASE, registry.load(CASE, history.champion), {}, {})

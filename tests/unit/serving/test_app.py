@@ -152,7 +152,7 @@ def test_no_rows_have_no_scores(client: InferenceServerClient, rows: pl.DataFram
     ("model", "version", "words"),
     [("x", "", "no model 'x'"), (CASE.name, "99", "version '99' of 'flight_delays'")],
 )
-def test_what_is_not_served_is_not_found(
+def test_a_version_that_is_not_served_is_not_found(
     model: str, version: str, words: str, client: InferenceServerClient, rows: pl.DataFrame
 ) -> None:
     assert not client.is_model_ready(model, version)
@@ -336,7 +336,7 @@ def promote(version: str) -> None:
     MlflowClient(CASE.settings.registry).set_registered_model_alias(CASE.name, "champion", version)
 
 
-def test_a_new_champion_is_loaded_before_anybody_asks(known: models.Models) -> None:
+def test_a_new_champion_is_loaded_before_the_first_request(known: models.Models) -> None:
     promote("1")
     wait_until(lambda: known.get("1") is not None)
 
@@ -560,7 +560,7 @@ def serve(enabled: str, **variables: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize(
     "wrong", ["a piece is missing", "a setting is wrong", "it cannot be found"]
 )
-def test_sound_use_cases_are_served_beside_a_broken_one(
+def test_working_use_cases_are_served_despite_a_broken_one(
     wrong: str, lake: Lake, tmp_path: Path
 ) -> None:
     broken, variables, words = SECOND, {}, "ML_DOCTOR_VISITS__SEED=x is wrong"

@@ -156,7 +156,7 @@ def test_a_head_without_end_ends_its_connection(
         wait_until(lambda: ended(connection))
 
 
-def test_what_waits_for_an_answer_is_limited_in_all(
+def test_all_unanswered_requests_are_limited_in_total(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body, headers = message(1_000)
@@ -238,7 +238,7 @@ def many_files() -> Iterator[None]:
 
 
 @pytest.mark.exhaustive
-def test_a_caller_is_answered_beside_1100_half_open_requests(
+def test_a_client_is_answered_during_1100_half_open_requests(
     many_files: None, process: tuple[str, psutil.Process]
 ) -> None:
     url, _ = process

@@ -179,7 +179,7 @@ def test_bins_of_a_profile_cut_the_raw_values_where_its_bins_end() -> None:
 @pytest.mark.parametrize(
     ("rows", "smallest"), [(10, 2.2), (100, 0.22), (900, 0.025), (6300, 0.0043), (25_000, 0.0017)]
 )
-def test_what_a_window_can_show_is_what_the_module_says(rows: int, smallest: float) -> None:
+def test_chance_levels_are_those_in_the_modules_docstring(rows: int, smallest: float) -> None:
     found = drift.psi_by_chance(rows, 25_000, 10)
     assert found == pytest.approx(smallest, rel=0.03)
     assert found == pytest.approx(stats.chi2.ppf(0.99, 9) * (1 / rows + 1 / 25_000))

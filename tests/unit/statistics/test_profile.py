@@ -83,7 +83,7 @@ def test_zero_has_no_sign() -> None:
     assert found.counts.tolist() == [4]
 
 
-def test_what_is_beyond_float32_counts_as_its_largest() -> None:
+def test_numbers_beyond_float32_count_as_its_largest() -> None:
     found = column_of([math.inf, -math.inf, 1e300, 1.0])
     assert found.values.tolist() == [-profile.LARGEST, 1, profile.LARGEST]
     assert found.counts.tolist() == [1, 1, 2]
@@ -117,7 +117,7 @@ def test_every_kind_of_text_is_one(dtype: pl.DataType) -> None:
     assert (found.nulls, found.others, found.quantile(0.5), found.least) == (1, 0, None, None)
 
 
-def test_of_many_categories_the_most_frequent_are_kept() -> None:
+def test_the_most_frequent_of_many_categories_are_kept() -> None:
     often = [f"often {number}" for number in range(profile.MOST_CATEGORIES)]
     found = column_of([*often, *often, *(f"once {number}" for number in range(1000))])
     assert found.values.tolist() == sorted(often)

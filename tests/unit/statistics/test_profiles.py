@@ -24,7 +24,7 @@ def publish(lake: Lake, key: str, number: int, with_profile: bool = True) -> Ver
     return version
 
 
-def test_a_profile_is_read_as_it_was_kept(root: str) -> None:
+def test_a_profile_is_read_as_it_was_stored(root: str) -> None:
     version = publish(Lake(root), DAYS[0], 3)
     found = profiles.read(version, "a")
     assert found is not None

@@ -81,7 +81,7 @@ def memory_for(rows: int, value_bytes: int = fitting.XGBOOST_BYTES) -> int:
     return rows * len(FEATURES) * value_bytes
 
 
-def test_what_fits_the_memory_is_fitted_as_usual(
+def test_rows_that_fit_into_memory_are_fitted_as_usual(
     files: list[pq.ParquetFile], rows: pl.DataFrame, holdout: pl.DataFrame
 ) -> None:
     usual = models.xgboost(seed=7).fit(rows, rows["label"].to_numpy())
@@ -129,7 +129,7 @@ def test_a_model_from_disk_scores_what_it_has_not_seen(
     assert np.isfinite(scores).all()
 
 
-def test_a_model_from_disk_is_kept_and_read_like_any_other(
+def test_a_model_trained_from_disk_is_stored_and_loaded_like_any_other(
     files: list[pq.ParquetFile], holdout: pl.DataFrame, tmp_path: Path
 ) -> None:
     pipeline = fitted(files)
@@ -148,7 +148,7 @@ def test_a_clone_of_a_model_from_disk_starts_from_scratch(
     assert repr(again) == repr(models.xgboost(seed=7))
 
 
-def test_what_cannot_be_trained_from_disk_gets_a_sample_that_fits(
+def test_a_model_that_cannot_train_from_disk_gets_a_sample_that_fits(
     files: list[pq.ParquetFile], rows: pl.DataFrame, holdout: pl.DataFrame
 ) -> None:
     pipeline = models.CANDIDATES["logistic_regression"](7)

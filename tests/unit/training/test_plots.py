@@ -63,7 +63,7 @@ def test_equal_scores_are_one_point() -> None:
     np.testing.assert_allclose(shown["champion"], [[0.25, LABELS.mean()]])
 
 
-def test_the_legend_tells_the_area_under_each_curve() -> None:
+def test_the_legend_shows_the_area_under_each_curve() -> None:
     scores = {"champion": np.full(ROWS, 0.25), "challenger": LABELS.astype(float)}
     assert list(lines(plots.roc(LABELS, scores).axes[0])) == [
         "champion: AUC 0.500",

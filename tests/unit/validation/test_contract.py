@@ -226,7 +226,7 @@ def test_a_type_on_which_polars_panics_is_a_breach(lake: Lake) -> None:
     assert breach.startswith("column 'time_hour' is timestamp[us, tz=Z], which cannot be read here")
 
 
-def test_what_else_a_file_says_of_a_column_is_nothing_to_us(lake: Lake) -> None:
+def test_other_metadata_of_a_column_is_ignored(lake: Lake) -> None:
     field = pa.field("time_hour", pa.timestamp("us", "UTC"), metadata={b"note": b"\xff"})
     assert with_time_field(lake, field) == []
 

@@ -41,7 +41,7 @@ def test_a_file_that_lands_during_a_fetch_stays(
     assert sorted(path.parent.glob(".*")) == []
 
 
-def test_truth_lands_apart_from_what_is_scored(tmp_path: Path) -> None:
+def test_truth_lands_separately_from_the_inputs(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     assert land.land(at(lake), "actuals", NEW_DAY) == ["actuals"]
     assert [path.name for path in (tmp_path / "landing").iterdir()] == ["actuals"]

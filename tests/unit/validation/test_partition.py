@@ -180,7 +180,7 @@ def test_a_validation_whose_files_are_removed_says_what_to_clear(lake: Lake) -> 
         partition.publish(CASE, reference)
 
 
-def test_what_is_published_is_what_landed_less_the_quarantine(lake: Lake) -> None:
+def test_published_rows_are_the_landed_rows_less_the_quarantine(lake: Lake) -> None:
     for key in lake.published_keys("validated"):
         manifest = lake.manifest("validated", key)
         assert manifest is not None

@@ -24,9 +24,7 @@ def test_a_lake_that_is_not_set_is_reported(ana: TestClient, page: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["/reports/no_such/2013-03-01", "/reports/2013-03-01"])
-def test_of_a_use_case_that_is_not_there_those_are_named_that_are(
-    ana: TestClient, place: str
-) -> None:
+def test_a_missing_use_case_is_refused_with_the_existing_ones(ana: TestClient, place: str) -> None:
     answer = ana.get(place)
     assert answer.status_code == 404
     assert "enabled is flight_delays" in answer.text
@@ -42,7 +40,7 @@ def test_for_an_unknown_name_the_existing_use_cases_are_named(
     assert "doctor_visits" in answer.text
 
 
-def test_a_wrong_setting_is_said_on_the_page(
+def test_a_wrong_setting_is_shown_on_the_page(
     ana: TestClient, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ML_BATCH_ROWS", "many")

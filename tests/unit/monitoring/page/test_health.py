@@ -70,7 +70,7 @@ def test_rows_are_counted_at_each_stage(lake: Lake, history: History) -> None:
     assert (before.predicted, before.version, before.fallback) == (None, "", "")
 
 
-def test_a_day_that_was_refused_is_among_the_others(lake: Lake) -> None:
+def test_a_refused_day_is_listed_with_the_others(lake: Lake) -> None:
     put_text(lake.landing_path("flights", NEW_DAY), "no Parquet")
     refused = look(CASE).partitions[0]
     assert (refused.key, refused.validated, refused.predicted) == (NEW_DAY, None, None)
@@ -185,7 +185,7 @@ def test_a_registry_that_hangs_is_not_waited_for(
         done.set()
 
 
-def test_a_lake_that_cannot_be_listed_is_said_to_be_so(
+def test_a_lake_that_cannot_be_listed_is_reported(
     empty: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(folder: object) -> list[Path]:
@@ -200,7 +200,7 @@ def test_a_lake_that_cannot_be_listed_is_said_to_be_so(
 # --- its cost -------------------------------------------------------------------------------------
 
 
-def test_of_ten_thousand_partitions_only_the_shown_ones_are_read(
+def test_only_the_shown_ones_of_ten_thousand_partitions_are_read(
     empty: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for table in ("validated", history.TABLE):

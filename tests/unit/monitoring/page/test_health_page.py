@@ -41,7 +41,7 @@ def test_waiting_approvals_lead_to_where_they_are_answered() -> None:
     assert "Waiting for a person" not in page(Health(problems=["x"]), None)
 
 
-def test_days_far_from_each_other_are_set_apart() -> None:
+def test_days_far_apart_are_separated() -> None:
     def partition(key: str) -> health.Partition:
         return health.Partition(key, 9, 0, 9, 0, 9, "1", None, "", [], None)
 

@@ -123,7 +123,7 @@ def test_no_weather_of_less_than_two_hours_before_reaches_a_feature(
     assert not before.filter(~until_now).equals(after.filter(~until_now)), "the future did change"
 
 
-def test_no_feature_alone_tells_the_label(history: History) -> None:
+def test_no_single_feature_reveals_the_label(history: History) -> None:
     """A model given `dep_delay` reaches an AUC of 0.91; no honest feature comes near it."""
     rows = history.lake.version(history.snapshot).read("training")
     labels = rows["label"].to_numpy()
