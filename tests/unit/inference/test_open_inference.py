@@ -47,7 +47,7 @@ def test_what_is_written_is_read(tensors: Tensors, id_: str, binary: bool) -> No
         np.testing.assert_array_equal(found[name], values)  # a NaN equals a NaN here
 
 
-def test_text_that_is_not_json_is_still_text() -> None:
+def test_text_of_a_string_dtype_is_still_text() -> None:
     body, headers = encode("inputs", {"x": np.array(["a", "ü"])}, {}, binary=True)
     assert decode("inputs", body, headers)[1]["x"].tolist() == ["a", "ü"]
 

@@ -657,7 +657,7 @@ def test_a_gap_in_scoring_is_not_late_truth() -> None:
     assert wish(decide(CASE, frame, KEY), "truth") == "healthy"
 
 
-def test_truth_without_a_known_key_does_not_count() -> None:
+def test_truth_that_covers_no_prediction_does_not_count() -> None:
     nothing = Figure("outcomes", "label_coverage", 0.0, 900, "1", {"model": "champion"})
     frame = usual(8).filter(pl.col("metric") != "label_coverage")
     frame = known(frame, *(rows(back, nothing) for back in range(1, 8)))
