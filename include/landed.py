@@ -83,12 +83,13 @@ def slices(
         for name, length in longest.items():
             limit = text_limits.get(name, case.settings.max_text_bytes)
             if length > limit:
-                raise _too_long(name, f"a text of {length:,} bytes", limit)
+                raise _too_long(case, name, f"a text of {length:,} bytes", limit)
         total += bytes_of_batch
         if total > case.settings.max_input_mb * 1e6:
             raise BadData(
                 f"its rows take more than {case.settings.max_input_mb:,.0f} MB, too much for one "
-                "day's input (ML_MAX_INPUT_MB); land a smaller file, or raise that limit"
+                f"day's input ({case.settings.where_set('max_input_mb')}); land a smaller file, or "
+                "raise that limit"
             )
         if waiting and (rows + len(batch) > SLICE_ROWS or size + bytes_of_batch > SLICE_BYTES):
             yield pl.concat(waiting)
@@ -148,10 +149,11 @@ def _lengths(texts: pl.Series) -> pl.Series:
     return texts.bin.size() if texts.dtype == pl.Binary else texts.str.len_bytes()
 
 
-def _too_long(name: str, what: str, limit: int) -> BadData:
+def _too_long(case: UseCase, name: str, what: str, limit: int) -> BadData:
     return BadData(
         f"column {quoted(name)} holds {what}, more than the {limit:,} that a text may have "
-        "(ML_MAX_TEXT_BYTES, or max_text_bytes of the input for this column)"
+        f"({case.settings.where_set('max_text_bytes')}, or max_text_bytes of the input for this "
+        "column)"
     )
 
 
@@ -229,14 +231,15 @@ def _batches(
                 limit = text_limits.get(chunk.column, case.settings.max_text_bytes)
                 if chunk.width is None and chunk.size > max(limit * chunk.values, SLICE_BYTES):
                     mean = chunk.size // chunk.values
-                    raise _too_long(chunk.column, f"text of {mean:,} bytes a value", limit)
+                    raise _too_long(case, chunk.column, f"text of {mean:,} bytes a value", limit)
                 longest = chunk.size
                 if chunk.is_delta:
                     rows = min(rows, max(LEAST_ROWS, SLICE_BYTES // chunk.size))
                 elif chunk.is_coded and chunk.values * chunk.size > SLICE_BYTES:
                     longest = _longest(opened((chunk.path,)), number, chunk.path)
                     if longest > limit:
-                        raise _too_long(chunk.column, f"a text of {longest:,} bytes", limit)
+                        what = f"a text of {longest:,} bytes"
+                        raise _too_long(case, chunk.column, what, limit)
                 widths[chunk.column] += chunk.bytes_of_row(longest)
             width = sum(widths.values())
             if width > SLICE_BYTES:

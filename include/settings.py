@@ -348,8 +348,8 @@ class Settings(BaseSettings):
         600, gt=0, le=86_400, description="Longest wait before any retry."
     )
 
-    _own: frozenset[str] = PrivateAttr(frozenset())
-    """Settings that were set for this use case alone."""
+    _own: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    """Setting that was set for this use case alone → where."""
 
     @field_validator("lake_root", "mlflow_tracking_uri")
     @classmethod
@@ -370,6 +370,16 @@ class Settings(BaseSettings):
         if re.match(r"[A-Za-z][\w+.-]*:/", str(value)):
             raise ValueError("a folder on this machine; use ML_LAKE_ROOT for a lake elsewhere")
         return value
+
+    def where_set(self, name: str) -> str:
+        """Where to change a setting so that it has an effect, for messages.
+
+        Returns:
+            Where the value in force was set for this use case: its variable, such as
+            `ML_LATE_PAYMENTS__GATE_MAX_AUC`, or `gate_max_auc in own_settings of late_payments`.
+            Otherwise the installation's variable, `ML_GATE_MAX_AUC`, which may not be set.
+        """
+        return self._own.get(name, variable(name))
 
     @property
     def branches(self) -> bool:
@@ -467,7 +477,7 @@ def settings(usecase: str = "", own: tuple[tuple[str, Any], ...] = ()) -> Settin
         ]
     if wrong:
         raise BadData("\n".join(wrong)) from None
-    found._own = frozenset(given)
+    found._own = written
     return found
 
 

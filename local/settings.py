@@ -4,26 +4,19 @@ make settings [USECASE=name]
 """
 
 import argparse
-import os
 import sys
 
 from include import usecases
 from include.errors import PipelineError
 from include.orchestration.alerting import check_notifiers
-from include.settings import PER_USECASE, Settings, settings, shown, variable
-from include.usecase import UseCase, UsecaseInvalid
+from include.settings import Settings, settings, shown, variable
+from include.usecase import UsecaseInvalid
 from local.choose import add_option
 
 
-def source_of(name: str, case: UseCase | None) -> str:
+def source_of(name: str, found: Settings) -> str:
     """The source of a setting's value, in words."""
-    there = {each.upper() for each in os.environ}
-    if case is not None and name in PER_USECASE:
-        if (own := variable(name, case.name)) in there:
-            return own
-        if name in case.own_settings:
-            return f"own_settings of {case.name}"
-    return variable(name) if variable(name) in there else "default"
+    return found.where_set(name) if name in found.model_fields_set else "default"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,10 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
         found = case.settings if case else settings()
         for name, field in Settings.model_fields.items():
             value = getattr(found, name)
-            print(f"{variable(name)}={shown(value)}  ({source_of(name, case)})")
+            print(f"{variable(name)}={shown(value)}  ({source_of(name, found)})")
             for one in others:
                 if (its := getattr(one.settings, name)) != value:
-                    print(f"    for {one.name}: {shown(its)}  ({source_of(name, one)})")
+                    print(f"    for {one.name}: {shown(its)}  ({source_of(name, one.settings)})")
             print(f"    {field.description}")
         for one in [case] if case else others:
             check_notifiers(one)

@@ -90,7 +90,8 @@ def _made_for(case: UseCase, path: str, champion: ModelVersion) -> ModelVersion:
     if path not in members:
         raise MissingData(
             f"No model {path} was trained with the champion, {champion}, or the gate refused "
-            f"it. With ML_GROUP_MODELS=true, `{case.dag_id('model_retraining')}` trains one."
+            f"it. If {case.settings.where_set('group_models')} is true, "
+            f"`{case.dag_id('model_retraining')}` trains one."
         )
     return members[path]
 

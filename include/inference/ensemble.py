@@ -283,9 +283,11 @@ def _check_demands(case: UseCase, demanded: set[str]) -> None:
     unknown = sorted(demanded - {member.name for member in case.members})
     if unknown or case.settings.ensemble_quorum > len(weighted):
         raise BadData(
-            f"ML_ENSEMBLE_QUORUM={case.settings.ensemble_quorum} and ML_ENSEMBLE_REQUIRED="
-            f"{case.settings.ensemble_required!r} can never be met: the members that count are "
-            f"{', '.join(weighted)}. Nothing was published. Fix the settings, then clear this run."
+            f"The settings ensemble_quorum={case.settings.ensemble_quorum} "
+            f"({case.settings.where_set('ensemble_quorum')}) and ensemble_required="
+            f"{case.settings.ensemble_required!r} ({case.settings.where_set('ensemble_required')}) "
+            f"can never be met: the members that count are {', '.join(weighted)}. Nothing was "
+            "published. Fix the settings, then clear this run."
         )
 
 

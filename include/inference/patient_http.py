@@ -320,7 +320,8 @@ class PatientClient:
             again = f", and wants to be asked again in {retry_after:.0f} s"
             if retry_after > self._settings.remote_max_retry_after_seconds:
                 retry_after = None
-                again += ", which is too long (ML_REMOTE_MAX_RETRY_AFTER_SECONDS)"
+                where = self._settings.where_set("remote_max_retry_after_seconds")
+                again += f", which is too long ({where})"
         return ServerDown(
             f"The model server at {self.at.url} is down: {self.excerpt(reason, 500)}{again}. "
             "Completely scored chunks are kept. Look at the server, then clear this run to try "

@@ -165,10 +165,11 @@ def _least_chunk_rows(case: UseCase, rows: int) -> int:
     if least_rows <= case.settings.chunk_rows:
         return case.settings.chunk_rows
     log.warning(
-        "Chunks have at least %s rows instead of ML_CHUNK_ROWS=%s: %s rows would need more chunks "
-        "than Airflow can map (core.max_map_length is %s)",
+        "Chunks have at least %s rows instead of %s (%s): %s rows would need more chunks than "
+        "Airflow can map (core.max_map_length is %s)",
         least_rows,
         case.settings.chunk_rows,
+        case.settings.where_set("chunk_rows"),
         rows,
         most,
     )

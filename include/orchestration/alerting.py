@@ -132,7 +132,7 @@ def check_notifiers(case: UseCase) -> None:
     urls = enumerate(_urls(case))
     wrong = [_name(place, None, url) for place, url in urls if _open(url) is None]
     if wrong:
-        raise BadData(_not_understood(wrong))
+        raise BadData(_not_understood(case, wrong))
 
 
 def notify(case: UseCase, place: int, title: str, body: str, link: str | None = None) -> None:
@@ -155,13 +155,14 @@ def notify(case: UseCase, place: int, title: str, body: str, link: str | None = 
     urls = _urls(case)
     if place >= len(urls):
         raise BadData(
-            f"There is no notifier {place}: ML_NOTIFY_URLS has been changed since the page was "
-            f"requested, and names {len(urls)}. Clear the task that lists them, with downstream."
+            f"There is no notifier {place}: {case.settings.where_set('notify_urls')} has been "
+            f"changed since the page was requested, and names {len(urls)}. Clear the task that "
+            "lists them, with downstream."
         )
     server = _open(urls[place])
     name = _name(place, server, urls[place])
     if server is None:
-        raise BadData(_not_understood([name]))
+        raise BadData(_not_understood(case, [name]))
     with _kept_from_the_log() as complaints:
         taken = server.notify(
             body=f"{body}\n\n[{link}]({link})" if link else body,
@@ -198,10 +199,11 @@ def _name(place: int, server: "Apprise | None", url: str) -> str:
     return f"{place} ({parts.scheme}://{parts.netloc.rpartition('@')[2]})"
 
 
-def _not_understood(names: list[str]) -> str:
+def _not_understood(case: UseCase, names: list[str]) -> str:
     return (
-        f"Invalid URLs in ML_NOTIFY_URLS, counted from 0: {', '.join(names)}. Each must be a URL "
-        "in Apprise's format, percent-encoded, and separated by spaces."
+        f"Invalid URLs in {case.settings.where_set('notify_urls')}, counted from 0: "
+        f"{', '.join(names)}. Each must be a URL in Apprise's format, percent-encoded, and "
+        "separated by spaces."
     )
 
 

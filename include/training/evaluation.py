@@ -149,8 +149,9 @@ def find_rival(case: UseCase, snapshot: str) -> Rival | None:
             f"Only {counted(len(days), 'day')} of the holdout, the last {facts['holdout_days']} "
             f"days to {facts['end']}, are later than the champion's last training day (version "
             f"{model.version}, {rival.last_day}): at least {least} are needed for a fair "
-            "comparison (ML_GATE_MIN_DAYS). No model was trained, the champion is unchanged. Ask "
-            f"again when the days to {parse_key(rival.last_day) + timedelta(days=least)} are known."
+            f"comparison ({case.settings.where_set('gate_min_days')}). No model was trained, the "
+            "champion is unchanged. Ask again when the days to "
+            f"{parse_key(rival.last_day) + timedelta(days=least)} are known."
         )
     return rival
 

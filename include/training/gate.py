@@ -126,12 +126,13 @@ def _not_too_good(case: UseCase, model: Model, evidence: Evidence) -> Rule:
     """It does not know the future: a leaked label makes a model look too good."""
     found, known = model.figures.roc_auc, evidence.reference.figures.roc_auc
     if evidence.has_champion and known is not None:
-        bound, setting = known + case.settings.gate_max_auc_gain, "ML_GATE_MAX_AUC_GAIN"
+        bound, setting = known + case.settings.gate_max_auc_gain, "gate_max_auc_gain"
     else:
-        bound, setting = case.settings.gate_max_auc, "ML_GATE_MAX_AUC"
+        bound, setting = case.settings.gate_max_auc, "gate_max_auc"
     passed = found is not None and found <= bound
     text = "unknown, one class only" if found is None else f"{found:.3f}"
-    return Rule("not too good to be true", text, f"AUC ≤ {bound:.3f} ({setting})", passed)
+    where = case.settings.where_set(setting)
+    return Rule("not too good to be true", text, f"AUC ≤ {bound:.3f} ({where})", passed)
 
 
 def _features(case: UseCase, model: Model, _: Evidence) -> Rule:

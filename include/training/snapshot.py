@@ -57,7 +57,8 @@ def take(case: UseCase, start: str | None, end: str | None, holdout_days: int) -
     """
     first = parse_key(start) if start else case.training_start
     last = parse_key(end) if end else newest_day(case)
-    _check_window(first, last, holdout_days, "" if start else " (ML_TRAIN_START)")
+    start_set = case.settings.where_set("train_start")
+    _check_window(first, last, holdout_days, "" if start else f" ({start_set})")
     holdout_from = last - timedelta(days=holdout_days - 1)
     days = {
         "training": _days(first, holdout_from - timedelta(days=1)),
@@ -237,8 +238,9 @@ def _resolve(case: UseCase, days: list[date]) -> Sources:
             f"are not published: {listed(missing)}. No model was trained. Backfill "
             f"`{case.dag_id('data_validation')}` from {days[0]} to the day after {days[-1]} (a "
             "day's truth comes with the next day's run), or run `make seed`; then clear this run's "
-            "failed tasks. Or ask for a window without them (ML_MAX_MISSING_SHARE is the share of "
-            "days that may be missing)."
+            "failed tasks. Or ask for a window without them "
+            f"({case.settings.where_set('max_missing_share')} is the share of days that may be "
+            "missing)."
         )
     return whole
 

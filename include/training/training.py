@@ -91,7 +91,8 @@ def _refit(case: UseCase, snapshot: str, member: Evaluated) -> tuple[str, str]:
         raise BadData(
             f"The refitted {candidate} (run {run_id}) has a log-loss of {known.log_loss:.4f} on "
             f"the holdout; the model that had not seen it has {before:.4f}. The champion is "
-            "unchanged. Look for randomness in the training, or set ML_REFIT=false."
+            "unchanged. Look for randomness in the training, or set "
+            f"{case.settings.where_set('refit')} to false."
         )
     facts = {"candidate": candidate, "run_id": run_id, "withheld": True}
     return run_id, evaluation.evaluate_rows(case, snapshot, None, unseen, pipeline, facts)

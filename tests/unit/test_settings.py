@@ -1,5 +1,6 @@
 """Every knob, once: described, with a default, changed by its variable, refused when wrong."""
 
+import ast
 import os
 import re
 import subprocess
@@ -307,6 +308,45 @@ def test_a_value_comes_from_the_most_special_place_that_has_one(
     assert settings().gate_max_auc == 0.6
 
 
+def test_a_message_names_the_place_whose_value_is_in_force(
+    configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, own = CASE, with_own(gate_max_auc=0.7)
+    configure(gate_max_auc=0.6)
+    assert plain.settings.where_set("gate_max_auc") == "ML_GATE_MAX_AUC"
+    in_folder = "gate_max_auc in own_settings of flight_delays"
+    assert own.settings.where_set("gate_max_auc") == in_folder
+    assert own.settings.where_set("gate_min_days") == "ML_GATE_MIN_DAYS"
+    monkeypatch.setenv("ML_FLIGHT_DELAYS__GATE_MAX_AUC", "0.9")
+    configure(gate_max_auc=0.6)
+    assert own.settings.where_set("gate_max_auc") == "ML_FLIGHT_DELAYS__GATE_MAX_AUC"
+
+
+def texts_of(path: Path) -> str:
+    """The string constants of a module, without those that are docstrings."""
+    tree = ast.parse(path.read_text())
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return "\n".join(
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in docstrings
+    )
+
+
+def test_no_message_about_a_use_case_names_the_variable_of_the_installation() -> None:
+    """The use case may have its own value; `where_set` says where."""
+    variables = {variable(name) for name in PER_USECASE}
+    library = PROJECT / "include"
+    pipelines = ("inference", "monitoring", "orchestration", "training", "validation")
+    for path in [
+        library / "landed.py",
+        *(p for f in pipelines for p in (library / f).rglob("*.py")),
+    ]:
+        assert not variables & set(re.findall(r"ML_\w+", texts_of(path))), path
+
+
 def test_a_use_case_does_not_see_the_settings_of_another_one(
     configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -466,7 +506,7 @@ def test_the_settings_of_a_use_case_are_shown_with_where_they_come_from(
     told = capsys.readouterr().out
     for line in (
         "ML_SEED=8  (ML_FLIGHT_DELAYS__SEED)",
-        "ML_CHUNK_ROWS=9  (own_settings of flight_delays)",
+        "ML_CHUNK_ROWS=9  (chunk_rows in own_settings of flight_delays)",
         "ML_HOLDOUT_DAYS=20  (ML_HOLDOUT_DAYS)",
         "ML_BATCH_ROWS=65536  (default)",
     ):

@@ -187,7 +187,7 @@ def test_chunks_are_larger_where_they_would_be_more_than_airflow_maps(
     assert [chunk.first_row for chunk in chunks] == [0, *ends[:-1]]
     assert ends[-1] == rows
     [line] = caplog.messages
-    assert f"not ML_CHUNK_ROWS=10: of {rows} rows" in line
+    assert f"instead of 10 (ML_CHUNK_ROWS): {rows} rows" in line
     assert f"core.max_map_length is {most}" in line
 
 

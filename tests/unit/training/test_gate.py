@@ -151,6 +151,13 @@ def test_a_leap_of_the_auc_is_refused(auc: float, champion: float | None, passes
     assert "(ML_GATE_MAX_AUC" in answers(challenger, evidence)[NOT_TOO_GOOD].bound
 
 
+def test_a_bound_names_the_place_that_sets_it() -> None:
+    case = replace(CASE, own_settings={"gate_max_auc": 0.7})
+    rules = gate.check(case, GOOD, replace(EVIDENCE, has_champion=False))
+    [bound] = [rule.bound for rule in rules if rule.name == NOT_TOO_GOOD]
+    assert bound == "AUC ≤ 0.700 (gate_max_auc in own_settings of flight_delays)"
+
+
 @pytest.mark.parametrize(
     ("names", "passes"),
     [

@@ -232,7 +232,7 @@ def test_a_refit_that_is_worse_than_the_judged_model_is_refused(
     monkeypatch.setitem(models.CANDIDATES, "xgboost", unbalanced)
     with pytest.raises(BadData, match=r"The refitted xgboost \(run ") as failure:
         training.refit(at(passed.lake), passed.verdict.snapshot, passed.member)
-    assert "set ML_REFIT=false" in str(failure.value)
+    assert "set ML_REFIT to false" in str(failure.value)
     assert registry.champion(CASE) == history.champion
 
 
