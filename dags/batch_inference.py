@@ -19,11 +19,10 @@ from typing import Any
 
 from airflow.sdk import PartitionedAssetTimetable, TriggerRule, task, task_group
 
-from include import usecases
 from include.messages import Branches, Chunk, ModelVersion, OutputCheck
 from include.orchestration.assets import assets_of
 from include.orchestration.endings import ending, shares_failure
-from include.orchestration.pipelines import pipeline
+from include.orchestration.pipelines import pipeline, usecases_of_process
 from include.orchestration.retries import RetryByKind
 from include.orchestration.tasks import TASK_DEFAULTS, record_stages, skips_if_overtaken, typed
 from include.usecase import UseCase
@@ -179,5 +178,5 @@ def batch_inference(case: UseCase) -> None:
     )
 
 
-for case in usecases.enabled():
+for case in usecases_of_process():
     batch_inference(case)

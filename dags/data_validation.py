@@ -18,10 +18,9 @@ from typing import Any
 
 from airflow.sdk import Asset, task, task_group
 
-from include import usecases
 from include.messages import LandedFile, Published, RowCheck
 from include.orchestration.assets import assets_of
-from include.orchestration.pipelines import pipeline
+from include.orchestration.pipelines import pipeline, usecases_of_process
 from include.orchestration.schedules import daily
 from include.orchestration.tasks import record_stages, skips_if_overtaken, typed
 from include.usecase import UseCase
@@ -98,18 +97,18 @@ def gates(case: UseCase, table: str, days_back: int, outlet: Asset) -> Any:
 
 
 @pipeline(
-    schedule=lambda _: daily("0 6 * * *"),
+    schedule=lambda case: daily(case.validated_at),
     max_active_runs=4,
     doc_md=__doc__,
     tags=["validation"],
 )
 def data_validation(case: UseCase) -> None:
-    """Yesterday's inputs, and the truth of the day before."""
+    """Yesterday's inputs, and the truth of an earlier day."""
     assets = assets_of(case)
     inputs = gates.override(group_id="inputs")(case, "validated", 0, assets.validated)
     inputs >> record_stages(case, STAGES, "validated")
-    gates.override(group_id="truth")(case, "actuals", 1, assets.actuals)
+    gates.override(group_id="truth")(case, "actuals", case.truth_delay_days, assets.actuals)
 
 
-for case in usecases.enabled():
+for case in usecases_of_process():
     data_validation(case)

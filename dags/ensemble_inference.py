@@ -21,11 +21,10 @@ from typing import Any
 
 from airflow.sdk import PartitionedAssetTimetable, TriggerRule, task, task_group
 
-from include import usecases
 from include.messages import Answer, Checked, Chunk, ModelVersion, RollCall, Scored
 from include.orchestration.assets import assets_of
 from include.orchestration.endings import ending, shares_failure
-from include.orchestration.pipelines import pipeline
+from include.orchestration.pipelines import pipeline, usecases_of_process
 from include.orchestration.retries import RetryByKind
 from include.orchestration.tasks import record_stages, skips_if_overtaken, typed
 from include.usecase import Member, UseCase
@@ -217,5 +216,5 @@ def ensemble_inference(case: UseCase) -> None:
     publish(checked, features, roll) >> record_stages(case, STAGES, "ensemble_predictions")
 
 
-for case in usecases.enabled():
+for case in usecases_of_process():
     ensemble_inference(case)

@@ -24,11 +24,10 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import Param, TriggerRule, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from include import usecases
 from include.messages import Decided, Page
 from include.orchestration.alerting import report_and_page
 from include.orchestration.assets import assets_of
-from include.orchestration.pipelines import check_conf, pipeline
+from include.orchestration.pipelines import check_conf, pipeline, usecases_of_process
 from include.orchestration.report_link import ReportLink, report_link
 from include.orchestration.schedules import daily
 from include.orchestration.tasks import typed
@@ -50,7 +49,7 @@ def params_of(case: UseCase) -> dict[str, Param]:
 
 
 @pipeline(
-    schedule=lambda _: daily("0 8 * * *"),
+    schedule=lambda case: daily(case.monitored_at),
     max_active_runs=1,
     doc_md=__doc__,
     tags=["monitoring"],
@@ -139,19 +138,18 @@ def model_monitoring(case: UseCase) -> None:
     @task
     @typed
     def list_notifiers(decided: Decided) -> list[Page]:
-        """Log the page. Returns the message for each notifier."""
+        """Log the page. Returns the page for each notifier."""
         from include.orchestration import alerting
 
-        title, link = f"{decided.key}: {decided.why}", report_link(case, decided.key)
-        places = alerting.page(case, title, decided.table, link)
-        return [Page(place, title, decided.table, link) for place in places]
+        what, link = f"{decided.key}: {decided.why}", report_link(case, decided.key)
+        return alerting.pages(case, what, decided.table, link)
 
     @task(doc_md="Page a person. If it fails, the decision stands, and the others are still paged.")
     @typed
     def notify(page: Page) -> None:
         from include.orchestration import alerting
 
-        alerting.notify(case, page.place, page.title, page.body, page.link)
+        alerting.notify(case, page)
 
     @task(outlets=[degraded])
     def heal_ensemble(
@@ -177,5 +175,5 @@ def model_monitoring(case: UseCase) -> None:
     heal_ensemble()
 
 
-for case in usecases.enabled():
+for case in usecases_of_process():
     model_monitoring(case)

@@ -20,10 +20,9 @@ from typing import Any
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param, TriggerRule, task
 
-from include import usecases
 from include.messages import Evaluated, ModelVersion, Rival, Trained, Verdict
 from include.orchestration.assets import assets_of
-from include.orchestration.pipelines import check_conf, pipeline
+from include.orchestration.pipelines import check_conf, pipeline, usecases_of_process
 from include.orchestration.tasks import typed
 from include.usecase import UseCase
 from include.wording import literal
@@ -196,7 +195,8 @@ def model_retraining(case: UseCase) -> None:
     approve = ApprovalOperator(
         task_id="approve",
         doc_md="A person sees the verdict and decides. No answer in time is a Reject.",
-        subject="Promote version {{ ti.xcom_pull('register')['version'] }} to champion?",
+        subject="Promote version {{ ti.xcom_pull('register')['version'] }} "
+        f"of {case} to champion?",
         body="{{ params.reason | literal }}\n\n{{ ti.xcom_pull('judge')['markdown'] }}",
         defaults="Reject",
         response_timeout=timedelta(hours=case.settings.approval_hours),
@@ -234,5 +234,5 @@ def model_retraining(case: UseCase) -> None:
     approve >> promotion
 
 
-for case in usecases.enabled():
+for case in usecases_of_process():
     model_retraining(case)

@@ -10,10 +10,9 @@ from typing import Any
 
 from airflow.sdk import Param, task
 
-from include import usecases
 from include.messages import Rollback
 from include.orchestration.assets import assets_of
-from include.orchestration.pipelines import check_conf, pipeline
+from include.orchestration.pipelines import check_conf, pipeline, usecases_of_process
 from include.orchestration.tasks import typed
 from include.usecase import UseCase
 
@@ -70,5 +69,5 @@ def model_rollback(case: UseCase) -> None:
     roll_back(find_previous())
 
 
-for case in usecases.enabled():
+for case in usecases_of_process():
     model_rollback(case)

@@ -393,9 +393,12 @@ class Settings(BaseSettings):
 
     def lake_of(self, usecase: str) -> str:
         """Root URI or folder of a use case's lake, if these are its settings."""
-        if "lake_root" in self._own:
-            return self.lake_root
-        return f"{self.lake.rstrip('/')}/{usecase}"
+        return self.own_lake_root or f"{self.lake.rstrip('/')}/{usecase}"
+
+    @property
+    def own_lake_root(self) -> str:
+        """The lake's root that is set for one use case only; empty if none is."""
+        return self.lake_root if "lake_root" in self._own else ""
 
     @property
     def registry(self) -> str:

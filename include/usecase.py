@@ -14,7 +14,7 @@ from datetime import date
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
 from include.errors import BadData
 from include.settings import Settings, settings
@@ -42,6 +42,22 @@ REASONS = "reasons"
 
 OWN_MODELS = ("all", "challenger", "champion", "ensemble")
 """Names of models and slices in the figures, in addition to the members'."""
+
+
+OWN_TASKS = (
+    "call_roll", "check_outputs", "choose", "combine", "fall_back", "preprocess", "publish",
+    "record_stages", "resolve_champion",
+)  # fmt: skip
+"""Tasks of `ensemble_inference` beside the groups of its members."""
+
+Kind = Literal["registry", "remote"]
+KINDS = " or ".join(get_args(Kind))
+
+BOUNDS = {"weight": (0, 1e6), "retries": (0, 100), "minutes": (0.1, 1440), "slots": (1, 1000)}
+"""Least and most of a member's numbers."""
+
+LONGEST_NAME = 64
+"""Two of them, and the name of a pipeline or a task, fit into each name that Airflow keeps."""
 
 
 def every_day(_: date) -> bool:
@@ -157,7 +173,7 @@ class Member:
     """
 
     name: str
-    kind: Literal["registry", "remote"]
+    kind: Kind
     weight: float = 1.0
     required: bool = False
     retries: int = 2
@@ -170,23 +186,29 @@ class Member:
     def __post_init__(self) -> None:
         """Refuse impossible values when the DAGs are parsed."""
         check_name("member", self.name)
-        if self.name in OWN_MODELS or self.name.startswith("without_"):
+        if self.name in (*OWN_MODELS, *OWN_TASKS) or self.name.startswith("without_"):
             raise ValueError(
-                f"a member cannot be called {self.name}: the library uses this name for figures "
-                "and columns; rename it in __init__.py (and its candidate in models.py)"
+                f"a member cannot be called {self.name}: the library uses this name for figures, "
+                "columns or tasks; rename it in __init__.py (and its candidate in models.py)"
             )
-        if not 0 <= self.weight < float("inf"):
-            raise ValueError(f"member {self.name}: its weight is {self.weight}, not 0 or more")
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"member {self.name}: its kind is {self.kind!r}, not {KINDS}")
+        for what, (least, most) in BOUNDS.items():
+            value = getattr(self, what)
+            if not isinstance(value, int | float) or not least <= value <= most:
+                raise ValueError(
+                    f"member {self.name}: {what} is {value!r}, not a number from {least} to {most}"
+                )
         if self.kind == "remote" and not (self.connection and self.model):
             raise ValueError(f"member {self.name} is remote: name its connection and its model")
 
 
 def check_name(what: str, name: str) -> None:
     """Refuse a name that cannot be part of a path, a task, a column and a metric."""
-    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
+    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or len(name) > LONGEST_NAME:
         raise ValueError(
             f"{what} {name!r}: its name becomes part of paths, columns and metrics, and must be "
-            "letters, digits and underscores, beginning with a letter"
+            f"letters, digits and underscores, beginning with a letter, {LONGEST_NAME} at most"
         )
 
 
@@ -252,12 +274,18 @@ class UseCase:
         members: the models of its ensemble.
         own_settings: name → value of settings for this use case only. An environment variable
             such as `ML_LATE_PAYMENTS__GATE_MAX_AUC` overrides them.
+        validated_at: when the previous day's data is validated, every day: hour and minute in UTC.
+        monitored_at: when the monitor looks at the previous day, which should be scored by then.
+        truth_delay_days: how many days later than a day's inputs its truth is validated.
     """
 
     name: str
     first_window: tuple[str, str]
     members: Sequence[Member]
     own_settings: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may be secrets
+    validated_at: str = "06:00"
+    monitored_at: str = "08:00"
+    truth_delay_days: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what could never work."""
@@ -270,6 +298,12 @@ class UseCase:
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"members has {listed(sorted(twice))} twice")
         _check_window(self.first_window)
+        _check_time("validated_at", self.validated_at)
+        _check_time("monitored_at", self.monitored_at)
+        if not isinstance(self.truth_delay_days, int) or not 0 <= self.truth_delay_days <= 60:
+            raise ValueError(
+                f"truth_delay_days is {self.truth_delay_days!r}, not a number up to 60"
+            )
 
     @property
     def package(self) -> str:
@@ -360,7 +394,8 @@ class UseCase:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Modules that are loaded already are not pickled with it."""
-        return UseCase, (self.name, self.first_window, self.members, dict(self.own_settings))
+        given = (self.name, self.first_window, self.members, dict(self.own_settings))
+        return UseCase, (*given, self.validated_at, self.monitored_at, self.truth_delay_days)
 
     def __str__(self) -> str:
         return self.name
@@ -372,11 +407,12 @@ def check_usecase_name(name: str) -> None:
     Raises:
         ValueError: says which names are allowed.
     """
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
+    allowed = r"[a-z][a-z0-9]*(_[a-z0-9]+)*"
+    if not isinstance(name, str) or not re.fullmatch(allowed, name) or len(name) > LONGEST_NAME:
         raise ValueError(
             f"a use case cannot be called {name!r}: its name becomes part of DAGs, paths, metrics "
             "and variables, and must be lower-case letters, digits and single underscores, such "
-            "as late_payments"
+            f"as late_payments, {LONGEST_NAME} at most"
         )
 
 
@@ -390,6 +426,11 @@ def _check_window(window: Any) -> None:
         ) from None
     if not first < last:
         raise ValueError(f"first_window ends on {last}, before it begins")
+
+
+def _check_time(what: str, value: Any) -> None:
+    if not isinstance(value, str) or not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value):
+        raise ValueError(f'{what} is {value!r} and must be hour and minute in UTC, such as "06:00"')
 
 
 class UsecaseInvalid(ImportError):

@@ -27,7 +27,9 @@ def chosen(name: str | None) -> UseCase:
 
     Raises:
         UsecaseInvalid: it does not exist, it cannot be loaded, or several are enabled.
+        BadData: a setting is wrong, or is for a use case that does not exist.
     """
+    usecases.check_variables()
     if name:
         return usecases.find(name)
     names = [folder.name for folder in usecases.folders()]

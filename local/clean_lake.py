@@ -52,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_option(parser)
     options = parser.parse_args(arguments)
     try:
+        usecases.check_variables()
         cases = [usecases.find(options.usecase)] if options.usecase else usecases.enabled()
         wrong: list[Exception] = [] if options.usecase else [*usecases.broken().values()]
     except (PipelineError, UsecaseInvalid) as error:

@@ -341,6 +341,7 @@ def check_usecases(say: Say = print) -> None:
     Raises:
         EmbeddedError: there would be no DAG at all.
     """
+    usecases.check_variables()
     wrong = [str(error) for error in usecases.broken().values()]
     if not usecases.enabled():
         raise EmbeddedError("\n".join(wrong) or "No use case is enabled: there would be no DAG.")

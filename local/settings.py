@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_option(parser)
     options = parser.parse_args(arguments)
     try:
+        usecases.check_variables()
         case = usecases.find(options.usecase) if options.usecase else None
         others = [] if case else usecases.enabled()
         found = case.settings if case else settings()

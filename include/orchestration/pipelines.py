@@ -5,10 +5,11 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from airflow.sdk import DAG, Param, dag
+from airflow.sdk import DAG, Param, dag, get_parsing_context
 
+from include import usecases
 from include.errors import BadData
-from include.orchestration.alerting import run_failed, run_succeeded
+from include.orchestration.alerting import parted, run_failed, run_succeeded
 from include.orchestration.tasks import TASK_DEFAULTS
 from include.usecase import UseCase
 from include.wording import listed, quoted
@@ -57,6 +58,19 @@ def pipeline(
         return make
 
     return decorate
+
+
+def usecases_of_process() -> list[UseCase]:
+    """The use cases whose DAGs this process needs: all enabled ones, or in a task only its own.
+
+    So no other use case can fail or delay a task.
+
+    Raises:
+        UsecaseInvalid: the task's use case is not enabled any more, or cannot be loaded.
+    """
+    if dag_id := get_parsing_context().dag_id:
+        return [usecases.find(parted(dag_id)[0])]
+    return usecases.enabled()
 
 
 def check_conf(conf: Mapping[str, Any] | None, params: Mapping[str, Any]) -> None:

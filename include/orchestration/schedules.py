@@ -5,15 +5,19 @@ from datetime import timedelta
 from airflow.sdk import CronPartitionTimetable
 
 
-def daily(cron: str) -> CronPartitionTimetable:
-    """A run each day, for the partition of the day before; the cron expression is in UTC.
+def daily(at: str) -> CronPartitionTimetable:
+    """A run each day, for the partition of the day before.
 
     A DAG that is unpaused for the first time waits for its next time of day. By default Airflow
     would also make up for a time that has passed by less than a tenth of the interval, so that
     what a first start does would depend on the hour.
+
+    Args:
+        at: hour and minute in UTC, such as `06:00`.
     """
+    hour, minute = map(int, at.split(":"))
     return CronPartitionTimetable(
-        cron,
+        f"{minute} {hour} * * *",
         timezone="UTC",
         run_offset=-1,
         run_immediately=timedelta(0),

@@ -5,13 +5,12 @@
 """
 
 import sys
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import redirect_stdout
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from threading import Thread
+from threading import RLock, Thread
 from types import ModuleType
 
 from include.errors import BadData
@@ -21,6 +20,8 @@ from include.wording import listed
 
 OWN = Path(__file__).parent
 """Folder of the use cases that are named without a path."""
+
+_loading = RLock()
 
 IMPORT_SECONDS = 10.0
 """Time limit for importing a use case's `__init__.py`, which should only declare things."""
@@ -32,7 +33,7 @@ def enabled() -> list[UseCase]:
     Those that cannot be loaded are in `broken` instead.
 
     Raises:
-        BadData: a setting of the installation is wrong, or is for a use case that does not exist.
+        BadData: a setting of the installation is wrong.
     """
     return [found for found in _all().values() if isinstance(found, UseCase)]
 
@@ -43,14 +44,15 @@ def broken() -> dict[Path, UsecaseInvalid]:
 
 
 def find(name: str) -> UseCase:
-    """The enabled use case with a name or path, as in `ML_USECASES`.
+    """The enabled use case with a name or path, as in `ML_USECASES`. No other is imported.
 
     Raises:
         UsecaseInvalid: it is not enabled, or it cannot be loaded.
     """
-    known = _all()
-    for folder, found in known.items():
+    known = folders()
+    for folder in known:
         if name == folder.name or (PROJECT / name).resolve() == folder:
+            found = _usable(folder, known)
             if isinstance(found, UseCase):
                 return found
             raise found
@@ -75,13 +77,16 @@ def _own_folders() -> list[Path]:
 
 
 def _all() -> dict[Path, UseCase | UsecaseInvalid]:
-    found = folders()
-    _check_variables(found)
-    names = Counter(folder.name for folder in found)
-    return {
-        folder: _usable(folder) if names[folder.name] == 1 else _of_one_name(folder.name, found)
-        for folder in found
-    }
+    known = folders()
+    found = {folder: _usable(folder, known) for folder in known}
+    lakes: dict[str, list[Path]] = {}
+    for folder, case in found.items():
+        if isinstance(case, UseCase) and (root := case.settings.own_lake_root):
+            lakes.setdefault(root.rstrip("/"), []).append(folder)
+    for root, sharing in lakes.items():
+        if len(sharing) > 1:
+            found |= dict.fromkeys(sharing, _of_one_lake(root, sharing))
+    return found
 
 
 def _of_one_name(name: str, found: list[Path]) -> UsecaseInvalid:
@@ -93,8 +98,22 @@ def _of_one_name(name: str, found: list[Path]) -> UsecaseInvalid:
     )
 
 
-def _check_variables(found: list[Path]) -> None:
-    """Refuse variables of use cases that do not exist; they need not be enabled."""
+def _of_one_lake(root: str, sharing: list[Path]) -> UsecaseInvalid:
+    names = [folder.name for folder in sharing]
+    return UsecaseInvalid(
+        f"{listed(names)} have the same lake_root, {root}, so each would publish over the other's "
+        "days. They have no DAGs until this is fixed. Give each its own, or none: then each has a "
+        "folder in ML_LAKE_ROOT."
+    )
+
+
+def check_variables() -> None:
+    """Refuse variables of use cases that do not exist; they need not be enabled.
+
+    Raises:
+        BadData: with a line for each such variable.
+    """
+    found = folders()
     there = {folder.name.upper() for folder in (*found, *_own_folders())}
     if lost := [name for name, owner in owned_variables() if owner not in there]:
         raise BadData(
@@ -110,9 +129,12 @@ def _told(found: Iterable[Path]) -> str:
     return f"enabled {'is' if len(names) == 1 else 'are'} {listed(names) or 'none'}"
 
 
-def _usable(folder: Path) -> UseCase | UsecaseInvalid:
-    """The use case of a folder, unless it or its settings are wrong."""
-    found = _loaded(folder)
+def _usable(folder: Path, known: list[Path]) -> UseCase | UsecaseInvalid:
+    """The use case of a folder, unless it, its settings or its name are wrong."""
+    if [one.name for one in known].count(folder.name) > 1:
+        return _of_one_name(folder.name, known)
+    with _loading:  # a second thread would find it half imported
+        found = _loaded(folder)
     if isinstance(found, UseCase):
         try:
             _ = found.settings

@@ -49,6 +49,7 @@ print(json.dumps({
             "catchup": dag.catchup,
             "max_active_runs": dag.max_active_runs,
             "timetable": type(dag.timetable).__name__,
+            "cron": getattr(dag.timetable, "expression", None),
             "owner": dag.owner,
             "callbacks": [dag.on_failure_callback.__name__, dag.on_success_callback.__name__],
             "tags": sorted(dag.tags),

@@ -94,8 +94,14 @@ def test_members_are_some_and_different(members: list[Member], words: str) -> No
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"kind": "registry", "weight": -1}, "its weight is -1"),
-        ({"kind": "registry", "weight": float("nan")}, "its weight is nan"),
+        ({"kind": "registry", "weight": -1}, "weight is -1, not a number from 0 to"),
+        ({"kind": "registry", "weight": float("nan")}, "weight is nan"),
+        ({"kind": "registry", "minutes": "30"}, "minutes is '30', not a number"),
+        ({"kind": "registry", "retries": -1}, "retries is -1"),
+        ({"kind": "registry", "slots": 0}, "slots is 0"),
+        ({"kind": "local"}, "its kind is 'local', not registry or remote"),
+        ({"kind": "registry", "name": "publish"}, "cannot be called publish"),
+        ({"kind": "registry", "name": "a" * 65}, "64 at most"),
         ({"kind": "remote", "model": "x"}, "name its connection"),
     ],
 )
@@ -103,7 +109,17 @@ def test_a_member_that_could_never_work_is_refused_when_it_is_declared(
     wrong: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        Member("a", **wrong)
+        Member(**({"name": "a"} | wrong))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"validated_at": "6:00"}, {"monitored_at": "24:00"}, {"truth_delay_days": -1},
+     {"validated_at": None}, {"truth_delay_days": "1"}],
+)  # fmt: skip
+def test_a_time_that_no_day_has_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is "):
+        UseCase("late", ("2026-01-01", "2026-02-28"), [TREES], **wrong)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def test_a_dag_that_is_unpaused_waits_for_its_next_time_at_whatever_hour_that_is
 ) -> None:
     now = datetime(2026, 11, 29, hour, 1, tzinfo=UTC)
     monkeypatch.setattr("airflow.timetables.trigger.utcnow", lambda: now)
-    timetable = decode_timetable(encode_timetable(daily("0 8 * * *")))
+    timetable = decode_timetable(encode_timetable(daily("08:00")))
     first = timetable.next_dagrun_info_v2(
         last_dagrun_info=None, restriction=TimeRestriction(None, None, catchup=False)
     )

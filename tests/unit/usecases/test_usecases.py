@@ -11,6 +11,7 @@ from include import usecases
 from include.usecase import UsecaseInvalid
 from local.choose import chosen
 from tests.case import CASE, SECOND
+from tests.conftest import FLIGHTS
 from tests.dags.parsing import DAGS, parse
 from tests.unit.helpers import copied, edit, run_python
 
@@ -89,7 +90,7 @@ def test_a_broken_use_case_is_reported_with_its_folder_and_does_not_affect_the_o
 ) -> None:
     file, old, words = BROKEN[way]
     edit(copy / file, old, REPLACED.get(way, "WHATEVER ="))
-    enable("flight_delays", copy)
+    enable(FLIGHTS, copy)
     told = only_second_is_broken()
     assert str(copy) in told
     assert words in told
@@ -113,7 +114,7 @@ def test_any_failure_of_an_import_is_reported_with_its_folder(
 ) -> None:
     with (copy / "__init__.py").open("a") as file:
         file.write(f"\n{code}\n")
-    enable("flight_delays", copy)
+    enable(FLIGHTS, copy)
     assert re.search(words, only_second_is_broken())
 
 
@@ -122,7 +123,7 @@ def test_a_file_that_cannot_be_read_is_reported_with_its_folder(
     content: bytes, copy: Path, enable: Callable[..., None]
 ) -> None:
     (copy / "models.py").write_bytes(content)
-    enable("flight_delays", copy)
+    enable(FLIGHTS, copy)
     assert str(copy) in only_second_is_broken()
 
 
@@ -138,10 +139,49 @@ def test_an_import_that_hangs_is_given_up(
         "raise SystemExit(str(*usecases.broken().values()))"
     )
     began = time.monotonic()
-    done = run_python(f"flight_delays,{copy}", tmp_path, "-c", program)
+    done = run_python(f"{FLIGHTS},{copy}", tmp_path, "-c", program)
     assert time.monotonic() - began < 20
     assert f"The use case in {copy} cannot be imported" in done.stderr
     assert "it has not ended within 1 seconds" in done.stderr
+
+
+def test_whoever_needs_one_use_case_imports_no_other(copy: Path, tmp_path: Path) -> None:
+    with (copy / "__init__.py").open("a") as file:
+        file.write("\nprint('imported', flush=True)\n")
+    program = "from include import usecases; print(usecases.find('flight_delays'))"
+    done = run_python(f"{FLIGHTS},{copy}", tmp_path, "-c", program)
+    assert (done.stdout, done.stderr) == ("flight_delays\n", "")
+
+
+def test_threads_that_come_at_once_find_the_same_use_case(copy: Path, tmp_path: Path) -> None:
+    with (copy / "__init__.py").open("a") as file:
+        file.write("\nimport time; time.sleep(0.5)\n")
+    program = (
+        "from concurrent.futures import ThreadPoolExecutor as Pool\n"
+        "from include import usecases\n"
+        "found = list(Pool(8).map(lambda _: usecases.enabled(), range(8)))\n"
+        "print(*{str(*one) for one in found}, len({id(*one) for one in found}))"
+    )
+    done = run_python(copy, tmp_path, "-c", program)
+    assert (done.stdout, done.stderr) == ("doctor_visits 1\n", "")
+
+
+def test_use_cases_that_would_share_a_lake_are_both_refused(
+    copy: Path, enable: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ML_FLIGHT_DELAYS__LAKE_ROOT", "s3://bucket/lake")
+    monkeypatch.setenv("ML_DOCTOR_VISITS__LAKE_ROOT", "s3://bucket/lake/")
+    enable(FLIGHTS, copy)
+    assert usecases.enabled() == []
+    for wrong in usecases.broken().values():
+        assert "flight_delays, doctor_visits have the same lake_root, s3://bucket/lake," in str(
+            wrong
+        )
+    monkeypatch.setenv("ML_DOCTOR_VISITS__LAKE_ROOT", "")
+    enable(FLIGHTS, copy)
+    first, second = [case.settings.lake_of(case.name) for case in usecases.enabled()]
+    assert first == "s3://bucket/lake"
+    assert second.endswith("/lake/doctor_visits")
 
 
 def test_what_an_import_prints_goes_to_stderr(copy: Path, tmp_path: Path) -> None:
@@ -167,14 +207,14 @@ def test_a_folder_with_an_impossible_name_is_reported(
     name: str, tmp_path: Path, enable: Callable[..., None]
 ) -> None:
     folder = copied(tmp_path / name)
-    enable("flight_delays", folder)
+    enable(FLIGHTS, folder)
     assert f"a use case cannot be called {name!r}" in only_second_is_broken()
 
 
 def test_two_use_cases_with_one_name_are_both_reported_and_the_others_work(
     copy: Path, enable: Callable[..., None]
 ) -> None:
-    enable("flight_delays", SECOND, copy)
+    enable(FLIGHTS, SECOND, copy)
     assert usecases.enabled() == [CASE]
     told = [str(one) for one in usecases.broken().values()]
     assert len(told) == 2
@@ -187,7 +227,7 @@ def test_two_use_cases_with_one_name_are_both_reported_and_the_others_work(
 
 
 def test_one_that_is_named_twice_is_there_once(enable: Callable[..., None]) -> None:
-    enable("flight_delays", SECOND, f"{SECOND}/", "tests/usecases/doctor_visits", " flight_delays ")
+    enable(FLIGHTS, SECOND, f"{SECOND}/", "tests/usecases/doctor_visits", f" {FLIGHTS} ")
     assert [case.name for case in usecases.enabled()] == ["flight_delays", "doctor_visits"]
 
 
@@ -197,7 +237,7 @@ def test_a_folder_may_have_blanks_on_its_way(tmp_path: Path, enable: Callable[..
 
 
 def test_a_missing_use_case_is_reported(enable: Callable[..., None]) -> None:
-    enable("flight_delays", "churn")
+    enable(FLIGHTS, "churn")
     told = only_second_is_broken()
     assert "include/usecases/churn lacks the file __init__.py" in told
     assert "name it in the variable ML_USECASES" in told
@@ -205,7 +245,7 @@ def test_a_missing_use_case_is_reported(enable: Callable[..., None]) -> None:
 
 @pytest.mark.parametrize("name", ["doctor_visits", "tests/usecases/doctor_visits", str(SECOND)])
 def test_one_is_found_by_its_name_and_by_its_path(name: str, enable: Callable[..., None]) -> None:
-    enable("flight_delays", "tests/usecases/doctor_visits")
+    enable(FLIGHTS, "tests/usecases/doctor_visits")
     assert usecases.find(name).name == chosen(name).name == "doctor_visits"
 
 
@@ -223,7 +263,7 @@ def test_another_folder_of_a_name_takes_the_place_of_the_one_before(
 
 def test_one_broken_folder_leaves_the_others_dags_standing(copy: Path) -> None:
     edit(copy / "schema.py", "TRUTH =", "WHAT_CAME =")
-    found = parse(DAGS, {"ML_USECASES": f"flight_delays,{copy}"})
+    found = parse(DAGS, {"ML_USECASES": f"{FLIGHTS},{copy}"})
     pipelines = {file.stem for file in DAGS.glob("*.py")} - {"broken_usecases"}
     assert set(found["dags"]) == {f"flight_delays.{name}" for name in pipelines}
     [(file, error)] = found["errors"].items()
