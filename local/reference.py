@@ -82,7 +82,8 @@ prints the current values, with secrets masked.
 
 To set a value for one use case only, put its name and two underscores into the variable:
 `ML_LATE_PAYMENTS__GATE_MAX_AUC`. This overrides the use case's own folder (`own_settings`), which
-overrides `ML_GATE_MAX_AUC`. These settings are shared, and cannot be set for one use case:
+overrides `ML_GATE_MAX_AUC`. A wrong value for one use case stops that use case only. These settings
+are shared, and cannot be set for one use case:
 {SHARED}.
 
 `make start` and the other local commands read them from the shell, the stack reads them from
