@@ -103,6 +103,7 @@ def render(
         loader=FileSystemLoader(Path(__file__).parent.parent / "templates"), autoescape=True
     )
     return templates.get_template("monitoring_report.html").render(
+        case=case,
         decision=decision,
         why=decision.summary,
         tiles=_tiles(case, history, decision.key),

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from include import metrics, usecases
 from include.errors import BadData, DependencyDown, Kind, PipelineError, kind_of
+from include.messages import Page
 from include.partitions import midnight
 from include.usecase import UseCase
 from include.wording import literal
@@ -77,12 +78,13 @@ def report_and_page(context: Mapping[str, Any]) -> None:
     """
     report_failure(context)
     record = failure_record(context)
-    title = f"{record['dag_id']}.{record['task_id']} has failed for {record['partition']}"
+    usecase, dag = parted(record["dag_id"])
+    what = f"{dag}.{record['task_id']} has failed for {record['partition']}"
     body = "\n\n".join(map(literal, record["message"].splitlines()))
-    case = usecases.find(parted(record["dag_id"])[0])
-    for place in page(case, title, body, record["log_url"]):
+    case = usecases.find(usecase)
+    for one in pages(case, what, body, record["log_url"]):
         try:
-            notify(case, place, title, body, record["log_url"])
+            notify(case, one)
         except PipelineError as error:
             log.error("%s", error)
 
@@ -105,22 +107,22 @@ def failure_record(context: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def page(case: UseCase, title: str, body: str, link: str | None = None) -> list[int]:
-    """Log one JSON record of a page, and return the notifiers to send it to.
+def pages(case: UseCase, what: str, body: str, link: str | None = None) -> list[Page]:
+    """Log one JSON record of a page, and return the page for each notifier.
 
     Args:
-        title: one line.
+        what: one line, which becomes the title after the name of the use case.
         body: Markdown, at least one line.
         link: address of a page with details.
 
     Returns:
-        Indices of the notifiers in the setting `notify_urls`, for `notify`; empty if it is empty.
+        One page per notifier in the setting `notify_urls`, for `notify`; empty if it is empty.
     """
-    count = len(_urls(case))
+    title, count = f"{case} {what}", len(_urls(case))
     record = {"title": title, "body": body, "link": link, "notifiers": count}
     log.warning("page %s", json.dumps(record))
     metrics.send(case.name, "pages_total")
-    return list(range(count))
+    return [Page(place, title, body, link) for place in range(count)]
 
 
 def check_notifiers(case: UseCase) -> None:
@@ -135,16 +137,10 @@ def check_notifiers(case: UseCase) -> None:
         raise BadData(_not_understood(case, wrong))
 
 
-def notify(case: UseCase, place: int, title: str, body: str, link: str | None = None) -> None:
+def notify(case: UseCase, page: Page) -> None:
     """Send a page to one notifier, once. A silent server times out by Apprise's limits.
 
     These are seconds per answer, set in the notifier's URL: `?cto=4&rto=4`.
-
-    Args:
-        place: index of the notifier, from `page`.
-        title: one line of text.
-        body: Markdown, at least one line.
-        link: address of a page with details.
 
     Raises:
         BadData: the notifier does not exist, or Apprise does not understand its URL.
@@ -152,7 +148,7 @@ def notify(case: UseCase, place: int, title: str, body: str, link: str | None = 
     """
     from apprise import NotifyFormat, NotifyType
 
-    urls = _urls(case)
+    urls, place, link = _urls(case), page.place, page.link
     if place >= len(urls):
         raise BadData(
             f"There is no notifier {place}: {case.settings.where_set('notify_urls')} has been "
@@ -165,15 +161,15 @@ def notify(case: UseCase, place: int, title: str, body: str, link: str | None = 
         raise BadData(_not_understood(case, [name]))
     with _kept_from_the_log() as complaints:
         taken = server.notify(
-            body=f"{body}\n\n[{link}]({link})" if link else body,
-            title=literal(title),  # for some services it is the first line of the Markdown
+            body=f"{page.body}\n\n[{link}]({link})" if link else page.body,
+            title=literal(page.title),  # for some services it is the first line of the Markdown
             body_format=NotifyFormat.MARKDOWN,
             notify_type=NotifyType.FAILURE,
         )
     if not taken:
         said = "; ".join(complaint.getMessage() for complaint in complaints)
         why = _without_secrets(said, urls[place]) or "no reason is known"
-        raise DependencyDown(f"Notifier {name} did not accept the page {title!r}: {why}")
+        raise DependencyDown(f"Notifier {name} did not accept the page {page.title!r}: {why}")
     log.info("Notifier %s accepted the page", name)
 
 

@@ -27,6 +27,7 @@ LAND = "Land the file, or wait until the source has it."
 class Report:
     """The outcome of validating one partition."""
 
+    usecase: str
     table: str
     key: str
     state: str
@@ -42,6 +43,7 @@ def write_report(
 ) -> str:
     """Write the outcome beside the data, as JSON and as a page. Returns the page's path."""
     report = Report(
+        usecase=version.lake.usecase,
         table=version.table,
         key=version.key,
         state="failed" if breaches else "passed",

@@ -224,7 +224,7 @@ def go_through_all(stack: Stack) -> None:
     poll(lambda: stack.airflow.waiting_approvals(RETRAINING, run_id), timeout=180)
     time.sleep(3)  # an answer that comes before Airflow has seen the asking process end is lost
     question = f"{stack.airflow.url}/dags/{RETRAINING}/runs/{quote(run_id)}/tasks/approve"
-    stack.look("approval", f"{question}/required_actions", "to champion?")
+    stack.look("approval", f"{question}/required_actions", f"of {CASE} to champion?")
     stack.look("health before", health, "Waiting for a person")
     visitor = logged_in(stack.airflow, text("approver"))
     visitor.answer(RETRAINING, run_id, "approve", "Approve")

@@ -58,7 +58,7 @@ def test_it_is_found_in_the_navigation_and_shows_champion_and_decision(
 
     page.get_by_role("link", name=f"Report of {KEY}").click()
     browser_page.wait_for_url(f"{airflow.url}/reports/{CASE}/{KEY}")
-    expect(browser_page.get_by_role("heading", name=KEY)).to_be_visible()
+    expect(browser_page.get_by_role("heading", name=f"{CASE} · {KEY}")).to_be_visible()
 
 
 def test_it_fits_a_phone(airflow: Airflow, browser_page: Page) -> None:

@@ -59,6 +59,7 @@ def test_a_page_reaches_the_notifier_and_the_decision_stands_while_that_is_down(
     airflow.clear(MONITORING, run_id, only_failed=True)
     assert airflow.wait(MONITORING, run_id) == "success"
     [page] = [page for page in pages.taken if UNSCORED in page["title"]]
+    assert page["title"].startswith(f"{CASE} {UNSCORED}: ")
     assert "no predictions" in page["title"]
     assert f"{airflow.url}/reports/{CASE}/{UNSCORED}" in page["message"]
 

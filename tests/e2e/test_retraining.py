@@ -62,7 +62,7 @@ def test_only_one_run_at_a_time_and_only_a_yes_in_time_promotes(airflow: Airflow
     asked = question(airflow, rejected)
     assert "better than the champion" in asked["body"]
     assert asked["body"].startswith(f"`{reason}`\n"), "no template, and no picture"
-    assert "to champion?" in asked["subject"]
+    assert f" of {CASE} to champion?" in asked["subject"]
     page = httpx.get(f"{airflow.url}/model-health/{CASE}", trust_env=False, timeout=60).text
     assert asked["subject"] in page
     assert "/tasks/approve/required_actions" in page

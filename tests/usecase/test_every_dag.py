@@ -358,7 +358,8 @@ def test_a_day_with_a_broken_file_is_refused_and_a_person_is_paged(
     assert airflow.wait(validation, run_id) == "failed"
     run(airflow, case.dag_id("model_monitoring"), {"act": True}, days.unscored)
     assert any(
-        days.unscored in page["title"] and f"/reports/{case.name}/" in page["message"]
+        page["title"].startswith(f"{case.name} {days.unscored}: ")
+        and f"/reports/{case.name}/" in page["message"]
         for page in pages_server[0].taken
     )
 

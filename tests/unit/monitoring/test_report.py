@@ -62,8 +62,12 @@ def test_every_picture_is_there(page: str) -> None:
 
 def test_the_action_and_its_reason_come_first(page: str) -> None:
     text = re.sub(r"<[^>]*>|\s", " ", page.partition("</header>")[0])
-    assert "page 2013-06-30" in " ".join(text.split())
+    assert "page flight_delays · 2013-06-30" in " ".join(text.split())
     assert "inputs of the day: PSI of seats is 0.52." in text
+
+
+def test_the_title_names_the_use_case(page: str) -> None:
+    assert "<title>flight_delays 2013-06-30: page</title>" in page
 
 
 def test_the_page_needs_nothing_else_and_is_small(page: str) -> None:

@@ -21,10 +21,12 @@ from aiosmtpd.handlers import AsyncMessage
 from apprise.plugins.slack import NotifySlack
 
 from include.errors import BadData, DependencyDown
+from include.messages import Page
 from include.orchestration import alerting
 from tests.case import CASE
 
-TITLE, BODY, LINK = "Page: 2013-03-01", "**skill** is 0.01\n\n- at least 0.03", "http://airflow/x"
+WHAT, TITLE = "2013-03-01: skill", "flight_delays 2013-03-01: skill"
+BODY, LINK = "**skill** is 0.01\n\n- at least 0.03", "http://airflow/x"
 SECRET = "TIiajkdnlazkcOXrIdevi7"  # pragma: allowlist secret
 
 
@@ -107,11 +109,11 @@ def told(configure: Callable[..., None]) -> Callable[..., list[Exception | None]
 
     def tell(*urls: str) -> list[Exception | None]:
         configure(notify_urls=" ".join(urls))
-        return [attempt(place) for place in alerting.page(CASE, TITLE, BODY, LINK)]
+        return [attempt(page) for page in alerting.pages(CASE, WHAT, BODY, LINK)]
 
-    def attempt(place: int) -> Exception | None:
+    def attempt(page: Page) -> Exception | None:
         try:
-            alerting.notify(CASE, place, TITLE, BODY, LINK)
+            alerting.notify(CASE, page)
         except Exception as error:
             return error
         return None
@@ -161,7 +163,7 @@ def test_a_title_that_becomes_part_of_a_markdown_message_stays_text(
 ) -> None:
     configure(notify_urls=f"mmost://{web.host}/{'x' * 24}")
     why = "![x](http://evil.example/x.png) <img src=x onerror=alert(1)>"
-    alerting.notify(CASE, 0, f"2013-03-01: {why}", BODY)
+    alerting.notify(CASE, Page(0, f"2013-03-01: {why}", BODY))
     [(_, post)] = web.posts
     assert why in post["text"]
     html = markdown.markdown(post["text"])
@@ -239,7 +241,7 @@ def test_invalid_notifiers_are_named_early(
 def test_a_notifier_that_was_removed_meanwhile_is_named(configure: Callable[..., None]) -> None:
     configure(notify_urls="json://localhost/x")
     with pytest.raises(BadData, match=r"no notifier 1: .* names 1"):
-        alerting.notify(CASE, 1, TITLE, BODY)
+        alerting.notify(CASE, Page(1, TITLE, BODY))
 
 
 def test_a_monitor_that_fails_calls_everybody_it_can_reach(
@@ -257,7 +259,7 @@ def test_a_monitor_that_fails_calls_everybody_it_can_reach(
     context = {"task_instance": instance, "exception": error, "partition_key": "2013-03-01"}
     alerting.report_and_page(context)
     [(_, post)] = web.posts
-    assert post["title"] == "flight_delays.model_monitoring.decide has failed for 2013-03-01"
+    assert post["title"] == "flight_delays model_monitoring.decide has failed for 2013-03-01"
     assert "the lake is full" in post["message"]
 
 

@@ -26,7 +26,8 @@ def test_a_passed_day_keeps_its_report_beside_its_rows_and_in_its_manifest(lake:
     assert [check["input"] for check in report["inputs"]] == ["flights", "weather"]
     (reason,) = report["inputs"][0]["failures"]
     assert reason.replace("'", "&#39;") in page
-    assert "passed" in page
+    assert f"<title>{CASE} validated {NEW_DAY}: passed</title>" in page
+    assert f"<h1>{CASE} · validated · {NEW_DAY} " in page
 
 
 def test_a_failed_day_keeps_its_report_and_its_quarantine(lake: Lake) -> None:
