@@ -1,8 +1,9 @@
 """What passes between tasks: dataclasses in their signatures, plain JSON in the XCom."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, get_type_hints, overload
 
 import pytest
@@ -16,7 +17,8 @@ from include.messages import Chunk, Evaluated, ModelVersion, RollCall
 from include.orchestration import alerting
 from include.orchestration.retries import RetryByKind
 from include.orchestration.tasks import TASK_DEFAULTS, skips_if_overtaken, typed
-from tests.case import CASE
+from tests.conftest import FLIGHTS
+from tests.unit.helpers import run_python
 
 KINDS = [kind for kind in vars(messages).values() if hasattr(kind, "__dataclass_fields__")]
 
@@ -106,9 +108,20 @@ def test_airflow_makes_no_xcoms_of_the_keys_of_a_result() -> None:
     assert get_type_hints(counts)["return"] is Any
 
 
-def test_every_task_has_an_owner_retries_by_kind_and_an_alert() -> None:
-    assert TASK_DEFAULTS["owner"] == CASE.settings.owner
-    assert TASK_DEFAULTS["retries"] == CASE.settings.retries
+def test_the_owner_and_the_retries_of_tasks_are_settings(
+    tmp_path: Path, configure: Callable[..., None]
+) -> None:
+    configure(owner="ana", retries=9, retry_base_seconds=8, retry_max_seconds=70)
+    program = (
+        "from include.orchestration.tasks import TASK_DEFAULTS as found\n"
+        "delays = found['retry_delay'].seconds, found['max_retry_delay'].seconds\n"
+        "print(found['owner'], found['retries'], *delays)"
+    )
+    done = run_python(FLIGHTS, tmp_path, "-c", program)
+    assert done.stdout.splitlines()[-1] == "ana 9 8 70", done.stderr
+
+
+def test_every_task_has_retries_by_kind_a_time_limit_and_an_alert() -> None:
     assert isinstance(TASK_DEFAULTS["retry_policy"], RetryByKind)
     assert TASK_DEFAULTS["on_failure_callback"] is alerting.report_failure
     assert TASK_DEFAULTS["execution_timeout"] > timedelta(0)
