@@ -2,12 +2,13 @@
 
 import json
 import random
+import re
 import signal
 import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,11 +24,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from include import usecases
 from include.errors import BadData, PipelineError, ServerDown
 from include.inference import patient_http, remote
 from include.inference.patient_http import Endpoint, PatientClient, endpoint
 from include.masking import MASK
 from include.orchestration.retries import RetryByKind
+from include.settings import PROJECT
 from tests.case import CASE
 from tests.unit import model_servers
 from tests.unit.model_servers import (
@@ -508,6 +511,25 @@ def connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Endpoint]:
         return endpoint("models")
 
     return connect
+
+
+def test_a_source_of_the_handbook_asks_with_the_settings_of_its_use_case(
+    server: Server, copy: Path, enable: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snippets = re.findall(r"```python\n(.*?)```", (PROJECT / "docs/fork.md").read_text(), re.DOTALL)
+    [snippet] = [snippet for snippet in snippets if "PatientClient" in snippet]
+    (copy / "source.py").write_text(f"from datetime import date\nimport polars as pl\n{snippet}")
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE_API", server.url)
+    monkeypatch.setenv("ML_DOCTOR_VISITS__REMOTE_MAX_RETRY_AFTER_SECONDS", "5")
+    enable(copy)
+    source = usecases.find("doctor_visits").source
+    server.on["/visits/2021-03-01"] = lambda _: Answer(body=b'[{"person": 1}]')
+    found = source.fetch("visits", date(2021, 3, 1))
+    assert found is not None
+    assert found.rows() == [(1,)]
+    server.on["/visits/2021-03-01"] = lambda _: Answer(503, headers={"Retry-After": "6"})
+    with fails(ServerDown, "(ML_DOCTOR_VISITS__REMOTE_MAX_RETRY_AFTER_SECONDS)"):
+        source.fetch("visits", date(2021, 3, 1))
 
 
 @pytest.mark.parametrize(
