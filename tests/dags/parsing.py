@@ -39,6 +39,7 @@ def describe(task):
         "pool": task.pool,
         "timeout": task.execution_timeout and task.execution_timeout.total_seconds(),
         "trigger_rule": task.trigger_rule,
+        "subject": getattr(task, "subject", None),
     }
 print(json.dumps({
     "errors": {str(file): error for file, error in bag.import_errors.items()},

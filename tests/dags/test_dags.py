@@ -341,6 +341,14 @@ def test_every_pool_that_a_task_wants_is_made_when_airflow_starts(
     assert {task["pool"] for task in tasks.values()} == made
 
 
+def test_a_person_is_asked_about_a_model_of_this_use_case(
+    tasks: dict[str, Any], case: UseCase
+) -> None:
+    subject = tasks["model_retraining.approve"]["subject"]
+    assert subject.startswith("Promote version {{ ")
+    assert subject.endswith(f" of {case} to champion?")
+
+
 def test_model_retraining_promotes_only_what_was_judged_and_registered(
     dags: dict[str, Any],
 ) -> None:
