@@ -248,7 +248,7 @@ def test_a_damaged_part_is_named(damage: str, part: str, lake: Lake, history: Hi
     ],
 )  # fmt: skip
 def test_a_reference_that_is_not_a_snapshot_is_refused(reference: str, lake: Lake) -> None:
-    with pytest.raises(BadData, match=r"is no (snapshot|partition)"):
+    with pytest.raises(BadData, match=r"is not a (snapshot|partition)"):
         snapshot.verify(CASE, reference)
 
 
