@@ -10,8 +10,9 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
-from pydantic import AwareDatetime
+from msgspec import Meta
 
 from include import metrics
 from include.errors import BadData, MissingData
@@ -56,7 +57,7 @@ class Record:
 
     key: str
     output: str
-    ended_at: AwareDatetime
+    ended_at: Annotated[datetime, Meta(tz=True)]
     stages: list[StageRun]
     published: str | None = None
 
