@@ -147,8 +147,8 @@ def find_rival(case: UseCase, snapshot: str) -> Rival | None:
         facts = case.lake.version(snapshot).manifest().metadata
         raise BadData(
             f"Only {counted(len(days), 'day')} of the holdout, the last {facts['holdout_days']} "
-            f"days to {facts['end']}, are later than {rival.last_day}, the last training day of the "
-            f"champion (version {model.version}): at least {least} are needed for a fair "
+            f"days to {facts['end']}, are later than {rival.last_day}, the last training day of "
+            f"the champion (version {model.version}): at least {least} are needed for a fair "
             f"comparison ({case.settings.where_set('gate_min_days')}). No model was trained, the "
             "champion is unchanged. Ask again when the days to "
             f"{parse_key(rival.last_day) + timedelta(days=least)} are known."
