@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from include.usecase import UseCase
 
 REPO = Path(__file__).resolve().parent.parent
+
+[_init] = REPO.glob("*/usecases/flight_delays/__init__.py")  # a fork may move them to tests/
+os.environ["ML_USECASES"] = str(_init.parent)  # of this process and those that it starts
+
 SIZES = ["small", "full"]
 REPEATS = {"small": 3, "full": 5}
 

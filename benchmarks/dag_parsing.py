@@ -48,7 +48,6 @@ def main(size: str) -> list[Claim]:
             "AIRFLOW_HOME": str(folder),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
             "ML_DATA_DIR": str(folder),
-            "ML_USECASES": "flight_delays",
             "PYTHONPATH": os.pathsep.join([str(REPO), str(REPO / "config")]),
         }
         repeats = REPEATS[size]

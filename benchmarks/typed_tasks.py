@@ -28,7 +28,6 @@ def main(size: str) -> list[Claim]:
             "AIRFLOW_HOME": str(folder),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
             "ML_DATA_DIR": str(folder),
-            "ML_USECASES": "flight_delays",
         }
         found = child(measure, env, repeats=REPEATS[size])
     dearest = max(found, key=found.__getitem__)

@@ -14,6 +14,9 @@ CASE = usecases.load(FLIGHTS)
 SECOND = Path(__file__).parent / "usecases" / "doctor_visits"
 """Folder of another use case."""
 
+BOTH = f"{FLIGHTS},{SECOND}"
+"""Enables both use cases, as the value of `ML_USECASES`."""
+
 
 def at(lake: Lake) -> UseCase:
     """The use case with its tables in another lake."""

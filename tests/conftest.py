@@ -14,10 +14,13 @@ import pytest
 from include import usecases
 
 FLIGHTS = Path(__file__).parent / "usecases" / "flight_delays"
-if FLIGHTS.is_dir():  # where a fork has put the use case that these tests are about
-    os.environ["ML_USECASES"] = str(FLIGHTS)
-else:
-    FLIGHTS = Path(__file__).parents[1] / "include" / "usecases" / "flight_delays"
+"""Folder of the use case that these tests are about, which a fork may move to `tests/usecases`."""
+if not FLIGHTS.is_dir():
+    FLIGHTS = usecases.OWN / "flight_delays"
+
+GIVEN_USECASES = os.environ.get("ML_USECASES", "")
+"""What `tests/usecase` tests. All other tests have the flights alone, whatever a fork adds."""
+os.environ["ML_USECASES"] = str(FLIGHTS)
 
 AIRFLOW_HOME = tempfile.mkdtemp(prefix="airflow-home-")
 os.environ["AIRFLOW_HOME"] = AIRFLOW_HOME  # before anything imports Airflow

@@ -16,7 +16,8 @@ import pytest
 from include import usecases
 from include.usecase import UseCase
 from local.client import Airflow, poll
-from tests.case import CASE
+from tests.case import CASE, SECOND
+from tests.conftest import FLIGHTS
 from tests.e2e.conftest import free_port
 
 REPO = Path(__file__).resolve().parents[2]
@@ -29,7 +30,7 @@ PROJECT = [
 ]  # fmt: skip
 """What a person needs of the project to start the stack."""
 
-OTHER = usecases.load(REPO / "tests" / "usecases" / "doctor_visits")
+OTHER = usecases.load(SECOND)
 """The use case beside `CASE`, which no test of the other may touch."""
 
 NAME = "ml-pipelines-test"
@@ -93,7 +94,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(source, folder / name, ignore=ignored)
         else:
             shutil.copy(source, folder / name)
-    add_other(folder)
+    add_usecases(folder)
     folder.chmod(0o755)
     subprocess.run(["make", ".env", "settings.env"], cwd=folder, check=True)
     # Not 0: Docker would choose anew when a container is restarted.
@@ -104,11 +105,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def add_other(folder: Path) -> None:
-    """Add the other use case as a fork does: its folder, and the package that has its data."""
+def add_usecases(folder: Path) -> None:
+    """Add both use cases as a fork does: their folders, and the package with the other's data."""
     ignored = shutil.ignore_patterns("__pycache__")
-    place = folder / "include" / "usecases" / OTHER.name
-    shutil.copytree(REPO / "tests" / "usecases" / OTHER.name, place, ignore=ignored)
+    for case in (FLIGHTS, SECOND):
+        place = folder / "include" / "usecases" / case.name
+        shutil.copytree(case, place, ignore=ignored, dirs_exist_ok=True)
     wanted = (REPO / "requirements-dev.txt").read_text().splitlines()
     [package] = [line for line in wanted if line.startswith("statsmodels==")]
     with (folder / "requirements.txt").open("a") as lines:

@@ -24,7 +24,7 @@ from include.settings import INSTALLATION, PER_USECASE, PROJECT, Settings, setti
 from include.usecase import UseCase, UsecaseInvalid
 from local import clean_lake, days, demo, embedded, reference, rollback, seed, usecase
 from local.settings import main
-from tests.case import CASE
+from tests.case import BOTH, CASE
 
 FIELDS = Settings.model_fields.items()
 
@@ -488,7 +488,7 @@ def test_wrong_settings_of_one_use_case_leave_the_others_alone(
     configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ML_FLIGHT_DELAYS__SEED", "many")
-    configure(usecases="flight_delays,tests/usecases/doctor_visits")
+    configure(usecases=BOTH)
     assert [case.name for case in usecases.enabled()] == ["doctor_visits"]
     [wrong] = usecases.broken().values()
     assert "flight_delays cannot work: ML_FLIGHT_DELAYS__SEED=many is wrong" in str(wrong)

@@ -32,6 +32,7 @@ from local.client import FINISHED, Airflow, poll
 from local.environment import apart, forget_settings, variables
 from local.seed import seed
 from tests.alerts import ALERTS, metric_of
+from tests.conftest import GIVEN_USECASES
 from tests.e2e.conftest import Pages, free_port, pages_server
 from tests.integration.panels import panel_queries
 
@@ -56,8 +57,12 @@ SETTINGS = {
 }
 QUICK = {"ML_RETRY_BASE_SECONDS": "1", "ML_RETRY_MAX_SECONDS": "2"}
 
-assert not usecases.broken(), usecases.broken()
-CASES = usecases.enabled()
+with pytest.MonkeyPatch.context() as named:
+    named.setenv("ML_USECASES", GIVEN_USECASES)
+    settings.cache_clear()
+    assert not usecases.broken(), usecases.broken()
+    CASES = usecases.enabled()
+settings.cache_clear()
 
 
 class Days:
@@ -165,6 +170,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     for one in CASES:
         all_told |= variables(one, SETTINGS) | apart(one, folder)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ML_USECASES", GIVEN_USECASES)
         patch.setenv("ML_DATA_DIR", str(folder))
         for one in CASES:
             for name, value in apart(one, folder).items():

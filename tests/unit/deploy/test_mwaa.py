@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy import mwaa, package
+from include.usecases import OWN
 
 
 @pytest.fixture
@@ -33,11 +34,8 @@ def test_mwaa_gets_the_dags_with_the_library_inside_and_nothing_else_of_the_repo
         "dags", "plugins.zip", "requirements.txt", "startup.sh",
     ]  # fmt: skip
     dags = {path.relative_to(built / "dags").as_posix() for path in (built / "dags").rglob("*.*")}
-    assert {
-        "model_monitoring.py",
-        "include/usecases/flight_delays/models.py",
-        ".airflowignore",
-    } <= dags
+    models = {f"include/usecases/{path.parent.name}/models.py" for path in OWN.glob("*/models.py")}
+    assert {"model_monitoring.py", ".airflowignore", *models} <= dags
     assert "include/templates/monitoring_report.html" in dags
     assert not [path for path in dags if "__pycache__" in path]
     assert {path.split("/")[0] for path in dags if "/" in path} == {"include"}

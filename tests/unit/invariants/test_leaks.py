@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from include.usecases import OWN
 from include.usecases.flight_delays import features
 from include.usecases.flight_delays.schema import CARRIERS, INPUTS, ORIGINS, TRUTH
+from tests.conftest import FLIGHTS
 
 REPO = Path(__file__).resolve().parents[3]
-FLIGHTS = REPO / "include" / "usecases" / "flight_delays"
 
 SHARED = [
     "dags", "include", "plugins", "config", "local", "serving", "deploy", "grafana", "prometheus",
@@ -49,8 +50,8 @@ def shared_files() -> list[str]:
         place = REPO / name
         found += [place] if place.is_file() else sorted(place.rglob("*"))
     text = [path for path in found if path.is_file() and "__pycache__" not in path.parts]
-    names = [path.relative_to(REPO).as_posix() for path in text]
-    return [name for name in names if not name.startswith("include/usecases/flight_delays/")]
+    shared = [path for path in text if path.parent == OWN or OWN not in path.parents]
+    return [path.relative_to(REPO).as_posix() for path in shared]
 
 
 @pytest.mark.parametrize("name", shared_files())

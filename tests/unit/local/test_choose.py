@@ -7,7 +7,8 @@ import pytest
 
 from include.usecase import UsecaseInvalid
 from local.choose import chosen
-from tests.case import CASE, SECOND
+from tests.case import BOTH, CASE, SECOND
+from tests.conftest import FLIGHTS
 from tests.unit.helpers import run_python
 
 
@@ -18,10 +19,10 @@ def test_a_command_is_about_the_only_one_or_about_the_one_it_names(
     assert chosen(None).name == chosen("").name == "doctor_visits"
     with pytest.raises(UsecaseInvalid, match=r"no use case 'churn': enabled is doctor_visits"):
         chosen("churn")
-    enable("flight_delays", SECOND)
+    enable(FLIGHTS, SECOND)
     assert chosen("flight_delays") is CASE
     assert chosen("doctor_visits").name == "doctor_visits"
-    with pytest.raises(UsecaseInvalid, match=r"enabled: flight_delays, doctor_visits\. Say which"):
+    with pytest.raises(UsecaseInvalid, match=r"enabled: flight_delays, doctor_visits\. Choose one"):
         chosen(None)
 
 
@@ -29,8 +30,7 @@ def test_a_command_is_about_the_only_one_or_about_the_one_it_names(
 def test_a_command_that_needs_one_of_several_says_which_there_are(
     module: str, tmp_path: Path
 ) -> None:
-    enabled = "flight_delays,tests/usecases/doctor_visits"
-    done = run_python(enabled, tmp_path / "data", "-m", *f"local.{module}".split())
+    done = run_python(BOTH, tmp_path / "data", "-m", *f"local.{module}".split())
     assert done.returncode == 2
     assert done.stderr.startswith("Several use cases are enabled: flight_delays, doctor_visits. ")
     assert not (tmp_path / "data").exists()

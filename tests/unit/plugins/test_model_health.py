@@ -15,12 +15,13 @@ from fastapi.testclient import TestClient
 
 from include.lake.tables import Lake
 from plugins.model_health import ModelHealth
+from tests.case import BOTH
+from tests.conftest import FLIGHTS
 from tests.unit.helpers import log_in
 
 FRONT = "/model-health/"
 PAGE = "/model-health/flight_delays"
 OTHER = "/model-health/doctor_visits"
-BOTH = "flight_delays,tests/usecases/doctor_visits"
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def broken(configure: Callable[..., None], tmp_path: Path) -> None:
     """One beside the other is broken."""
     (tmp_path / "late_payments").mkdir()
     (tmp_path / "late_payments" / "__init__.py").write_text("")
-    configure(usecases=f"flight_delays,{tmp_path}/late_payments")
+    configure(usecases=f"{FLIGHTS},{tmp_path}/late_payments")
 
 
 @pytest.fixture

@@ -13,12 +13,14 @@ from airflow.models.pool import Pool
 from airflow.utils.session import create_session
 
 from plugins.pools import PoolMaker
+from tests.case import BOTH
+from tests.conftest import FLIGHTS
 
-FLIGHTS = {
+POOLS = {
     "flight_delays-xgboost", "flight_delays-hist_gradient_boosting",
     "flight_delays-logistic_regression", "flight_delays-remote",
 }  # fmt: skip
-VISITS = {
+OTHER_POOLS = {
     "doctor_visits-shallow_trees", "doctor_visits-straight_line", "doctor_visits-champion_by_http"
 }  # fmt: skip
 
@@ -43,9 +45,9 @@ def started() -> dict[str, int]:
 
 
 def test_members_of_all_use_cases_get_a_pool_of_their_own(configure: Callable[..., None]) -> None:
-    configure(usecases="flight_delays,tests/usecases/doctor_visits")
+    configure(usecases=BOTH)
     pools = started()
-    assert set(pools) == FLIGHTS | VISITS
+    assert set(pools) == POOLS | OTHER_POOLS
     assert (pools["flight_delays-remote"], pools["flight_delays-xgboost"]) == (2, 4)
 
 
@@ -53,7 +55,7 @@ def test_a_pool_that_somebody_has_changed_stays_so() -> None:
     with create_session() as session:
         session.add(Pool(pool="flight_delays-xgboost", slots=9, include_deferred=False))
     assert started()["flight_delays-xgboost"] == 9
-    assert set(started()) == FLIGHTS
+    assert set(started()) == POOLS
 
 
 def test_a_broken_use_case_keeps_neither_airflow_from_starting_nor_the_others_from_their_pools(
@@ -62,8 +64,8 @@ def test_a_broken_use_case_keeps_neither_airflow_from_starting_nor_the_others_fr
     broken = tmp_path / "late_payments"
     broken.mkdir()
     (broken / "__init__.py").write_text("raise SystemExit")
-    configure(usecases=f"flight_delays,{broken}")
-    assert set(started()) == FLIGHTS
+    configure(usecases=f"{FLIGHTS},{broken}")
+    assert set(started()) == POOLS
 
 
 def test_a_wrong_setting_does_not_keep_airflow_from_starting(

@@ -22,9 +22,10 @@ from airflow.utils.types import DagRunTriggeredByType, DagRunType
 
 from include.settings import PROJECT
 from plugins.removed_usecases import RunFailer
+from tests.case import BOTH
+from tests.conftest import FLIGHTS
 
-BOTH = "flight_delays,tests/usecases/doctor_visits"
-FLIGHTS, VISITS = "flight_delays.batch_inference", "doctor_visits.batch_inference"
+DELAYS, VISITS = "flight_delays.batch_inference", "doctor_visits.batch_inference"
 
 OTHERS = """
 from airflow.sdk import dag, task
@@ -88,7 +89,7 @@ def waiting(
     parse(PROJECT / "dags", "dags-folder")
     (tmp_path / "tool.py").write_text(OTHERS)
     parse(tmp_path, "others")
-    for dag_id in (FLIGHTS, VISITS, "tool"):
+    for dag_id in (DELAYS, VISITS, "tool"):
         queue(dag_id)
     monkeypatch.setattr(sys, "argv", ["airflow", "scheduler"])
     yield
@@ -99,7 +100,7 @@ def waiting(
 
 @pytest.mark.usefixtures("waiting")
 def test_the_runs_of_a_removed_use_case_fail_and_say_so(configure: Callable[..., None]) -> None:
-    configure(usecases="flight_delays")
+    configure(usecases=FLIGHTS)
     RunFailer().on_starting(Job())
     found = runs()
     state, note = found.pop(VISITS)
@@ -107,8 +108,8 @@ def test_the_runs_of_a_removed_use_case_fail_and_say_so(configure: Callable[...,
     assert note is not None
     assert "doctor_visits is no longer enabled" in note
     assert "ML_USECASES" in note
-    assert tasks() == {(FLIGHTS, None), (VISITS, "failed"), ("tool", None)}
-    assert found == {FLIGHTS: ("queued", None), "tool": ("queued", None)}
+    assert tasks() == {(DELAYS, None), (VISITS, "failed"), ("tool", None)}
+    assert found == {DELAYS: ("queued", None), "tool": ("queued", None)}
 
 
 @pytest.mark.usefixtures("waiting")
@@ -128,7 +129,7 @@ def test_a_wrong_setting_fails_no_run(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    configure(usecases="flight_delays")
+    configure(usecases=FLIGHTS)
     monkeypatch.setenv("ML_BATCH_ROWS", "many")
     configure()
     RunFailer().on_starting(Job())

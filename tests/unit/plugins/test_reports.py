@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from include.lake.files import put_text
 from include.lake.tables import Lake
-from tests.case import CASE
+from tests.case import BOTH, CASE
 from tests.unit.helpers import log_in
 
 KEY = "2013-03-01"
@@ -98,7 +98,7 @@ def test_a_user_who_may_not_see_the_dag_may_not_see_its_reports(
 def test_a_report_is_only_for_users_who_may_see_its_use_cases_monitoring(
     ana: TestClient, configure, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    configure(usecases="flight_delays,tests/usecases/doctor_visits")
+    configure(usecases=BOTH)
     for name in ("flight_delays", "doctor_visits"):
         write_report(str(tmp_path / "lake" / name), f"of {name}")
         assert ana.get(f"/reports/{name}/{KEY}").text == f"of {name}"

@@ -32,6 +32,7 @@ from include.usecase import UseCase
 from include.usecases.flight_delays import features
 from serving import app, models
 from tests.case import CASE
+from tests.conftest import FLIGHTS
 from tests.unit.conftest import OLD_DAY, History
 from tests.unit.helpers import running, wait_until
 
@@ -571,7 +572,7 @@ def test_working_use_cases_are_served_despite_a_broken_one(
         if wrong == "a piece is missing":
             shutil.copytree(SECOND, broken)
             (broken / "models.py").unlink()
-    with serve(f"{broken},flight_delays", **variables) as process:
+    with serve(f"{broken},{FLIGHTS}", **variables) as process:
         assert process.stdout
         assert process.stderr
         try:

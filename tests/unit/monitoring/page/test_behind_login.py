@@ -8,9 +8,9 @@ from fastapi.testclient import TestClient
 
 from include.lake.tables import Lake
 from include.monitoring.page import behind_login
+from tests.case import BOTH
 
 PAGE = "/model-health/flight_delays"
-BOTH = "flight_delays,tests/usecases/doctor_visits"
 
 
 @pytest.mark.usefixtures("deployed")

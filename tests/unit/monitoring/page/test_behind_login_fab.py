@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.case import BOTH
+
 pytestmark = pytest.mark.exhaustive
 
 REPO = Path(__file__).resolve().parents[4]
@@ -91,7 +93,7 @@ def asked(python: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
         "AIRFLOW__API_AUTH__JWT_SECRET": "x" * 64,
         "AIRFLOW__API__SECRET_KEY": "x" * 32,
         "ML_DATA_DIR": str(home / "data"),
-        "ML_USECASES": "flight_delays,tests/usecases/doctor_visits",
+        "ML_USECASES": BOTH,
         "PYTHONPATH": os.pathsep.join([str(REPO), str(REPO / "config")]),
         "PATH": os.environ["PATH"],
         "HOME": os.environ["HOME"],
