@@ -197,6 +197,27 @@ def airflow(
     embedded.stop(data)
 
 
+def state_of(case: UseCase) -> tuple[object, dict[str, str]]:
+    """A use case's champion, and the version of each published day by its table and day."""
+    lake, tables = case.lake, (*case.tables, "predictions", ENSEMBLE, OUTCOMES)
+    days = [(table, key) for table in tables for key in lake.published_keys(table)]
+    return registry.find_champion(case), {
+        f"{table}/{key}": str(lake.current(table, key)) for table, key in days
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def others(airflow: Airflow, case: UseCase) -> dict[UseCase, tuple[object, dict[str, str]]]:
+    """The state of the other use cases before the tests of this one."""
+    active = {dag["dag_id"] for dag in airflow.dags() if not dag["is_paused"]}
+
+    def is_quiet() -> bool:
+        return all(one["state"] in FINISHED for one in airflow.runs() if one["dag_id"] in active)
+
+    poll(is_quiet, timeout=300)
+    return {one: state_of(one) for one in CASES if one is not case}
+
+
 def serves(airflow: Airflow, url: str, case: UseCase) -> bool:
     """Whether the model server has loaded the champion of a use case."""
     keys = json.loads((airflow.data / "airflow" / "secrets.json").read_text())
@@ -403,3 +424,14 @@ def test_every_query_of_boards_and_alerts_finds_what_it_asks_for(
     missing = {series for series in asked if not sent.has(metric_of(series[0]), series[1])}
     # Of the DAGs only the validation has failed here.
     assert {name for name, _ in missing} == {"run_failed_timestamp_seconds"}
+
+
+@pytest.mark.skipif(len(CASES) < 2, reason="only one use case is enabled")
+def test_all_that_was_done_left_the_other_use_cases_as_they_were(
+    others: dict[UseCase, tuple[object, dict[str, str]]],
+) -> None:
+    """Their schedule may have published yesterday in the meantime."""
+    for other, (champion, published) in others.items():
+        champion_now, published_now = state_of(other)
+        assert champion_now == champion
+        assert {day: published_now.get(day) for day in published} == published
