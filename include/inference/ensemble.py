@@ -295,7 +295,7 @@ def _disagreeing(case: UseCase, answers: Mapping[str, Answer]) -> dict[str, str]
     """Members whose scores contradict at least two others, each with the reason.
 
     All score the same rows, so a special day changes all of them in the same way. On 306 days of
-    the flights' data, the lowest correlation of a sound member with the mean of the others was
+    real data, the lowest correlation of a sound member with the mean of the others was
     .26.
     """
     if len(answers) < 3:

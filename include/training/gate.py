@@ -153,7 +153,7 @@ def _inputs(case: UseCase, _: Model, evidence: Evidence) -> Rule:
 
     A changed unit, a missing feed or another time zone shifts a feature suddenly, and further than
     the seasons do. Each feature is compared with its own earlier shifts, as far as known. (Of 240
-    normal windows of the flights' data one is refused; Celsius instead of Fahrenheit, or a length
+    normal windows of real data one is refused; Celsius instead of Fahrenheit, or a length
     in another unit, is nearly always refused.)
     """
     ratio = case.settings.gate_max_shift_ratio
