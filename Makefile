@@ -122,8 +122,8 @@ test: $(READY) ## Run all tests except the exhaustive ones: unit, dags and e2e
 	@$(PY) -m pytest -n 2 -m "not exhaustive" tests/unit tests/dags
 	@$(PY) -m pytest -m "not exhaustive" tests/e2e
 
-test-exhaustive: $(READY) ## Run the tests that kill, pause and race at every step, a few minutes more
-	@$(PY) -m pytest -n 2 --dist loadfile -m exhaustive tests
+test-exhaustive: $(READY) ## Run the tests that kill, pause and race at every step (SAMPLE=2: half of the files)
+	@$(PY) -m pytest -n 2 --dist loadfile -m exhaustive $(if $(SAMPLE),--sample $(SAMPLE)) tests
 
 test-unit: $(READY) ## Test the library, without Airflow
 	@$(PY) -m pytest -n 2 tests/unit
