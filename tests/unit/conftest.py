@@ -148,6 +148,8 @@ def deployed(
     configure: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This is MWAA or Astro, and nothing is set there."""
+    import include.registry.registry  # noqa: F401  it keeps the BUILT_FROM that it is imported with
+
     monkeypatch.setattr("include.settings.BUILT_FROM", tmp_path)
     for name in ("ML_DATA_DIR", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name)

@@ -70,7 +70,7 @@ def test_a_champion_that_no_demo_has_made_is_not_replaced(
 ) -> None:
     [own] = challengers(1)
     promotion.promote(CASE, own, versions[1], "my own")
-    with pytest.raises(EmbeddedError, match=f"Version {own.version} .*no demo.*ML_DATA_DIR="):
+    with pytest.raises(EmbeddedError, match=f"Version {own.version} .*not made by a demo.*ML_DATA"):
         demo.check_start(CASE, tmp_path, None, demo.Progress())
     assert registry.champion(CASE) == own
 
