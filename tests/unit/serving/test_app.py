@@ -179,8 +179,8 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "rows": ({"seats": NUMBERS[:2]}, {}, "seats has 2 rows and dep_minute 3"),
     "too large": ({"seats": np.full((3, 1), 1e300)}, {}, "seats holds a number that is infinite"),
     "id": ({}, {"id": 7}, "its id is 7, which is not text"),
-    "output": ({}, {"outputs": [{"name": "label"}]}, "wants the output 'label'"),
-    "outputs": ({}, {"outputs": "score"}, "its outputs are no list"),
+    "output": ({}, {"outputs": [{"name": "label"}]}, "requests the output 'label'"),
+    "outputs": ({}, {"outputs": "score"}, "its outputs are not a list"),
     "parameters": ({}, {"parameters": [1]}, "its parameters are [1]"),
     "flag": ({}, {"parameters": {"binary_data_output": 1}}, "must be true or false"),
 }
