@@ -77,8 +77,9 @@ def test_a_half_written_folder_is_written_again(tmp_path: Path) -> None:
 
 
 def test_a_half_written_folder_is_not_a_use_case(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configure: Callable[..., None]
 ) -> None:
+    configure(usecases="")
     (tmp_path / ".churn.unfinished").mkdir()
     (tmp_path / ".churn.unfinished" / "source.py").touch()
     write("late", tmp_path)
