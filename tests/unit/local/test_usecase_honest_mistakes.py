@@ -238,7 +238,7 @@ MISTAKES: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
     ),
     "labels of one kind": (
         [labels("label=pl.lit(1, pl.Int8)")],
-        ["the labels of 42 days from 2021-03-01 to 2021-04-11 are 1: both 0 and 1 have to be"],
+        ["the labels of 42 days from 2021-03-01 to 2021-04-11 are 1: both 0 and 1 must be"],
     ),
     "labels with more columns": (
         [labels(f'"visits", {LABEL}')],
