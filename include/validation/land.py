@@ -37,7 +37,7 @@ def pass_over(case: UseCase, table: str, key: str) -> None:
 def land(case: UseCase, table: str, key: str) -> list[str]:
     """Fetch the expected files of a day that have not landed yet.
 
-    A file that has landed is never replaced: whoever dropped or repaired it has the last word.
+    A landed file is never replaced, so a file that a person has put there or repaired stays.
 
     Returns:
         Names of the table's inputs that have a file now.

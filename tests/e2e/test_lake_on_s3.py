@@ -104,7 +104,7 @@ def folder(stack: Stack, champion: ModelVersion, tmp_path_factory: pytest.TempPa
 
 
 def parts(lake: Lake, table: str, key: str) -> dict[str, Part] | None:
-    """The published parts of a day, each read anew: what is there is what was promised."""
+    """The published parts of a day, each read again: they are what the manifest promises."""
     if (manifest := lake.manifest(table, key)) is None:
         return None
     version = lake.current(table, key)

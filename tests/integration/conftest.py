@@ -99,7 +99,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_usecases(folder)
     folder.chmod(0o755)
     subprocess.run(["make", ".env", "settings.env"], cwd=folder, check=True)
-    # Not 0: Docker would choose anew when a container is restarted.
+    # Not 0: Docker would choose another port when a container is restarted.
     ports = {f"{name}_PORT": str(free_port()) for name in PORTS}
     for file, values in ((".env", ENVIRONMENT | ports), ("settings.env", SETTINGS)):
         with (folder / file).open("a") as lines:

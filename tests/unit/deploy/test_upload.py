@@ -98,7 +98,7 @@ def cut(bucket: Bucket, first: int, last: float = float("inf")) -> list[str]:
     return sent
 
 
-def mend(bucket: Bucket) -> None:
+def restore(bucket: Bucket) -> None:
     bucket.client.meta.events.unregister("before-send.s3", unique_id="cut")
 
 
@@ -109,7 +109,7 @@ def what_goes_live(
     put(OLD)
     sent = cut(bucket, NEVER)
     put(NEW)
-    mend(bucket)
+    restore(bucket)
     return {
         number: (request.split()[0], request.partition(f"/team/{LIVE}")[2])
         for number, request in enumerate(sent, start=1)
@@ -158,7 +158,7 @@ def test_an_upload_that_is_cut_off_anywhere_before_it_goes_live_changes_nothing_
         cut(bucket, request)
         with pytest.raises(DeployError, match="Its live dags/ is unchanged"):
             put(NEW, settings=f"export NUMBER={request}\n")
-        mend(bucket)
+        restore(bucket)
         assert live(bucket) == OLD
 
 
@@ -170,7 +170,7 @@ def test_a_request_that_is_lost_while_it_goes_live_is_answered_by_putting_the_ol
         cut(bucket, request, request)
         with pytest.raises(DeployError, match="Its live dags/ is unchanged"):
             put(NEW)
-        mend(bucket)
+        restore(bucket)
         assert live(bucket) == OLD
 
 
@@ -182,7 +182,7 @@ def test_a_connection_lost_while_going_live_is_reported_and_the_next_upload_comp
     cut(bucket, third)
     with pytest.raises(DeployError, match=r"HALF NEW.*include/added.py.*Deploy again"):
         put(NEW)
-    mend(bucket)
+    restore(bucket)
     bucket.undo.clear()  # the next one is another process
     put(NEW)
     assert live(bucket) == NEW

@@ -1,4 +1,4 @@
-"""Every alert says what it means and leads to its mending, and asks for metrics that exist."""
+"""Every alert says what it means, links to its fix, and queries metrics that exist."""
 
 import re
 from pathlib import Path

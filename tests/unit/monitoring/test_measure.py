@@ -85,7 +85,7 @@ def value(day: list[Figure], metric: str, **labels: str) -> float:
 
 
 def change(lake: Lake, key: str = OLD_DAY, **changes: pl.Expr) -> None:
-    """Publish and score a day anew whose flights came otherwise."""
+    """Publish and score a day again, with other flights."""
     path = landed(lake, "flights", key)
     replace(path, pl.read_parquet(path).with_columns(**changes))
     validate_day(at(lake), "validated", key)

@@ -31,7 +31,7 @@ SECRET = "TIiajkdnlazkcOXrIdevi7"  # pragma: allowlist secret
 
 
 class Web(ThreadingHTTPServer):
-    """Takes every POST, unless it is told to refuse or to hang."""
+    """Accepts every POST, unless a test makes it refuse or hang."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), WebHandler)

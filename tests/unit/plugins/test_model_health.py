@@ -1,4 +1,4 @@
-"""The page is for those who may see the monitoring, and tells nobody else anything."""
+"""The page is for those who may see the monitoring, and shows nothing to anyone else."""
 
 import re
 import subprocess

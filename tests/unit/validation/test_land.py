@@ -1,4 +1,4 @@
-"""What lands: a file that is there stays, and a source is told what to return."""
+"""Landing keeps a file that exists, and a wrong result of `fetch` is explained."""
 
 from collections.abc import Callable
 from datetime import date

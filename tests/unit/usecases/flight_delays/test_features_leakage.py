@@ -63,7 +63,7 @@ def features_of(
 
 
 def scrambled(rows: pl.DataFrame, columns: list[str], seed: int) -> pl.DataFrame:
-    """Each of these columns' values, nulls too, dealt anew to the rows."""
+    """Each of these columns' values, nulls too, shuffled across the rows."""
     return rows.with_columns(
         pl.col(name).shuffle(seed + zlib.crc32(name.encode())) for name in columns
     )
