@@ -284,6 +284,21 @@ def unused_port() -> Iterator[int]:
         yield int(holder.getsockname()[1])
 
 
+@pytest.fixture
+def take_registry_down(
+    configure: Callable[..., None], unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], str]:
+    """Point the settings at a model registry that does not answer. Returns its address."""
+
+    def take_down() -> str:
+        address = f"http://127.0.0.1:{unused_port}"
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        configure(mlflow_tracking_uri=address)
+        return address
+
+    return take_down
+
+
 @pytest.fixture(scope="module")
 def api_server() -> "Iterator[FastAPI]":
     """What of Airflow's API server our plugins meet: its login and its database."""

@@ -65,12 +65,9 @@ def test_with_the_registry_down_each_segment_gets_its_base_rate(
     lake: Lake,
     day: str,
     history: History,
-    configure: Callable[..., None],
-    unused_port: int,
-    monkeypatch: pytest.MonkeyPatch,
+    take_registry_down: Callable[[], str],
 ) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    configure(mlflow_tracking_uri=f"http://127.0.0.1:{unused_port}")
+    take_registry_down()
     assert publish(lake, day, nobody(history.champion)).level == LEVELS.index("base rate")
     rows, facts = published(lake)
     assert rows["fallback"].unique().to_list() == [3]
@@ -108,12 +105,9 @@ def test_without_segments_the_base_rate_is_that_of_all_rows(
 def test_without_any_fallback_the_error_says_exactly_why(
     lake: Lake,
     history: History,
-    configure: Callable[..., None],
-    unused_port: int,
-    monkeypatch: pytest.MonkeyPatch,
+    take_registry_down: Callable[[], str],
 ) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    configure(mlflow_tracking_uri=f"http://127.0.0.1:{unused_port}")
+    take_registry_down()
     day = scoring.preprocess(CASE, "2013-02-01")
     with pytest.raises(MissingData, match="Nothing can score 2013-02-01") as failure:
         fallback.fall_back(CASE, day, nobody(history.champion))

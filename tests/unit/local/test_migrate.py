@@ -24,23 +24,22 @@ def root(history: History, tmp_path: Path) -> Path:
     return tmp_path / "lake"
 
 
-def as_before(history: History) -> None:
-    """Call the models as release 0.1 did."""
-    client = MlflowClient()
-    for model in client.search_registered_models():
-        client.rename_registered_model(model.name, BEFORE + model.name.removeprefix(CASE.name))
-    [version] = client.search_model_versions(f"name = '{BEFORE}'")
-    members = version.tags[registry.MEMBERS].replace(f'"{CASE.name}.', f'"{BEFORE}.')
-    client.set_model_version_tag(BEFORE, version.version, registry.MEMBERS, members)
-    experiment = client.get_experiment_by_name(CASE.name)
-    client.rename_experiment(experiment.experiment_id, BEFORE)
+@pytest.fixture
+def old_registry(own_registry: Path) -> None:
+    """A registry whose models and experiment have the names that release 0.1 gave them."""
+    with registry.connection(CASE) as client:
+        for model in client.search_registered_models():
+            client.rename_registered_model(model.name, BEFORE + model.name.removeprefix(CASE.name))
+        [version] = client.search_model_versions(f"name = '{BEFORE}'")
+        members = version.tags[registry.MEMBERS].replace(f'"{CASE.name}.', f'"{BEFORE}.')
+        client.set_model_version_tag(BEFORE, version.version, registry.MEMBERS, members)
+        experiment = client.get_experiment_by_name(CASE.name)
+        client.rename_experiment(experiment.experiment_id, BEFORE)
 
 
 def test_tables_and_models_are_found_under_the_use_case(
-    root: Path, history: History, own_registry: Path
+    root: Path, history: History, old_registry: None
 ) -> None:
-    with registry.connection(CASE):
-        as_before(history)
     assert registry.find_champion(CASE) is None
     assert migrate.main(["--usecase", CASE.name]) == 0
     assert CASE.lake.current("validated", OLD_DAY).read("flights").height > 500
@@ -94,7 +93,7 @@ def test_the_models_of_a_lake_on_s3_are_renamed_and_its_tables_stay(
     own: bool,
     s3_root: str,
     history: History,
-    own_registry: Path,
+    old_registry: None,
     configure: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -102,8 +101,6 @@ def test_the_models_of_a_lake_on_s3_are_renamed_and_its_tables_stay(
     if own:
         monkeypatch.setenv("ML_FLIGHT_DELAYS__LAKE_ROOT", s3_root)
     configure(lake_root=s3_root)
-    with registry.connection(CASE):
-        as_before(history)
     assert migrate.main(["--usecase", CASE.name]) == 0
     assert registry.champion(CASE) == history.champion
     told = capsys.readouterr().out
@@ -115,7 +112,7 @@ def test_the_models_of_a_lake_on_s3_are_renamed_and_its_tables_stay(
 def test_tables_that_the_use_case_uses_where_they_are_stay_there(
     root: Path,
     history: History,
-    own_registry: Path,
+    old_registry: None,
     configure: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -123,8 +120,6 @@ def test_tables_that_the_use_case_uses_where_they_are_stay_there(
     before = {path.name for path in root.iterdir()}
     monkeypatch.setenv("ML_FLIGHT_DELAYS__LAKE_ROOT", str(root))
     configure(data_dir=root.parent)
-    with registry.connection(CASE):
-        as_before(history)
     assert migrate.main(["--usecase", CASE.name]) == 0
     assert {path.name for path in root.iterdir()} == before
     assert CASE.lake.current("validated", OLD_DAY).read("flights").height > 500

@@ -278,16 +278,11 @@ def test_without_the_registry_it_goes_on(
     impatient: None,
     url: str,
     rows: pl.DataFrame,
-    unused_port: int,
-    configure: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
+    take_registry_down: Callable[[], str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    configure(mlflow_tracking_uri=f"http://127.0.0.1:{unused_port}")
-    wait_until(
-        lambda: f"The model registry at http://127.0.0.1:{unused_port} failed" in caplog.text
-    )
+    address = take_registry_down()
+    wait_until(lambda: f"The model registry at {address} failed" in caplog.text)
     assert httpx.get(f"{url}/v2/health/ready").status_code == 200
     assert ask(url, tensors(rows)).status_code == 200
 
