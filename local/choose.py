@@ -30,11 +30,13 @@ def chosen(name: str | None) -> UseCase:
         BadData: a setting is wrong, or is for a use case that does not exist.
     """
     usecases.check_variables()
-    if name:
-        return usecases.find(name)
-    names = [folder.name for folder in usecases.folders()]
+    names = [name] if name else [folder.name for folder in usecases.folders()]
     if len(names) == 1:
-        return usecases.find(names[0])
+        case = usecases.find(names[0])
+        for folder, wrong in usecases.broken().items():
+            if folder.name == case.name:  # it is sound alone, but not beside the others
+                raise wrong
+        return case
     if not names:
         raise UsecaseInvalid("No use case is enabled: include/usecases has no folder with one.")
     raise UsecaseInvalid(

@@ -177,6 +177,8 @@ def test_use_cases_that_would_share_a_lake_are_both_refused(
         assert "flight_delays, doctor_visits have the same lake_root, s3://bucket/lake," in str(
             wrong
         )
+    with pytest.raises(UsecaseInvalid, match="have the same lake_root"):
+        chosen("doctor_visits")
     monkeypatch.setenv("ML_DOCTOR_VISITS__LAKE_ROOT", "")
     enable(FLIGHTS, copy)
     first, second = [case.settings.lake_of(case.name) for case in usecases.enabled()]
