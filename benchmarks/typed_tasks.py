@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import msgspec
@@ -72,9 +71,8 @@ def _child_seconds(work: Callable[[], None]) -> float:
         os.write(writer, str(time.process_time() - began).encode())
         os._exit(0)
     os.close(writer)
-    with Path(f"/dev/fd/{reader}").open() as pipe:
+    with os.fdopen(reader) as pipe:
         seconds = float(pipe.read())
-    os.close(reader)
     os.waitpid(child_id, 0)
     return seconds
 

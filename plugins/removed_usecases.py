@@ -57,12 +57,14 @@ def fail_runs_of_others(names: set[str], own: set[str]) -> None:
     from airflow.utils.state import DagRunState, State, TaskInstanceState
     from sqlalchemy import select, tuple_
 
+    from include.orchestration.alerting import parted
+
     with create_session() as session:
         file = tuple_(DagModel.bundle_name, DagModel.relative_fileloc)
         places = {
             (dag.bundle_name, dag.relative_fileloc)
             for dag in session.scalars(select(DagModel))
-            if dag.dag_id.rpartition(".")[0] in own
+            if parted(dag.dag_id)[0] in own
         }
         unfinished = (
             select(DagRun)
@@ -70,7 +72,7 @@ def fail_runs_of_others(names: set[str], own: set[str]) -> None:
             .where(DagRun.state.in_(State.unfinished_dr_states), file.in_(places))
         )
         for run in session.scalars(unfinished).all():
-            usecase = run.dag_id.rpartition(".")[0]
+            usecase, _ = parted(run.dag_id)
             if usecase in names:
                 continue
             for task in run.get_task_instances(state=State.unfinished, session=session):

@@ -36,15 +36,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--sample", type=int, default=1, metavar="N")
 
 
+@pytest.hookimpl(trylast=True)  # after `-m` has chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the files that are not in the day's sample."""
-    marked = [item for item in items if config.option.markexpr in item.keywords]
     share = config.getoption("--sample")
-    files = sorted({item.path for item in marked})
+    files = sorted({item.path for item in items})
     chosen = files[date.today().toordinal() % share :: share]
-    if share > 1:
-        config.hook.pytest_deselected(items=[item for item in items if item.path not in chosen])
-        items[:] = [item for item in items if item.path in chosen]
+    config.hook.pytest_deselected(items=[item for item in items if item.path not in chosen])
+    items[:] = [item for item in items if item.path in chosen]
 
 
 @pytest.fixture(autouse=True)
