@@ -27,12 +27,12 @@ LAND = "Land the file, or wait until the source has it."
 class Report:
     """The outcome of validating one partition."""
 
-    usecase: str
     table: str
     key: str
     state: str
     version: str
     checked_at: str
+    usecase: str = ""  # release 0.1 wrote none
     breaches: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     inputs: list[RowCheck] = field(default_factory=list)
