@@ -48,16 +48,16 @@ OWN_TASKS = (
     "call_roll", "check_outputs", "choose", "combine", "fall_back", "preprocess", "publish",
     "record_stages", "resolve_champion",
 )  # fmt: skip
-"""Tasks of `ensemble_inference` beside the groups of its members."""
+"""Tasks of `ensemble_inference`, without those of its members."""
 
 Kind = Literal["registry", "remote"]
 KINDS = " or ".join(get_args(Kind))
 
 BOUNDS = {"weight": (0, 1e6), "retries": (0, 100), "minutes": (0.1, 1440), "slots": (1, 1000)}
-"""Least and most of a member's numbers."""
+"""Minimum and maximum of a member's numbers."""
 
 LONGEST_NAME = 64
-"""Two of them, and the name of a pipeline or a task, fit into each name that Airflow keeps."""
+"""Ids made of two such names, as of pools, fit into the 250 characters of Airflow's ids."""
 
 
 def every_day(_: date) -> bool:

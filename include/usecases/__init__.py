@@ -218,7 +218,7 @@ def _import(name: str, folder: Path) -> None:
         del sys.modules[name]
     if thread.is_alive():
         raise TimeoutError(
-            f"it has not ended within {IMPORT_SECONDS:g} seconds. Slow code belongs into the "
+            f"it has not ended within {IMPORT_SECONDS:g} seconds. Slow code belongs in the "
             "functions of its modules"
         )
     for error in failed:
