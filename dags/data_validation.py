@@ -1,6 +1,6 @@
 """Landed files of a day → validated partition, quarantine and report.
 
-The day's inputs, and the truth of the day before, pass the same gates, each group on its own:
+The day's inputs, and the truth of an earlier day, pass the same gates, each group on its own:
 late or broken truth never keeps a day from being scored.
 
 - **land** fetches the files that have not landed yet. A day for which the use case expects no data

@@ -243,7 +243,8 @@ class Settings(BaseSettings):
     # Monitoring: outcomes and drift
     outcome_lookback_days: int = Field(
         14, ge=1, le=60, description="How many days back the monitor looks for late truth each "
-        "morning. For truth that is later still, backfill the monitor."
+        "morning, from the newest day whose truth may be known. For truth that is later still, "
+        "backfill the monitor."
     )  # fmt: skip
     drift_window_days: int = Field(
         28,
@@ -318,8 +319,8 @@ class Settings(BaseSettings):
         "a person is paged. Below it, any failed run makes the decision *watch*."
     )  # fmt: skip
     max_truth_delay_days: int = Field(
-        3, ge=1, le=20, description="Days that truth may be late before the decision is *watch*. "
-        "After twice as many, a person is paged."
+        3, ge=1, le=20, description="Days that truth may be late, counted from when it is due, "
+        "before the decision is *watch*. After twice as many, a person is paged."
     )  # fmt: skip
     monitoring_acts: bool = Field(
         True, description="Whether the monitor acts on its decisions, by default. If not, it "

@@ -300,10 +300,9 @@ class UseCase:
         _check_window(self.first_window)
         _check_time("validated_at", self.validated_at)
         _check_time("monitored_at", self.monitored_at)
-        if not isinstance(self.truth_delay_days, int) or not 0 <= self.truth_delay_days <= 60:
-            raise ValueError(
-                f"truth_delay_days is {self.truth_delay_days!r}, not a number up to 60"
-            )
+        delay = self.truth_delay_days
+        if type(delay) is not int or not 1 <= delay <= 60:
+            raise ValueError(f"truth_delay_days is {delay!r}, not a whole number from 1 to 60")
 
     @property
     def package(self) -> str:

@@ -56,7 +56,7 @@ def decide(case: UseCase, key: str) -> Decision:
 
 def _samples(case: UseCase, key: str) -> Iterator[Sample]:
     """The history's figures of a day and of the newest day whose truth is known, as metrics."""
-    rows = history.read(case, key, case.settings.outcome_lookback_days, []).sort("recorded_at")
+    rows = history.read(case, key, outcomes.lookback_days(case), []).sort("recorded_at")
     judged = history.newest(rows.filter(pl.col("pipeline") == "outcomes"))
     about_now = pl.when(pl.col("pipeline") == "outcomes").then(judged).otherwise(parse_key(key))
     for row in rows.filter(pl.col("time") == about_now).iter_rows(named=True):
@@ -94,11 +94,11 @@ def train_until(case: UseCase, key: str) -> str:
     It is the newest day whose truth was known on that day. Later days are left out, so that
     monitoring an old day again asks for the same retraining.
     """
-    day_before = days_before(key, 1)
+    newest = days_before(key, case.truth_delay_days)
     try:
-        return snapshot.newest_day(case, day_before).isoformat()
+        return snapshot.newest_day(case, newest).isoformat()
     except MissingData:  # the retraining itself says which data is missing
-        return day_before
+        return newest
 
 
 def retraining_is_recent(case: UseCase, key: str) -> bool:

@@ -64,7 +64,8 @@ def compare(case: UseCase, rows: pl.DataFrame, key: str) -> Comparison | None:
     Returns:
         None if there is no day on which both were judged and neither was trained.
     """
-    first, last = parse_key(key) - timedelta(days=case.settings.experiment_days), parse_key(key)
+    last = parse_key(key)
+    first = last - timedelta(days=case.settings.experiment_days + case.truth_delay_days - 1)
     rows = rows.filter(pl.col("time") > first, pl.col("time") <= last)
     champion, challenger = (_losses(rows, model) for model in ("champion", "challenger"))
     both = champion.join(challenger, on="time", suffix="_challenger").sort("time")

@@ -46,8 +46,7 @@ def update(case: UseCase, key: str) -> list[str]:
     Returns:
         The days with new outcomes.
     """
-    lookback = case.settings.outcome_lookback_days
-    keys = [days_before(key, back) for back in reversed(range(lookback))]
+    keys = [days_before(key, back) for back in reversed(range(lookback_days(case)))]
     new = []
     for day in keys:
         with passing_over(f"The day {day}"), suppress(Overtaken):
@@ -55,6 +54,11 @@ def update(case: UseCase, key: str) -> list[str]:
                 _update_day(case, day)
                 new.append(day)
     return new
+
+
+def lookback_days(case: UseCase) -> int:
+    """How many days, up to the monitored one, may get their truth now."""
+    return case.settings.outcome_lookback_days + case.truth_delay_days - 1
 
 
 def _is_outdated(case: UseCase, key: str) -> bool:

@@ -98,7 +98,7 @@ def skill(case: UseCase, rows: pl.DataFrame, key: str, days: int) -> tuple[np.nd
         Skills of shape (1 + `evaluation.RESAMPLES`,), and the number of days; empty and 0 without
         outcomes.
     """
-    since = parse_key(key) - timedelta(days=days + 1)  # the day itself has no truth yet
+    since = parse_key(key) - timedelta(days=days + case.truth_delay_days)  # newer days lack truth
     whole = history.select(rows, "log_loss", model="champion", slice="all")
     base = history.select(rows, "base_log_loss", model="champion", slice="all")
     seen = history.select(rows, "days_after_training").filter(pl.col("value") <= 0)
@@ -285,6 +285,7 @@ def _stages(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
 def _age(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
     """Is the champion too old?"""
     age, bound = _model_age(rows, key), case.settings.max_model_age_days
+    bound += case.truth_delay_days - 1  # a new champion cannot be younger
     if age is None:
         return [Reason("age", "healthy", "the age of the champion is unknown", "")]
     text = f"{age:.0f} days since the champion's last training day"
@@ -295,15 +296,16 @@ def _truth(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
     """Has truth stopped arriving? Without it decay goes unnoticed."""
     day, bound = parse_key(key), case.settings.max_truth_delay_days
     scored = history.select(rows, "published", table="predictions")
-    # The day itself cannot have truth yet, and a day without rows never will.
-    scored = scored.filter(pl.col("value") > 0, pl.col("n") > 0, pl.col("time") < day)
+    # Newer days cannot have truth yet, and a day without rows never will.
+    newest_due = day - timedelta(days=case.truth_delay_days)
+    scored = scored.filter(pl.col("value") > 0, pl.col("n") > 0, pl.col("time") <= newest_due)
     due = [expected.is_expected(case, "actuals", str(time)) for time in scored["time"]]
     scored = scored.filter(pl.Series(due, dtype=pl.Boolean))
     known = history.select(rows, "label_coverage").filter(pl.col("value") > 0)
     waiting = scored.join(known, on="time", how="anti")["time"].unique()
     newest = history.newest(known)
     late = len(waiting if newest is None else waiting.filter(waiting > newest))
-    oldest, latest = day - timedelta(days=HOLES_DAYS), day - timedelta(days=bound + 1)
+    oldest, latest = (newest_due - timedelta(days=back) for back in (HOLES_DAYS - 1, bound))
     holes = len(waiting.filter((waiting > oldest) & (waiting < latest)))
     action: Action = "page" if late > 2 * bound else "watch" if late > bound or holes else "healthy"
     text = f"the truth of {counted(late, 'day')} is late" if newest else "no truth is known yet"
@@ -338,8 +340,9 @@ def _held_back(case: UseCase, reason: Reason, rows: pl.DataFrame, key: str) -> R
         return reason
     since, why = _days_since_retraining(case, rows, key), ""
     age = _model_age(rows, key)
-    # The day itself has no truth yet.
-    new_days = None if age is None else round(age) - 1 - case.settings.holdout_days
+    # Newer days have no truth yet.
+    with_truth = None if age is None else round(age) - case.truth_delay_days
+    new_days = None if with_truth is None else with_truth - case.settings.holdout_days
     if since is not None:
         left = case.settings.retraining_cooldown_days - since
         why = f"a retraining was requested {counted(since, 'day')} ago, "

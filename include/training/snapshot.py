@@ -236,9 +236,10 @@ def _resolve(case: UseCase, days: list[date]) -> Sources:
         raise MissingData(
             f"{counted(len(missing), 'partition')} of the training window {days[0]} to {days[-1]} "
             f"are not published: {listed(missing)}. No model was trained. Backfill "
-            f"`{case.dag_id('data_validation')}` from {days[0]} to the day after {days[-1]} (a "
-            "day's truth comes with the next day's run), or run `make seed`; then clear this run's "
-            "failed tasks. Or ask for a window without them "
+            f"`{case.dag_id('data_validation')}` from {days[0]} to "
+            f"{days[-1] + timedelta(days=case.truth_delay_days)} (a day's truth comes with a later "
+            "run), or run `make seed`; then clear this run's failed tasks. Or ask for a window "
+            "without them "
             f"({case.settings.where_set('max_missing_share')} is the share of days that may be "
             "missing)."
         )

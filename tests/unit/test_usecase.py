@@ -114,8 +114,9 @@ def test_a_member_that_could_never_work_is_refused_when_it_is_declared(
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"validated_at": "6:00"}, {"monitored_at": "24:00"}, {"truth_delay_days": -1},
-     {"validated_at": None}, {"truth_delay_days": "1"}],
+    [{"validated_at": "6:00"}, {"monitored_at": "24:00"}, {"validated_at": None},
+     {"truth_delay_days": 0}, {"truth_delay_days": 61}, {"truth_delay_days": True},
+     {"truth_delay_days": "1"}],
 )  # fmt: skip
 def test_a_time_that_no_day_has_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} is "):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -634,6 +634,28 @@ def test_truth_that_is_late_is_watched_and_then_pages(bound: int, configure: Con
 
     assert [late(days) for days in (0, bound, bound + 1, 2 * bound, 2 * bound + 1)] == [
         "healthy", "healthy", "watch", "watch", "page"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("delay", [1, 2, 30])
+def test_truth_that_comes_weeks_later_is_judged_like_the_next_days(delay: int) -> None:
+    case = replace(CASE, truth_delay_days=delay)
+
+    def looked_at(overdue: int = 0, value: float = 0.15, age: float = 25) -> Decision:
+        days = []
+        for back in reversed(range(60)):
+            others = [one for one in usual_day(back) if one.pipeline != "outcomes"]
+            truth = worth(value) if back >= delay + overdue else []
+            days.append(rows(back, *others, *truth))
+        return decide(case, known(*days, rows(0, aged(age + delay - 1))), KEY)
+
+    late = [wish(looked_at(overdue), "truth") for overdue in (0, 3, 4, 6, 7)]
+    assert late == ["healthy", "healthy", "watch", "watch", "page"]
+    assert told(looked_at(), "outcomes").startswith("skill 0.150")
+    assert "over 14 days" in told(looked_at(), "outcomes")
+    assert [wish(looked_at(age=age), "age") for age in (28, 29)] == ["healthy", "retrain"]
+    assert [wish(looked_at(value=0.02, age=age), "outcomes") for age in (19, 20)] == [
+        "watch", "retrain"
     ]  # fmt: skip
 
 
