@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 
 REPO = Path(__file__).resolve().parent.parent
 
-[_init] = REPO.glob("*/usecases/flight_delays/__init__.py")  # a fork may move them to tests/
-os.environ["ML_USECASES"] = str(_init.parent)  # of this process and those that it starts
+_found = list(REPO.glob("*/usecases/flight_delays/__init__.py"))  # a fork may move them to tests/
+if len(_found) != 1:
+    raise SystemExit(
+        "The benchmarks measure the use case flight_delays, which must be in include/usecases or "
+        f"in tests/usecases: found {len(_found)} of them. Nothing was measured."
+    )
+os.environ["ML_USECASES"] = str(_found[0].parent)  # of this process and those that it starts
 
 SIZES = ["small", "full"]
 REPEATS = {"small": 3, "full": 5}

@@ -66,10 +66,12 @@ def _child_seconds(work: Callable[[], None]) -> float:
     reader, writer = os.pipe()
     child_id = os.fork()
     if child_id == 0:
-        began = time.process_time()
-        work()
-        os.write(writer, str(time.process_time() - began).encode())
-        os._exit(0)
+        try:
+            began = time.process_time()
+            work()
+            os.write(writer, str(time.process_time() - began).encode())
+        finally:  # whatever happens, the child must not go on as a second benchmark
+            os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as pipe:
         seconds = float(pipe.read())

@@ -56,6 +56,9 @@ KINDS = " or ".join(get_args(Kind))
 BOUNDS = {"weight": (0, 1e6), "retries": (0, 100), "minutes": (0.1, 1440), "slots": (1, 1000)}
 """Minimum and maximum of a member's numbers."""
 
+WHOLE = ("retries", "slots")
+"""Those that must be whole numbers."""
+
 LONGEST_NAME = 64
 """Ids made of two such names, as of pools, fit into the 250 characters of Airflow's ids."""
 
@@ -194,10 +197,11 @@ class Member:
         if self.kind not in get_args(Kind):
             raise ValueError(f"member {self.name}: its kind is {self.kind!r}, not {KINDS}")
         for what, (least, most) in BOUNDS.items():
-            value = getattr(self, what)
-            if not isinstance(value, int | float) or not least <= value <= most:
+            value, whole = getattr(self, what), what in WHOLE
+            if type(value) not in ((int,) if whole else (int, float)) or not least <= value <= most:
                 raise ValueError(
-                    f"member {self.name}: {what} is {value!r}, not a number from {least} to {most}"
+                    f"member {self.name}: {what} is {value!r}, not a {'whole ' * whole}number from "
+                    f"{least} to {most}"
                 )
         if self.kind == "remote" and not (self.connection and self.model):
             raise ValueError(f"member {self.name} is remote: name its connection and its model")
@@ -398,6 +402,12 @@ class UseCase:
 
     def __str__(self) -> str:
         return self.name
+
+
+def parted(dag_id: str) -> tuple[str, str]:
+    """The use case and the pipeline of a DAG."""
+    usecase, _, pipeline = dag_id.rpartition(".")
+    return usecase, pipeline
 
 
 def check_usecase_name(name: str) -> None:

@@ -57,7 +57,7 @@ def fail_runs_of_others(names: set[str], own: set[str]) -> None:
     from airflow.utils.state import DagRunState, State, TaskInstanceState
     from sqlalchemy import select, tuple_
 
-    from include.orchestration.alerting import parted
+    from include.usecase import parted
 
     with create_session() as session:
         file = tuple_(DagModel.bundle_name, DagModel.relative_fileloc)
@@ -73,7 +73,7 @@ def fail_runs_of_others(names: set[str], own: set[str]) -> None:
         )
         for run in session.scalars(unfinished).all():
             usecase, _ = parted(run.dag_id)
-            if usecase in names:
+            if not usecase or usecase in names:  # a DAG without a use case is not removed
                 continue
             for task in run.get_task_instances(state=State.unfinished, session=session):
                 task.set_state(TaskInstanceState.FAILED, session=session)

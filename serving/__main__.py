@@ -14,7 +14,6 @@ import uvicorn
 
 from include import usecases
 from include.errors import BadData
-from include.usecase import UsecaseInvalid
 from serving import listening
 from serving.app import create_app
 
@@ -44,10 +43,11 @@ def main() -> None:
     parser.add_argument("--faults", action="store_true", help="allow /faults to make it fail")
     arguments = parser.parse_args()
     try:
+        usecases.check_variables()
         cases = usecases.enabled()
         for wrong in usecases.broken().values():
             print(f"Its models are not served. {wrong}", file=sys.stderr)
-    except (BadData, UsecaseInvalid) as error:
+    except BadData as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
     if not cases:

@@ -18,7 +18,7 @@ from include import metrics, usecases
 from include.errors import BadData, DependencyDown, Kind, PipelineError, kind_of
 from include.messages import Page
 from include.partitions import midnight
-from include.usecase import UseCase
+from include.usecase import UseCase, parted
 from include.wording import literal
 
 if TYPE_CHECKING:
@@ -50,12 +50,6 @@ def run_succeeded(context: Mapping[str, Any]) -> None:
     """Send the day of a successful run to the metrics: every DAG's `on_success_callback`."""
     usecase, dag = parted(context["dag"].dag_id)
     metrics.send(usecase, "run_succeeded_timestamp_seconds", _due(context), dag=dag)
-
-
-def parted(dag_id: str) -> tuple[str, str]:
-    """The use case and the pipeline of a DAG."""
-    usecase, _, pipeline = dag_id.rpartition(".")
-    return usecase, pipeline
 
 
 def _due(context: Mapping[str, Any]) -> float:

@@ -9,9 +9,9 @@ from airflow.sdk import DAG, Param, dag, get_parsing_context
 
 from include import usecases
 from include.errors import BadData
-from include.orchestration.alerting import parted, run_failed, run_succeeded
+from include.orchestration.alerting import run_failed, run_succeeded
 from include.orchestration.tasks import TASK_DEFAULTS
-from include.usecase import UseCase
+from include.usecase import UseCase, parted
 from include.wording import listed, quoted
 
 

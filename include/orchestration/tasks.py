@@ -12,10 +12,10 @@ from airflow.sdk import teardown
 from airflow.sdk.exceptions import AirflowSkipException
 
 from include.errors import Overtaken
-from include.orchestration.alerting import parted, report_failure
+from include.orchestration.alerting import report_failure
 from include.orchestration.retries import RetryByKind
 from include.settings import settings
-from include.usecase import UseCase
+from include.usecase import UseCase, parted
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,16 @@ def _whole(value: Any) -> Any:
 
 
 def _plain_number(value: Any) -> Any:
-    """Python's own number instead of NumPy's."""
-    return value.item()
+    """Python's own number instead of NumPy's.
+
+    Raises:
+        TypeError: it is something else, which has no place in an XCom.
+    """
+    import numpy as np
+
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a task returns a {type(value).__name__}, which JSON cannot hold")
 
 
 @functools.cache

@@ -6,7 +6,7 @@
 
 import sys
 from collections.abc import Iterable
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -81,12 +81,19 @@ def _all() -> dict[Path, UseCase | UsecaseInvalid]:
     found = {folder: _usable(folder, known) for folder in known}
     lakes: dict[str, list[Path]] = {}
     for folder, case in found.items():
-        if isinstance(case, UseCase) and (root := case.settings.own_lake_root):
-            lakes.setdefault(root.rstrip("/"), []).append(folder)
+        with suppress(BadData):  # no place for lakes is set, which their first use reports
+            if isinstance(case, UseCase):
+                lakes.setdefault(_place(case), []).append(folder)
     for root, sharing in lakes.items():
         if len(sharing) > 1:
             found |= dict.fromkeys(sharing, _of_one_lake(root, sharing))
     return found
+
+
+def _place(case: UseCase) -> str:
+    """Where a use case's lake is, whichever way it is written."""
+    root = case.settings.lake_of(case.name).removeprefix("file://")
+    return root.rstrip("/") if "://" in root else str((PROJECT / root).resolve())
 
 
 def _of_one_name(name: str, found: list[Path]) -> UsecaseInvalid:
@@ -101,9 +108,9 @@ def _of_one_name(name: str, found: list[Path]) -> UsecaseInvalid:
 def _of_one_lake(root: str, sharing: list[Path]) -> UsecaseInvalid:
     names = [folder.name for folder in sharing]
     return UsecaseInvalid(
-        f"{listed(names)} have the same lake_root, {root}, so each would publish over the other's "
-        "days. They have no DAGs until this is fixed. Give each its own, or none: then each has a "
-        "folder in ML_LAKE_ROOT."
+        f"{listed(names)} have the same lake, {root}, so each would publish over the other's "
+        "days. They have no DAGs until this is fixed. Give each a lake_root of its own, or none: "
+        "then each has a folder in ML_LAKE_ROOT."
     )
 
 

@@ -1,5 +1,6 @@
 """When a DAG first runs by itself, by Airflow's own scheduler code."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -9,18 +10,39 @@ from airflow.timetables.base import TimeRestriction
 
 from include.orchestration.schedules import daily
 
+FirstRun = Callable[..., tuple[datetime, str]]
+
+
+@pytest.fixture
+def first_run(monkeypatch: pytest.MonkeyPatch) -> FirstRun:
+    """Time and partition of the run that Airflow plans at a time, for a DAG without runs."""
+
+    def found(*at: int) -> tuple[datetime, str]:
+        now = datetime(2026, 11, 29, *at, tzinfo=UTC)
+        monkeypatch.setattr("airflow.timetables.trigger.utcnow", lambda: now)
+        timetable = decode_timetable(encode_timetable(daily("08:00")))
+        first = timetable.next_dagrun_info_v2(
+            last_dagrun_info=None, restriction=TimeRestriction(None, None, catchup=False)
+        )
+        assert first is not None
+        return first.run_after, str(first.partition_key)
+
+    return found
+
+
+TODAY = (datetime(2026, 11, 29, 8, tzinfo=UTC), "2026-11-28")
+TOMORROW = (datetime(2026, 11, 30, 8, tzinfo=UTC), "2026-11-29")
+
 
 @pytest.mark.parametrize("hour", range(24))
 def test_a_dag_that_is_unpaused_waits_for_its_next_time_at_whatever_hour_that_is(
-    hour: int, monkeypatch: pytest.MonkeyPatch
+    hour: int, first_run: FirstRun
 ) -> None:
-    now = datetime(2026, 11, 29, hour, 1, tzinfo=UTC)
-    monkeypatch.setattr("airflow.timetables.trigger.utcnow", lambda: now)
-    timetable = decode_timetable(encode_timetable(daily("08:00")))
-    first = timetable.next_dagrun_info_v2(
-        last_dagrun_info=None, restriction=TimeRestriction(None, None, catchup=False)
-    )
-    assert first is not None
-    tomorrow = hour >= 8
-    assert first.run_after == datetime(2026, 11, 30 if tomorrow else 29, 8, tzinfo=UTC)
-    assert first.partition_key == ("2026-11-29" if tomorrow else "2026-11-28")
+    assert first_run(hour, 2) == (TOMORROW if hour >= 8 else TODAY)
+
+
+def test_a_dag_that_is_parsed_just_after_its_time_keeps_the_run_that_is_due(
+    first_run: FirstRun,
+) -> None:
+    assert first_run(7, 59, 59) == TODAY
+    assert first_run(8, 0, 30) == TODAY

@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_type_hints, overload
 
+import numpy as np
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 from hypothesis import given
@@ -98,6 +99,16 @@ def test_what_airflow_gives_is_passed_unchanged() -> None:
         return ti is context and run_id == "r" and isinstance(model, ModelVersion)
 
     assert take({"name": "a", "version": "1", "run_id": "r"}, ti=context, run_id="r")
+
+
+def test_a_number_of_numpy_is_one_in_the_xcom_and_what_json_cannot_hold_is_named() -> None:
+    @typed
+    def give(value: Any) -> Any:
+        return value
+
+    assert json.dumps(give(np.float64(0.5))) == "0.5"
+    with pytest.raises(TypeError, match="a task returns a complex, which JSON cannot hold"):
+        give(1j)
 
 
 def test_airflow_makes_no_xcoms_of_the_keys_of_a_result() -> None:

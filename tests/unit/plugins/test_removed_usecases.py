@@ -1,5 +1,6 @@
 """A run whose use case was removed fails and says so, and no other run is touched."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -81,15 +82,20 @@ def tasks() -> set[tuple[str, str | None]]:
 def waiting(
     configure: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """A run of each use case, and one of another project's, are queued; a scheduler starts."""
+    """A run of each use case is queued, and of two DAGs without one; a scheduler starts."""
     import_all_models()
     Base.metadata.create_all(airflow_settings.engine)
     synchronize_log_template()
     configure(usecases=BOTH)
-    parse(PROJECT / "dags", "dags-folder")
-    (tmp_path / "tool.py").write_text(OTHERS)
-    parse(tmp_path, "others")
-    for dag_id in (DELAYS, VISITS, "tool"):
+    ours, others = tmp_path / "ours", tmp_path / "others"
+    shutil.copytree(PROJECT / "dags", ours)
+    with (ours / "batch_inference.py").open("a") as file:
+        file.write(OTHERS.replace("tool", "beside"))
+    parse(ours, "dags-folder")
+    others.mkdir()
+    (others / "tool.py").write_text(OTHERS)
+    parse(others, "others")
+    for dag_id in (DELAYS, VISITS, "tool", "beside"):
         queue(dag_id)
     monkeypatch.setattr(sys, "argv", ["airflow", "scheduler"])
     yield
@@ -108,8 +114,8 @@ def test_the_runs_of_a_removed_use_case_fail_and_say_so(configure: Callable[...,
     assert note is not None
     assert "doctor_visits is no longer enabled" in note
     assert "ML_USECASES" in note
-    assert tasks() == {(DELAYS, None), (VISITS, "failed"), ("tool", None)}
-    assert found == {DELAYS: ("queued", None), "tool": ("queued", None)}
+    assert tasks() == {(DELAYS, None), (VISITS, "failed"), ("tool", None), ("beside", None)}
+    assert found == dict.fromkeys((DELAYS, "tool", "beside"), ("queued", None))
 
 
 @pytest.mark.usefixtures("waiting")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from include import usecases
+from include.settings import settings
 from include.usecase import UsecaseInvalid
 from local.choose import chosen
 from tests.case import CASE, SECOND
@@ -43,6 +44,17 @@ def test_nothing_runs_without_a_piece(
     assert ("Traceback" in done.stderr) == (code == 1 and command[0].startswith("dags"))
     assert not (tmp_path / "data" / "lake").exists()
     assert not (tmp_path / "data" / "airflow" / "airflow.db").exists()
+
+
+@pytest.mark.parametrize("command", ["local.seed", "local.settings", "serving"])
+def test_nothing_runs_with_a_variable_for_a_use_case_that_does_not_exist(
+    command: str, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ML_DOCTOR_VISIT__CHUNK_ROWS", "9")
+    done = run_python(copy, tmp_path / "data", "-m", command)
+    assert done.returncode == 2
+    assert done.stderr.startswith("ML_DOCTOR_VISIT__CHUNK_ROWS is for a use case that does not")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -174,16 +186,26 @@ def test_use_cases_that_would_share_a_lake_are_both_refused(
     enable(FLIGHTS, copy)
     assert usecases.enabled() == []
     for wrong in usecases.broken().values():
-        assert "flight_delays, doctor_visits have the same lake_root, s3://bucket/lake," in str(
-            wrong
-        )
-    with pytest.raises(UsecaseInvalid, match="have the same lake_root"):
+        assert "flight_delays, doctor_visits have the same lake, s3://bucket/lake," in str(wrong)
+    with pytest.raises(UsecaseInvalid, match="have the same lake"):
         chosen("doctor_visits")
     monkeypatch.setenv("ML_DOCTOR_VISITS__LAKE_ROOT", "")
     enable(FLIGHTS, copy)
     first, second = [case.settings.lake_of(case.name) for case in usecases.enabled()]
     assert first == "s3://bucket/lake"
     assert second.endswith("/lake/doctor_visits")
+
+
+@pytest.mark.parametrize(
+    "own", ["{lake}/flight_delays", "file://{lake}/flight_delays/", "{lake}/../lake/flight_delays"]
+)
+def test_a_lake_may_not_be_the_folder_of_another_use_case(
+    own: str, copy: Path, enable: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ML_DOCTOR_VISITS__LAKE_ROOT", own.format(lake=settings().lake))
+    enable(FLIGHTS, copy)
+    assert usecases.enabled() == []
+    assert all("have the same lake" in str(wrong) for wrong in usecases.broken().values())
 
 
 def test_what_an_import_prints_goes_to_stderr(copy: Path, tmp_path: Path) -> None:
