@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 16 * 2**20
 """Maximum size of a request."""
 
-MAX_HELD_BYTES = 64 * 2**20
+MAX_HELD_BYTES = 32 * 2**20
 """Maximum total size of unanswered requests; further ones are asked to come again."""
 
 SLICE_ROWS = 10_000
