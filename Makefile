@@ -201,8 +201,8 @@ astro: $(READY) ## Build dist/astro, a complete Astro project, and run its tests
 setup: $(READY) ## Make .venv from requirements.lock; the other targets do it too
 	@true
 
-new-usecase: $(READY) ## Write a small use case to start from to include/usecases (NAME=late_payments)
-	@$(PY) -m local.new_usecase "$(NAME)"
+new-usecase: $(READY) ## Write a small use case to start from to include/usecases (NAME=late_payments TARGET=regression)
+	@$(PY) -m local.new_usecase "$(NAME)" $(if $(TARGET),--target "$(TARGET)")
 
 usecase: $(READY) ## Check a use case on its first days, from source to monitoring, in a minute (USECASE=name or folder)
 	@$(ENABLED) $(PY) -m local.usecase

@@ -78,7 +78,9 @@ def prepare() -> dict[str, Any]:
     for name in case.models.CANDIDATES:
         run = training.train(case, taken, name, "benchmark")
         judged = lake.version(evaluation.evaluate_run(case, taken, run, name))
-        registry.log_reference(case, run, scoring.score_reference(evaluation.read_scores(judged)))
+        registry.log_reference(
+            case, run, scoring.score_reference(case, evaluation.read_scores(judged))
+        )
         members[name] = registry.register_member(case, name, run, {})
     champion = registry.register(case, members["xgboost"].run_id, members=members)
     promotion.promote(case, champion, None, "benchmark")
@@ -275,7 +277,6 @@ def monthly(months: int) -> dict[str, Any]:
     import polars as pl
 
     from include.inference import ensemble
-    from include.training.evaluation import log_losses
 
     edges = [date(2013, month, 1) for month in range(3, 13)] + [date(2014, 1, 1)]
     last = edges[months] - timedelta(days=1)
@@ -288,7 +289,7 @@ def monthly(months: int) -> dict[str, Any]:
             model = make(case.settings.seed).fit(known, known["label"].to_numpy())
             scores[name] = model.predict_proba(unknown)[:, 1].astype(np.float32)
         return scores | {
-            "ensemble": ensemble.combine({**scores, "remote": scores["xgboost"]}, weights)
+            "ensemble": ensemble.combine(case, {**scores, "remote": scores["xgboost"]}, weights)
         }
 
     losses: dict[str, list[np.ndarray]] = {}
@@ -302,7 +303,7 @@ def monthly(months: int) -> dict[str, Any]:
         for name, calibrate in CALIBRATIONS.items():
             scores[name] = calibrate(before, holdout["label"].to_numpy(), scores["ensemble"])
         for name, given in scores.items():
-            losses.setdefault(name, []).append(log_losses(month["label"].to_numpy(), given))
+            losses.setdefault(name, []).append(case.target.losses(month["label"].to_numpy(), given))
     return {name: float(np.concatenate(found).mean()) for name, found in losses.items()}
 
 

@@ -209,7 +209,7 @@ class _Replay:
         import polars as pl
 
         rows = self.lake.current("features", key).read("features")
-        scores = pipeline.predict_proba(rows)[:, 1].astype(np.float32)
+        scores = self.case.target.predict(pipeline, rows).astype(np.float32)
         return rows.select(self.case.key).with_columns(never=pl.Series(scores))
 
     def _train(self, day: date, end: date, reason: str) -> bool:
@@ -279,7 +279,7 @@ def weekly(start: str, end: str, path: str) -> dict[str, Any]:
             model = case.models.CANDIDATES[KIND](case.settings.seed)
             model.fit(known, known["label"].to_numpy())
         today = rows.filter(pl.col("day") == day)
-        scores = model.predict_proba(today)[:, 1].astype(np.float32)
+        scores = case.target.predict(model, today).astype(np.float32)
         found.append(today.select(case.key).with_columns(weekly=pl.Series(scores)))
     pl.concat(found).write_parquet(path)
     return {}
@@ -295,11 +295,13 @@ def _tell(
 
     from include.monitoring import daily
 
-    table = Table("", *ARMS, *(f"AUC {arm}" for arm in ARMS), title="Log-loss and AUC")
+    loss, headline = (case.target.measures[one] for one in (case.target.loss, case.target.headline))
+    title = f"{loss.title} ({loss.unit}) and {headline.title}"
+    table = Table("", *ARMS, *(f"{headline.title} {arm}" for arm in ARMS), title=title)
     for column in table.columns[1:]:
         column.justify = "right"
     for month in scores["day"].dt.strftime("%Y-%m").unique().sort():
-        _row(table, month, scores.filter(pl.col("day").dt.strftime("%Y-%m") == month))
+        _row(case, table, month, scores.filter(pl.col("day").dt.strftime("%Y-%m") == month))
     table.add_section()
     summary: dict[str, Any] = {}
     periods = {
@@ -312,7 +314,7 @@ def _tell(
         rows = scores.filter(chosen)
         if rows.is_empty():
             continue
-        losses = _row(table, names[period], rows)
+        losses = _row(case, table, names[period], rows)
         closed = (losses["never"] - losses["policy"]) / (losses["never"] - losses["weekly"])
         prefix = f"{period}_" if period else ""
         summary |= {f"{prefix}{arm}": round(loss, 4) for arm, loss in losses.items()}
@@ -336,39 +338,35 @@ def _tell(
     console.print(told)
     for line in replayed.refused_days:
         console.print(f"Refused by validation: {line}")
-    _picture(scores, replayed, target / "replay.png")
+    _picture(case, scores, replayed, target / "replay.png")
     report = daily.write_report(case, replayed.decisions[-1].key, replayed.decisions[-1])
     shutil.copy(report, target / "report.html")
     return summary
 
 
-def _row(table: Table, name: str, rows: "pl.DataFrame") -> dict[str, float]:
-    from sklearn.metrics import roc_auc_score
-
-    from include.training.evaluation import log_losses
-
+def _row(case: "UseCase", table: Table, name: str, rows: "pl.DataFrame") -> dict[str, float]:
     labels = rows["label"].to_numpy()
-    losses = {arm: float(log_losses(labels, rows[arm].to_numpy()).mean()) for arm in ARMS}
-    aucs = [roc_auc_score(labels, rows[arm].to_numpy()) for arm in ARMS]
-    table.add_row(
-        name, *(f"{loss:.4f}" for loss in losses.values()), *(f"{auc:.3f}" for auc in aucs)
-    )
+    found = {arm: case.target.figures(labels, rows[arm].to_numpy()) for arm in ARMS}
+    losses = {arm: figures[case.target.loss] for arm, figures in found.items()}
+    headlines = [figures[case.target.headline] for figures in found.values()]
+    shown = ["–" if value is None else f"{value:.3f}" for value in headlines]
+    table.add_row(name, *(f"{loss:.4f}" for loss in losses.values()), *shown)
     return losses
 
 
-def _picture(scores: "pl.DataFrame", replayed: _Replay, path: Path) -> None:
-    """Log-loss of the three over two weeks, with the promotions."""
+def _picture(case: "UseCase", scores: "pl.DataFrame", replayed: _Replay, path: Path) -> None:
+    """Loss of the three over two weeks, with the promotions."""
     import polars as pl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.dates import date2num
     from matplotlib.figure import Figure
 
-    from include.training.evaluation import log_losses
-    from include.training.plots import CHALLENGER, CHAMPION, MUTED
+    from include.plotting import CHALLENGER, CHAMPION, MUTED
 
     labels = scores["label"].to_numpy()
     losses = scores.select(
-        "day", *(pl.Series(arm, log_losses(labels, scores[arm].to_numpy())) for arm in ARMS)
+        "day",
+        *(pl.Series(arm, case.target.losses(labels, scores[arm].to_numpy())) for arm in ARMS),
     )
     daily = losses.group_by("day").agg(pl.col(ARMS).sum(), n=pl.len()).sort("day")
     rolled = daily.select(

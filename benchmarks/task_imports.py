@@ -122,7 +122,7 @@ def prepare() -> dict[str, Any]:
     pipeline = xgboost(seed=7).fit(known, known["label"].to_numpy())
     run_id = registry.log_training(case, pipeline, {}, {"reason": "benchmark"})
     scores = pipeline.predict_proba(known)[:, 1]
-    registry.log_reference(case, run_id, scoring.score_reference(scores))
+    registry.log_reference(case, run_id, scoring.score_reference(case, scores))
     promotion.promote(case, registry.register(case, run_id), None, "benchmark")
 
     version = case.lake.new_version("validated", KEY)

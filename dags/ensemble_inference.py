@@ -8,7 +8,7 @@
   of the lake or of Airflow is retried as in every DAG.
 - **call_roll** finds out which members answered, and **choose** whether they are enough: then
   **combine** averages them. If not, **fall_back** uses the champion alone, or the version before
-  it, or else the base rate of each segment.
+  it, or else the baseline of each segment.
 - **check_outputs** and **publish** as in `batch_inference`. Every row names its contributors and
   its fallback level, and the manifest says why a member is missing.
 - **record_stages** records for the monitor how the run ended.

@@ -49,7 +49,7 @@ def params_of(case: UseCase) -> dict[str, Param]:
         "snapshot": Param(
             None, type=["null", "string"], maxLength=200,
             description="Repeat an earlier training: its snapshot's name, from its MLflow run. "
-            "It is judged against the base rate, and nothing is registered or promoted.",
+            "It is judged against the baseline, and nothing is registered or promoted.",
         ),
         "require_approval": Param(
             case.settings.require_approval, type="boolean",

@@ -261,7 +261,7 @@ class Verdict:
         challenger: the best of the candidates that passed every rule; None if all were refused.
         members: every candidate without a fault, the challenger first: the possible members of
             an ensemble, and the models for rows that lack a group of features.
-        champion: the version they were judged against; None for the base rate.
+        champion: the version they were judged against; None for the baseline.
         champion_evaluation: reference to its evaluation.
         rules: candidate → results of the rules.
         markdown: the whole verdict as tables for people.

@@ -58,8 +58,19 @@ def check_keys(case: UseCase, rows: pl.DataFrame, main: pl.DataFrame, what: str)
 
 
 def labels_of(case: UseCase, truth: Version) -> pl.DataFrame:
-    """The key and the `label` of every row of a day whose truth is known."""
-    return without_nan(case.features.build_labels(truth.read(case.truth.name)))
+    """The key and the `label` of every row of a day whose truth is known.
+
+    Raises:
+        BadData: a label is impossible.
+    """
+    rows = without_nan(case.features.build_labels(truth.read(case.truth.name)))
+    if wrong := case.target.wrong_labels(rows["label"]):
+        raise BadData(
+            f"The label that build_labels gives for {case.truth.name} of {truth.key} {wrong}. No "
+            "row of this day was used; change features.py or its TARGET, or correct the truth and "
+            "clear this run."
+        )
+    return rows.with_columns(label=case.target.codes(rows["label"]))
 
 
 def labelled(case: UseCase, day: date, validated: Version, truth: Version) -> pl.DataFrame:

@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     # Ensemble
     ensemble_quorum: int = Field(
         2, ge=1, description="Members that must answer. With fewer, the champion scores alone, or "
-        "else the version before it, or else the base rate of the row's segment."
+        "else the version before it, or else the baseline of the row's segment."
     )  # fmt: skip
     ensemble_required: str = Field(
         "", description="Members that must answer, separated by commas, in addition to those that "
@@ -194,10 +194,11 @@ class Settings(BaseSettings):
         "for MWAA or Astro recorded, or else git's current one.",
     )
 
-    # The gate between challenger and champion. Without a champion, a challenger is compared with a
-    # constant forecast: the base rate of the training days.
+    # The gate between challenger and champion. Skill is 1 - loss / loss of the baseline, a forecast
+    # that knows only the labels of the training days: 0 is no better than it, 1 is perfect. Without
+    # a champion, a challenger is compared with the baseline.
     gate_min_gain: float = Field(
-        0.001, description="By how much a challenger's log-loss must be lower than the champion's."
+        0.002, description="By how much a challenger's skill must be higher than the champion's."
     )
     gate_confidence: float = Field(
         0.8, ge=0, le=1, description="Share of bootstrap samples, drawn by day, that must show "
@@ -207,27 +208,32 @@ class Settings(BaseSettings):
         5, ge=2, description="Minimum number of holdout days that the champion was not trained on."
     )
     gate_max_slice_loss: float = Field(
-        0.02, description="By how much its log-loss may be higher than the champion's on any slice."
+        0.04, description="By how much skill it may be worse than the champion on any slice."
     )
     gate_min_slice_rows: int = Field(
         500, ge=1, description="Holdout rows below which a slice is not judged."
     )
     gate_max_calibration_error: float = Field(
-        0.05, ge=0, le=1, description="Largest mean distance between its probabilities and the "
-        "observed rates. A larger one passes only if the champion's is at least as large."
+        0.05, ge=0, le=1, description="Largest error of its calibration: how far probabilities are "
+        "from observed rates, or the coverage of intervals from what they promise. A larger one "
+        "passes only if the champion's is at least as large."
     )  # fmt: skip
-    gate_max_auc: float = Field(
-        0.8, ge=0.5, le=1, description="AUC above which a challenger is too good to be true (a "
+    gate_max_skill: float = Field(
+        0.25, gt=0, le=1, description="Skill above which a challenger is too good to be true (a "
         "leak), if there is no champion."
     )  # fmt: skip
-    gate_max_auc_gain: float = Field(
-        0.1,
+    gate_max_skill_gain: float = Field(
+        0.15,
         ge=0,
-        description="Gain in AUC over the champion above which it is too good to be true.",
+        description="Gain in skill over the champion above which it is too good to be true.",
     )
     gate_max_shift_ratio: float = Field(
         2.5, gt=0, description="Shift of a feature from training to holdout above which the inputs "
         "are not the same, as a ratio to the largest shift between earlier windows of that length."
+    )  # fmt: skip
+    gate_max_shift: float = Field(
+        0.8, gt=0, le=1, description="Shift above which inputs are never the same, however large "
+        "the earlier ones were. 1 is two distributions that have nothing in common."
     )  # fmt: skip
     gate_max_scoring_seconds: float = Field(
         60, gt=0, description="CPU-seconds that it may take to score a million rows."
@@ -263,8 +269,8 @@ class Settings(BaseSettings):
         7, ge=2, description="Days of outcomes below which its skill is not judged."
     )
     decay_min_skill: float = Field(
-        0.08, lt=1, description="Skill against the base rate (1 - log-loss / log-loss of the base "
-        "rate) below which the champion has decayed."
+        0.08, lt=1, description="Skill (1 - loss / loss of the baseline) "
+        "below which the champion has decayed."
     )  # fmt: skip
     decay_confidence: float = Field(
         0.8, ge=0, le=1, description="Share of bootstrap samples, drawn by day, that must show the "
@@ -377,8 +383,9 @@ class Settings(BaseSettings):
 
         Returns:
             Where the value in force was set for this use case: its variable, such as
-            `ML_LATE_PAYMENTS__GATE_MAX_AUC`, or `gate_max_auc in own_settings of late_payments`.
-            Otherwise the installation's variable, `ML_GATE_MAX_AUC`, which may not be set.
+            `ML_LATE_PAYMENTS__GATE_MAX_SKILL`, or `gate_max_skill in own_settings of
+            late_payments`. Otherwise the installation's variable, `ML_GATE_MAX_SKILL`, which may
+            not be set.
         """
         return self._own.get(name, variable(name))
 

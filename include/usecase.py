@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
     from include.lake.tables import Lake
+    from include.targets import Target
 
 
 OWN_COLUMNS = (
@@ -171,8 +172,8 @@ class Member:
         slots: slots of its pool: how many tasks, of all days, may score with it at once.
         connection: Airflow connection of the server.
         model: name of the model on the server.
-        output: name of the output with the scores, if the server returns it only on request, like
-            MLServer's `predict_proba`; empty: the server's only output.
+        output: name of the output with the predictions, if the server returns it only on request,
+            as MLServer does; empty: the server's only output.
     """
 
     name: str
@@ -231,7 +232,7 @@ class Schema(Protocol):
 
 
 class Features(Protocol):
-    """`features.py`: from validated rows to features, and from truth to labels."""
+    """`features.py`: from validated rows to features, from truth to labels, and what is asked."""
 
     NUMERIC: list[str]
     CATEGORICAL: list[str]
@@ -243,6 +244,7 @@ class Features(Protocol):
     OFTEN_MISSING: list[str]
     DRIFT_BOUNDS: dict[str, float]
     GROUPS: list[Group]
+    TARGET: "Target"
     build_features: "Callable[[dict[str, pl.DataFrame]], pl.DataFrame]"
     build_labels: "Callable[[pl.DataFrame], pl.DataFrame]"
 
@@ -277,7 +279,7 @@ class UseCase:
         first_window: first and last day of the history that the first champion is trained on.
         members: the models of its ensemble.
         own_settings: name → value of settings for this use case only. An environment variable
-            such as `ML_LATE_PAYMENTS__GATE_MAX_AUC` overrides them.
+            such as `ML_LATE_PAYMENTS__GATE_MAX_SKILL` overrides them.
         validated_at: when the previous day's data is validated, every day: hour and minute in UTC.
         monitored_at: when the monitor looks at the previous day, which should be scored by then.
         truth_delay_days: how many days later than a day's inputs its truth is validated.
@@ -372,6 +374,11 @@ class UseCase:
     def truth(self) -> Input:
         """The input that becomes known later, from which labels are built."""
         return self.schema.TRUTH
+
+    @property
+    def target(self) -> "Target":
+        """What is asked of each row."""
+        return self.features.TARGET
 
     @property
     def tables(self) -> dict[str, list[Input]]:

@@ -176,8 +176,8 @@ def crown_first_champion(case: UseCase, airflow: Airflow, say: Progress) -> None
     if verdict["challenger"] is None:
         demo_report.show_verdict(case, verdict, say.console)
         raise EmbeddedError(
-            "No candidate is better than the base rate, so there is no champion and nothing to "
-            "show. The table shows which rules refused them."
+            f"No candidate is better than the {case.target.baseline_name}, so there is no champion "
+            "and nothing to show. The table shows which rules refused them."
         )
 
 
@@ -394,7 +394,7 @@ def main(arguments: list[str] | None = None) -> int:
         port = check_start(case, data, port, say)
         with champion_kept(case):
             airflow, days = run(case, data, port, say)
-            demo_report.show(days, say.console)
+            demo_report.show(case, days, say.console)
             ensemble(case, airflow, say)
             demo_report.show_ensemble(case, say.console)
             decision, verdict = close_the_loop(case, airflow, say)

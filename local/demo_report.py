@@ -3,13 +3,17 @@
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+import numpy as np
 import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from include.inference import scoring
 from include.inference.ensemble import TABLE as ENSEMBLE
 from include.messages import RowCheck
+from include.preprocess import labels_of
 from include.registry import registry
+from include.targets import Measure, columns
 from include.usecase import UseCase
 from local.client import Json
 
@@ -80,36 +84,42 @@ class Day:
     quarantined: int | None
     scored: int | None
     state: str
-    auc: float | None
+    headline: float | None
+    skill: float | None
 
 
 def describe(case: UseCase, day: date, runs: dict[str, Json]) -> Day:
     """The result of a day, read from the lake."""
     key = day.isoformat()
     if runs["data_validation"]["state"] == "failed":
-        return Day(key, None, None, None, "refused", None)
+        return Day(key, None, None, None, "refused", None, None)
     manifest = case.lake.manifest("validated", key)
     assert manifest is not None
     check = RowCheck(**manifest.metadata["report"]["inputs"][0])
     if runs["batch_inference"]["state"] == "failed":
-        return Day(key, check.rows, check.quarantined, None, "not scored", None)
+        return Day(key, check.rows, check.quarantined, None, "not scored", None, None)
     predictions = case.lake.current("predictions", key).read("predictions")
+    judged = worth(case, key, predictions)
     return Day(
-        key, check.rows, check.quarantined, len(predictions), "scored", auc(case, key, predictions)
-    )
+        key, check.rows, check.quarantined, len(predictions), "scored",
+        judged.get(case.target.headline), judged.get("skill"),
+    )  # fmt: skip
 
 
-def auc(case: UseCase, key: str, predictions: pl.DataFrame) -> float | None:
-    """Area under the ROC curve; None if the truth is missing, or the same for all rows."""
-    from sklearn.metrics import roc_auc_score
-
+def worth(case: UseCase, key: str, predictions: pl.DataFrame) -> dict[str, float | None]:
+    """The figures of a day's predictions, and their skill; empty if the truth is missing."""
     if case.lake.manifest("actuals", key) is None:
-        return None
-    labels = case.features.build_labels(case.lake.current("actuals", key).read(case.truth.name))
-    judged = predictions.join(labels, on=case.key)
-    if judged["label"].n_unique() < 2:
-        return None
-    return float(roc_auc_score(judged["label"], judged["score"]))
+        return {}
+    target, truth = case.target, labels_of(case, case.lake.current("actuals", key))
+    judged = predictions.join(truth, on=case.key)
+    labels = judged["label"].to_numpy()
+    if target.lacking(target.describe(labels)):
+        return {}
+    base = target.baseline([target.describe(labels)])
+    constant = np.broadcast_to(base, (len(labels), *base.shape))
+    found = target.figures(labels, columns.read(target, judged))
+    loss = found[target.loss]
+    return {**found, "skill": 1 - loss / float(target.losses(labels, constant).mean())}
 
 
 def faults(case: UseCase, days: list[Day]) -> list[str]:
@@ -126,23 +136,25 @@ def faults(case: UseCase, days: list[Day]) -> list[str]:
             found.append(f"{day.key} has {day.quarantined} rows in quarantine")
         elif day.rows != day.quarantined + (day.scored or 0):
             found.append(f"{day.key}: {day.rows} rows came in, {day.scored} were scored")
-    known = [day.auc for day in days if day.auc is not None]
-    if known and sum(known) / len(known) <= 0.5:
-        found.append("the week's scores are no better than chance, by their AUC")
+    known = [day.skill for day in days if day.skill is not None]
+    if known and sum(known) / len(known) <= 0:
+        found.append("the week's predictions are no better than the baseline")
     return found
 
 
-def show(days: list[Day], console: Console) -> None:
+def show(case: UseCase, days: list[Day], console: Console) -> None:
     """Print the table."""
     table = Table("Day", title="The week")
     for heading in ("Rows", "Quarantined", "Scored"):
         table.add_column(heading, justify="right")
     table.add_column("State")
-    table.add_column("AUC", justify="right")
+    measure = case.target.measures[case.target.headline]
+    table.add_column(measure.title, justify="right")
     colors = {"scored": "green", "refused": "red", "not scored": "yellow"}
     for day in days:
         counts = [_text(number) for number in (day.rows, day.quarantined, day.scored)]
-        table.add_row(day.key, *counts, f"[{colors[day.state]}]{day.state}[/]", _text(day.auc))
+        state = f"[{colors[day.state]}]{day.state}[/]"
+        table.add_row(day.key, *counts, state, _of(measure, day.headline))
     console.print(table)
 
 
@@ -160,7 +172,8 @@ def ensemble_faults(case: UseCase) -> list[str]:
 def show_ensemble(case: UseCase, console: Console) -> None:
     """Print what scored the ensemble's days."""
     table = Table("Mean score of", title="The ensemble")
-    columns, about = [], days_of(case)
+    measure = case.target.measures[case.target.headline]
+    shown, about = [], days_of(case)
     for day in (about.complete, about.degraded):
         key = day.isoformat()
         table.add_column(key, justify="right")
@@ -171,10 +184,12 @@ def show_ensemble(case: UseCase, console: Console) -> None:
             _text(answers[member.name]["mean"]) if member.name in answers else "[red]down[/]"
             for member in case.members
         ]
-        average = float(predictions["score"].to_numpy().mean())
-        columns.append([*means, _text(average), _text(auc(case, key, predictions))])
-    names = [*(member.name for member in case.members), "their average", "AUC of the average"]
-    for row in zip(names, *columns, strict=True):
+        average = scoring.mean_of(case, columns.read(case.target, predictions))
+        judged = worth(case, key, predictions).get(case.target.headline)
+        shown.append([*means, _text(average), _of(measure, judged)])
+    last = f"{measure.title} of the average"
+    names = [*(member.name for member in case.members), "their average", last]
+    for row in zip(names, *shown, strict=True):
         table.add_row(*row)
     console.print(table)
 
@@ -217,6 +232,10 @@ def show_verdict(case: UseCase, verdict: Json, console: Console) -> None:
 
 def _mark(passed: bool) -> str:
     return "[green]✓[/]" if passed else "[red]✗[/]"
+
+
+def _of(measure: Measure, value: float | None) -> str:
+    return "–" if value is None else measure.text(value)
 
 
 def _text(number: float | None) -> str:

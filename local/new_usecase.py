@@ -1,6 +1,6 @@
 """Writes a small use case to start from: a copy of `local/template` with a new name.
 
-    make new-usecase NAME=late_payments
+    make new-usecase NAME=late_payments [TARGET=binary|multiclass|regression]
 
 It is complete: `make usecase USECASE=late_payments` passes at once, with made-up data.
 """
@@ -16,29 +16,34 @@ from local.environment import REPO
 
 TEMPLATE = Path(__file__).parent / "template"
 PLACEHOLDER = "my_usecase"
+TARGETS = ["binary", "multiclass", "regression"]
+"""The folders of the template, one of which is copied with the files beside them."""
 
 
-def write(name: str, among: Path) -> Path:
+def write(name: str, among: Path, target: str = TARGETS[0]) -> Path:
     """Write the folder of a new use case, all or nothing.
 
     Args:
         name: name of the use case.
         among: the parent folder.
+        target: what it asks, one of `TARGETS`.
 
     Returns:
         Its folder.
 
     Raises:
-        ValueError: a use case cannot have this name.
+        ValueError: a use case cannot have this name, or there is no such target.
         FileExistsError: the name is taken.
     """
     check_usecase_name(name)
+    if target not in TARGETS:
+        raise ValueError(f"TARGET={target}: there is {', '.join(TARGETS)}. Nothing was written.")
     folder, unfinished = among / name, among / f".{name}.unfinished"
     if folder.exists():
         raise FileExistsError(f"{folder} already exists: nothing was written. Choose another name.")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    for file in sorted(TEMPLATE.glob("*.py")):
+    for file in sorted([*TEMPLATE.glob("*.py"), *(TEMPLATE / target).glob("*.py")]):
         text = file.read_text(encoding="utf-8").replace(PLACEHOLDER, name)
         (unfinished / file.name).write_text(text, encoding="utf-8")
     unfinished.rename(folder)
@@ -49,9 +54,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Write it to include/usecases, where it is enabled unless ML_USECASES names only others."""
     parser = argparse.ArgumentParser(prog="python -m local.new_usecase", description=main.__doc__)
     parser.add_argument("name", help="such as late_payments")
-    name = parser.parse_args(arguments).name
+    parser.add_argument("--target", default=TARGETS[0], help=" or ".join(TARGETS))
+    options = parser.parse_args(arguments)
+    name = options.name
     try:
-        folder = write(name, OWN)
+        folder = write(name, OWN, options.target)
     except (ValueError, FileExistsError) as error:
         given = f"NAME={name}: " if name else "Give it a name, like NAME=late_payments: "
         print(f"{given}{error}", file=sys.stderr)

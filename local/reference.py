@@ -81,10 +81,10 @@ server with one line that names the variable, its value and the values allowed. 
 prints the current values, with secrets masked.
 
 To set a value for one use case only, put its name and two underscores into the variable:
-`ML_LATE_PAYMENTS__GATE_MAX_AUC`. This overrides the use case's own folder (`own_settings`), which
-overrides `ML_GATE_MAX_AUC`. A wrong value for one use case stops that use case only. The name of a
-use case that does not exist stops every command and model server; Airflow shows it as an import
-error, and its DAGs still run. These settings are shared, and cannot be set for one use case:
+`ML_LATE_PAYMENTS__GATE_MAX_SKILL`. This overrides the use case's own folder (`own_settings`),
+which overrides `ML_GATE_MAX_SKILL`. A wrong value for one use case stops that use case only. The
+name of a use case that does not exist stops every command and model server; Airflow shows it as an
+import error, and its DAGs still run. These settings are shared, and cannot be set for one use case:
 {SHARED}.
 
 `make start` and the other local commands read them from the shell, the stack reads them from

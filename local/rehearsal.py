@@ -30,6 +30,7 @@ from include.monitoring import daily
 from include.preprocess import check_keys
 from include.registry import promotion, registry
 from include.settings import settings
+from include.targets import Target
 from include.training import evaluation, gate, snapshot, training
 from include.usecase import UseCase
 from include.validation import land
@@ -44,10 +45,11 @@ DAYS, HOLDOUT = 8, 3
 
 OPEN_GATE = {
     "gate_confidence": "0",
-    "gate_max_auc": "1",
+    "gate_max_skill": "1",
     "gate_max_slice_loss": "1000",
     "gate_max_calibration_error": "1",
     "gate_max_shift_ratio": "1000000",
+    "gate_max_shift": "1",
     "gate_max_scoring_seconds": "1000000",
     "refit": "false",
     "max_score_psi": "1000000",
@@ -99,21 +101,22 @@ def _validate(case: UseCase, say: Say) -> list[str]:
     """The first days, until training days and holdout have both labels."""
     first, last = map(date.fromisoformat, case.first_window)
     keys: list[str] = []
-    labels: list[set[int]] = []
+    labels: list[np.ndarray] = []
     rows: list[int] = []
     for day in expected_days(case, first, last):
         keys.append(day.isoformat())
         found, known = _try_day(case, keys[-1], say)
         rows.append(len(found))
-        labels.append(set(known["label"].to_list()) if known is not None else set())
-        parts = labels[:-HOLDOUT], labels[-HOLDOUT:]
-        if len(keys) >= DAYS and all(set().union(*part) == {0, 1} for part in parts):
+        labels.append(known["label"].to_numpy() if known is not None else np.empty(0, np.int8))
+        parts = [part for part in (labels[:-HOLDOUT], labels[-HOLDOUT:]) if part]
+        described = [case.target.describe(np.concatenate(part)) for part in parts]
+        lacking = [case.target.lacking(one) for one in described]
+        if len(keys) >= DAYS and not any(lacking):
             break
     else:
-        there = sorted(set().union(*labels))
         raise Wrong(
-            f"the labels of {len(keys)} days from {first} to {last} are {listed(there, 5)}: both 0 "
-            f"and 1 must be among those of the last {HOLDOUT}, and of those before"
+            f"of {len(keys)} days from {first} to {last}, the labels of the last {HOLDOUT} or of "
+            f"those before cannot be learnt from: {'; '.join(filter(None, lacking))}"
         )
     if median(rows) < scoring.LEAST_ROWS:
         raise Wrong(
@@ -151,9 +154,8 @@ def _try_day(case: UseCase, key: str, say: Say) -> tuple[pl.DataFrame, pl.DataFr
     labels = case.features.build_labels(case.lake.current("actuals", key).read(case.truth.name))
     _check_labels(case, labels)
     known = found.join(labels, on=case.key, how="inner")
-    rate = f"{known['label'].to_numpy().mean():.3f}" if len(known) else "unknown"
-    say(f"{key}: {len(found)} rows validated, {len(known)} of them with a label, its mean {rate}")
-    return found, known
+    say(f"{key}: {len(found)} rows validated, {len(known)} of them with a label")
+    return found, known.with_columns(label=case.target.codes(known["label"]))
 
 
 def _check_features(case: UseCase, found: pl.DataFrame, main: pl.DataFrame) -> None:
@@ -201,14 +203,8 @@ def _check_labels(case: UseCase, labels: pl.DataFrame) -> None:
     wrong = []
     if labels.columns != [*case.key, "label"]:
         wrong.append(f"build_labels gives {listed(labels.columns)}, and is to give KEY and label")
-    elif labels.schema["label"] != pl.Int8 or labels["label"].null_count():
-        found = labels.schema["label"]
-        nulls = (
-            f" with {labels['label'].null_count()} nulls" if labels["label"].null_count() else ""
-        )
-        wrong.append(f"label of build_labels has to be Int8, and never null: it is {found}{nulls}")
-    elif strange := sorted(set(labels["label"].unique()) - {0, 1}):
-        wrong.append(f"label of build_labels has to be 0 or 1: there are {listed(strange, 5)}, too")
+    elif what := case.target.wrong_labels(labels["label"]):
+        wrong.append(f"label of build_labels {what}")
     elif twice := int(labels.select(case.key).is_duplicated().sum()):
         wrong.append(f"{twice} rows of build_labels share their key with another")
     if wrong:
@@ -222,7 +218,7 @@ def _train(case: UseCase, taken: str, say: Say) -> ModelVersion:
     """Train every candidate, judge all of them, register the best and its ensemble, promote it."""
     evaluations = []
     for name, make in (case.models.CANDIDATES | case.models.WITHOUT).items():
-        _check_candidate(name, make(case.settings.seed))
+        _check_candidate(case.target, name, make(case.settings.seed))
         began = time.monotonic()
         try:
             run = training.train(case, taken, name, REASON)
@@ -252,21 +248,18 @@ def _train(case: UseCase, taken: str, say: Say) -> ModelVersion:
     return champion
 
 
-def _check_candidate(name: str, pipeline: Any) -> None:
+def _check_candidate(target: Target, name: str, pipeline: Any) -> None:
     if not isinstance(pipeline, Pipeline) or not isinstance(pipeline[0], FeatureEncoder):
         raise Wrong(
             f"{name} in models.py gives a {type(pipeline).__name__}, and has to give a Pipeline of "
             "scikit-learn whose first step is FeatureEncoder(NUMERIC, CATEGORICAL)"
         )
-    if not hasattr(pipeline, "predict_proba"):
-        raise Wrong(
-            f"{name} in models.py ends with a {type(pipeline[-1]).__name__}, which has no "
-            "predict_proba: a candidate is a classifier that gives probabilities"
-        )
+    if wrong := target.wrong_model(pipeline):
+        raise Wrong(f"{name} in models.py ends with a {type(pipeline[-1]).__name__}, which {wrong}")
 
 
 def _score(case: UseCase, key: str, champion: ModelVersion, say: Say) -> None:
-    """Score a day by the champion, by the ensemble's local members, and by the base rates."""
+    """Score a day by the champion, by the ensemble's local members, and by the baselines."""
     rows = batch_inference(case, key, champion)
     reference = str(case.lake.current("features", key))
     answers: dict[str, Answer | None] = {}
@@ -284,7 +277,7 @@ def _score(case: UseCase, key: str, champion: ModelVersion, say: Say) -> None:
         check = scoring.check_outputs(case, scored.predictions, reference, None)
         ensemble.publish(case, scored, check, reference, roll, None)
     if case.lake.published_keys("actuals"):
-        fallback.base_rates(case, reference)
+        fallback.baselines(case, reference)
     say(f"{key}: {rows} rows scored by the champion and {counted(len(answers), 'member')}")
 
 

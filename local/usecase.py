@@ -61,7 +61,10 @@ def pieces() -> dict[str, dict[str, Any]]:
     import polars as pl
     from sklearn.pipeline import Pipeline
 
-    known = {"pl": pl, "Pipeline": Pipeline}  # the library imports these for type checkers only
+    from include.targets import Target
+
+    # The library imports these for type checkers only.
+    known = {"pl": pl, "Pipeline": Pipeline, "Target": Target}
     return {module: get_type_hints(protocol, localns=known) for module, protocol in MODULES.items()}
 
 

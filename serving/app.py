@@ -44,11 +44,6 @@ LONGEST_REASON = 1_000
 TOKEN = "MODEL_SERVER_TOKEN"  # noqa: S105 - the name of the variable
 """Variable with the token that clients must send; without it, everyone has access."""
 
-SCORE = "score"
-"""The only output: the probability of label 1."""
-
-OUTPUTS = [{"name": SCORE, "datatype": "FP32", "shape": [-1, 1]}]
-
 
 def create_app(cases: Sequence[UseCase], faults: bool = False) -> FastAPI:
     """A server that starts to load the champions.
@@ -84,6 +79,19 @@ def inputs_of(case: UseCase) -> list[dict[str, Any]]:
     return [
         {"name": name, "datatype": "FP32" if name in numeric else "BYTES", "shape": [-1, 1]}
         for name in case.features.FEATURES
+    ]
+
+
+def outputs_of(case: UseCase) -> list[dict[str, Any]]:
+    """The output of a use case's model: the numbers of each row's prediction."""
+    names = case.target.columns
+    return [
+        {
+            "name": case.target.output,
+            "datatype": "FP32",
+            "shape": [-1, len(names)],
+            "parameters": {"columns": ", ".join(names)},
+        }
     ]
 
 
@@ -161,7 +169,7 @@ async def metadata(asked: Asked) -> dict[str, Any]:
         "versions": [asked.model.version],
         "platform": "sklearn_skops",
         "inputs": inputs_of(asked.case),
-        "outputs": OUTPUTS,
+        "outputs": outputs_of(asked.case),
     }
 
 
@@ -204,7 +212,7 @@ def _answer(asked: Loaded, parts: list[bytes], headers: Any) -> Response:
             body = b"".join(parts)
             parts.clear()
             message, tensors = decode("inputs", body, headers)
-        binary = _wants_binary(message)
+        binary = _wants_binary(message, asked.case.target.output)
         identity = _identity(message)
         table = _table(asked.case, tensors)
     except ProtocolError as error:
@@ -216,16 +224,17 @@ def _answer(asked: Loaded, parts: list[bytes], headers: Any) -> Response:
     except Exception as error:
         log.exception("Version %s failed on %s rows", asked.model.version, table.num_rows)
         raise HTTPException(500, f"the model failed: {error}") from error
-    content, headers = encode("outputs", {SCORE: scores}, fields, binary)
+    content, headers = encode("outputs", {asked.case.target.output: scores}, fields, binary)
     return Response(content, headers=headers)
 
 
 def _score(asked: Loaded, table: pa.Table) -> np.ndarray:
+    target, size = asked.case.target, len(asked.case.target.columns)
     if not table.num_rows:  # of which no model wants to hear
-        return np.empty((0, 1), np.float32)
+        return np.empty((0, size), np.float32)
     slices = [table.slice(start, SLICE_ROWS) for start in range(0, table.num_rows, SLICE_ROWS)]
-    scores = [asked.pipeline.predict_proba(rows)[:, 1:2].astype(np.float32) for rows in slices]
-    return np.concatenate(scores)
+    scores = [target.predict(asked.pipeline, rows).astype(np.float32) for rows in slices]
+    return np.concatenate(scores).reshape(table.num_rows, size)
 
 
 def _identity(message: dict[str, Any]) -> dict[str, str]:
@@ -236,16 +245,20 @@ def _identity(message: dict[str, Any]) -> dict[str, str]:
     return {} if name is None else {"id": name}
 
 
-def _wants_binary(message: dict[str, Any]) -> bool:
-    """Whether the answer's tensor is binary: the output's own parameter, or the request's."""
+def _wants_binary(message: dict[str, Any], only: str) -> bool:
+    """Whether the answer's tensor is binary: the output's own parameter, or the request's.
+
+    Args:
+        only: name of the only output.
+    """
     wanted = _parameter(message, "binary_data_output", False)
     outputs = message.get("outputs") or []
     if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
         raise ProtocolError("its outputs are not a list of objects")
     for output in outputs:
-        if output.get("name") != SCORE:
+        if output.get("name") != only:
             raise ProtocolError(
-                f"it requests the output {show(output.get('name'))}: the only one is {SCORE!r}"
+                f"it requests the output {show(output.get('name'))}: the only one is {only!r}"
             )
         wanted = _parameter(output, "binary_data", wanted)
     return wanted

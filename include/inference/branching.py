@@ -29,6 +29,7 @@ from include.lake.tables import Version
 from include.messages import CHALLENGER, CHAMPION, Branches, Chunk, ModelVersion, OutputCheck
 from include.metrics import Sample
 from include.registry import promotion, registry
+from include.targets import columns
 from include.usecase import UseCase
 from include.values import without_nan
 
@@ -190,11 +191,9 @@ def gather(case: UseCase, chunks: Sequence[Chunk], branches: Branches | None, wh
     absent = dict(branches.absent)
     for path, theirs in planned.items():
         try:
-            scores = [_scores_of(case, chunk) for chunk in theirs]
-            if not branches.is_shadow(path):
-                _check(
-                    case, branches.models[path], np.concatenate([np.empty(0, np.float32), *scores])
-                )
+            scores = [scoring.read_scores(case, chunk) for chunk in theirs]
+            if scores and not branches.is_shadow(path):
+                _check(case, branches.models[path], np.concatenate(scores))
         except Exception as error:
             absent[path] = _said(error, why)
     for path in absent.keys() - branches.absent.keys():
@@ -246,7 +245,7 @@ def assemble(
         schema, rows = scoring.scores_schema(case, file.schema_arrow), file.metadata.num_rows
     schema = schema.append(pa.field(PATH, schema.field("model").type))
     if branches.mode == "shadow" and CHALLENGER in branches.answered:
-        schema = schema.append(pa.field(SHADOW_SCORE, pa.float32()))
+        schema = schema.append(pa.field(SHADOW_SCORE, columns.packed_type(case.target)))
     batches = (batch for chunk in chunks for batch in _put_together(case, chunk, branches, schema))
     return scoring.write_predictions(case, features_reference, schema, rows, batches)
 
@@ -260,29 +259,25 @@ def _put_together(
     names = [CHAMPION, *answered]
     taken = _paths_of(case, chunk, branches).to_numpy()
     codes = np.select([taken == name for name in names], range(len(names)), 0).astype(np.int8)
-    scores = rows.column("score").to_numpy().copy()
+    scores = columns.read(case.target, pl.DataFrame(pl.from_arrow(rows))).copy()
     for code, (path, model) in enumerate(answered.items(), start=1):
         if (here := codes == code).any():
-            scores[here] = _scores_of(case, _as_scored_by(chunk, path, model))[here]
+            scores[here] = scoring.read_scores(case, _as_scored_by(chunk, path, model))[here]
     whose = [ModelVersion(chunk.model, chunk.version, chunk.run_id), *answered.values()]
-    columns = {
+    answers = columns.arrays(case.target, scores)
+    together = {
         **{name: rows.column(name) for name in case.key},
-        "score": pa.array(scores),
+        **dict(zip((one.name for one in columns.fields(case.target)), answers, strict=True)),
         "model": _texts([model.name for model in whose], codes),
         "model_version": _texts([model.version for model in whose], codes),
         PATH: _texts(names, codes),
     }
     if SHADOW_SCORE in schema.names:
         shadow = _as_scored_by(chunk, CHALLENGER, answered[CHALLENGER])
-        columns[SHADOW_SCORE] = pa.array(_scores_of(case, shadow))
-    table = pa.table(columns).cast(schema).combine_chunks()
+        own = scoring.read_scores(case, shadow)
+        together[SHADOW_SCORE] = columns.packed(case.target, own)
+    table = pa.table(together).cast(schema).combine_chunks()
     yield from table.to_batches(case.settings.batch_rows)
-
-
-def _scores_of(case: UseCase, chunk: Chunk) -> np.ndarray:
-    with scoring.open_scores(case, chunk) as file:
-        scores: np.ndarray = file.read(["score"]).column("score").to_numpy()
-    return scores
 
 
 def _texts(values: list[str], codes: np.ndarray) -> pa.DictionaryArray:

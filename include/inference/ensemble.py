@@ -26,11 +26,12 @@ from include.partitions import days_before
 from include.registry import registry
 from include.statistics.profile import profile_of
 from include.statistics.profiles import keep
+from include.targets import columns
 from include.usecase import Member, UseCase
 from include.wording import counted
 
 TABLE = "ensemble_predictions"
-LEVELS = ["ensemble", "champion", "previous", "base rate"]
+LEVELS = ["ensemble", "champion", "previous", "baseline"]
 """What made the scores; the position is the fallback level in each row."""
 
 UNVERSIONED = "unversioned"
@@ -45,26 +46,26 @@ log = logging.getLogger(__name__)
 # --- the combination ------------------------------------------------------------------------------
 
 
-def combine(scores: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
-    """The weighted average of members' scores (a linear opinion pool; Stone, 1961).
+def combine(
+    case: UseCase, scores: Mapping[str, np.ndarray], weights: Mapping[str, float]
+) -> np.ndarray:
+    """The weighted average of members' predictions.
 
     Each member is calibrated, because the gate requires it, and the average learns nothing more:
     every calibration of it that was tried made later weeks worse (docs/ensemble.md).
 
     Args:
-        scores: member → probabilities of shape (rows,).
+        scores: member → predictions.
         weights: member → weight; members without scores are ignored.
 
     Returns:
-        Probabilities, float32 of shape (rows,).
+        Predictions, float32.
 
     Raises:
         ValueError: no member has a weight above 0, or one has a negative weight.
     """
     shares = normalized({name: weights[name] for name in scores})
-    # Sorted by name, because a sum of floats depends on its order.
-    average = sum(shares[name] * scores[name].astype(np.float64) for name in sorted(scores))
-    return np.clip(average, 0, 1).astype(np.float32)
+    return case.target.combine(scores, shares)
 
 
 def normalized(weights: Mapping[str, float]) -> dict[str, float]:
@@ -155,7 +156,7 @@ def _score_remotely(case: UseCase, member: Member, chunk: Chunk) -> str:
 def check(case: UseCase, features_reference: str, member: Member, chunks: list[Chunk]) -> Answer:
     """Check a member's answer: one score per row, similar to its usual scores.
 
-    `score` has already checked that each score is a probability.
+    `score` has already checked that each prediction is possible.
 
     Raises:
         BadData: there are too few scores, they are all the same, or far from the usual ones. A
@@ -175,13 +176,14 @@ def check(case: UseCase, features_reference: str, member: Member, chunks: list[C
     if wrong:
         raise _wrong(source.key, member, model, wrong)
     name = model.name if member.kind == "registry" else member.model
-    mean = float(scores.mean()) if rows else None
+    mean = scoring.mean_of(case, scores) if rows else None
     return Answer(features_reference, name, model.version, chunks, rows, mean, psi)
 
 
-def _usual(case: UseCase, key: str, member: str, version: str) -> dict[str, list[float]] | None:
+def _usual(case: UseCase, key: str, member: str, version: str) -> dict[str, Any] | None:
     """Distribution of a member's scores on earlier days; on the first days, of the champion's."""
-    for table, column in ((TABLE, score_column(member)), ("predictions", "score")):
+    own = [score_column(member)]
+    for table, wanted in ((TABLE, own), ("predictions", list(case.target.columns))):
         found = []
         for earlier in case.lake.published_keys(table):
             if earlier < days_before(key, 4 * USUAL_DAYS):
@@ -196,11 +198,15 @@ def _usual(case: UseCase, key: str, member: str, version: str) -> dict[str, list
             if table == TABLE and facts["answers"].get(member, {}).get("version") != version:
                 continue
             with passing_over(f"The day {earlier}"):
-                found.append(published.read("predictions", [column])[column])
+                rows = published.read("predictions", wanted)
+                packed = pl.col(own[0]) if wanted == own else columns.pack(case.target)
+                found.append(rows.select(packed).to_series())
             if len(found) == USUAL_DAYS:
                 break
         if found:
-            return scoring.score_reference(pl.concat(found).to_numpy())
+            return scoring.score_reference(
+                case, pl.concat([one.drop_nulls().alias("") for one in found]).to_numpy()
+            )
     return None
 
 
@@ -213,16 +219,12 @@ def _wrong(key: str, member: Member, model: ModelVersion, what: str) -> BadData:
 
 
 def read_scores(case: UseCase, chunks: Iterable[Chunk]) -> np.ndarray:
-    """The concatenated scores of chunks: float32 of shape (rows,)."""
-    parts = []
-    for chunk in chunks:
-        with scoring.open_scores(case, chunk) as file:
-            parts.append(file.read(["score"]).column("score").to_numpy())
-    return np.concatenate(parts)
+    """The concatenated predictions of chunks, float32."""
+    return np.concatenate([scoring.read_scores(case, chunk) for chunk in chunks])
 
 
 def read_members(case: UseCase, answers: Mapping[str, Answer]) -> dict[str, np.ndarray]:
-    """The scores of each member that answered: float32 of shape (rows,)."""
+    """The predictions of each member that answered, float32."""
     return {name: read_scores(case, answer.chunks) for name, answer in answers.items()}
 
 
@@ -304,11 +306,10 @@ def _disagreeing(case: UseCase, answers: Mapping[str, Answer]) -> dict[str, str]
     total = sum(values.astype(np.float64) for values in scores.values())
     least, found = case.settings.ensemble_min_agreement, {}
     for name, values in scores.items():
-        others = total - values
-        if len(values) < scoring.LEAST_ROWS or not values.std() > 0 or not others.std() > 0:
+        if len(values) < scoring.LEAST_ROWS:
             continue
-        agreement = float(np.corrcoef(values, others)[0, 1])
-        if agreement < least:
+        agreement = columns.agreement(case.target, values, total - values)
+        if agreement is not None and agreement < least:
             found[name] = (
                 f"it disagrees with the {len(scores) - 1} others: their correlation is "
                 f"{agreement:.2f}, less than {least:g}"
@@ -330,7 +331,7 @@ def combine_day(case: UseCase, features_reference: str, roll: RollCall) -> Score
     given = read_members(case, roll.answers)
     scores = {name: given[name] for name in sorted(given.keys() & weights)}
     contributors = [f"{name}:{roll.answers[name].version}" for name in scores]
-    average = combine(scores, weights)
+    average = combine(case, scores, weights)
     return Scored(write(case, features_reference, average, 0, contributors, given), 0, {})
 
 
@@ -345,51 +346,51 @@ def write(
     """Write scores with their provenance, for each row and for the run.
 
     Args:
-        scores: scores of shape (rows,).
+        scores: predictions.
         level: position in `LEVELS`.
         contributors: the models that made the scores, as `name:version`.
-        given: member that answered → its scores of shape (rows,).
+        given: member that answered → its predictions.
 
     Returns:
         Reference to a version of the day's predictions that is not published yet.
     """
     source = case.lake.version(features_reference)
     version = case.lake.new_version(TABLE, source.key)
-    nothing = np.full(len(scores), np.nan, np.float32)
-    columns = {"score": scores}
-    columns |= {
-        score_column(member.name): given.get(member.name, nothing) for member in case.members
-    }
+    members = {score_column(member.name): given.get(member.name) for member in case.members}
+    kind = columns.packed_type(case.target)
     with source.parquet("features") as file:
-        keys = [file.schema_arrow.field(name) for name in case.key]
-        text = pa.dictionary(pa.int8(), pa.string())
         schema = pa.schema(
             [
-                *keys,
-                pa.field("score", pa.float32()),
+                *(file.schema_arrow.field(name) for name in case.key),
+                *columns.fields(case.target),
                 pa.field("fallback", pa.int8()),
-                pa.field("members", text),
-                *(pa.field(name, pa.float32()) for name in columns if name != "score"),
+                pa.field("members", pa.dictionary(pa.int8(), pa.string())),
+                *(pa.field(name, kind) for name in members),
             ]
         )
         with version.write("predictions", schema) as writer:
             start = 0
             for batch in file.iter_batches(case.settings.batch_rows, columns=case.key):
-                here = slice(start, start := start + batch.num_rows)
-                values = [pa.array(column[here], from_pandas=True) for column in columns.values()]
+                rows = batch.num_rows
+                here = slice(start, start := start + rows)
+                theirs = [
+                    pa.nulls(rows, kind) if own is None else columns.packed(case.target, own[here])
+                    for own in members.values()
+                ]
                 writer.write_batch(
                     pa.RecordBatch.from_arrays(
                         [
                             *(batch.column(name) for name in case.key),
-                            values[0],
-                            pa.array(np.full(batch.num_rows, level, np.int8)),
-                            scoring.repeat(" ".join(contributors), batch.num_rows),
-                            *values[1:],
+                            *columns.arrays(case.target, scores[here]),
+                            pa.array(np.full(rows, level, np.int8)),
+                            scoring.repeat(" ".join(contributors), rows),
+                            *theirs,
                         ],
                         schema=schema,
                     )
                 )
-    keep(version, "predictions", profile_of(pl.DataFrame(columns)))
+    answered = {name: own for name, own in members.items() if own is not None}
+    keep(version, "predictions", profile_of(columns.profiled(case.target, scores, answered)))
     return str(version)
 
 
@@ -423,7 +424,9 @@ def publish(
     made_from = case.lake.version(features_reference).manifest().made_from
     same_inputs = current is not None and current.made_from == made_from
     if current and same_inputs:
-        before = LEVELS.index(current.metadata["fallback"]), len(current.metadata["absent"])
+        by = current.metadata["fallback"]
+        level = LEVELS.index(by) if by in LEVELS else len(LEVELS) - 1  # an older release's name
+        before = level, len(current.metadata["absent"])
         if before[0] < scored.level or (healing and before <= (scored.level, len(roll.absent))):
             raise Overtaken(
                 f"{version}, made by the {LEVELS[scored.level]}, is not published: "

@@ -1,6 +1,6 @@
 """Scores a day when the ensemble cannot: by one model, or without a model.
 
-    the champion alone → the version that it replaced → each segment's base rate
+    the champion alone → the version that it replaced → the baseline of each segment
 
 Each step is tried if all steps before it failed, for whatever reason. The reasons are kept.
 """
@@ -22,9 +22,9 @@ from include.preprocess import labelled
 from include.registry import promotion, registry
 from include.usecase import UseCase
 
-BASE_RATE_DAYS = 28
+BASELINE_DAYS = 28
 PRIOR_ROWS = 100
-"""Number of rows with the overall base rate that are added to each segment (shrinkage)."""
+"""Number of rows with the overall baseline that are added to each segment (shrinkage)."""
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def fall_back(case: UseCase, features_reference: str, roll: RollCall) -> Scored:
     steps: list[Callable[[], tuple[np.ndarray, str]]] = [
         lambda: _alone(case, features_reference, champion()),
         lambda: _alone(case, features_reference, promotion.previous(case, champion())),
-        lambda: (base_rates(case, features_reference), "base_rate"),
+        lambda: (baselines(case, features_reference), "baseline"),
     ]
     failed: dict[str, str] = {"ensemble": roll.lacking}
     for level, step in enumerate(steps, start=1):
@@ -76,7 +76,7 @@ def _alone(case: UseCase, features_reference: str, model: ModelVersion) -> tuple
         scoring.score_chunk(case, chunk)
     scores = ensemble.read_scores(case, chunks)
     reference = registry.reference(case, model)
-    psi = scoring.population_stability(scores, reference) if len(scores) else 0.0
+    psi = scoring.population_stability(case, scores, reference) if len(scores) else 0.0
     if psi > case.settings.max_score_psi:
         raise BadData(
             f"The scores of {model} are far from those of its holdout: PSI {psi:.2f}, more than "
@@ -85,14 +85,14 @@ def _alone(case: UseCase, features_reference: str, model: ModelVersion) -> tuple
     return scores, f"{model.name}:{model.version}"
 
 
-def base_rates(case: UseCase, features_reference: str) -> np.ndarray:
-    """The share of the label 1 in each row's segment, on the newest labelled days before this one.
+def baselines(case: UseCase, features_reference: str) -> np.ndarray:
+    """The baseline of each row's segment, on the newest labelled days before this one.
 
-    Small segments are shrunk towards the rate of all rows (an m-estimate; Cestnik, Estimating
+    Small segments are shrunk towards the baseline of all rows (an m-estimate; Cestnik, Estimating
     Probabilities, 1990). This needs neither a model nor the registry.
 
     Returns:
-        float32 of shape (rows,).
+        Predictions, float32.
 
     Raises:
         MissingData: there is no labelled day before this one.
@@ -106,21 +106,26 @@ def base_rates(case: UseCase, features_reference: str) -> np.ndarray:
                     case, case.lake.current("validated", key), case.lake.current("actuals", key)
                 )
                 days += [] if known.is_empty() else [known]
-            if len(days) == BASE_RATE_DAYS:
+            if len(days) == BASELINE_DAYS:
                 break
     if not days:
         raise MissingData(f"There is no day before {source.key} whose truth is known.")
     known = pl.concat(days)
-    overall = float(known["label"].mean())  # type: ignore[arg-type]
-    if not case.features.SEGMENT:
-        rows_of_day = source.manifest().parts["features"].rows
-        return np.full(rows_of_day, overall, np.float32)
-    rate = (pl.col("label").sum() + PRIOR_ROWS * overall) / (pl.len() + PRIOR_ROWS)
-    rates = known.group_by(case.features.SEGMENT).agg(score=rate)
-    rows = source.read("features", list(dict.fromkeys(case.features.SEGMENT)))
-    joined = rows.join(rates, on=case.features.SEGMENT, how="left", maintain_order="left")
-    scores: np.ndarray = joined["score"].fill_null(overall).cast(pl.Float32).to_numpy()
-    return scores
+    segment, target = list(dict.fromkeys(case.features.SEGMENT)), case.target
+    overall = target.baseline([target.describe(known["label"].to_numpy())])
+    if not segment:
+        rows = source.manifest().parts["features"].rows
+        return np.full((rows, *overall.shape), overall, np.float32)
+    own = {segments: _shrunk(case, part["label"].to_numpy(), overall)
+           for segments, part in known.partition_by(segment, as_dict=True).items()}  # fmt: skip
+    found = [own.get(row, overall) for row in source.read("features", segment).iter_rows()]
+    return np.array(found, np.float32).reshape(len(found), *overall.shape)
+
+
+def _shrunk(case: UseCase, labels: np.ndarray, overall: np.ndarray) -> np.ndarray:
+    """The baseline of a segment, as if it had more rows that are like all rows."""
+    own = case.target.baseline([case.target.describe(labels)])
+    return (len(labels) * own + PRIOR_ROWS * overall) / (len(labels) + PRIOR_ROWS)
 
 
 def _labels(case: UseCase, validated: Version, truth: Version) -> pl.DataFrame:

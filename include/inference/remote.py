@@ -76,6 +76,7 @@ class ModelServer:
         server = self._facts("/v2")
         model = self._facts(self._path(""))
         self._check_inputs(model.get("inputs"))
+        self._check_output(model.get("outputs"))
         versions = [_text(version) for version in _list(model.get("versions"))]
         newest = max(versions, key=lambda text: (text.isdigit(), text.zfill(20)), default="")
         return Description(newest, BINARY in _list(server.get("extensions")))
@@ -84,7 +85,7 @@ class ModelServer:
         """Score rows of features, `remote_in_flight` requests at a time.
 
         Returns:
-            The scores, float32 of shape (rows,).
+            Predictions, float32.
 
         Raises:
             ServerDown: some rows were not scored, in spite of retries.
@@ -113,7 +114,7 @@ class ModelServer:
 
         Args:
             rows: rows that were scored before.
-            scores: their scores, of shape (rows,).
+            scores: their predictions.
 
         Raises:
             BadData: the server mixed up rows, then or now.
@@ -146,7 +147,7 @@ class ModelServer:
         return self._scores(outputs, rows.num_rows)
 
     def _scores(self, outputs: Tensors, rows: int) -> np.ndarray:
-        """The probability of the label: one number per row, or the last of two."""
+        """The predictions in an answer."""
         if len(outputs) != 1:
             raise self._wrong(f"it has {len(outputs)} outputs instead of one")
         ((name, values),) = outputs.items()
@@ -155,13 +156,14 @@ class ModelServer:
         if values.dtype.kind != "f":
             raise self._wrong(
                 f"{name} is of {values.dtype}, not of a floating point type. If the server has "
-                "another output with probabilities, name it in the member's `output`"
+                "another output, name it in the member's `output`"
             )
-        if values.shape not in ((rows,), (rows, 1), (rows, 2)):
-            raise self._wrong(f"{name} has the shape {values.shape} for {rows} rows")
-        scores: np.ndarray = values.reshape(rows, -1)[:, -1].astype(np.float32)
-        if wrong := int((~((scores >= 0) & (scores <= 1))).sum()):
-            raise self._wrong(f"{wrong} of {rows} scores are NaN or outside 0 to 1")
+        try:
+            scores = self.case.target.from_output(values, rows)
+        except ValueError as error:
+            raise self._wrong(f"{name} {error}") from error
+        if wrong := self.case.target.wrong(scores):
+            raise self._wrong(wrong)
         return scores
 
     def _facts(self, path: str) -> dict[str, Any]:
@@ -191,6 +193,15 @@ class ModelServer:
             raise self._wrong(
                 f"it expects other inputs than the features of this code: {', '.join(differing)}"
             )
+
+    def _check_output(self, declared: Any) -> None:
+        """If a server names the columns of its output, they must be those of our target."""
+        for output in _list(declared):
+            parameters = output.get("parameters") if isinstance(output, dict) else None
+            theirs = parameters.get("columns") if isinstance(parameters, dict) else None
+            ours = ", ".join(self.case.target.columns)
+            if theirs not in (None, ours):
+                raise self._wrong(f"its predictions are {show(theirs)} instead of {ours!r}")
 
     def _path(self, version: str) -> str:
         pinned = f"/versions/{quote(version, safe='')}" if version else ""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,14 +31,15 @@ from include.registry import registry
 from include.statistics.drift import smoothed, stability_of
 from include.statistics.profile import Profiler, profile_of
 from include.statistics.profiles import keep
+from include.targets import columns
 from include.usecase import UseCase
-from include.wording import counted
+from include.wording import counted, listed
 
 if TYPE_CHECKING:
     from include.lake.files import AnyPath
 
 Predict = Callable[[pa.RecordBatch], np.ndarray]
-"""Takes rows of features and returns their scores, of shape (rows,)."""
+"""Takes rows of features and returns their predictions, as `Target.predict` does."""
 
 PATH = "path"
 """Column of predictions with each row's path, if there are several."""
@@ -97,8 +99,12 @@ def plan_chunks(case: UseCase, features_reference: str, model: ModelVersion) -> 
     return cut_chunks(case, features_reference, model)
 
 
-def check_model(case: UseCase, model: ModelVersion, columns: list[str], what: str) -> None:
+def check_model(case: UseCase, model: ModelVersion, known: list[str], what: str) -> None:
     """Check that a registered model can be loaded and that its columns exist.
+
+    Args:
+        known: the columns that there are.
+        what: what has them.
 
     Raises:
         BadData: it is damaged, or expects a column that is missing.
@@ -110,7 +116,7 @@ def check_model(case: UseCase, model: ModelVersion, columns: list[str], what: st
             f"a {type(encoder).__name__}: nothing was scored. Train a model with this project."
         )
     try:
-        encoder.check_columns(columns)
+        encoder.check_columns(known)
     except BadData as error:
         raise BadData(
             f"{model.name} version {model.version} cannot score {what}: {error}"
@@ -218,14 +224,8 @@ def scores_path(case: UseCase, chunk: Chunk) -> "AnyPath":
 
 
 def predictor(case: UseCase, model: ModelVersion) -> Predict:
-    """A function that scores with a registered version: the probability of the label."""
-    pipeline = registry.load(case, model)
-
-    def predict(batch: pa.RecordBatch) -> np.ndarray:
-        scores: np.ndarray = pipeline.predict_proba(batch)[:, 1]
-        return scores
-
-    return predict
+    """A function that scores with a registered version."""
+    return partial(case.target.predict, registry.load(case, model))
 
 
 def score_file(
@@ -244,11 +244,11 @@ def score_file(
     Returns:
         Rows scored.
     """
-    columns = [*case.key, *(name for name in case.features.FEATURES if name not in case.key)]
+    wanted = [*case.key, *(name for name in case.features.FEATURES if name not in case.key)]
     rows = 0
     with write_parquet(path, scores_schema(case, file.schema_arrow)) as writer:
         for group in groups:  # this bounds the bytes of a batch, which may have few rows
-            for batch in file.iter_batches(case.settings.batch_rows, [group], columns):
+            for batch in file.iter_batches(case.settings.batch_rows, [group], wanted):
                 writer.write_batch(score_batch(case, batch, predict, model, version))
                 rows += batch.num_rows
     return rows
@@ -257,31 +257,32 @@ def score_file(
 def score_batch(
     case: UseCase, batch: pa.RecordBatch, predict: Predict, model: str, version: str
 ) -> pa.RecordBatch:
-    """The key of each row of a batch, its score (probability of the label) and its model.
+    """The key of each row of a batch, its prediction and its model.
 
     Raises:
-        BadData: a score is NaN or outside 0 to 1, so such a score is never stored.
+        BadData: a prediction is impossible, so such a prediction is never stored.
     """
     scores = predict(batch).astype(np.float32)
-    if wrong := int((~((scores >= 0) & (scores <= 1))).sum()):
+    if wrong := case.target.wrong(scores):
         raise BadData(
-            f"{wrong} of {len(scores)} scores of {model} version {version} are NaN or outside 0 to "
-            "1. Nothing was kept. Fix the model or its features, or promote another version."
+            f"{model} version {version} answers wrongly: {wrong}. Nothing was kept. Fix the model "
+            "or its features, or promote another version."
         )
     keys = [batch.column(name) for name in case.key]
     names = [repeat(name, batch.num_rows) for name in (model, version)]
     return pa.RecordBatch.from_arrays(
-        [*keys, pa.array(scores), *names], schema=scores_schema(case, batch.schema)
+        [*keys, *columns.arrays(case.target, scores), *names],
+        schema=scores_schema(case, batch.schema),
     )
 
 
 def scores_schema(case: UseCase, feature_schema: pa.Schema) -> pa.Schema:
-    """Columns of a file of scores: the key as in the features, then score and model."""
+    """Columns of a file of scores: the key as in the features, then prediction and model."""
     name = pa.dictionary(pa.int8(), pa.string())
     return pa.schema(
         [
             *(feature_schema.field(column) for column in case.key),
-            pa.field("score", pa.float32()),
+            *columns.fields(case.target),
             pa.field("model", name),
             pa.field("model_version", name),
         ]
@@ -337,9 +338,10 @@ def write_predictions(
     with version.write("predictions", schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
-            given = batch.select([name for name in ("score", PATH) if name in schema.names])
-            if len(own := _champions(pl.DataFrame(pl.from_arrow(given)))):
-                profiler.add(own.to_frame())
+            wanted = [*case.target.watched, PATH]
+            given = batch.select([name for name in wanted if name in schema.names])
+            if len(own := champions(pl.DataFrame(pl.from_arrow(given)))):
+                profiler.add(own.select(case.target.watched))
             written += batch.num_rows
     keep(version, "predictions", profiler.result())
     if written != expected:
@@ -348,6 +350,13 @@ def write_predictions(
             "clear this run from `plan_chunks`."
         )
     return str(version)
+
+
+def read_scores(case: UseCase, chunk: Chunk) -> np.ndarray:
+    """The predictions of a chunk, float32."""
+    with open_scores(case, chunk) as file:
+        table = file.read(list(case.target.columns))
+    return columns.read(case.target, pl.DataFrame(pl.from_arrow(table)))
 
 
 @contextmanager
@@ -381,7 +390,7 @@ def check_outputs(
             those of rows that did not take the champion's path.
 
     Raises:
-        BadData: the message names every breach: a missing score or one outside [0, 1], a duplicate
+        BadData: the message names every breach: a missing or impossible prediction, a duplicate
             key, lost rows, or a distribution far from that on the champion's holdout.
     """
     version, source = (
@@ -392,20 +401,21 @@ def check_outputs(
     scored = version.read("predictions")
     with source.parquet("rejected") as file:
         rejected = file.metadata.num_rows
-    scores = scored["score"]
+    scores = columns.read(case.target, scored)
     breaches = []
     if len(scored) + rejected != rows:
         breaches.append(f"{rows} rows came in, {len(scored)} scored + {rejected} rejected go out")
-    if wrong := int((~scores.is_between(0, 1).fill_null(False)).sum()):
-        breaches.append(f"{wrong} scores are missing, NaN or outside 0 to 1")
+    if wrong := case.target.wrong(scores):
+        breaches.append(wrong)
     if twice := int(scored.select(case.key).is_duplicated().sum()):
         breaches.append(f"{twice} rows share their key with another")
     psi = None
-    mean = float(scores.to_numpy().mean()) if len(scored) else None
+    mean = mean_of(case, scores) if len(scored) else None
     if rows and not len(scored):
         breaches.append("there is not one score")
-    elif not wrong and model is not None and len(own := _champions(scored)):
-        psi = population_stability(own.to_numpy(), registry.reference(case, model))
+    elif not wrong and model is not None and len(own := champions(scored)):
+        usual = registry.reference(case, model)
+        psi = population_stability(case, columns.read(case.target, own), usual)
         if psi > case.settings.max_score_psi:
             breaches.append(
                 f"the scores' PSI against the holdout of version {model.version} is {psi:.2f}, "
@@ -416,41 +426,63 @@ def check_outputs(
     samples += [] if psi is None else [Sample("output_psi", psi, about)]
     metrics.send_of_day(case.lake, version.table, version.key, samples)
     if breaches:
-        listed = "".join(f"\n  - {breach}" for breach in breaches)
+        lines = "".join(f"\n  - {breach}" for breach in breaches)
         raise BadData(
             f"The {version.table} of {version.key}{f' by {model}' if model else ''} are not "
-            f"published: {counted(len(breaches), 'breach')}.{listed}\nThe day's last published "
+            f"published: {counted(len(breaches), 'breach')}.{lines}\nThe day's last published "
             f"ones are untouched. Look at {version.part_path('predictions')}."
         )
     return OutputCheck(rows, len(scored), rejected, mean, psi)
 
 
-def _champions(scored: pl.DataFrame) -> pl.Series:
-    """The champion's scores among a day's predictions: all of them if there are no paths."""
+def mean_of(case: UseCase, scores: np.ndarray) -> float:
+    """The mean of the first watched number of predictions."""
+    return float(next(iter(columns.watched(case.target, scores).values())).mean())
+
+
+def champions(scored: pl.DataFrame) -> pl.DataFrame:
+    """The champion's rows among a day's predictions: all of them if there are no paths."""
     if PATH not in scored.columns:
-        return scored["score"]
-    return scored.filter(pl.col(PATH).cast(pl.String) == CHAMPION)["score"]
+        return scored
+    return scored.filter(pl.col(PATH).cast(pl.String) == CHAMPION)
 
 
-def score_reference(scores: np.ndarray, bins: int = 10) -> dict[str, list[float]]:
-    """Distribution that later scores are compared with: bin edges at quantiles, and shares.
+def score_reference(case: UseCase, scores: np.ndarray) -> dict[str, Any]:
+    """Distribution that later predictions are compared with: bin edges at quantiles, and shares.
 
-    Scores are converted to float32, as they are published: a score that many rows share is an edge,
+    Returns:
+        `edges` and `shares`; if several columns are watched, `columns` with both for each.
+    """
+    found = {
+        name: _distribution(values, case.target.range)
+        for name, values in columns.watched(case.target, scores).items()
+    }
+    return next(iter(found.values())) if len(found) == 1 else {"columns": found}
+
+
+def _distribution(
+    values: np.ndarray, ends: tuple[float, float], bins: int = 10
+) -> dict[str, list[float]]:
+    """Bin edges at quantiles, and shares.
+
+    Values are converted to float32, as they are published: a value that many rows share is an edge,
     and rounding it down would move these rows to another bin.
     """
-    scores = scores.astype(np.float32)
-    inner = np.unique(np.quantile(scores, np.linspace(0, 1, bins + 1)[1:-1]))
-    edges = [0.0, *inner.tolist(), 1.0]
-    return {"edges": edges, "shares": _shares(scores, edges).tolist()}
+    values = values.astype(np.float32)
+    inner = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1])).tolist()
+    known = [float(values.min()), float(values.max())]
+    first, last = (end if math.isfinite(end) else own for end, own in zip(ends, known, strict=True))
+    edges = [first, *inner, last]
+    return {"edges": edges, "shares": _shares(values, edges).tolist()}
 
 
 def judge(
-    case: UseCase, scores: np.ndarray, usual: dict[str, list[float]] | None
+    case: UseCase, scores: np.ndarray, usual: dict[str, Any] | None
 ) -> tuple[float | None, str]:
-    """Compare a model's scores with its usual ones, and check whether they are plausible.
+    """Compare a model's predictions with its usual ones, and check whether they are plausible.
 
     Args:
-        scores: scores of shape (rows,).
+        scores: predictions.
         usual: result of `score_reference`; None if unknown.
 
     Returns:
@@ -458,24 +490,42 @@ def judge(
     """
     if not len(scores):
         return None, ""
-    psi = None if usual is None else population_stability(scores, usual)
-    if len(scores) >= LEAST_ROWS and scores.min() == scores.max():
-        return psi, f"every score is {scores[0]:.4f}"
+    psi = None if usual is None else population_stability(case, scores, usual)
+    if len(scores) >= LEAST_ROWS and (scores == scores[0]).all():
+        return psi, f"every score is {', '.join(f'{one:.4f}' for one in scores[0].ravel())}"
     if psi is not None and psi > case.settings.max_score_psi:
         return psi, (
             f"the PSI of the scores against the usual ones is {psi:.2f}, more than "
-            f"{case.settings.max_score_psi:g}: mean {scores.mean():.3f}"
+            f"{case.settings.max_score_psi:g}: mean {mean_of(case, scores):.3f}"
         )
     return psi, ""
 
 
-def population_stability(scores: np.ndarray, reference: dict[str, list[float]]) -> float:
-    """Population stability index of scores against a reference (see `monitoring.drift`)."""
-    return stability_of(_shares(scores, reference["edges"]), np.array(reference["shares"]))
+def population_stability(case: UseCase, scores: np.ndarray, reference: dict[str, Any]) -> float:
+    """Population stability index of predictions against a reference (see `statistics.drift`).
+
+    If several columns are watched, it is that of the column that has moved most.
+
+    Raises:
+        BadData: the reference is for another target.
+    """
+    watched = columns.watched(case.target, scores)
+    known = reference.get("columns") or dict.fromkeys(list(watched)[:1], reference)
+    if known.keys() != watched.keys():
+        raise BadData(
+            f"The usual predictions have the columns {listed(known)}, and those of {case.name} are "
+            f"{listed(watched)}: the model was trained for another target. Nothing was published. "
+            "Train a new model, or restore the use case's TARGET."
+        )
+    return max(
+        stability_of(_shares(values, known[name]["edges"]), np.array(known[name]["shares"]))
+        for name, values in watched.items()
+    )
 
 
-def _shares(scores: np.ndarray, edges: list[float]) -> np.ndarray:
-    return smoothed(np.histogram(scores.astype(np.float32), edges)[0])
+def _shares(values: np.ndarray, edges: list[float]) -> np.ndarray:
+    within = np.clip(values.astype(np.float32), edges[0], edges[-1])
+    return smoothed(np.histogram(within, edges)[0])
 
 
 def publish(

@@ -60,11 +60,14 @@ def _samples(case: UseCase, key: str) -> Iterator[Sample]:
     judged = history.newest(rows.filter(pl.col("pipeline") == "outcomes"))
     about_now = pl.when(pl.col("pipeline") == "outcomes").then(judged).otherwise(parse_key(key))
     for row in rows.filter(pl.col("time") == about_now).iter_rows(named=True):
+        labels = json.loads(row["labels"])
         metric = metrics.METRICS.get(f"{row['pipeline']}_{row['metric']}")
         if metric is not None:
-            labels = json.loads(row["labels"])
             about = {name: labels[name] for name in metric.labels}
             yield Sample(metric.name, row["value"], about)
+        if row["pipeline"] == "outcomes" and row["metric"] in (shown := case.target.measures):
+            figure = {"figure": row["metric"], "unit": shown[row["metric"]].unit}
+            yield Sample("outcomes_figure", row["value"], {**labels, **figure})
         if row["metric"] == "model_age_days":
             yield Sample("champion_version", float(row["model_version"]), {})
 

@@ -19,7 +19,7 @@ PIPELINE = "experiment"
 
 @dataclass(frozen=True)
 class Gain:
-    """The champion's log-loss minus the challenger's, in nats per row.
+    """The champion's loss of a row minus the challenger's, in the loss's unit.
 
     Attributes:
         value: the gain; below 0 the challenger is worse.
@@ -67,7 +67,7 @@ def compare(case: UseCase, rows: pl.DataFrame, key: str) -> Comparison | None:
     last = parse_key(key)
     first = last - timedelta(days=case.settings.experiment_days + case.truth_delay_days - 1)
     rows = rows.filter(pl.col("time") > first, pl.col("time") <= last)
-    champion, challenger = (_losses(rows, model) for model in ("champion", "challenger"))
+    champion, challenger = (_losses(case, rows, model) for model in ("champion", "challenger"))
     both = champion.join(challenger, on="time", suffix="_challenger").sort("time")
     newest = both.select("model_version", "model_version_challenger").tail(1)
     both = both.join(newest, on=newest.columns, how="semi")
@@ -107,10 +107,10 @@ def gain_of(champion: np.ndarray, challenger: np.ndarray) -> Gain:
     return Gain(gain, gain - margin, gain + margin, sure)
 
 
-def _losses(rows: pl.DataFrame, model: str) -> pl.DataFrame:
-    """A model's log-loss on each day that it was not trained on, for its version judged last."""
+def _losses(case: UseCase, rows: pl.DataFrame, model: str) -> pl.DataFrame:
+    """A model's loss on each day that it was not trained on, for its version judged last."""
     about = {"model": model, "slice": "all"}
-    losses = history.select(rows, "log_loss", **about).filter(pl.col("n") > 0)
+    losses = history.select(rows, case.target.loss, **about).filter(pl.col("n") > 0)
     seen = history.select(rows, "days_after_training", **about).filter(pl.col("value") <= 0)
     losses = losses.join(seen, on=["time", "model_version"], how="anti")
     losses = losses.sort("recorded_at").unique("time", keep="last", maintain_order=True)
@@ -135,11 +135,12 @@ def figures(case: UseCase, rows: pl.DataFrame, key: str) -> list[Figure]:
     ]
 
 
-def describe(found: Comparison) -> str:
+def describe(case: UseCase, found: Comparison) -> str:
     """The comparison in words."""
+    loss = case.target.measures[case.target.loss].title
     gain, verb = found.gain, "gains" if found.gain.value >= 0 else "loses"
     return (
-        f"version {found.challenger} {verb} {abs(gain.value):.4f} log-loss on version "
+        f"version {found.challenger} {verb} {abs(gain.value):.4f} {loss} on version "
         f"{found.champion} ({gain.low:+.4f} to {gain.high:+.4f} in 90 %) over "
         f"{counted(found.days, 'day')} and {found.rows:,} rows: "
         f"better with a confidence of {gain.confidence:.0%}"

@@ -73,6 +73,11 @@ class Figure:
     labels: dict[str, str] = field(default_factory=dict)
 
 
+def base(loss: str) -> str:
+    """The name of the baseline's figure beside that of a model."""
+    return f"base_{loss}"
+
+
 def append(case: UseCase, key: str, figures: Iterable[Figure]) -> int:
     """Append figures about a day, except those that the history already has.
 

@@ -8,6 +8,7 @@ import polars as pl
 from include import expected
 from include.errors import BadData, MissingData
 from include.inference import ensemble
+from include.inference.scoring import PATH, champions
 from include.lake.files import passing_over
 from include.lake.tables import Manifest, Version
 from include.messages import ModelVersion
@@ -19,6 +20,7 @@ from include.registry import registry
 from include.statistics import drift, profiles
 from include.statistics.drift import Distribution
 from include.statistics.profile import Column, Profile, merge, outliers
+from include.targets import columns
 from include.training.snapshot import PROFILE
 from include.usecase import UseCase
 
@@ -26,6 +28,8 @@ TRAINING, TRAILING = "training", "trailing"
 """The references for a day: the champion's training data, and the days before."""
 
 SCORE = "score"
+"""The kind of a column of predictions in the figures."""
+
 DRAWN_ROWS = 20_000
 """Number of rows of a day that is enough for a plot."""
 
@@ -47,12 +51,13 @@ def figures(case: UseCase, key: str) -> list[Figure]:
     """
     model = _model(case, key)
     days = _read(case, key)
-    trained_on = _trained_on(case, model)
+    trained_on, judged = _trained_on(case, model), _judged(case, model)
     return [
         *_state(case, key, model),
         *_profiles(days),
         *_drift(case, days["features"], trained_on),
-        *_scores(case, key, model, days["predictions"]),
+        *_scores(case, key, model, days["predictions"], judged),
+        *_estimate(case, key, model, judged),
     ]
 
 
@@ -211,33 +216,65 @@ def _features(
             yield from _compared(one, other, {**about, "reference": name, "days": str(days)})
 
 
-def _scores(case: UseCase, key: str, model: ModelVersion | None, day: _Days) -> Iterator[Figure]:
+def _scores(
+    case: UseCase,
+    key: str,
+    model: ModelVersion | None,
+    day: _Days,
+    judged: pl.DataFrame | None,
+) -> Iterator[Figure]:
     """Drift of the day's scores against the days before, and of a window against the holdout."""
     if model is None:
         return
     days = case.settings.score_drift_days
-    about = {"feature": SCORE, "kind": SCORE}
-    if SCORE in day.today and SCORE in day.before:
-        usual, today = (drift.of_column(side[SCORE]) for side in (day.before, day.today))
-        labels = {**about, "reference": TRAILING, "days": "1"}
-        yield from _compared(usual, today, labels, model.version)
-    holdout = _holdout(case, model)
+    for name in case.target.watched:
+        if name in day.today and name in day.before:
+            usual, today = (drift.of_column(side[name]) for side in (day.before, day.today))
+            about = {"feature": name, "kind": SCORE, "reference": TRAILING, "days": "1"}
+            yield from _compared(usual, today, about, model.version)
     scored = case.lake.manifests("predictions", _window(case, key, days, 0))
     own = [one for one, found in scored.items() if _scored_by(found) == model.version]
     window = profiles.read_window(case.lake, "predictions", "predictions", own)
-    if holdout is not None and SCORE in window and window[SCORE].rows:
-        labels = {**about, "reference": TRAINING, "days": str(len(own))}
-        yield from _compared(holdout, drift.of_column(window[SCORE]), labels, model.version)
+    if judged is None:
+        return
+    for name, values in columns.watched(case.target, judged[SCORE].to_numpy()).items():
+        if name in window and window[name].rows:
+            about = {"feature": name, "kind": SCORE, "reference": TRAINING, "days": str(len(own))}
+            usual = drift.distribution(pl.Series(values))
+            yield from _compared(usual, drift.of_column(window[name]), about, model.version)
 
 
-def _holdout(case: UseCase, model: ModelVersion) -> Distribution | None:
-    """The model's scores on rows of the holdout that it was not fitted on."""
+def _judged(case: UseCase, model: ModelVersion | None) -> pl.DataFrame | None:
+    """`label` and `score` of rows of the holdout that a model was not fitted on, if known."""
+    if model is None:
+        return None
     try:
-        evaluation = registry.reference(case, model).get("evaluation")
-        rows = case.lake.version(evaluation).read("scores", [SCORE]) if evaluation else None
+        found = registry.reference(case, model).get("evaluation")
+        return case.lake.version(found).read("scores", ["label", SCORE]) if found else None
     except (BadData, MissingData):
         return None
-    return None if rows is None else drift.distribution(rows[SCORE])
+
+
+def _estimate(
+    case: UseCase, key: str, model: ModelVersion | None, judged: pl.DataFrame | None
+) -> Iterator[Figure]:
+    """The champion's loss on a day as its own predictions promise it, before the truth is known.
+
+    The promise is corrected by how much the model promised too much or too little on rows of the
+    holdout that it was not fitted on.
+    """
+    manifest = case.lake.manifest("predictions", key)
+    if model is None or manifest is None or judged is None:
+        return
+    version = Version(case.lake, "predictions", key, manifest.version, manifest)
+    paths = [PATH] if PATH in manifest.parts["predictions"].columns else []
+    rows = champions(version.read("predictions", [*case.target.columns, *paths]))
+    labels, scores = judged["label"].to_numpy(), judged[SCORE].to_numpy()
+    promised = case.target.expected_losses(scores).mean()
+    expected_losses = case.target.expected_losses(columns.read(case.target, rows))
+    if len(rows) and promised > 0:
+        value = expected_losses.mean() * case.target.losses(labels, scores).mean() / promised
+        yield Figure("estimate", "loss", float(value), len(rows), model.version)
 
 
 def _scored_by(manifest: Manifest) -> str | None:
@@ -272,7 +309,7 @@ def _window(case: UseCase, key: str, days: int | None = None, from_back: int = 1
 
 
 def scores(case: UseCase, key: str) -> pl.DataFrame:
-    """The scores of a day and of the days before, with the `day` of each, for plots.
+    """The first number of each prediction of a day and of the days before, for plots.
 
     A large day is thinned to about `DRAWN_ROWS` evenly spaced rows.
     """
@@ -281,7 +318,8 @@ def scores(case: UseCase, key: str) -> pl.DataFrame:
     for one, manifest in case.lake.manifests("predictions", window).items():
         version = Version(case.lake, "predictions", one, manifest.version, manifest)
         with passing_over(f"The day {one}"):
-            rows = version.read("predictions", [SCORE])
+            first = case.target.columns[0]
+            rows = version.read("predictions", [first]).rename({first: SCORE})
             every = max(1, len(rows) // DRAWN_ROWS)
             found.append(rows.gather_every(every).with_columns(day=pl.lit(parse_key(one))))
     return pl.concat(found) if found else pl.DataFrame(schema={SCORE: pl.Float32, "day": pl.Date})

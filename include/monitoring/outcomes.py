@@ -6,7 +6,6 @@ outcomes are made again and replace the old ones, so no row is ever counted twic
 """
 
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -25,7 +24,7 @@ from include.monitoring.history import Figure
 from include.partitions import days_before, parse_key
 from include.preprocess import labels_of
 from include.registry import registry
-from include.training import evaluation
+from include.targets import columns
 from include.usecase import UseCase
 
 TABLE = "outcomes"
@@ -86,7 +85,7 @@ def _update_day(case: UseCase, key: str) -> None:
     rows, unknown = join(case, key)
     facts = manifests["predictions"].metadata
     model: ModelVersion | None = msgspec.convert(facts.get("model"), ModelVersion | None)
-    base = base_rate(case, key, model)
+    base = baseline(case, key, model)
     predicted = manifests["predictions"].parts["predictions"].rows
     together = manifests[ensemble.TABLE]
     branches: Branches | None = msgspec.convert(facts.get("branches"), Branches | None)
@@ -103,7 +102,8 @@ def _update_day(case: UseCase, key: str) -> None:
     version.check_is_newest()
     history.append(case, key, found)
     version.write_frame("outcomes", rows)
-    known = {"predicted": predicted, "labelled": len(rows), "unknown": unknown, "base_rate": base}
+    known: dict[str, Any] = {"predicted": predicted, "labelled": len(rows), "unknown": unknown}
+    known["baseline"] = None if base is None else base.tolist()
     version.publish(["outcomes"], {"sources": sources, "versions": versions, **known})
 
 
@@ -118,8 +118,13 @@ def join(case: UseCase, key: str) -> tuple[pl.DataFrame, int]:
     predictions = case.lake.current("predictions", key)
     known = predictions.manifest().parts["predictions"].columns
     extra = [name for name in (PATH, branching.SHADOW_SCORE) if name in known]
-    rows = predictions.read("predictions", [*case.key, "score", "model_version", *extra])
-    rows = rows.with_columns(pl.col("model_version").cast(pl.String))
+    wanted = [*case.key, *case.target.columns, "model_version", *extra]
+    rows = predictions.read("predictions", wanted).select(
+        *case.key,
+        columns.pack(case.target),
+        pl.col("model_version").cast(pl.String),
+        *extra,
+    )
     rows = _by_path(rows) if extra else rows
     lineage = predictions.manifest().metadata.get("features")
     others = [name for name in case.features.SLICES if name not in case.key]
@@ -128,8 +133,9 @@ def join(case: UseCase, key: str) -> tuple[pl.DataFrame, int]:
         rows = rows.join(slices, on=case.key, how="left", maintain_order="left")
     if case.lake.manifest(ensemble.TABLE, key) is not None:
         given = case.lake.current(ensemble.TABLE, key).read("predictions")
-        wanted = [name for name in given.columns if name.startswith("score_")]
-        scores = given.select(*case.key, "fallback", *wanted, ensemble_score="score")
+        members = [name for name in given.columns if name.startswith("score_")]
+        together = columns.pack(case.target).alias("ensemble_score")
+        scores = given.select(*case.key, "fallback", *members, together)
         rows = rows.join(scores, on=case.key, how="left", maintain_order="left")
     truth = labels_of(case, case.lake.current("actuals", key))
     unknown = len(truth.join(rows, on=case.key, how="anti"))
@@ -151,18 +157,18 @@ def _by_path(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def base_rate(case: UseCase, key: str, model: ModelVersion | None) -> float | None:
-    """The share of positives that a forecast without a model would use.
+def baseline(case: UseCase, key: str, model: ModelVersion | None) -> np.ndarray | None:
+    """The prediction that a forecast without a model would give every row.
 
-    It is the share in the champion's training rows; for a champion without a snapshot, that in the
-    outcomes of the 28 days before. None if there are none.
+    It knows the labels of the champion's training rows; for a champion without a snapshot, those in
+    the outcomes of the 28 days before. None if there are none.
     """
     if model and (snapshot := training_snapshot(case, model)) is not None:
-        counts = snapshot.manifest().metadata["labels"].values()
-        positive = sum(count["1"] for count in counts)
-        return positive / (positive + sum(count["0"] for count in counts))
+        return case.target.baseline(snapshot.manifest().metadata["labels"].values())
     earlier = read(case, days_before(key, 1), 28, ["label"])
-    return float(earlier["label"].to_numpy().mean()) if len(earlier) else None
+    if earlier.is_empty():
+        return None
+    return case.target.baseline([case.target.describe(earlier["label"].to_numpy())])
 
 
 def training_snapshot(case: UseCase, model: ModelVersion) -> Version | None:
@@ -184,17 +190,17 @@ def model_age_days(case: UseCase, model: ModelVersion, key: str) -> float | None
     return (parse_key(key) - parse_key(last_day)) / timedelta(days=1) if last_day else None
 
 
-def read(case: UseCase, last: str, days: int, columns: list[str] | None = None) -> pl.DataFrame:
+def read(case: UseCase, last: str, days: int, names: list[str] | None = None) -> pl.DataFrame:
     """The outcomes of the `days` days up to `last`.
 
     Args:
-        columns: the columns to read, null on days that lack them; by default all.
+        names: the columns to read, null on days that lack them; by default all.
     """
     found = []
     keys = [days_before(last, back) for back in reversed(range(days))]
     for key, manifest in case.lake.manifests(TABLE, keys).items():
         there = manifest.parts["outcomes"].columns
-        wanted = there if columns is None else [name for name in columns if name in there]
+        wanted = there if names is None else [name for name in names if name in there]
         version = Version(case.lake, TABLE, key, manifest.version, manifest)
         with passing_over(f"The day {key}"):
             found.append(version.read("outcomes", wanted))
@@ -207,7 +213,7 @@ def figures(
     rows: pl.DataFrame,
     predicted: int,
     unknown: int,
-    base: float | None,
+    base: np.ndarray | None,
     versions: dict[str, str],
 ) -> list[Figure]:
     """Metrics of each model on the rows of a day, in total and by slice.
@@ -216,19 +222,20 @@ def figures(
         rows: what `join` gives.
         predicted: rows that were predicted.
         unknown: rows of the truth that were not.
-        base: forecast of the base rate; None if it is not known, and so no skill is either.
+        base: the baseline's prediction of a row; None if it is not known, and so no skill is
+            either.
         versions: by model.
 
     Returns:
-        For each model and slice the figures of `evaluation.figures` that there are, and
-        `base_log_loss` and `skill`: 1 - log-loss / base rate's log-loss (a skill score; Murphy,
-        1988): 0 is no better than knowing the base rate, 1 is perfect.
+        For each model and slice the figures of `Target.figures` that there are, the baseline's
+        loss (its name begins with `base_`) and `skill`: 1 - loss / baseline's loss (a skill score;
+        Murphy, 1988): 0 is no better than the baseline, 1 is perfect.
     """
     found = [Figure("outcomes", "unknown_truth_rows", unknown, len(rows) + unknown)]
     if predicted:
         coverage, version = len(rows) / predicted, versions.get("champion", "")
         found.append(Figure("outcomes", "label_coverage", coverage, predicted, version, CHAMPION))
-    for model, column in columns(rows).items():
+    for model, column in score_columns(rows).items():
         known = rows.filter(pl.col(column).is_not_null())
         if known.is_empty():
             continue
@@ -241,7 +248,7 @@ def figures(
                 sliced |= {f"{name} = {value}": values == value for value in present}
         for slice_name, here in sliced.items():
             about = {"model": model, "slice": slice_name}
-            for metric, value in _worth(labels[here], scores[here], base).items():
+            for metric, value in _worth(case, labels[here], scores[here], base).items():
                 found.append(
                     Figure(
                         "outcomes", metric, value, int(here.sum()), versions.get(model, ""), about
@@ -250,21 +257,24 @@ def figures(
     return found
 
 
-def columns(rows: pl.DataFrame) -> dict[str, str]:
-    """The column of each model's scores, by the model's name."""
+def score_columns(rows: pl.DataFrame) -> dict[str, str]:
+    """The column of each model's predictions, by the model's name."""
     members = {name.removeprefix("score_"): name for name in rows.columns if name[:6] == "score_"}
     whole = {"champion": "score", "ensemble": "ensemble_score"}
     return {name: column for name, column in (whole | members).items() if column in rows.columns}
 
 
-def _worth(labels: np.ndarray, scores: np.ndarray, base: float | None) -> dict[str, float]:
-    found = asdict(evaluation.figures(labels, scores))
+def _worth(
+    case: UseCase, labels: np.ndarray, scores: np.ndarray, base: np.ndarray | None
+) -> dict[str, float]:
+    loss, found = case.target.loss, case.target.figures(labels, scores)
     del found["rows"]
     if base is not None:
-        constant = np.full(len(labels), base)
-        found["base_log_loss"] = float(evaluation.log_losses(labels, constant).mean())
-        if found["base_log_loss"] > 0:
-            found["skill"] = 1 - found["log_loss"] / found["base_log_loss"]
+        constant = np.broadcast_to(base, (len(labels), *base.shape))
+        baseline_loss = float(case.target.losses(labels, constant).mean())
+        found[history.base(loss)] = baseline_loss
+        if baseline_loss > 0:
+            found["skill"] = 1 - found[loss] / baseline_loss
     return {name: value for name, value in found.items() if value is not None}
 
 

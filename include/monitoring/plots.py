@@ -1,4 +1,4 @@
-"""Pictures of the daily report: the model's skill, its scores, drift and failures, day by day."""
+"""Pictures of the daily report: the model's skill, drift and failures, day by day."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -19,13 +19,14 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from include.monitoring import views
-from include.training.plots import (
+from include.plotting import (
     ALARM,
     CHALLENGER,
     CHAMPION,
     INK,
     MUTED,
     OTHERS,
+    legend_below,
     new_figure,
     style,
 )
@@ -69,7 +70,7 @@ def skill(
     decisions: pl.DataFrame,
     window: int,
 ) -> Figure:
-    """How much better than the base rate the models predict, day by day.
+    """How much better than the baseline the models predict, day by day.
 
     Args:
         models: name in `COLOURS` → result of `views.losses`.
@@ -78,17 +79,17 @@ def skill(
         decisions: columns `day` and `action`; retrain and page are shown.
         window: number of days for the mean.
     """
-    figure = new_figure(5, "Does the model predict better than the base rate?")
+    figure = new_figure(5, "Does the model predict better than the baseline?")
     axes = figure.subplots()
     style(
         axes,
         f"Points: single days. Lines: the last {window} days, shaded: the champion's 95 % "
-        "range. Above 0 the model is better than the base rate. Dashed: a promotion.",
+        "range. Above 0 the model is better than the baseline. Dashed: a promotion.",
     )
     axes.axhline(0, color=INK, linewidth=1)
     calendar = pl.DataFrame({"day": pl.date_range(first, last, eager=True)})  # gaps stay gaps
     for name, days in models.items():
-        points = days.select(day="day", skill=1 - pl.col("log_loss") / pl.col("base_log_loss"))
+        points = days.select(day="day", skill=1 - pl.col("loss") / pl.col("base_loss"))
         axes.plot(
             points["day"], points["skill"], ".", color=COLOURS[name], alpha=0.35, markersize=7
         )
@@ -115,38 +116,10 @@ def skill(
                 transform=axes.get_xaxis_transform(), label=action, clip_on=False,
             )  # fmt: skip
     axes.set_xlim(float(date2num(first)) - 1, float(date2num(last)) + 1)
-    axes.set_ylabel("Skill: log-loss saved")
+    axes.set_ylabel("Skill: share of the loss saved")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _legend_below(figure, 4)
+    legend_below(figure, 4)
     _dates(axes)
-    return figure
-
-
-def distributions(title: str, subtitle: str, scores: dict[str, np.ndarray]) -> Figure:
-    """Distributions of scores.
-
-    Args:
-        title: title of the plot.
-        subtitle: what to look for.
-        scores: group → probabilities of 1, of shape (rows,); the first group is filled.
-    """
-    figure = new_figure(3.6, title)
-    axes = figure.subplots()
-    style(axes, subtitle)
-    edges = np.linspace(0, 1, 41)
-    for place, (name, group) in enumerate(scores.items()):
-        shares = np.histogram(group, edges)[0] / len(group)
-        label = f"{name}: {len(group):,} rows, mean {group.mean():.1%}"
-        colour = INK if place else CHALLENGER
-        axes.stairs(
-            shares, edges, color=colour, fill=not place, alpha=1 if place else 0.4,
-            linewidth=2, label=label,
-        )  # fmt: skip
-    axes.set(xlim=(0, 1), xlabel="Score", ylabel="Share of rows")
-    axes.set_ylim(bottom=0)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1))
-    _legend_below(figure, 1)
     return figure
 
 
@@ -217,13 +190,6 @@ def _promotions(axes: Axes, days: pl.DataFrame) -> None:
             rotation=90, ha="right", va="top", fontsize=10, color=MUTED, parse_math=False,
             in_layout=False,
         )  # fmt: skip
-
-
-def _legend_below(figure: Figure, columns: int) -> None:
-    """A legend below the axes, so that it covers no data."""
-    figure.legend(
-        loc="outside lower left", ncols=columns, frameon=False, fontsize=11, columnspacing=1.5
-    )
 
 
 def _dates(axes: Axes) -> None:

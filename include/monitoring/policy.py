@@ -91,16 +91,17 @@ def table(decision: Decision) -> str:
 def skill(case: UseCase, rows: pl.DataFrame, key: str, days: int) -> tuple[np.ndarray, int]:
     """Skill of the champion on its newest outcomes, in bootstrap samples of whole days.
 
-    Skill is 1 - log-loss / log-loss of the base rate, over all rows of the days that were scored
-    by the same version as the newest day. The first sample is the days themselves.
+    Skill is 1 - loss / loss of the baseline, over all rows of the days that were scored by the
+    same version as the newest day. The first sample is the days themselves.
 
     Returns:
         Skills of shape (1 + `evaluation.RESAMPLES`,), and the number of days; empty and 0 without
         outcomes.
     """
     since = parse_key(key) - timedelta(days=days + case.truth_delay_days)  # newer days lack truth
-    whole = history.select(rows, "log_loss", model="champion", slice="all")
-    base = history.select(rows, "base_log_loss", model="champion", slice="all")
+    loss = case.target.loss
+    whole = history.select(rows, loss, model="champion", slice="all")
+    base = history.select(rows, history.base(loss), model="champion", slice="all")
     seen = history.select(rows, "days_after_training").filter(pl.col("value") <= 0)
     both = whole.join(base, on=["time", "model_version"], suffix="_base")
     both = both.join(seen, on=["time", "model_version"], how="anti")  # days that it was trained on
@@ -110,10 +111,10 @@ def skill(case: UseCase, rows: pl.DataFrame, key: str, days: int) -> tuple[np.nd
     if both.is_empty():
         return np.array([]), 0
     both = both.filter(pl.col("model_version") == both["model_version"][-1])
-    loss, expected = ((both[name] * both["n"]).to_numpy() for name in ("value", "value_base"))
+    losses, expected = ((both[name] * both["n"]).to_numpy() for name in ("value", "value_base"))
     samples = evaluation.draw_days(len(both), case.settings.seed)
     drawn = np.vstack([np.arange(len(both)), samples])
-    return 1 - loss[drawn].sum(axis=1) / expected[drawn].sum(axis=1), len(both)
+    return 1 - losses[drawn].sum(axis=1) / expected[drawn].sum(axis=1), len(both)
 
 
 def _outcomes(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
@@ -137,13 +138,13 @@ def _outcomes(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
     retrained = (_days_since_retraining(case, rows, key) or 0) > 1  # enough time for it to finish
     if worthless and retrained and not _was_paged(case, rows, key, DECAY):
         action = "page"
+    worse = f", worse than the {case.target.baseline_name} after a retraining"
     return [
         Reason(
             DECAY,
             action,
             f"skill {skills[0]:.3f} ({low:.3f} to {high:.3f} in 90 %) over {days} days, "
-            f"below {floor:g} in {share:.0%} of samples"
-            + (", worse than the base rate after a retraining" if action == "page" else ""),
+            f"below {floor:g} in {share:.0%} of samples" + (worse if action == "page" else ""),
             f"below {floor:g} in less than {limits.decay_confidence:.0%}",
         )
     ]
@@ -152,15 +153,19 @@ def _outcomes(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
 def _scores(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
     """Have the scores of a window moved away from those on the champion's holdout?"""
     today = rows.filter(pl.col("time") == parse_key(key))
-    found = history.select(today, "psi", feature="score", reference="training")
+    about = {"kind": measure.SCORE, "reference": measure.TRAINING}
+    found = history.select(today, "psi", **about)
     bound = case.settings.score_drift_retrain
     if found.is_empty():
         return [Reason("scores", "healthy", "nothing to compare", f"PSI ≤ {bound:g}")]
-    newest = found.sort("recorded_at").tail(1)  # the day may have been scored again
-    days = int(newest.select(history.label("days")).item())
-    psi = newest["value"][0]
-    by_chance = history.select(today, "psi_by_chance", feature="score", reference="training")
-    chance = by_chance.sort("recorded_at").tail(1)["value"].sum()  # 0 if it is unknown
+    # The day may have been scored again: of each column the newest counts, and the worst column.
+    found = found.sort("recorded_at").with_columns(feature=history.label("feature"))
+    worst = found.unique("feature", keep="last").sort("value").tail(1)
+    days = int(worst.select(history.label("days")).item())
+    psi = worst["value"][0]
+    by_chance = history.select(today, "psi_by_chance", **about).sort("recorded_at")
+    own = by_chance.filter(history.label("feature") == worst["feature"].item()).tail(1)
+    chance = own["value"].sum()  # 0 if it is unknown
     retrain, watch = max(bound, chance), max(bound / 2, chance)
     enough = days >= min(case.settings.score_drift_days, case.settings.decay_min_days)
     action: Action = "healthy"
@@ -321,7 +326,7 @@ def _experiment(case: UseCase, rows: pl.DataFrame, key: str) -> list[Reason]:
     answered = history.select(today, "path_available", path="challenger")["value"]
     if found is None and answered.is_empty():
         return []
-    text = experiment.describe(found) if found else "nothing to compare yet"
+    text = experiment.describe(case, found) if found else "nothing to compare yet"
     if len(answered) and not answered[-1]:
         text += "; today no challenger scored: the manifest of the predictions says why"
     return [Reason("experiment", "healthy", text, "for information")]

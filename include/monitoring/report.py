@@ -20,7 +20,7 @@ from include.messages import Decision
 from include.monitoring import experiment, plots, policy, views
 from include.monitoring import history as records
 from include.partitions import parse_key
-from include.training.plots import (
+from include.plotting import (
     ALARM,
     CHALLENGER,
     CHAMPION,
@@ -28,7 +28,7 @@ from include.training.plots import (
     INK,
     MUTED,
     OTHERS,
-    calibration,
+    distributions,
 )
 from include.usecase import UseCase
 from include.wording import counted
@@ -80,9 +80,10 @@ def render(
     Args:
         decision: what to do about the day, and why.
         history: columns as in `history.SCHEMA`, up to 90 days that end with the decision's day.
-        outcomes: columns `day`, `label` (0 or 1), `score`, `model_version` and, if there is an
-            ensemble, `ensemble_score`; the last 28 days whose truth is known.
-        scores: columns `day` and `score`, of the day and the 28 before it.
+        outcomes: columns `day`, `label`, `score`, `model_version` and, if there is an ensemble,
+            `ensemble_score`; the last 28 days whose truth is known.
+        scores: columns `day` and `score`, the first number of each prediction, of the day and the
+            28 before it.
 
     Returns:
         HTML.
@@ -92,12 +93,14 @@ def render(
         "time", "metric", "labels"
     )
     draw: dict[str, Callable[[], Figure | str]] = {
-        "Skill against the base rate": partial(_skill, case, history, day),
+        "Skill against the baseline": partial(_skill, case, history, day),
         "Drift of features and scores": partial(_drift, case, history, day),
         "Failures by stage": partial(_stages, case, history, day),
-        "Scores of the day": partial(_scores, scores, day),
-        "Scores by outcome": partial(_scores_by_outcome, outcomes),
-        "Calibration": partial(_calibration, outcomes),
+        "Scores of the day": partial(_scores, case, scores, day),
+        **{
+            title: partial(_of_outcomes, drawn, outcomes)
+            for title, drawn in case.target.outcome_plots().items()
+        },
     }
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent.parent / "templates"), autoescape=True
@@ -126,9 +129,10 @@ def _tiles(case: UseCase, history: pl.DataFrame, key: str) -> list[Tile]:
         note += f"{counted(found.days, 'day')}, "
         note += f"version {found.challenger} against {found.champion}"
         tiles.append(Tile("Challenger's gain", f"{found.gain.value:+.4f}", note))
+    shown = {one: case.target.measures[one] for one in
+             (case.target.headline, case.target.calibration)}  # fmt: skip
     for metric, name, form, labels in (
-        ("roc_auc", "ROC AUC", "{:.3f}".format, champion),
-        ("calibration_error", "Calibration error", "{:.1%}".format, champion),
+        *((one, about.title, about.text, champion) for one, about in shown.items()),
         ("label_coverage", "Truth known", "{:.1%}".format, champion),
         ("model_age_days", "Age of the model", lambda age: counted(round(age), "day"), {}),
     ):
@@ -142,7 +146,7 @@ def _tiles(case: UseCase, history: pl.DataFrame, key: str) -> list[Tile]:
 
 
 def _skill(case: UseCase, history: pl.DataFrame, day: date) -> Figure | str:
-    models = {name: views.losses(history, name) for name in plots.COLOURS}
+    models = {name: views.losses(case, history, name) for name in plots.COLOURS}
     models = {name: days for name, days in models.items() if len(days)}
     if not models:
         return f"No truth is known yet for the {DAYS} days up to {day}."
@@ -154,7 +158,7 @@ def _skill(case: UseCase, history: pl.DataFrame, day: date) -> Figure | str:
     return plots.skill(models, first, day, decided, case.settings.decay_window_days)
 
 
-def _scores(scores: pl.DataFrame, day: date) -> Figure | str:
+def _scores(case: UseCase, scores: pl.DataFrame, day: date) -> Figure | str:
     scores = scores.filter(pl.col("score").is_finite())
     is_today = pl.col("day") == day
     today = scores.filter(is_today)["score"].to_numpy()
@@ -164,49 +168,26 @@ def _scores(scores: pl.DataFrame, day: date) -> Figure | str:
     groups = {str(day): today}
     if len(before):
         groups[f"the {before['day'].n_unique()} days before"] = before["score"].to_numpy()
-    return plots.distributions(
+    return distributions(
         "Are the day's scores like those before?", "Filled: the day. Line: the days before it.",
-        groups,
+        groups, case.target.axis, case.target.range,
     )  # fmt: skip
 
 
-def _scores_by_outcome(outcomes: pl.DataFrame) -> Figure | str:
-    if isinstance(known := _both_classes(outcomes), str):
-        return known
-    groups = {
-        name: known.filter(pl.col("label") == label)["score"].to_numpy()
-        for label, name in enumerate(["negatives", "positives"])
-    }
-    days = counted(known["day"].n_unique(), "day")
-    return plots.distributions(
-        "Do scores tell the outcomes apart?",
-        f"The further apart, the better. Truth is known for {days}.",
-        groups,
-    )
-
-
-def _calibration(outcomes: pl.DataFrame) -> Figure | str:
-    if isinstance(known := _both_classes(outcomes), str):
-        return known
-    columns = {"champion": "score"}
-    if "ensemble_score" in known.columns:
-        answered = known.filter(pl.col("ensemble_score").is_finite())
-        if len(answered) > len(known) / 2 and answered["label"].n_unique() == 2:
-            known, columns = answered, columns | {"ensemble": "ensemble_score"}
-    return calibration(
-        known["label"].to_numpy(),
-        {name: known[column].to_numpy() for name, column in columns.items()},
-    )
-
-
-def _both_classes(outcomes: pl.DataFrame) -> pl.DataFrame | str:
-    known = outcomes.filter(pl.col("score").is_finite(), pl.col("label").is_in([0, 1]))
+def _of_outcomes(
+    draw: Callable[[np.ndarray, dict[str, np.ndarray]], Figure | str], outcomes: pl.DataFrame
+) -> Figure | str:
+    """A plot of the champion's predictions, and the ensemble's if it answered for most rows."""
+    known = outcomes.drop_nulls(["score", "label"])
     if known.is_empty():
         return "No truth is known yet for the last days."
-    if known["label"].n_unique() == 1:
-        kind = "positive" if known["label"][0] else "negative"
-        return f"All {len(known):,} rows whose truth is known are {kind}: nothing to compare."
-    return known
+    wanted = {"champion": "score"}
+    if "ensemble_score" in known.columns:
+        answered = known.drop_nulls("ensemble_score")
+        if len(answered) > len(known) / 2:
+            known, wanted = answered, wanted | {"ensemble": "ensemble_score"}
+    scores = {name: known[column].to_numpy() for name, column in wanted.items()}
+    return draw(known["label"].to_numpy(), scores)
 
 
 def _drift(case: UseCase, history: pl.DataFrame, day: date) -> Figure | str:

@@ -16,22 +16,22 @@ LEAST_DAYS = 5
 """Minimum days in a window for a meaningful mean and uncertainty."""
 
 
-def losses(history: pl.DataFrame, model: str) -> pl.DataFrame:
+def losses(case: UseCase, history: pl.DataFrame, model: str) -> pl.DataFrame:
     """A model's losses, one row per day; of several versions, the one judged last.
 
     Returns:
-        Columns `day`, `model_version`, `n` (rows), `log_loss` and `base_log_loss` (nats per row).
+        Columns `day`, `model_version`, `n` (rows), `loss` and `base_loss` (of a row).
     """
     labels = {"model": model, "slice": "all"}
-    rows = records.select(history, "log_loss", **labels)
-    base = records.select(history, "base_log_loss", **labels)
+    rows = records.select(history, case.target.loss, **labels)
+    base = records.select(history, records.base(case.target.loss), **labels)
     both = rows.join(base, on=["time", "model_version"], suffix="_base")
     return (
         both.select(
             "model_version", "n", "recorded_at",
-            day="time", log_loss="value", base_log_loss="value_base",
+            day="time", loss="value", base_loss="value_base",
         )
-        .filter(pl.col("log_loss").is_finite(), pl.col("base_log_loss") > 0, pl.col("n") > 0)
+        .filter(pl.col("loss").is_finite(), pl.col("base_loss") > 0, pl.col("n") > 0)
         .sort("day", "recorded_at")
         .unique("day", keep="last", maintain_order=True)
     )  # fmt: skip
@@ -41,14 +41,14 @@ def rolling_skill(days: pl.DataFrame, window: int) -> pl.DataFrame:
     """Skill over the window that ends with each day, with its uncertainty from day to day.
 
     Args:
-        days: columns `day`, `n` (rows), `log_loss` and `base_log_loss` (nats per row); at most one
-            row per day, days may be missing.
+        days: columns `day`, `n` (rows), `loss` and `base_loss` (of a row); at most one row per day,
+            days may be missing.
         window: number of days.
 
     Returns:
         Columns `day`, `skill`, `low` and `high` (of 95 %), for days with enough before them.
     """
-    loss, base = pl.col("n") * pl.col("log_loss"), pl.col("n") * pl.col("base_log_loss")
+    loss, base = pl.col("n") * pl.col("loss"), pl.col("n") * pl.col("base_loss")
     sums = (
         days.sort("day")
         .rolling("day", period=f"{window}d")

@@ -238,7 +238,7 @@ def _too_late(
     case: UseCase, old: ModelVersion | None, new: ModelVersion, current: ModelVersion | None
 ) -> BadData:
     now = f"version {current.version}" if current else "none"
-    judged = f"version {old.version}" if old else "the base rate"
+    judged = f"version {old.version}" if old else f"the {case.target.baseline_name}"
     return BadData(
         f"Version {new.version} of {case.name!r} was to replace {judged}, but the champion is "
         f"{now} by now, and stays so: version {new.version} was not judged against it. If version "

@@ -63,6 +63,9 @@ MODEL_URI = "model_uri"
 MODEL_FILE = "model.skops"
 MODEL_SHA256 = "model_sha256"
 """Parameter of a run: hash of its model's file. A parameter can never be changed."""
+TARGET = "target"
+"""Parameter of a run: what the model was trained for."""
+
 
 MODEL_PACKAGES = ["numpy", "polars", "pyarrow", "scikit-learn", "skops", "xgboost"]
 """Packages that a model needs where it is loaded."""
@@ -188,7 +191,7 @@ class Judged:
         passed: whether it passed every rule of the gate.
         refused_by: the rules that it broke.
         chosen: whether it became the challenger.
-        log_loss: log-loss on the holdout; None if it was not kept.
+        loss: mean loss of a row of the holdout; None if it was not kept.
     """
 
     candidate: str
@@ -198,7 +201,7 @@ class Judged:
     passed: bool
     refused_by: str
     chosen: bool
-    log_loss: float | None
+    loss: float | None
 
 
 @dataclass(frozen=True)
@@ -247,12 +250,11 @@ def overview(case: UseCase, versions: int = 50, runs: int = 40) -> Overview:
             else []
         )
     # The run of a refitted model has the verdict too, but was not a candidate.
-    return Overview(
-        current, trained_to, tags, [_judged(run) for run in judged if "chosen" in run.data.tags]
-    )
+    candidates = [run for run in judged if "chosen" in run.data.tags]
+    return Overview(current, trained_to, tags, [_judged(case, run) for run in candidates])
 
 
-def _judged(run: Any) -> Judged:
+def _judged(case: UseCase, run: Any) -> Judged:
     tags, params = run.data.tags, run.data.params
     return Judged(
         candidate=params.get("candidate", ""),
@@ -262,7 +264,7 @@ def _judged(run: Any) -> Judged:
         passed=tags.get("verdict") == "passed",
         refused_by=tags.get("refused_by", ""),
         chosen=tags.get("chosen") == "true",
-        log_loss=run.data.metrics.get("log_loss"),
+        loss=run.data.metrics.get(case.target.loss),
     )
 
 
@@ -272,12 +274,27 @@ def count(case: UseCase, event: str) -> None:
 
 
 def load(case: UseCase, model: ModelVersion) -> "Pipeline":
-    """The pipeline of a version, ready to predict."""
+    """The pipeline of a version, ready to predict.
+
+    Raises:
+        BadData: it is damaged, or was trained for another target.
+    """
     try:
-        expected = param(case, model.run_id, MODEL_SHA256)
+        known = params(case, model.run_id)
     except (BadData, MissingData):  # its run was deleted or never existed
-        expected = None
-    return _load(case, f"models:/{model.name}/{model.version}", expected)
+        known = {}
+    pipeline = _load(case, f"models:/{model.name}/{model.version}", known.get(MODEL_SHA256))
+    trained_for = known.get(TARGET, case.target.name)  # an older release does not say
+    wrong = case.target.wrong_model(pipeline)
+    if wrong or trained_for != case.target.name:
+        why = f"was trained for {trained_for}" if trained_for != case.target.name else wrong
+        raise BadData(
+            f"{model} cannot answer what {case.name} asks, {case.target.name}: it {why}. Nothing "
+            "was scored, and what was published stays. If TARGET in features.py was changed on "
+            f"purpose, remove the alias {CHAMPION!r} from this version in MLflow and run "
+            f"`{case.dag_id('model_retraining')}`; else restore TARGET."
+        )
+    return pipeline
 
 
 def load_run(case: UseCase, run_id: str) -> "Pipeline":
@@ -304,7 +321,7 @@ def _load(case: UseCase, uri: str, expected: str | None) -> "Pipeline":
     with connection(case), _model_file(uri) as path:
         try:
             _verify(case, path, uri, expected)
-            return skops.io.load(path, trusted=case.models.TRUSTED_TYPES)
+            return skops.io.load(path, trusted=_trusted(case))
         except FileNotFoundError as error:
             raise ModelMissing(
                 f"There is no {MODEL_FILE} among the artifacts of {uri}. Nothing was scored. Bring "
@@ -373,15 +390,8 @@ def as_reference(content: bytes, model: ModelVersion) -> dict[str, Any]:
     """
     try:
         found = json.loads(content)
-        edges, shares = found["edges"], found["shares"]
-        numbers = [*edges, *shares]
-        is_sound = (
-            all(isinstance(one, int | float) and math.isfinite(one) for one in numbers)
-            and len(edges) == len(shares) + 1 >= 2
-            and edges == sorted(edges)
-            and all(0 < share <= 1 for share in shares)
-            and isinstance(found.get("evaluation"), str | None)
-        )
+        parts = found["columns"].values() if "columns" in found else [found]
+        is_sound = isinstance(found.get("evaluation"), str | None) and all(map(_is_sound, parts))
     except (ValueError, TypeError, LookupError, RecursionError, AttributeError, OverflowError):
         is_sound = False
     if not is_sound:
@@ -392,6 +402,17 @@ def as_reference(content: bytes, model: ModelVersion) -> dict[str, Any]:
             "DAG), or train a new model."
         )
     return dict(found)
+
+
+def _is_sound(distribution: dict[str, Any]) -> bool:
+    edges, shares = distribution["edges"], distribution["shares"]
+    numbers = [*edges, *shares]
+    return (
+        all(isinstance(one, int | float) and math.isfinite(one) for one in numbers)
+        and len(edges) == len(shares) + 1 >= 2
+        and edges == sorted(edges)
+        and all(0 < share <= 1 for share in shares)
+    )
 
 
 def last_day(case: UseCase, model: ModelVersion) -> str | None:
@@ -451,7 +472,7 @@ def log_training(
                 pipeline,
                 name="model",
                 signature=signature,
-                skops_trusted_types=case.models.TRUSTED_TYPES,
+                skops_trusted_types=_trusted(case),
                 pip_requirements=_installed(MODEL_PACKAGES),
             )
         mlflow.set_tag(MODEL_URI, logged.model_uri)
@@ -497,6 +518,10 @@ def _model_file(uri: str) -> Iterator[Path]:
         yield Path(files) / MODEL_FILE
 
 
+def _trusted(case: UseCase) -> list[str]:
+    return [*case.models.TRUSTED_TYPES, *case.target.trusted_types]
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -515,7 +540,7 @@ def _signature(case: UseCase, pipeline: "Pipeline", example: "pa.RecordBatch") -
         )
         for name in case.features.FEATURES
     ]
-    outputs = infer_signature(model_output=pipeline.predict_proba(example)).outputs
+    outputs = infer_signature(model_output=case.target.predict(pipeline, example)).outputs
     return ModelSignature(Schema(inputs), outputs)
 
 
@@ -531,9 +556,14 @@ def model_bytes(case: UseCase, run_id: str) -> int:
 
 def param(case: UseCase, run_id: str, name: str) -> str | None:
     """A parameter of a run; None if it has no such parameter."""
+    return params(case, run_id).get(name)
+
+
+def params(case: UseCase, run_id: str) -> dict[str, str]:
+    """The parameters of a run."""
     with connection(case) as client:
-        found = client.get_run(run_id).data.params.get(name)
-    return None if found is None else str(found)
+        found = client.get_run(run_id).data.params
+    return {name: str(value) for name, value in found.items()}
 
 
 def tag(case: UseCase, run_id: str, name: str) -> str:

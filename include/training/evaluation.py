@@ -7,14 +7,13 @@ that it has seen, so only days after the champion's training count, also for its
 import math
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 import numpy as np
 import polars as pl
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
@@ -28,68 +27,12 @@ from include.usecase import UseCase
 from include.wording import counted
 
 RESAMPLES = 2000
-CALIBRATION_BINS = 10
-LEAST_PROBABILITY = 1e-7
-"""A wrong score of 0 or 1 costs 16 nats, not infinitely many."""
+Figures = dict[str, Any]
+"""Metrics of a model's predictions on some rows, as `Target.figures` gives them: a number each, or
+None where the rows define none."""
 
 TIMED_ROWS = 10_000
 """Rows that a model is timed on; fewer rows are scored repeatedly."""
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Metrics of a model's scores on some rows; None if the rows have only one class.
-
-    Attributes:
-        rate: share of rows with the label 1.
-        mean_score: the model's mean score, its estimate of that share.
-        log_loss: in nats per row.
-        brier: mean squared error of the probability.
-        calibration_error: see `calibration_error`.
-    """
-
-    rows: int
-    rate: float
-    mean_score: float
-    log_loss: float
-    brier: float
-    calibration_error: float
-    roc_auc: float | None
-    average_precision: float | None
-
-
-def figures(labels: np.ndarray, scores: np.ndarray) -> Figures:
-    """Metrics of scores of shape (rows,) given labels, 0 or 1, of the same shape."""
-    both = 0 < labels.sum() < len(labels)
-    return Figures(
-        rows=len(labels),
-        rate=float(labels.mean()),
-        mean_score=float(scores.mean()),
-        log_loss=float(log_losses(labels, scores).mean()),
-        brier=float(brier_score_loss(labels, scores, pos_label=1)),
-        calibration_error=calibration_error(labels, scores),
-        roc_auc=float(roc_auc_score(labels, scores)) if both else None,
-        average_precision=float(average_precision_score(labels, scores)) if both else None,
-    )
-
-
-def log_losses(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Log-loss of each row in nats, of shape (rows,)."""
-    likely = np.where(labels == 1, scores, 1 - scores.astype(np.float64))
-    return -np.log(np.clip(likely, LEAST_PROBABILITY, 1))
-
-
-def calibration_error(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Expected calibration error over bins with equal numbers of rows.
-
-    The mean, over rows, of the distance between the mean score and the observed rate of the row's
-    bin (Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, 2015; equal
-    bins as in Nixon et al., Measuring Calibration in Deep Learning, 2019).
-    """
-    inner = np.quantile(scores, np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1])
-    bins = np.searchsorted(inner, scores, side="right")
-    gaps = np.bincount(bins, weights=labels - scores.astype(np.float64))
-    return float(np.abs(gaps).sum() / len(labels))
 
 
 def bootstrap_means(values: np.ndarray, days: np.ndarray, seed: int) -> np.ndarray:
@@ -127,7 +70,7 @@ def by_slice(
         values = rows[column].to_numpy()
         for value in rows[column].drop_nulls().unique().sort():
             here = values == value
-            found[f"{column} = {value}"] = figures(labels[here], scores[here])
+            found[f"{column} = {value}"] = case.target.figures(labels[here], scores[here])
     return found
 
 
@@ -179,7 +122,7 @@ def evaluate_run(
         Reference to the evaluation.
 
     Raises:
-        BadData: a score is NaN or outside 0 to 1; the model lacks a feature.
+        BadData: a prediction is impossible; the model lacks a feature.
     """
     reference = evaluate_rows(
         case,
@@ -218,7 +161,7 @@ def evaluate_champion(case: UseCase, snapshot: str, rival: Rival | None) -> str 
         raise BadData(
             f"The champion, version {model.version}, cannot be compared with a challenger: {error} "
             f"If it is not worth restoring, remove the alias {CHAMPION!r} from it in MLflow: "
-            "challengers are then compared with the base rate."
+            f"challengers are then compared with the {case.target.baseline_name}."
         ) from error
 
 
@@ -242,7 +185,7 @@ def evaluate_rows(
     scores, seconds = score(case, rows, pipeline)
     sliced = by_slice(case, rows, labels, scores)
     version = case.lake.new_version("evaluations", case.lake.version(snapshot).key)
-    version.write_frame("scores", rows.select(*case.key, "day", "label", score=pl.Series(scores)))
+    version.write_frame("scores", rows.select(*case.key, "day", "label", score=_as_column(scores)))
     encoder = pipeline[0]
     read = [*encoder.numeric, *encoder.categorical] if isinstance(encoder, FeatureEncoder) else []
     metadata = {
@@ -250,8 +193,8 @@ def evaluate_rows(
         "rival": None if rival is None else asdict(rival),
         **facts,
         "features": read,
-        "figures": asdict(figures(labels, scores)),
-        "slices": {name: asdict(found) for name, found in sliced.items()},
+        "figures": case.target.figures(labels, scores),
+        "slices": sliced,
         "scoring_seconds_per_million": seconds / len(rows) * 1e6,
     }
     with suppress(
@@ -265,28 +208,29 @@ def score(case: UseCase, rows: pl.DataFrame, pipeline: Pipeline) -> tuple[np.nda
     """Score rows a batch at a time.
 
     Returns:
-        Scores of shape (rows,), and the CPU-seconds that they took.
+        Predictions, and the CPU-seconds that they took.
 
     Raises:
-        BadData: a score is NaN or outside 0 to 1.
+        BadData: a prediction is impossible.
     """
     # Each call has an overhead, which would dominate with only a few rows.
     times = math.ceil(TIMED_ROWS / len(rows))
     timed = pl.concat([rows] * times) if times > 1 else rows
     batches = list(timed.iter_slices(case.settings.batch_rows))
-    pipeline.predict_proba(batches[0].head(1))  # the first call warms up and is not timed
+    case.target.predict(pipeline, batches[0].head(1))  # the first call warms up and is not timed
     # One thread, because waiting threads spin and would count as CPU-seconds.
     with threadpool_limits(1, user_api="openmp"):
         began = time.process_time()
-        scores = np.concatenate([pipeline.predict_proba(batch)[:, 1] for batch in batches])
+        scores = np.concatenate([case.target.predict(pipeline, batch) for batch in batches])
         seconds = (time.process_time() - began) * len(rows) / len(timed)
     scores = scores[: len(rows)]
-    if wrong := int((~((scores >= 0) & (scores <= 1))).sum()):
-        raise BadData(
-            f"{wrong} of {len(scores)} scores are NaN or outside 0 to 1. Nothing was promoted. "
-            "Fix the model or its features."
-        )
+    if wrong := case.target.wrong(scores):
+        raise BadData(f"{wrong}. Nothing was promoted. Fix the model or its features.")
     return scores, seconds
+
+
+def _as_column(scores: np.ndarray) -> pl.Series:
+    return pl.Series(np.ascontiguousarray(scores))
 
 
 def read_rival(version: Version) -> Rival | None:
@@ -302,6 +246,6 @@ def read_rows(case: UseCase, version: Version) -> pl.DataFrame:
 
 
 def read_scores(version: Version) -> np.ndarray:
-    """The scores of an evaluation, of shape (judged rows,)."""
+    """The predictions of an evaluation."""
     scores: np.ndarray = version.read("scores", ["score"])["score"].to_numpy()
     return scores

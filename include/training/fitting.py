@@ -20,8 +20,13 @@ from sklearn.pipeline import Pipeline
 
 from include.encoder import FeatureEncoder
 from include.errors import BadData
+from include.wording import listed
 
 LABEL = "label"
+
+Encode = Callable[[np.ndarray], np.ndarray]
+
+MOST_CLASSES = 1000
 
 XGBOOST_BYTES, OTHER_BYTES = 24, 64
 """Maximum bytes of a fit per row and feature. XGBoost was measured at 19 to 23: the rows, the
@@ -48,20 +53,27 @@ class Fit:
     method: str
 
 
-def fit(pipeline: Pipeline, files: list[pq.ParquetFile], memory_bytes: int, seed: int) -> Fit:
+def fit(
+    pipeline: Pipeline,
+    files: list[pq.ParquetFile],
+    memory_bytes: int,
+    seed: int,
+    encode: Encode = np.asarray,
+) -> Fit:
     """Fit a pipeline on the rows of all files; the same rows and seed give the same model.
 
     Args:
-        pipeline: a `FeatureEncoder` first, a classifier of two classes last.
-        files: open files with the encoder's columns and `label` (int8, 0 or 1); other columns are
-            not read. Rows keep the order of the files.
+        pipeline: a `FeatureEncoder` first, a classifier or regressor last.
+        files: open files with the encoder's columns and `label`; other columns are not
+            read. Rows keep the order of the files.
         memory_bytes: for the rows and everything made from them. Training from disk always takes
             0.3 GB and 40 bytes per row, and its cache takes six bytes per row and feature in the
             system's temporary folder.
         seed: seed for the sample.
+        encode: turns labels into those that the model is fitted on.
 
     Raises:
-        BadData: there are no rows, or they have only one class.
+        BadData: there are no rows, or all have the same label.
     """
     rows = sum(file.metadata.num_rows for file in files)
     if not rows:
@@ -71,16 +83,17 @@ def fit(pipeline: Pipeline, files: list[pq.ParquetFile], memory_bytes: int, seed
         )
     encoder: FeatureEncoder = pipeline[0]
     columns = [*encoder.numeric, *encoder.categorical, LABEL]
-    from_disk = len(pipeline) == 2 and isinstance(pipeline[1], xgboost.XGBClassifier)
+    from_disk = len(pipeline) == 2 and isinstance(pipeline[1], xgboost.XGBModel)
     row_bytes = (len(columns) - 1) * (XGBOOST_BYTES if from_disk else OTHER_BYTES)
     rows_that_fit = memory_bytes // row_bytes
     if rows <= rows_that_fit:
-        _fit_in_memory(pipeline, _batches(files, columns))
+        _fit_in_memory(pipeline, _batches(files, columns), encode)
         return Fit(rows, rows, "in memory")
     if from_disk:
-        _fit_from_disk(encoder, pipeline[1], files)
+        _fit_from_disk(encoder, pipeline[1], files, encode)
         return Fit(rows, rows, "external memory")
-    _fit_in_memory(pipeline, _sample(_batches(files, columns), rows, rows_that_fit, seed))
+    sampled = _sample(_batches(files, columns), rows, rows_that_fit, seed)
+    _fit_in_memory(pipeline, sampled, encode)
     return Fit(rows, rows_that_fit, "sample")
 
 
@@ -101,29 +114,33 @@ def _sample(
         rows, wanted = rows - batch.num_rows, wanted - here
 
 
-def _fit_in_memory(pipeline: Pipeline, batches: Iterable[pa.RecordBatch]) -> None:
+def _fit_in_memory(pipeline: Pipeline, batches: Iterable[pa.RecordBatch], encode: Encode) -> None:
     table = pa.Table.from_batches(batches)
-    _require_both_classes(set(table[LABEL].unique().to_pylist()), table.num_rows)
-    pipeline.fit(table, table[LABEL].to_numpy())
+    _require_difference(set(table[LABEL].unique().to_pylist()), table.num_rows)
+    pipeline.fit(table, encode(table[LABEL].to_numpy()))
 
 
 def _fit_from_disk(
-    encoder: FeatureEncoder, classifier: xgboost.XGBClassifier, files: list[pq.ParquetFile]
+    encoder: FeatureEncoder, model: xgboost.XGBModel, files: list[pq.ParquetFile], encode: Encode
 ) -> None:
-    values: dict[str, set[Any]] = {name: set() for name in [*encoder.categorical, LABEL]}
-    for batch in _batches(files, list(values)):
+    values: dict[str, set[Any]] = {name: set() for name in encoder.categorical}
+    labels: set[Any] = set()
+    for batch in _batches(files, [*values, LABEL]):
         for name, known in values.items():
             known.update(batch.column(name).unique().to_pylist())
-    _require_both_classes(values.pop(LABEL), sum(file.metadata.num_rows for file in files))
+        if len(labels) < MOST_CLASSES:  # numbers may be as many as rows
+            labels.update(batch.column(LABEL).unique().to_pylist())
+    _require_difference(labels, sum(file.metadata.num_rows for file in files))
     rows = list(zip_longest(*values.values()))
     encoder.fit(pl.DataFrame(rows, schema=list(values), orient="row", infer_schema_length=None))
 
     with tempfile.TemporaryDirectory(prefix="training-") as folder:
-        booster = _train(classifier, _EncodedBatches(encoder, classifier, files, folder))
-    parameters = classifier.get_params()
-    classifier.load_model(booster.save_raw())
+        batches = _EncodedBatches(encoder, model, files, folder, encode)
+        booster = _train(model, batches, len(labels))
+    parameters = model.get_params()
+    model.load_model(booster.save_raw())
     # Loading turned the model's base score into a parameter, which every clone would inherit.
-    classifier.set_params(**parameters)
+    model.set_params(**parameters)
 
 
 class _EncodedBatches(xgboost.DataIter):
@@ -132,13 +149,14 @@ class _EncodedBatches(xgboost.DataIter):
     def __init__(
         self,
         encoder: FeatureEncoder,
-        classifier: xgboost.XGBClassifier,
+        model: xgboost.XGBModel,
         files: list[pq.ParquetFile],
         folder: str,
+        encode: Encode,
     ):
         super().__init__(cache_prefix=str(Path(folder) / "cache"))
-        self.encoder, self.feature_types = encoder, classifier.feature_types
-        self.files = files
+        self.encoder, self.feature_types = encoder, model.feature_types
+        self.files, self.encode = files, encode
 
     def reset(self) -> None:
         columns = [*self.encoder.numeric, *self.encoder.categorical, LABEL]
@@ -149,27 +167,29 @@ class _EncodedBatches(xgboost.DataIter):
         if batch is not None:
             input_data(
                 data=self.encoder.transform(batch),
-                label=batch.column(LABEL).to_numpy(),
+                label=self.encode(batch.column(LABEL).to_numpy()),
                 feature_types=self.feature_types,
             )
         return batch is not None
 
 
-def _train(classifier: xgboost.XGBClassifier, batches: _EncodedBatches) -> xgboost.Booster:
+def _train(model: xgboost.XGBModel, batches: _EncodedBatches, labels: int) -> xgboost.Booster:
     matrix = xgboost.ExtMemQuantileDMatrix(
         batches,
-        missing=classifier.missing,
-        nthread=classifier.n_jobs,
-        max_bin=classifier.max_bin,
-        enable_categorical=classifier.enable_categorical,
+        missing=model.missing,
+        nthread=model.n_jobs,
+        max_bin=model.max_bin,
+        enable_categorical=model.enable_categorical,
     )
-    rounds = classifier.get_num_boosting_rounds()
-    return xgboost.train(classifier.get_xgb_params(), matrix, rounds)
+    parameters = model.get_xgb_params()
+    if isinstance(model, xgboost.XGBClassifier) and labels > 2:  # as its `fit` does
+        parameters |= {"objective": "multi:softprob", "num_class": labels}
+    return xgboost.train(parameters, matrix, model.get_num_boosting_rounds())
 
 
-def _require_both_classes(classes: set[int], rows: int) -> None:
-    if len(classes) < 2:
+def _require_difference(labels: set[Any], rows: int) -> None:
+    if len(labels) < 2:
         raise BadData(
-            f"There is only one class in {rows} labelled rows of the training days. The champion "
-            "is unchanged. Choose a longer window."
+            f"All {rows} labelled rows of the training days have the label {listed(labels)}, so "
+            "there is nothing to learn. The champion is unchanged. Choose a longer window."
         )

@@ -1,7 +1,7 @@
 """The gate between a challenger and the champion: every rule with its figure, bound and result.
 
 The bounds are the settings `gate_…`. All models are judged on the same rows of one holdout. Without
-a champion, they are compared with a forecast of the training days' base rate.
+a champion, they are compared with the baseline, a forecast that knows only the training labels.
 """
 
 from collections.abc import Iterable
@@ -20,8 +20,8 @@ from include.training.evaluation import Figures
 from include.usecase import UseCase
 from include.wording import literal
 
-LEAST_SHIFT, MOST_SHIFT = 0.3, 0.8
-"""A shift below the first is never a fault, one above the second always is (see `_inputs`)."""
+LEAST_SHIFT = 0.3
+"""A smaller shift is never a fault (see `_inputs`)."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,15 @@ class Evidence:
     """The data that all models are judged on: the holdout's labels and days, and input shifts.
 
     Attributes:
-        reference: the champion, or the base rate if there is none.
+        reference: the champion, or the baseline if there is none.
+        baseline_loss: mean loss of the baseline on these rows, the unit of every gain.
         shifts: shifts of the features, from `snapshot.input_shifts`.
     """
 
     labels: np.ndarray
     days: np.ndarray
     reference: Model
+    baseline_loss: float
     has_champion: bool
     shifts: pl.DataFrame
 
@@ -64,17 +66,18 @@ def check(case: UseCase, model: Model, evidence: Evidence) -> list[Rule]:
 
 
 def _better(case: UseCase, model: Model, evidence: Evidence) -> Rule:
-    """Its log-loss is lower by a margin in most samples of days."""
-    gains = evaluation.log_losses(evidence.labels, evidence.reference.scores)
-    gains -= evaluation.log_losses(evidence.labels, model.scores)
+    """Its loss is lower by a margin in most samples of days."""
+    gains = case.target.losses(evidence.labels, evidence.reference.scores)
+    gains -= case.target.losses(evidence.labels, model.scores)
+    gains /= evidence.baseline_loss
     means = evaluation.bootstrap_means(gains, evidence.days, case.settings.seed)
     margin, confidence = case.settings.gate_min_gain, case.settings.gate_confidence
     share = float((means >= margin).mean())
-    whom = "champion" if evidence.has_champion else "base rate"
+    whom = "champion" if evidence.has_champion else case.target.baseline_name
     return Rule(
         f"better than the {whom}",
         f"{_gain(gains.mean())}, enough in {share:.1%}",
-        f"gains ≥ {margin:g} log-loss in ≥ {confidence:.0%} of samples",
+        f"gains ≥ {margin:.2%} in ≥ {confidence:.0%} of samples",
         share >= confidence,
         fault=False,
     )
@@ -82,7 +85,7 @@ def _better(case: UseCase, model: Model, evidence: Evidence) -> Rule:
 
 def _slices(case: UseCase, model: Model, evidence: Evidence) -> Rule:
     """It is not much worse on any slice that is large enough."""
-    gains = slice_gains(case, model, evidence.reference)
+    gains = slice_gains(case, model, evidence)
     bound = case.settings.gate_max_slice_loss
     least = case.settings.gate_min_slice_rows
     where = min(gains, key=gains.__getitem__, default=None)
@@ -90,49 +93,52 @@ def _slices(case: UseCase, model: Model, evidence: Evidence) -> Rule:
     return Rule(
         "no worse on any slice",
         found,
-        f"loses ≤ {bound:g} log-loss where there are ≥ {least} rows",
+        f"loses ≤ {bound:.2%} where there are ≥ {least} rows",
         where is None or -gains[where] <= bound,
         fault=False,
     )
 
 
 def _gain(value: float) -> str:
-    return f"gains {value:.4f}" if value >= 0 else f"loses {-value:.4f}"
+    return f"gains {value:.2%}" if value >= 0 else f"loses {-value:.2%}"
 
 
-def slice_gains(case: UseCase, model: Model, reference: Model) -> dict[str, float]:
-    """Slice → another model's log-loss minus this one's; only slices large enough to judge."""
+def slice_gains(case: UseCase, model: Model, evidence: Evidence) -> dict[str, float]:
+    """Slice → the gain in skill over the reference; only slices large enough to judge."""
+    reference, loss = evidence.reference, case.target.loss
     return {
-        name: reference.slices[name].log_loss - found.log_loss
+        name: (reference.slices[name][loss] - found[loss]) / evidence.baseline_loss
         for name, found in model.slices.items()
-        if found.rows >= case.settings.gate_min_slice_rows
+        if found["rows"] >= case.settings.gate_min_slice_rows
     }
 
 
 def _calibrated(case: UseCase, model: Model, evidence: Evidence) -> Rule:
-    """Its probabilities match the observed rates, or match them better than the champion's.
+    """Its predictions are right on average, or more nearly so than the champion's.
 
     It is compared with the champion because no model can foresee a stormy week, which changes the
     rate of every day.
     """
-    found = model.figures.calibration_error
-    bound = max(
-        case.settings.gate_max_calibration_error, evidence.reference.figures.calibration_error
-    )
-    return Rule("calibrated", f"{found:.3f}", f"calibration error ≤ {bound:.3f}", found <= bound)
+    name = case.target.calibration
+    found, known = model.figures[name], evidence.reference.figures[name]
+    bound = max(case.settings.gate_max_calibration_error, known)
+    title = case.target.measures[name].title
+    return Rule("calibrated", f"{found:.3f}", f"{title} ≤ {bound:.3f}", found <= bound)
 
 
 def _not_too_good(case: UseCase, model: Model, evidence: Evidence) -> Rule:
     """It does not know the future: a leaked label makes a model look too good."""
-    found, known = model.figures.roc_auc, evidence.reference.figures.roc_auc
-    if evidence.has_champion and known is not None:
-        bound, setting = known + case.settings.gate_max_auc_gain, "gate_max_auc_gain"
+    found, known = (
+        1 - side.figures[case.target.loss] / evidence.baseline_loss
+        for side in (model, evidence.reference)
+    )
+    if evidence.has_champion:
+        bound, setting = known + case.settings.gate_max_skill_gain, "gate_max_skill_gain"
     else:
-        bound, setting = case.settings.gate_max_auc, "gate_max_auc"
-    passed = found is not None and found <= bound
-    text = "unknown, one class only" if found is None else f"{found:.3f}"
+        bound, setting = case.settings.gate_max_skill, "gate_max_skill"
     where = case.settings.where_set(setting)
-    return Rule("not too good to be true", text, f"AUC ≤ {bound:.3f} ({where})", passed)
+    text = f"skill ≤ {bound:.3f} ({where})"
+    return Rule("not too good to be true", f"{found:.3f}", text, found <= bound)
 
 
 def _features(case: UseCase, model: Model, _: Evidence) -> Rule:
@@ -156,14 +162,14 @@ def _inputs(case: UseCase, _: Model, evidence: Evidence) -> Rule:
     normal windows of real data one is refused; Celsius instead of Fahrenheit, or a length
     in another unit, is nearly always refused.)
     """
-    ratio = case.settings.gate_max_shift_ratio
-    allowed = (ratio * pl.col("usual")).clip(LEAST_SHIFT, MOST_SHIFT).fill_null(MOST_SHIFT)
+    ratio, most = case.settings.gate_max_shift_ratio, case.settings.gate_max_shift
+    allowed = (ratio * pl.col("usual")).clip(min(LEAST_SHIFT, most), most).fill_null(most)
     judged = evidence.shifts.with_columns(allowed=allowed)
     worst = judged.sort(pl.col("shift") / pl.col("allowed")).row(-1, named=True)
     return Rule(
         "same inputs",
         f"{worst['shift']:.2f} of {worst['allowed']:.2f} ({worst['feature']})",
-        f"shift ≤ {ratio:g} × the usual ({LEAST_SHIFT} to {MOST_SHIFT})",
+        f"shift ≤ {ratio:g} × the usual ({min(LEAST_SHIFT, most):g} to {most:g})",
         worst["shift"] <= worst["allowed"],
     )
 
@@ -208,7 +214,7 @@ def judge(case: UseCase, reference: str, champion: str | None, candidates: list[
         group.path for group in case.features.GROUPS
     }  # not champions: they score only some rows
     whole = [name for name in passed if judged[name][0]["candidate"] not in lacking]
-    best = min(whole, key=lambda name: judged[name][0]["figures"]["log_loss"], default=None)
+    best = min(whole, key=lambda name: judged[name][0]["figures"][case.target.loss], default=None)
     wanted = {member.name for member in case.members} | lacking
     sound = [
         name
@@ -228,7 +234,7 @@ def judge(case: UseCase, reference: str, champion: str | None, candidates: list[
         champion=known,
         champion_evaluation=champion,
         rules={facts["candidate"]: rules for facts, rules in judged.values()},
-        markdown=_markdown(case.lake.version(reference), evidence, judged, best, known),
+        markdown=_markdown(case, case.lake.version(reference), evidence, judged, best, known),
     )
     for name, (facts, rules) in judged.items():
         answer = "passed" if name in passed else "refused"
@@ -255,37 +261,46 @@ def _rival(case: UseCase, reference: str, evaluations: list[str]) -> Rival | Non
 
 
 def gather(case: UseCase, reference: str, champion: str | None) -> Evidence:
-    """The evidence of a snapshot's holdout against a champion's evaluation, or the base rate."""
+    """The evidence of a snapshot's holdout against a champion's evaluation, or the baseline."""
     version = case.lake.version(reference)
     source, part = (case.lake.version(champion), "scores") if champion else (version, "holdout")
     rows = source.read(part, ["label", "day"])
+    labels = rows["label"].to_numpy()
+    constant = baseline_predictions(case, version, labels)
     return Evidence(
-        labels=rows["label"].to_numpy(),
+        labels=labels,
         days=rows["day"].to_numpy(),
         reference=read_model(case, case.lake.version(champion))
         if champion
-        else base_rate(case, version),
+        else baseline(case, version),
+        baseline_loss=float(case.target.losses(labels, constant).mean()),
         has_champion=champion is not None,
         shifts=snapshot.input_shifts(case, version),
     )
 
 
-def base_rate(case: UseCase, version: Version) -> Model:
-    """A forecast that gives every row of the holdout the base rate of the training days."""
+def baseline(case: UseCase, version: Version) -> Model:
+    """A forecast that gives every row of the holdout the baseline of the training days."""
     holdout = version.read("holdout", ["label", *case.features.SLICES])
     labels = holdout["label"].to_numpy()
-    counts = version.manifest().metadata["labels"]["training"]
-    scores = np.full(len(labels), counts["1"] / (counts["0"] + counts["1"]))
+    scores = baseline_predictions(case, version, labels)
     sliced = evaluation.by_slice(case, holdout, labels, scores)
-    return Model(evaluation.figures(labels, scores), sliced, scores, case.features.FEATURES, 0, 0)
+    figures = case.target.figures(labels, scores)
+    return Model(figures, sliced, scores, case.features.FEATURES, 0, 0)
+
+
+def baseline_predictions(case: UseCase, version: Version, labels: np.ndarray) -> np.ndarray:
+    """The baseline of a snapshot's training days, once for each label."""
+    known = case.target.baseline([version.manifest().metadata["labels"]["training"]])
+    return np.broadcast_to(known, (len(labels), *known.shape))
 
 
 def read_model(case: UseCase, version: Version) -> Model:
     """What the gate knows about a model, from its evaluation."""
     facts = version.manifest().metadata
     return Model(
-        figures=Figures(**facts["figures"]),
-        slices={name: Figures(**found) for name, found in facts["slices"].items()},
+        figures=facts["figures"],
+        slices=facts["slices"],
         scores=evaluation.read_scores(version),
         features=facts["features"],
         scoring_seconds_per_million=facts["scoring_seconds_per_million"],
@@ -300,6 +315,7 @@ def read_model(case: UseCase, version: Version) -> Model:
 
 
 def _markdown(
+    case: UseCase,
     version: Version,
     evidence: Evidence,
     judged: dict[str, tuple[dict[str, Any], list[Rule]]],
@@ -307,7 +323,7 @@ def _markdown(
     champion: ModelVersion | None,
 ) -> str:
     facts = version.manifest().metadata
-    rival = f"champion (version {champion.version})" if champion else "base rate"
+    rival = f"champion (version {champion.version})" if champion else case.target.baseline_name
     names = [found["candidate"] for found, _ in judged.values()]
     decision = "All were **refused**"
     if best:
@@ -326,15 +342,14 @@ def _markdown(
         ]
         for same_rule in by_rule
     ]
-    measures = ["log_loss", "roc_auc", "average_precision", "brier", "calibration_error"]
     all_figures = [
-        *(Figures(**found["figures"]) for found, _ in judged.values()),
+        *(found["figures"] for found, _ in judged.values()),
         evidence.reference.figures,
     ]
     compared = [
-        [measure, *("–" if value is None else f"{value:.4f}" for value in values)]
-        for measure in measures
-        if (values := [getattr(found, measure) for found in all_figures])
+        [name, *("–" if value is None else f"{value:.4f}" for value in values)]
+        for name in case.target.measures
+        if (values := [found[name] for found in all_figures])
     ]
     return "\n".join(
         [

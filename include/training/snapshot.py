@@ -253,9 +253,9 @@ def _write(
     days: list[date],
     sources: Sources,
     profiler: Profiler,
-) -> dict[str, int]:
-    """Write the days of one part, at least one row group each. Returns the rows of each class."""
-    counts = np.zeros(2, dtype=int)
+) -> dict[str, Any]:
+    """Write the days of one part, at least one row group each. Returns what its labels are like."""
+    labels = [np.empty(0, np.int8)]
     with ExitStack() as stack:
         writer = None
         for day in days:
@@ -265,19 +265,19 @@ def _write(
             rows = labelled(case, day, validated, truth)
             if rows.is_empty():
                 continue
-            counts += np.bincount(rows["label"].to_numpy(), minlength=2)
+            labels.append(rows["label"].to_numpy())
             profiler.add(rows.select(case.features.FEATURES))
             table = to_arrow(rows)
             writer = writer or stack.enter_context(version.write(part, table.schema))
             writer.write_table(table, case.settings.batch_rows)
     which = f"the {part} ({days[0]} to {days[-1]})"
-    if not counts.all():
-        what = "only one class" if counts.any() else "no labelled row"
+    described = case.target.describe(np.concatenate(labels))
+    if what := case.target.lacking(described, part == PARTS[0]):
         raise BadData(
-            f"There is {what} in {which}: {counts[0]} rows with label 0, {counts[1]} with label 1. "
-            "No model was trained and the champion is unchanged. Choose a longer window."
+            f"In {which} there is {what}. No model was trained and the champion is unchanged. "
+            "Choose a longer window."
         )
-    return {"0": int(counts[0]), "1": int(counts[1])}
+    return described
 
 
 def _distance(one: pl.Series, other: pl.Series) -> float:

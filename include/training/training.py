@@ -1,6 +1,7 @@
 """From a snapshot to a registered challenger: fit each candidate, refit the best, register it."""
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,8 @@ EXAMPLE_ROWS = 100
 """Rows from which a model's signature is taken."""
 
 WITHHELD_SHARE, MOST_WITHHELD = 0.1, 5_000
-"""Rows of the holdout that a refit withholds, to have reference scores for later ones: their share,
-and their maximum number."""
+"""Rows of the holdout that no fit sees: a refit's predictions of them are the reference for later
+ones, and intervals are calibrated on them. Their share, and their maximum number."""
 
 
 def candidates(case: UseCase) -> list[str]:
@@ -43,7 +44,12 @@ def train(case: UseCase, snapshot: str, candidate: str, reason: str) -> str:
     Returns:
         Id of the MLflow run.
     """
-    return _train(case, snapshot, candidate, {"reason": reason})
+
+    def unseen() -> pl.DataFrame:
+        holdout = case.lake.version(snapshot).read("holdout")
+        return holdout.filter(_withheld(case, len(holdout)))
+
+    return _train(case, snapshot, candidate, {"reason": reason}, unseen)
 
 
 def refit(case: UseCase, snapshot: str, member: Evaluated) -> str:
@@ -70,7 +76,8 @@ def refit(case: UseCase, snapshot: str, member: Evaluated) -> str:
     if case.settings.refit:
         run_id, unseen = _refit(case, snapshot, member)
     scores = evaluation.read_scores(case.lake.version(unseen))
-    registry.log_reference(case, run_id, {**scoring.score_reference(scores), "evaluation": unseen})
+    usual = scoring.score_reference(case, scores)
+    registry.log_reference(case, run_id, {**usual, "evaluation": unseen})
     return run_id
 
 
@@ -80,18 +87,23 @@ def _refit(case: UseCase, snapshot: str, member: Evaluated) -> tuple[str, str]:
     holdout = case.lake.version(snapshot).read("holdout")
     withheld = _withheld(case, len(holdout))
     unseen, holdout = holdout.filter(withheld), holdout.filter(~withheld)
-    run_id = _train(case, snapshot, candidate, {"mlflow.parentRunId": judged}, holdout)
+    run_id = _train(
+        case, snapshot, candidate, {"mlflow.parentRunId": judged}, lambda: unseen, holdout
+    )
     pipeline = registry.load_run(case, run_id)
     judged_on = case.lake.version(member.evaluation)
     rows = evaluation.read_rows(case, judged_on)
     scores, _ = evaluation.score(case, rows, pipeline)
-    known = evaluation.figures(rows["label"].to_numpy(), scores)
-    before = judged_on.manifest().metadata["figures"]["log_loss"]
-    if not known.log_loss <= before + case.settings.gate_min_gain:
+    target, labels = case.target, rows["label"].to_numpy()
+    known = target.losses(labels, scores).mean()
+    before = judged_on.manifest().metadata["figures"][target.loss]
+    constant = gate.baseline_predictions(case, case.lake.version(snapshot), labels)
+    margin = case.settings.gate_min_gain * target.losses(labels, constant).mean()
+    if not known <= before + margin:
         raise BadData(
-            f"The refitted {candidate} (run {run_id}) has a log-loss of {known.log_loss:.4f} on "
-            f"the holdout; the model that had not seen it has {before:.4f}. The champion is "
-            "unchanged. Look for randomness in the training, or set "
+            f"The refitted {candidate} (run {run_id}) has a {target.measures[target.loss].title} "
+            f"of {known:.4f} on the holdout; the model that had not seen it has {before:.4f}. The "
+            "champion is unchanged. Look for randomness in the training, or set "
             f"{case.settings.where_set('refit')} to false."
         )
     facts = {"candidate": candidate, "run_id": run_id, "withheld": True}
@@ -157,7 +169,9 @@ def register(
         "snapshot": verdict.snapshot,
         "snapshot_sha256": fingerprint(version),
         "judged_run": verdict.challenger.run_id,
-        "judged_against": verdict.champion.version if verdict.champion else "base rate",
+        "judged_against": (
+            verdict.champion.version if verdict.champion else case.target.baseline_name
+        ),
         "git_commit": registry.tag(case, run_id, "git_commit"),
         "reason": reason,
         "dag_run": dag_run,
@@ -187,22 +201,28 @@ def _train(
     snapshot: str,
     candidate: str,
     tags: dict[str, str],
+    unseen: Callable[[], pl.DataFrame],
     holdout: pl.DataFrame | None = None,
 ) -> str:
-    """Fit a candidate on the training days and these rows of the holdout."""
+    """Fit a candidate on the training days and these rows of the holdout.
+
+    Args:
+        unseen: reads rows of the holdout that it is not fitted on.
+    """
     version = case.lake.version(snapshot)
     pipeline = (case.models.CANDIDATES | case.models.WITHOUT)[candidate](case.settings.seed)
     with ExitStack() as stack:
         files = [stack.enter_context(version.parquet("training"))]
         files += [] if holdout is None else [stack.enter_context(_as_file(holdout))]
         with metrics.timed(case.name, "training_seconds", candidate=candidate):
-            done = fit(
-                pipeline, files, int(case.settings.training_memory_mb * 1e6), case.settings.seed
-            )
+            memory = int(case.settings.training_memory_mb * 1e6)
+            done = fit(pipeline, files, memory, case.settings.seed, case.target.encode)
+        pipeline = case.target.finish(pipeline, unseen)
         example = next(files[0].iter_batches(EXAMPLE_ROWS, columns=case.features.FEATURES))
     facts = version.manifest().metadata
     params: dict[str, Any] = {
         "candidate": candidate,
+        registry.TARGET: case.target.name,
         "snapshot": snapshot,
         "snapshot_sha256": fingerprint(version),
         "parts": json.dumps(PARTS[:1] if holdout is None else PARTS),
@@ -237,23 +257,16 @@ def _plots(case: UseCase, verdict: Verdict) -> dict[str, "Figure"]:
     rows = evaluation.read_rows(case, judged_on)
     labels = rows["label"].to_numpy()
     challenger = gate.read_model(case, judged_on)
-    if verdict.champion_evaluation:
-        name, rival = (
-            "champion",
-            gate.read_model(case, case.lake.version(verdict.champion_evaluation)),
-        )
-    else:
-        name, rival = "base rate", gate.base_rate(case, case.lake.version(verdict.snapshot))
-    scores = {"challenger": challenger.scores, name: rival.scores}
+    evidence = gate.gather(case, verdict.snapshot, verdict.champion_evaluation)
+    rival = "champion" if evidence.has_champion else case.target.baseline_name
+    scores = {"challenger": challenger.scores, rival: evidence.reference.scores}
     pipeline = registry.load_run(case, verdict.challenger.run_id)
     gains = plots.feature_contributions(
-        pipeline, rows, labels, case.features.FEATURES, case.settings.seed
+        case.target, pipeline, rows, labels, case.features.FEATURES, case.settings.seed
     )
+    sliced = gate.slice_gains(case, challenger, evidence)
     return {
-        "calibration": plots.calibration(labels, scores),
-        "roc": plots.roc(labels, scores),
-        "slices": plots.slices(
-            gate.slice_gains(case, challenger, rival), -case.settings.gate_max_slice_loss
-        ),
-        "contributions": plots.contributions(gains),
+        **case.target.plots(labels, scores),
+        "slices": plots.slices(sliced, -case.settings.gate_max_slice_loss),
+        "contributions": plots.contributions(gains, case.target),
     }

@@ -1,7 +1,7 @@
 """What this use case predicts, in one sentence for readers of the code.
 
-A small use case on made-up data, to be replaced piece by piece: will a customer leave? docs/fork.md
-explains each piece. After each change: make usecase USECASE=my_usecase
+A small use case on made-up data, to be replaced piece by piece: what will a customer do next month?
+docs/fork.md explains each piece. After each change: make usecase USECASE=my_usecase
 """
 
 from include.usecase import Member, UseCase
@@ -18,5 +18,6 @@ USECASE = UseCase(
         Member("line", "registry"),
         Member("by_http", "remote", slots=2, connection="model_server", model="my_usecase"),
     ],
-    # Settings that differ from the installation's: own_settings={"gate_max_auc": 0.9}
+    # Settings that differ from the installation's. These data are easy to predict.
+    own_settings={"gate_max_skill": 0.6},
 )

@@ -42,7 +42,11 @@ INPUTS = [CUSTOMERS]
 TRUTH = Input(
     name="outcomes",
     schema=pa.DataFrameSchema(
-        {"date": DATE, "customer": CUSTOMER, "has_left": pa.Column(pl.Boolean)},
+        {
+            "date": DATE,
+            "customer": CUSTOMER,
+            "spent_next": pa.Column(pl.Float64, pa.Check.in_range(0, 1e6, n_failure_cases=10)),
+        },
         strict=True,
         ordered=True,
     ),

@@ -20,13 +20,15 @@ def fetch(input_name: str, day: date) -> pl.DataFrame | None:
     plan = random.choice(["basic", "family", "business"], ROWS_A_DAY, p=[0.5, 0.3, 0.2])
     spent = random.gamma(2, 30, ROWS_A_DAY).round(2)
     odds = 0.3 - 0.015 * months - 0.008 * spent + 0.6 * (plan == "basic")
+    leaves = random.random(ROWS_A_DAY) < 1 / (1 + np.exp(-odds))
+    spent_next = np.where(leaves, 0, spent * random.lognormal(0.1, 0.3, ROWS_A_DAY)).round(2)
     rows = pl.DataFrame(
         {
             "customer": 1 + np.sort(random.choice(10_000, ROWS_A_DAY, replace=False)),
             "plan": plan,
             "months": months,
             "spent": spent,
-            "has_left": random.random(ROWS_A_DAY) < 1 / (1 + np.exp(-odds)),
+            "spent_next": spent_next,
         }
     ).with_columns(
         pl.lit(day).alias("date"),
@@ -34,5 +36,5 @@ def fetch(input_name: str, day: date) -> pl.DataFrame | None:
         pl.when(pl.Series(random.random(ROWS_A_DAY) > 0.05)).then("spent"),  # some are unknown
     )
     if input_name == "outcomes":
-        return rows.select("date", "customer", "has_left")
+        return rows.select("date", "customer", "spent_next")
     return rows.select("date", "customer", "plan", "months", "spent")

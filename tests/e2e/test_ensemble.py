@@ -106,7 +106,7 @@ def test_a_server_that_says_when_to_come_back_is_asked_then_and_holds_no_worker_
     )
 
 
-def test_with_every_model_out_of_reach_each_segment_gets_its_base_rate(
+def test_with_every_model_out_of_reach_each_segment_gets_its_baseline(
     airflow: Airflow, lake: Lake, data: Path, champion: ModelVersion, server: str
 ) -> None:
     run_id = score(airflow, lake)[1]["dag_run"]
@@ -119,7 +119,7 @@ def test_with_every_model_out_of_reach_each_segment_gets_its_base_rate(
     finally:
         with registry.connection(CASE) as client:
             client.set_registered_model_alias(CASE.name, CHAMPION, champion.version)
-    assert facts["fallback"] == "base rate"
+    assert facts["fallback"] == "baseline"
     assert found["combine"] == "skipped"
     assert "There is no champion" in facts["absent"]["xgboost"]
     assert facts["lacking"] == "0 members answered, 2 have to"

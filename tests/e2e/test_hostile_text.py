@@ -49,8 +49,8 @@ SETTINGS = {
     "ML_APPROVAL_HOURS": "1",
     "ML_MONITORING_ACTS": "false",  # Airflow starts the monitor for yesterday, too
     "ML_GATE_CONFIDENCE": "0",
-    "ML_GATE_MAX_AUC": "1",
-    "ML_GATE_MAX_AUC_GAIN": "1",
+    "ML_GATE_MAX_SKILL": "1",
+    "ML_GATE_MAX_SKILL_GAIN": "1",
     "ML_GATE_MIN_SLICE_ROWS": "1",
     "ML_GATE_MAX_SLICE_LOSS": "10",
     "ML_GATE_MAX_CALIBRATION_ERROR": "1",

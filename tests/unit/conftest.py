@@ -116,7 +116,9 @@ def make_history(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
     for name in models.CANDIDATES:
         run = training.train(CASE, taken, name, "the tests")
         judged = lake.version(evaluation.evaluate_run(CASE, taken, run, name))
-        registry.log_reference(CASE, run, scoring.score_reference(evaluation.read_scores(judged)))
+        registry.log_reference(
+            CASE, run, scoring.score_reference(CASE, evaluation.read_scores(judged))
+        )
         members[name] = registry.register_member(CASE, name, run, {})
     champion = registry.register(CASE, members["xgboost"].run_id, members=members)
     promotion.promote(CASE, champion, None, "the tests")

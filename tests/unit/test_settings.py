@@ -297,29 +297,29 @@ def with_own(**values: object) -> UseCase:
 def test_a_value_comes_from_the_most_special_place_that_has_one(
     configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, own = CASE, with_own(gate_max_auc=0.7)
+    plain, own = CASE, with_own(gate_max_skill=0.7)
     configure()
-    assert (plain.settings.gate_max_auc, own.settings.gate_max_auc) == (0.8, 0.7)
-    configure(gate_max_auc=0.6)
-    assert (plain.settings.gate_max_auc, own.settings.gate_max_auc) == (0.6, 0.7)
-    monkeypatch.setenv("ML_FLIGHT_DELAYS__GATE_MAX_AUC", "0.9")
-    configure(gate_max_auc=0.6)
-    assert (plain.settings.gate_max_auc, own.settings.gate_max_auc) == (0.9, 0.9)
-    assert settings().gate_max_auc == 0.6
+    assert (plain.settings.gate_max_skill, own.settings.gate_max_skill) == (0.25, 0.7)
+    configure(gate_max_skill=0.6)
+    assert (plain.settings.gate_max_skill, own.settings.gate_max_skill) == (0.6, 0.7)
+    monkeypatch.setenv("ML_FLIGHT_DELAYS__GATE_MAX_SKILL", "0.9")
+    configure(gate_max_skill=0.6)
+    assert (plain.settings.gate_max_skill, own.settings.gate_max_skill) == (0.9, 0.9)
+    assert settings().gate_max_skill == 0.6
 
 
 def test_a_message_names_the_place_whose_value_is_in_force(
     configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, own = CASE, with_own(gate_max_auc=0.7)
-    configure(gate_max_auc=0.6)
-    assert plain.settings.where_set("gate_max_auc") == "ML_GATE_MAX_AUC"
-    in_folder = "gate_max_auc in own_settings of flight_delays"
-    assert own.settings.where_set("gate_max_auc") == in_folder
+    plain, own = CASE, with_own(gate_max_skill=0.7)
+    configure(gate_max_skill=0.6)
+    assert plain.settings.where_set("gate_max_skill") == "ML_GATE_MAX_SKILL"
+    in_folder = "gate_max_skill in own_settings of flight_delays"
+    assert own.settings.where_set("gate_max_skill") == in_folder
     assert own.settings.where_set("gate_min_days") == "ML_GATE_MIN_DAYS"
-    monkeypatch.setenv("ML_FLIGHT_DELAYS__GATE_MAX_AUC", "0.9")
-    configure(gate_max_auc=0.6)
-    assert own.settings.where_set("gate_max_auc") == "ML_FLIGHT_DELAYS__GATE_MAX_AUC"
+    monkeypatch.setenv("ML_FLIGHT_DELAYS__GATE_MAX_SKILL", "0.9")
+    configure(gate_max_skill=0.6)
+    assert own.settings.where_set("gate_max_skill") == "ML_FLIGHT_DELAYS__GATE_MAX_SKILL"
 
 
 def texts_of(path: Path) -> str:
@@ -444,7 +444,7 @@ def test_a_value_that_cannot_be_converted_is_reported_with_its_use_case(
         usecases.find(CASE.name)
 
 
-@pytest.mark.parametrize("name", ["ML_NOBODY__GATE_MAX_AUC", "ML_FLIGHT_DELAY__GATE_MAX_AUCS"])
+@pytest.mark.parametrize("name", ["ML_NOBODY__GATE_MAX_SKILL", "ML_FLIGHT_DELAY__GATE_MAX_SKILLS"])
 @pytest.mark.parametrize("command", [seed.main, demo.main, days.main, main])
 def test_a_variable_for_a_missing_use_case_is_reported(
     command: Callable[..., int],

@@ -149,6 +149,7 @@ def render(
               "bottom": BOTTOM, "names": NAMES, "values": VALUES, "row": ROW},
         window=case.settings.decay_window_days,
         bound=case.settings.drift_page,
+        loss=case.target.measures[case.target.loss].title.capitalize(),
         days=DAYS,
     )  # fmt: skip
 
@@ -177,13 +178,13 @@ def _moment(when: datetime | str | None) -> str:
 
 def skill_picture(case: UseCase, history: pl.DataFrame, last: date) -> SkillPicture | None:
     """Skill of champion and ensemble day by day; None where no truth is known."""
-    models = {name: views.losses(history, name) for name in ("champion", "ensemble")}
+    models = {name: views.losses(case, history, name) for name in ("champion", "ensemble")}
     models = {name: days for name, days in models.items() if len(days)}
     if not models:
         return None
     first = min(days["day"].item(0) for days in models.values())
     daily = {
-        name: days.select("day", skill=1 - pl.col("log_loss") / pl.col("base_log_loss"))
+        name: days.select("day", skill=1 - pl.col("loss") / pl.col("base_loss"))
         for name, days in models.items()
     }
     means = {

@@ -8,6 +8,7 @@ that, because a cancelled flight has no label.
 
 import polars as pl
 
+from include.targets import Binary
 from include.usecase import Group
 
 from .schema import KEY
@@ -20,6 +21,9 @@ NUMERIC = [
 CATEGORICAL = ["carrier", "origin", "dest"]
 FEATURES = [*NUMERIC, *CATEGORICAL]
 
+TARGET = Binary()
+"""What is asked of each row: a question with the answer yes or no."""
+
 REQUIRED = ["dep_minute", "block_minutes", "distance", "carrier", "origin"]
 """Features without which a row is rejected instead of scored."""
 
@@ -31,7 +35,7 @@ SLICES = ["origin", "carrier"]
 """Columns for slices: a new model may not be much worse on the rows of any value."""
 
 SEGMENT = ["carrier", "origin"]
-"""Columns that define a row's segment, whose base rate is the score if no model is available."""
+"""Columns that define segments: if no model is available, a row gets its segment's baseline."""
 
 SEASONAL = ["day_of_week", "origin_hour_flights", "origin_day_flights", *WEATHER]
 """Features that normally differ from day to day; drift of the others is a fault of the data."""

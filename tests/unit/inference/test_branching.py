@@ -278,7 +278,7 @@ def group_model(history: History, name: str) -> ModelVersion:
     lake = history.lake
     run = training.train(at(lake), history.snapshot, name, "the tests")
     judged = lake.version(evaluation.evaluate_run(at(lake), history.snapshot, run, name))
-    registry.log_reference(CASE, run, scoring.score_reference(evaluation.read_scores(judged)))
+    registry.log_reference(CASE, run, scoring.score_reference(CASE, evaluation.read_scores(judged)))
     return registry.register_member(CASE, name, run, {})
 
 

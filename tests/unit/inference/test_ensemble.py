@@ -59,7 +59,7 @@ Asked = tuple[dict[str, np.ndarray], dict[str, float]]
 @given(asked())
 def test_the_average_lies_between_the_least_and_the_greatest_score(members: Asked) -> None:
     scores, weights = members
-    found, all_scores = ensemble.combine(scores, weights), np.array(list(scores.values()))
+    found, all_scores = ensemble.combine(CASE, scores, weights), np.array(list(scores.values()))
     assert found.dtype == np.float32
     assert found.shape == all_scores.shape[1:]
     assert (all_scores.min(axis=0) - 1e-6 <= found).all()
@@ -70,8 +70,8 @@ def test_the_average_lies_between_the_least_and_the_greatest_score(members: Aske
 def test_the_order_of_members_does_not_matter_to_the_last_bit(members: Asked, random: Any) -> None:
     scores, weights = members
     names = random.sample(list(scores), len(scores))
-    again = ensemble.combine({name: scores[name] for name in names}, weights)
-    assert np.array_equal(again, ensemble.combine(scores, weights))
+    again = ensemble.combine(CASE, {name: scores[name] for name in names}, weights)
+    assert np.array_equal(again, ensemble.combine(CASE, scores, weights))
 
 
 @given(asked(), st.floats(0.5, 100))
@@ -80,7 +80,7 @@ def test_weights_are_shares_of_their_sum(members: Asked, factor: float) -> None:
     assert sum(ensemble.normalized(weights).values()) == pytest.approx(1)
     scaled = {name: factor * value for name, value in weights.items()}
     assert np.allclose(
-        ensemble.combine(scores, scaled), ensemble.combine(scores, weights), atol=1e-6
+        ensemble.combine(CASE, scores, scaled), ensemble.combine(CASE, scores, weights), atol=1e-6
     )
 
 
@@ -90,7 +90,9 @@ def test_a_missing_member_is_a_member_without_weight(members: Asked, score: floa
     rows = len(next(iter(scores.values())))
     more = {**scores, "z": np.full(rows, score, np.float32)}
     assert np.allclose(
-        ensemble.combine(more, {**weights, "z": 0.0}), ensemble.combine(scores, weights), atol=1e-6
+        ensemble.combine(CASE, more, {**weights, "z": 0.0}),
+        ensemble.combine(CASE, scores, weights),
+        atol=1e-6,
     )
 
 
@@ -100,20 +102,22 @@ def test_a_higher_score_never_lowers_the_average(members: Asked, data: st.DataOb
     name = data.draw(st.sampled_from(sorted(scores)))
     rise = data.draw(probability)
     higher = {**scores, name: scores[name] + (1 - scores[name]) * np.float32(rise)}
-    assert (ensemble.combine(higher, weights) >= ensemble.combine(scores, weights) - 1e-6).all()
+    assert (
+        ensemble.combine(CASE, higher, weights) >= ensemble.combine(CASE, scores, weights) - 1e-6
+    ).all()
 
 
 @given(asked())
 def test_members_that_agree_are_believed(members: Asked) -> None:
     scores, weights = members
     one = next(iter(scores.values()))
-    assert np.allclose(ensemble.combine(dict.fromkeys(scores, one), weights), one, atol=1e-6)
+    assert np.allclose(ensemble.combine(CASE, dict.fromkeys(scores, one), weights), one, atol=1e-6)
 
 
 @pytest.mark.parametrize("weights", [{"a": 0.0}, {"a": -1.0}, {"a": float("nan")}, {}])
 def test_without_a_weight_there_is_no_average(weights: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="one of them more"):
-        ensemble.combine({name: np.ones(2) for name in weights}, weights)
+        ensemble.combine(CASE, {name: np.ones(2) for name in weights}, weights)
 
 
 # --- One member -----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What stands in for an ensemble: the champion, the version before it, a base rate, or an error."""
+"""What stands in for an ensemble: champion, the version before it, the baseline, or an error."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -61,14 +61,14 @@ def break_model(model: ModelVersion) -> None:
     file.unlink()
 
 
-def test_with_the_registry_down_each_segment_gets_its_base_rate(
+def test_with_the_registry_down_each_segment_gets_its_baseline(
     lake: Lake,
     day: str,
     history: History,
     take_registry_down: Callable[[], str],
 ) -> None:
     take_registry_down()
-    assert publish(lake, day, nobody(history.champion)).level == LEVELS.index("base rate")
+    assert publish(lake, day, nobody(history.champion)).level == LEVELS.index("baseline")
     rows, facts = published(lake)
     assert rows["fallback"].unique().to_list() == [3]
     assert "registry" in facts["failed"]["champion"]
@@ -86,19 +86,19 @@ def test_with_the_registry_down_each_segment_gets_its_base_rate(
     assert rows["score"].is_between(0, 1).all()
 
 
-def test_a_base_rate_knows_only_days_before(lake: Lake, history: History) -> None:
+def test_a_baseline_knows_only_days_before(lake: Lake, history: History) -> None:
     day = scoring.preprocess(CASE, "2013-02-01")
     with pytest.raises(MissingData, match="no day before 2013-02-01"):
-        fallback.base_rates(CASE, day)
+        fallback.baselines(CASE, day)
 
 
-def test_without_segments_the_base_rate_is_that_of_all_rows(
+def test_without_segments_the_baseline_is_that_of_all_rows(
     lake: Lake, history: History, day: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    by_segment = fallback.base_rates(CASE, day)
+    by_segment = fallback.baselines(CASE, day)
     monkeypatch.setattr(features, "SEGMENT", [])
-    [rate] = set(fallback.base_rates(CASE, day).tolist())
-    assert len(fallback.base_rates(CASE, day)) == len(by_segment)
+    [rate] = set(fallback.baselines(CASE, day).tolist())
+    assert len(fallback.baselines(CASE, day)) == len(by_segment)
     assert by_segment.min() < rate < by_segment.max()
 
 
@@ -117,7 +117,7 @@ def test_without_any_fallback_the_error_says_exactly_why(
         "ensemble: 0 answered, 2 have to",
         "champion: DependencyDown: The model registry at",
         "previous: DependencyDown: The model registry at",
-        "base rate: MissingData: There is no day before 2013-02-01",
+        "baseline: MissingData: There is no day before 2013-02-01",
     ):
         assert line in message
     assert lake.manifest(ensemble.TABLE, "2013-02-01") is None

@@ -303,6 +303,10 @@ def about_model(body: Any, status: int = 200) -> tuple[str, Answer]:
 
 INPUTS = model_servers.INPUTS
 MISFITS: dict[str, tuple[tuple[str, Answer], str]] = {
+    "columns of another target": (
+        about_model({"name": MODEL, "outputs": [{"parameters": {"columns": "value, lower"}}]}),
+        "its predictions are 'value, lower' instead of 'score'",
+    ),
     "unknown": (about_model("no such model", 404), "404 'no such model'"),
     "no JSON": (about_model("<html>"), "no JSON"),
     "a list": (about_model("[]"), "not a JSON object"),

@@ -314,8 +314,12 @@ def with_scores(score: pl.Expr) -> Scores:
 ROW = pl.int_range(pl.len())
 
 WRONG_OUTPUTS: list[tuple[str, Scores, list[str]]] = [
-    ("NaN", with_scores(pl.when(ROW == 5).then(np.nan).otherwise("score")), ["1 scores are"]),
-    ("null", with_scores(pl.when(ROW > 5).then("score")), ["6 scores are missing, NaN"]),
+    (
+        "NaN",
+        with_scores(pl.when(ROW == 5).then(np.nan).otherwise("score")),
+        ["1 of 949 "],
+    ),
+    ("null", with_scores(pl.when(ROW > 5).then("score")), ["6 of 949 scores are missing, NaN"]),
     ("infinite", with_scores(pl.lit(np.inf)), ["scores are missing, NaN or outside 0 to 1"]),
     ("negative", with_scores(pl.col("score") - 1), ["outside 0 to 1"]),
     ("percent", with_scores(pl.col("score") * 100), ["outside 0 to 1"]),
@@ -408,10 +412,10 @@ def test_a_run_killed_at_any_file_and_run_again_publishes_the_same_predictions(
 def test_the_stability_index_is_zero_against_itself_and_positive_against_others() -> None:
     rng = np.random.default_rng(7)
     scores = rng.beta(2, 5, 5000)
-    reference = scoring.score_reference(scores)
-    assert scoring.population_stability(scores, reference) == pytest.approx(0, abs=1e-12)
-    assert scoring.population_stability(rng.beta(2, 5, 5000), reference) < 0.02
-    assert scoring.population_stability(1 - scores, reference) > 1
+    reference = scoring.score_reference(CASE, scores)
+    assert scoring.population_stability(CASE, scores, reference) == pytest.approx(0, abs=1e-12)
+    assert scoring.population_stability(CASE, rng.beta(2, 5, 5000), reference) < 0.02
+    assert scoring.population_stability(CASE, 1 - scores, reference) > 1
 
 
 @given(
@@ -421,11 +425,13 @@ def test_the_stability_index_is_zero_against_itself_and_positive_against_others(
 def test_the_stability_index_is_a_number_and_never_negative(
     reference: list[float], scores: list[float]
 ) -> None:
-    known = scoring.score_reference(np.array(reference))
-    found = scoring.population_stability(np.array(scores), known)
+    known = scoring.score_reference(CASE, np.array(reference))
+    found = scoring.population_stability(CASE, np.array(scores), known)
     assert np.isfinite(found)
     assert found >= -1e-12
-    assert scoring.population_stability(np.array(reference), known) == pytest.approx(0, abs=1e-9)
+    assert scoring.population_stability(CASE, np.array(reference), known) == pytest.approx(
+        0, abs=1e-9
+    )
 
 
 def test_scores_carry_the_key_as_the_features_have_it(lake: Lake, history: History) -> None:

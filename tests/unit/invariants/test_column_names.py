@@ -230,7 +230,7 @@ def whole_loop(lake: Lake, names: list[str]) -> list[Any]:
         [list(one.values()) for one in judged["slices"].values()],
         snapshot.input_shifts(CASE, lake.version(verdict.snapshot)).drop("feature").rows(),
         lake.current("predictions", day).read("predictions")["score"].to_list(),
-        fallback.base_rates(at(lake), rows).tolist(),
+        fallback.baselines(at(lake), rows).tolist(),
         [(one.metric, one.value, one.n) for one in found if one.metric != "published"],
         joined.width,
         [(reason.rule, reason.action) for reason in decision.reasons],
@@ -246,7 +246,7 @@ def loop(
 ) -> Loop:
     """Runs the whole loop with columns of these names, each time in a lake of its own."""
     configure(
-        experiment="shadow", gate_confidence=0, gate_max_auc=1, gate_max_auc_gain=1,
+        experiment="shadow", gate_confidence=0, gate_max_skill=1, gate_max_skill_gain=1,
         gate_max_slice_loss=10, gate_max_calibration_error=1, gate_max_shift_ratio=1000,
         refit=False,
     )  # fmt: skip

@@ -192,7 +192,7 @@ def test_an_empty_day_goes_through_the_whole_loop(
         check = scoring.check_outputs(CASE, scored.predictions, rows, None)
         assert (check.rows, check.scored, check.mean) == (0, 0, None)
         ensemble.publish(CASE, scored, check, rows, roll, None)
-    assert len(fallback.base_rates(CASE, rows)) == 0
+    assert len(fallback.baselines(CASE, rows)) == 0
 
     daily.observe(CASE, FRIDAY, datetime.now(UTC))
     decision = daily.decide(CASE, FRIDAY)

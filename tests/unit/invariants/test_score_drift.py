@@ -90,7 +90,9 @@ def score(lake: Lake, model: ModelVersion, auc: float, moved: float = 0) -> tupl
         version.write_frame("predictions", part.select(*KEY, scores))
         keep(version, "predictions", profile_of(scores.to_frame()))
         version.publish(["predictions"], {"model": asdict(model)})
-        psi.append(scoring.population_stability(scores.to_numpy(), registry.reference(CASE, model)))
+        psi.append(
+            scoring.population_stability(CASE, scores.to_numpy(), registry.reference(CASE, model))
+        )
     key = str(day)
     decision = policy.decide(CASE, history.to_frame(key, measure.figures(at(lake), key)), key)
     [reason] = [one for one in decision.reasons if one.rule == "scores"]

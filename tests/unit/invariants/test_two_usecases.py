@@ -80,7 +80,7 @@ def steps(days: Days) -> Iterator[None]:
     yield
     gate.judge(case, taken, None, [evaluated])
     scores = evaluation.read_scores(case.lake.version(evaluated))
-    registry.log_reference(case, run_id, scoring.score_reference(scores))
+    registry.log_reference(case, run_id, scoring.score_reference(CASE, scores))
     yield
     promotion.promote(case, registry.register(case, run_id), None, "the tests")
     yield

@@ -285,7 +285,7 @@ def test_one_day_whose_manifest_is_damaged_stops_no_other_day(
     files.put_text(path, "{")
     assert validate_day(CASE, "validated", NEW_DAY)["flights"] > 900
     features = scoring.preprocess(CASE, NEW_DAY)
-    assert len(fallback.base_rates(CASE, features)) > 900
+    assert len(fallback.baselines(CASE, features)) > 900
     assert str(path) in caplog.text
     assert "2013-02-10 is passed over" in caplog.text
 
@@ -310,7 +310,7 @@ def test_a_folder_that_is_not_a_partition_is_skipped_by_all_readers_of_days(
     assert {table: list(lake.published_keys(table)) for table in days} == days
     assert lake.is_newest("actuals", OLD_DAY)
     assert str(snapshot.newest_day(CASE)) == OLD_DAY
-    assert len(fallback.base_rates(CASE, scoring.preprocess(CASE, OLD_DAY))) > 900
+    assert len(fallback.baselines(CASE, scoring.preprocess(CASE, OLD_DAY))) > 900
     assert history.read(CASE, OLD_DAY, 90).is_empty()
     assert stages.rates(CASE, datetime(2013, 2, 21, tzinfo=UTC)) == []
     assert OLD_DAY in {day.key for day in health.look(CASE).partitions}

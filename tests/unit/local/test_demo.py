@@ -147,44 +147,46 @@ def test_an_airflow_with_other_settings_is_left_alone(
     assert process.poll() is None
 
 
-def week(auc: float | None) -> list[Day]:
+def week(skill: float | None) -> list[Day]:
     """A week that went as it should."""
     days = []
     for day in DAYS.week:
         bad = 20 if day == DAYS.bad_rows else 0
-        days.append(Day(day.isoformat(), 900, bad, 900 - bad, "scored", auc))
-    refused = Day(DAYS.broken.isoformat(), None, None, None, "refused", None)
+        days.append(Day(day.isoformat(), 900, bad, 900 - bad, "scored", 0.7, skill))
+    refused = Day(DAYS.broken.isoformat(), None, None, None, "refused", None, None)
     days[DAYS.week.index(DAYS.broken)] = refused
     return days
 
 
-@pytest.mark.parametrize("auc", [0.55, 0.95, 0.999, 1.0, None])
-def test_a_models_quality_is_not_a_fault(auc: float | None) -> None:
-    assert demo_report.faults(CASE, week(auc)) == []
+@pytest.mark.parametrize("skill", [0.01, 0.5, 1.0, None])
+def test_a_models_quality_is_not_a_fault(skill: float | None) -> None:
+    assert demo_report.faults(CASE, week(skill)) == []
 
 
-def test_a_week_no_better_than_chance_is_a_fault() -> None:
-    [fault] = demo_report.faults(CASE, week(0.5))
-    assert "no better than chance" in fault
+def test_a_week_no_better_than_the_baseline_is_a_fault() -> None:
+    [fault] = demo_report.faults(CASE, week(0.0))
+    assert "no better than the baseline" in fault
 
 
 def test_what_went_wrong_with_a_day_is_a_fault() -> None:
-    days = week(0.7)
-    days[0] = Day(days[0].key, 900, 3, 897, "scored", 0.7)
-    days[1] = Day(days[1].key, 900, 0, 899, "scored", 0.7)
-    days[5] = Day(days[5].key, None, None, None, "refused", None)
+    days = week(0.1)
+    days[0] = Day(days[0].key, 900, 3, 897, "scored", 0.7, 0.1)
+    days[1] = Day(days[1].key, 900, 0, 899, "scored", 0.7, 0.1)
+    days[5] = Day(days[5].key, None, None, None, "refused", None, None)
     assert len(demo_report.faults(CASE, days)) == 3
 
 
-def test_a_day_on_which_all_turned_out_alike_has_no_auc(
+def test_a_day_on_which_all_turned_out_alike_has_no_figures(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     day = date.fromisoformat(OLD_DAY).isoformat()
     labels = features.build_labels(lake.current("actuals", day).read(TRUTH.name))
     scored = labels.drop("label").with_columns(score=pl.lit(0.5))
-    assert demo_report.auc(CASE, day, scored) == 0.5
-    monkeypatch.setattr(features, "build_labels", lambda _: labels.with_columns(label=pl.lit(1)))
-    assert demo_report.auc(CASE, day, scored) is None
+    assert demo_report.worth(CASE, day, scored)["roc_auc"] == 0.5
+    monkeypatch.setattr(
+        features, "build_labels", lambda _: labels.with_columns(label=pl.lit(1, pl.Int8))
+    )
+    assert demo_report.worth(CASE, day, scored) == {}
 
 
 def test_the_demo_keeps_away_from_the_lake_and_the_people_that_the_use_case_names(

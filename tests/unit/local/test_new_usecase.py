@@ -9,7 +9,7 @@ import pytest
 from include import usecases
 from local import new_usecase
 from local.in_process import model_retraining
-from local.new_usecase import PLACEHOLDER, TEMPLATE, write
+from local.new_usecase import PLACEHOLDER, TARGETS, write
 from local.seed import seed
 from tests.unit.helpers import run_python
 
@@ -19,7 +19,13 @@ def churn(tmp_path: Path) -> Path:
     return write("churn", tmp_path / "cases")
 
 
-def test_it_passes_all_steps_at_once(churn: Path, tmp_path: Path) -> None:
+@pytest.fixture(params=TARGETS)
+def of_each_target(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return write("churn", tmp_path / "cases", request.param)
+
+
+def test_it_passes_all_steps_at_once(of_each_target: Path, tmp_path: Path) -> None:
+    churn = of_each_target
     done = run_python(churn, tmp_path / "data", "-m", "local.usecase")
     assert (done.returncode, done.stderr) == (0, "")
     assert "200 rows validated, 200 of them with a label" in done.stdout
@@ -27,7 +33,9 @@ def test_it_passes_all_steps_at_once(churn: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_of_the_template_is_left_in_it(churn: Path) -> None:
-    assert {file.name for file in churn.iterdir()} == {file.name for file in TEMPLATE.glob("*.py")}
+    assert {file.name for file in churn.iterdir()} == {
+        "__init__.py", "features.py", "models.py", "schema.py", "source.py",
+    }  # fmt: skip
     assert not any(PLACEHOLDER in file.read_text() for file in churn.iterdir())
     case = usecases.load(churn)
     assert case.name == "churn"
@@ -35,9 +43,9 @@ def test_nothing_of_the_template_is_left_in_it(churn: Path) -> None:
 
 
 def test_its_data_are_the_same_each_time_and_its_first_champion_passes_the_gate(
-    churn: Path, configure: Callable[..., None], tmp_path: Path
+    of_each_target: Path, configure: Callable[..., None], tmp_path: Path
 ) -> None:
-    case = usecases.load(churn)
+    case = usecases.load(of_each_target)
     configure(data_dir=tmp_path, mlflow_tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert seed(case, *case.first_window, say=lambda _: None) == 59
     rows = case.source.fetch("customers", date(2026, 1, 31))
@@ -55,6 +63,15 @@ def test_a_name_that_cannot_be_everywhere_is_refused(
     assert new_usecase.main([name]) == 2
     told = capsys.readouterr().err
     assert "lower-case letters, digits and single underscores, such as late_payments" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_that_there_is_not_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(new_usecase, "OWN", tmp_path / "cases")
+    assert new_usecase.main(["churn", "--target", "ranking"]) == 2
+    assert "there is binary, multiclass, regression. Nothing was written" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

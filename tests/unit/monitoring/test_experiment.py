@@ -12,7 +12,6 @@ from include.messages import CHALLENGER, CHAMPION, ModelVersion
 from include.monitoring import experiment, outcomes, policy
 from include.monitoring import history as records
 from include.partitions import days_before
-from include.training import evaluation
 from tests.case import CASE
 from tests.unit.conftest import OLD_DAY, History
 from tests.unit.helpers import infer
@@ -59,7 +58,7 @@ def test_the_monitor_compares_the_two_on_their_outcomes(
 
 
 def loss(rows: pl.DataFrame, column: str) -> float:
-    return evaluation.log_losses(rows["label"].to_numpy(), rows[column].to_numpy()).mean()
+    return CASE.target.losses(rows["label"].to_numpy(), rows[column].to_numpy()).mean()
 
 
 def days(gains: list[float], version: str = "2", trained: int = 0) -> pl.DataFrame:

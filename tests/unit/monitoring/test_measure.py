@@ -333,7 +333,9 @@ def test_scores_are_compared_with_those_of_the_days_before(lake: Lake) -> None:
 def judged(lake: Lake, second: ModelVersion) -> ModelVersion:
     """A version whose evaluation is known: its holdout's scores are those of the day before."""
     version = lake.new_version("evaluations", BEFORE[-1])
-    version.write_frame("scores", scores(lake, BEFORE[-1]).to_frame())
+    rows = scores(lake, BEFORE[-1]).to_frame()
+    labels = np.random.default_rng(7).random(len(rows)) < rows["score"].to_numpy()
+    version.write_frame("scores", rows.with_columns(label=pl.Series(labels.astype(np.int8))))
     version.publish(["scores"])
     reference = {**registry.reference(CASE, second), "evaluation": str(version)}
     registry.log_reference(CASE, second.run_id, reference)
@@ -352,6 +354,19 @@ def test_a_versions_own_days_are_compared_with_its_holdout(
     sides = [drift.distribution(scores(lake, *keys)) for keys in (ALL[-2:-1], ALL[-2:])]
     assert psi.n == sides[1].rows
     assert psi.value == pytest.approx(drift.compare(*sides).psi, abs=0.02), "one side is rounded"
+
+
+def test_before_the_truth_is_known_predictions_promise_a_loss_that_their_holdout_corrects(
+    lake: Lake, judged: ModelVersion
+) -> None:
+    batch_inference(CASE, OLD_DAY, judged)
+    [promised] = found(look(lake), "loss")
+    assert (promised.pipeline, promised.model_version) == ("estimate", "2")
+    today = scores(lake, OLD_DAY).to_numpy()
+    own = CASE.target.expected_losses(today).mean()
+    # The labels of its holdout were drawn with its scores, so there is little to correct.
+    assert promised.value == pytest.approx(own, rel=0.1)
+    assert promised.n == len(today)
 
 
 def test_an_evaluation_that_is_gone_is_nothing_to_compare_with(

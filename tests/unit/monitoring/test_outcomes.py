@@ -280,7 +280,8 @@ def figures(labels: np.ndarray, base: float | None = 0.3, **scores: np.ndarray) 
     """What each model was worth on rows of one slice."""
     rows = pl.DataFrame({"label": labels, "origin": "EWR", "carrier": "UA", **scores})
     versions = {"champion": "7"}
-    found = outcomes.figures(CASE, rows, len(rows), 0, base, versions)
+    known = None if base is None else np.asarray(base)
+    found = outcomes.figures(CASE, rows, len(rows), 0, known, versions)
     whole = [one for one in found if one.labels.get("slice") == "all"]
     return {f"{one.labels['model']} {one.metric}": one for one in whole}
 
@@ -310,7 +311,7 @@ def test_the_figures_are_those_of_scikit_learn(
 
 
 @given(judged())
-def test_a_model_that_predicts_the_base_rate_has_no_skill(
+def test_a_model_that_predicts_the_baseline_has_no_skill(
     sample: tuple[np.ndarray, np.ndarray],
 ) -> None:
     labels, _ = sample
@@ -318,7 +319,7 @@ def test_a_model_that_predicts_the_base_rate_has_no_skill(
     assert found["champion skill"].value == pytest.approx(0)
 
 
-def test_without_a_base_rate_there_is_no_skill() -> None:
+def test_without_a_baseline_there_is_no_skill() -> None:
     found = figures(np.array([0, 1] * 5), None, score=np.linspace(0.1, 0.9, 10))
     assert "champion log_loss" in found
     assert not {"champion skill", "champion base_log_loss"} & found.keys()
@@ -362,13 +363,13 @@ def test_an_ensemble_that_is_late_is_joined_on_a_later_day(lake: Lake, history: 
     assert len(known(lake, "log_loss")) == 1
 
 
-# --- The base rate --------------------------------------------------------------------------------
+# --- The baseline ---------------------------------------------------------------------------------
 
 
-def test_the_base_rate_is_that_of_the_champions_training(lake: Lake, history: History) -> None:
+def test_the_baseline_is_that_of_the_champions_training(lake: Lake, history: History) -> None:
     last = TRAINED[1]
     days = [truth(lake, days_before(last, back))["label"] for back in range(16)]
-    found = outcomes.base_rate(CASE, OLD_DAY, history.champion)
+    found = outcomes.baseline(CASE, OLD_DAY, history.champion)
     assert found == pytest.approx(pl.concat(days).to_numpy().mean(), abs=0.002)
     snapshot = lake.version(history.snapshot)
     labels = pl.concat([snapshot.read(part, ["label"]) for part in ("training", "holdout")])
@@ -384,7 +385,7 @@ def test_for_a_version_without_a_snapshot_it_is_that_of_the_outcomes_before(
     skills = known(lake, "skill")
     assert skills["time"].dt.to_string().to_list() == [OLD_DAY], "nothing was known before"
     rate = published(lake, BEFORE)["label"].to_numpy().mean()
-    assert lake.current(outcomes.TABLE, OLD_DAY).manifest().metadata["base_rate"] == rate
+    assert lake.current(outcomes.TABLE, OLD_DAY).manifest().metadata["baseline"] == rate
 
 
 @pytest.mark.parametrize("gone", ["run", "lake"])
@@ -395,7 +396,7 @@ def test_a_training_that_cannot_be_found_is_none(gone: str, lake: Lake, history:
     else:
         shutil.rmtree(lake.root / "training")
     assert outcomes.training_snapshot(CASE, model) is None
-    assert outcomes.base_rate(CASE, OLD_DAY, model) is None
+    assert outcomes.baseline(CASE, OLD_DAY, model) is None
 
 
 # --- Reading --------------------------------------------------------------------------------------

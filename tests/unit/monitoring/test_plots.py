@@ -4,12 +4,12 @@ from datetime import timedelta
 
 import numpy as np
 import polars as pl
-import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
 from include.monitoring import plots, views
 from include.training.plots import ALARM
+from tests.case import CASE
 from tests.unit.histories import LAST, history_of, losses, sample_history
 
 DAYS = [LAST - timedelta(1), LAST]
@@ -22,7 +22,7 @@ def cells(names: list[str], values: np.ndarray, outlined: np.ndarray) -> Axes:
 
 def test_a_promotion_is_marked_on_its_first_day_and_decisions_on_theirs() -> None:
     history = history_of(sample_history())
-    models = {name: views.losses(history, name) for name in ("champion", "ensemble")}
+    models = {name: views.losses(CASE, history, name) for name in ("champion", "ensemble")}
     retrained, paged = LAST - timedelta(21), [LAST - timedelta(40), LAST]
     decisions = pl.DataFrame({"day": [retrained, *paged], "action": ["retrain", "page", "page"]})
     axes = plots.skill(models, LAST - timedelta(89), LAST, decisions, window=14).axes[0]
@@ -33,7 +33,7 @@ def test_a_promotion_is_marked_on_its_first_day_and_decisions_on_theirs() -> Non
 
 
 def test_a_healthy_day_has_no_mark() -> None:
-    days = views.losses(history_of(losses(LAST, 0.4, 0.5)), "champion")
+    days = views.losses(CASE, history_of(losses(LAST, 0.4, 0.5)), "champion")
     decisions = pl.DataFrame({"day": [LAST], "action": ["healthy"]})
     axes = plots.skill({"champion": days}, LAST, LAST, decisions, window=14).axes[0]
     assert axes.get_legend_handles_labels()[1] == ["champion"]
@@ -55,12 +55,3 @@ def test_a_long_name_is_cut_and_a_dollar_starts_no_formula() -> None:
     labels = axes.get_yticklabels()
     assert [label.get_text() for label in labels] == ["$x^2$", "a" * 23 + "…"]
     assert not any(label.get_parse_math() for label in labels)
-
-
-@pytest.mark.parametrize("groups", [1, 2])
-def test_each_group_of_scores_shows_its_rows_and_its_mean(groups: int) -> None:
-    scores = {"today": np.array([0.25, 0.75]), "before": np.full(1000, 0.1)}
-    shown = dict(list(scores.items())[:groups])
-    axes = plots.distributions("a title", "a subtitle", shown).axes[0]
-    named = ["today: 2 rows, mean 50.0%", "before: 1,000 rows, mean 10.0%"][:groups]
-    assert axes.get_legend_handles_labels()[1] == named

@@ -54,7 +54,7 @@ def page() -> str:
 
 def test_every_picture_is_there(page: str) -> None:
     assert list(sections(page)) == [
-        "Skill against the base rate", "Drift of features and scores", "Failures by stage",
+        "Skill against the baseline", "Drift of features and scores", "Failures by stage",
         "Scores of the day", "Scores by outcome", "Calibration",
     ]  # fmt: skip
     assert all(sections(page).values())
@@ -143,7 +143,7 @@ def test_a_history_of_few_days_is_shown(days: int) -> None:
         sample_scores().tail(5),
     )
     shown = sections(html)
-    assert shown.pop("Skill against the base rate") == (days > 2)  # truth comes two days late
+    assert shown.pop("Skill against the baseline") == (days > 2)  # truth comes two days late
     assert all(shown.values())
 
 
@@ -222,7 +222,8 @@ def test_the_ensemble_is_calibrated_only_where_it_has_mostly_answered() -> None:
         ensemble_score=pl.when(pl.int_range(pl.len()) < 100).then("ensemble_score")
     )
     for table, models in ((outcomes, ["champion", "ensemble"]), (few, ["champion"])):
-        names = drawn(report._calibration(table)).get_legend_handles_labels()[1]
+        draw = CASE.target.outcome_plots()["Calibration"]
+        names = drawn(report._of_outcomes(draw, table)).get_legend_handles_labels()[1]
         assert names == models
 
 

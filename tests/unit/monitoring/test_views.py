@@ -14,8 +14,8 @@ from tests.unit.histories import LAST, history_of, losses, row
 def test_a_day_judged_for_two_versions_counts_once_for_the_one_judged_last() -> None:
     rows = losses(LAST, 0.4, 0.5, version="1")
     later = [(*row[:7], row[7] + timedelta(hours=1)) for row in losses(LAST, 0.3, 0.5, version="2")]
-    found = views.losses(history_of(later + rows), "champion")
-    assert found.select("model_version", "log_loss").rows() == [("2", 0.3)]
+    found = views.losses(CASE, history_of(later + rows), "champion")
+    assert found.select("model_version", "loss").rows() == [("2", 0.3)]
 
 
 def test_skill_over_a_window_weighs_days_by_their_rows_and_knows_its_uncertainty() -> None:
@@ -25,7 +25,7 @@ def test_skill_over_a_window_weighs_days_by_their_rows_and_knows_its_uncertainty
     loss = base * random.uniform(0.8, 1, count)
     days = pl.DataFrame(
         {"day": [LAST - timedelta(2 * back) for back in range(count)], "n": n,
-         "log_loss": loss, "base_log_loss": base}
+         "loss": loss, "base_loss": base}
     )  # fmt: skip
     rolled = views.rolling_skill(days, 14)
     assert rolled["day"].to_list() == [LAST - timedelta(2 * back) for back in reversed(range(6))]

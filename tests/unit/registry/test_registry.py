@@ -338,7 +338,7 @@ def test_a_model_whose_files_are_gone_is_missing(history: History, own_registry:
 
 def test_a_logged_reference_is_read_back(history: History, own_registry: Path) -> None:
     version = new_version(history)
-    scores = scoring.score_reference(np.linspace(0, 1, 50))
+    scores = scoring.score_reference(CASE, np.linspace(0, 1, 50))
     registry.log_reference(CASE, version.run_id, scores)
     registry.log_metrics(CASE, version.run_id, {"roc_auc": 0.7})
     assert registry.reference(CASE, version) == scores
@@ -371,7 +371,9 @@ def test_the_size_of_a_model_is_that_of_its_files(history: History, own_registry
 
 MODEL = ModelVersion(CASE.name, "7", "a" * 32)
 SOUND = {
-    "reference": json.dumps({**scoring.score_reference(np.linspace(0, 1, 50)), "evaluation": "e"}),
+    "reference": json.dumps(
+        {**scoring.score_reference(CASE, np.linspace(0, 1, 50)), "evaluation": "e"}
+    ),
     "members": json.dumps({"xgboost": {"name": "m", "version": "3", "run_id": "r"}}),
 }
 READERS: dict[str, Callable[[str], Any]] = {
@@ -408,7 +410,7 @@ def test_a_damaged_text_is_refused_by_the_models_name_or_can_be_used(
         assert "make an earlier version champion" in message
     elif what == "reference":
         scores = np.linspace(0, 1, 99, dtype=np.float32)
-        assert np.isfinite(scoring.population_stability(scores, found))
+        assert np.isfinite(scoring.population_stability(CASE, scores, found))
     else:
         assert all(isinstance(member, ModelVersion) for member in found.values())
 

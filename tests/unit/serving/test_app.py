@@ -103,7 +103,10 @@ def test_an_independent_client_finds_its_way(
         assert (found["name"], found["versions"]) == (CASE.name, [history.champion.version])
         assert [tensor["name"] for tensor in found["inputs"]] == features.FEATURES
         assert {tensor["datatype"] for tensor in found["inputs"]} == {"FP32", "BYTES"}
-        assert found["outputs"] == [{"name": "score", "datatype": "FP32", "shape": [-1, 1]}]
+        assert found["outputs"] == [
+            {"name": "score", "datatype": "FP32", "shape": [-1, 1],
+             "parameters": {"columns": "score"}},
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize("asks", [True, False])

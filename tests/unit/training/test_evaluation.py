@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
-from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
@@ -34,96 +32,6 @@ ROWS = 1000
 RANDOM = np.random.default_rng(7)
 SCORES = RANDOM.uniform(0.001, 0.999, ROWS)
 LABELS = (RANDOM.uniform(size=ROWS) < SCORES**1.5).astype(np.int8)
-
-
-@st.composite
-def judged(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and scores of a few rows."""
-    rows = draw(st.integers(1, 60))
-    labels = draw(st.lists(st.integers(0, 1), min_size=rows, max_size=rows))
-    score = st.floats(0, 1) | st.sampled_from([0.0, 0.25, 1.0])
-    scores = draw(st.lists(score, min_size=rows, max_size=rows))
-    return np.array(labels, np.int8), np.array(scores)
-
-
-# --- Figures ------------------------------------------------------------------------------------
-
-
-def test_figures_are_those_of_scikit_learn() -> None:
-    found = evaluation.figures(LABELS, SCORES)
-    expected = {
-        "rows": ROWS,
-        "rate": LABELS.mean(),
-        "mean_score": SCORES.mean(),
-        "log_loss": metrics.log_loss(LABELS, SCORES),
-        "brier": metrics.brier_score_loss(LABELS, SCORES),
-        "roc_auc": metrics.roc_auc_score(LABELS, SCORES),
-        "average_precision": metrics.average_precision_score(LABELS, SCORES),
-    }
-    for name, value in expected.items():
-        assert getattr(found, name) == pytest.approx(value, abs=1e-12), name
-
-
-@pytest.mark.parametrize("label", [0, 1])
-def test_rows_of_one_class_have_no_curve(label: int) -> None:
-    found = evaluation.figures(np.full(5, label, np.int8), SCORES[:5])
-    assert found.roc_auc is None
-    assert found.average_precision is None
-    assert found.rate == label
-    likely = SCORES[:5] if label else 1 - SCORES[:5]
-    assert found.log_loss == pytest.approx(-np.log(likely).mean(), abs=1e-12)
-    assert found.brier == pytest.approx(((1 - likely) ** 2).mean(), abs=1e-12)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_certain_score_costs_nothing_or_much_but_not_infinitely_much(dtype: type) -> None:
-    labels, scores = np.array([0, 1, 0, 1]), np.array([0, 1, 1, 0], dtype)
-    costs = evaluation.log_losses(labels, scores)
-    assert costs[:2].tolist() == [0, 0]
-    assert costs[2:] == pytest.approx(-np.log(1e-7))
-
-
-@given(judged())
-def test_a_log_loss_is_finite_and_less_for_a_score_that_is_nearer(
-    rows: tuple[np.ndarray, np.ndarray],
-) -> None:
-    labels, scores = rows
-    costs = evaluation.log_losses(labels, scores)
-    assert np.isfinite(costs).all()
-    assert (costs >= 0).all()
-    assert (evaluation.log_losses(labels, (scores + labels) / 2) <= costs).all()
-
-
-# --- Calibration --------------------------------------------------------------------------------
-
-
-def test_scores_that_are_the_rates_are_calibrated() -> None:
-    rates = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
-    labels = np.concatenate([np.arange(10) < rate * 10 for rate in rates]).astype(int)
-    assert evaluation.calibration_error(labels, np.repeat(rates, 10)) == pytest.approx(0, abs=1e-12)
-
-
-def test_a_calibration_error_known_by_hand() -> None:
-    # Ten bins of two rows, each with one label of 1: the error is the mean of |0.5 - score|.
-    labels, scores = np.tile([0, 1], 10), np.repeat(np.arange(10) / 10, 2)
-    assert evaluation.calibration_error(labels, scores) == pytest.approx(0.25, abs=1e-12)
-
-
-@pytest.mark.parametrize(("score", "error"), [(0.25, 0), (0.0, 0.25), (1.0, 0.75)])
-def test_one_score_for_all_is_as_wrong_as_its_rate(score: float, error: float) -> None:
-    labels = np.tile([0, 0, 0, 1], 25)
-    assert evaluation.calibration_error(labels, np.full(100, score)) == pytest.approx(error)
-
-
-@given(judged(), st.randoms(use_true_random=False))
-def test_a_calibration_error_is_from_0_to_1_and_knows_no_order(
-    rows: tuple[np.ndarray, np.ndarray], random: Any
-) -> None:
-    labels, scores = rows
-    found = evaluation.calibration_error(labels, scores)
-    assert abs(labels.mean() - scores.mean()) - 1e-12 <= found <= 1
-    order = random.sample(range(len(labels)), len(labels))
-    assert evaluation.calibration_error(labels[order], scores[order]) == pytest.approx(found)
 
 
 # --- Samples of days ----------------------------------------------------------------------------
@@ -180,13 +88,13 @@ def test_every_value_of_a_slicing_column_is_judged(lake: Lake, history: History)
     assert set(found) == expected
     for column in features.SLICES:
         of_column = [figures for name, figures in found.items() if name.startswith(f"{column} = ")]
-        counts = np.array([figures.rows for figures in of_column])
+        counts = np.array([figures["rows"] for figures in of_column])
         assert counts.sum() == len(rows)
-        losses = [figures.log_loss for figures in of_column]
-        mean = evaluation.log_losses(labels, scores).mean()
+        losses = [figures["log_loss"] for figures in of_column]
+        mean = CASE.target.losses(labels, scores).mean()
         assert np.average(losses, weights=counts) == pytest.approx(mean)
     jfk = (rows["origin"] == "JFK").to_numpy()
-    assert found["origin = JFK"] == evaluation.figures(labels[jfk], scores[jfk])
+    assert found["origin = JFK"] == CASE.target.figures(labels[jfk], scores[jfk])
 
 
 # --- Models on a holdout ------------------------------------------------------------------------
@@ -205,9 +113,9 @@ def test_a_run_is_judged_by_its_scores_of_the_holdout(
 
     facts = version.manifest().metadata
     labels = holdout["label"].to_numpy()
-    assert facts["figures"] == asdict(evaluation.figures(labels, scores))
+    assert facts["figures"] == CASE.target.figures(labels, scores)
     sliced = evaluation.by_slice(CASE, holdout, labels, scores)
-    assert facts["slices"] == {name: asdict(found) for name, found in sliced.items()}
+    assert facts["slices"] == sliced
     assert facts["features"] == features.FEATURES
     assert facts["snapshot"] == history.snapshot
     assert (facts["candidate"], facts["run_id"]) == ("xgboost", run)
@@ -355,7 +263,9 @@ def test_scores_that_are_no_probabilities_are_refused(
     pipeline["classify"].coef_[:] = wrong
     run = registry.log_training(CASE, pipeline, {}, {})
     before = list(lake.published_keys("evaluations"))
-    with pytest.raises(BadData, match=r"scores are NaN or outside 0 to 1\. Nothing was promoted"):
+    with pytest.raises(
+        BadData, match=r"scores are missing, NaN or outside 0 to 1\. Nothing was promoted"
+    ):
         evaluation.evaluate_run(CASE, history.snapshot, run, "other")
     assert list(lake.published_keys("evaluations")) == before
 

@@ -186,7 +186,7 @@ def test_every_row_is_as_likely_in_a_sample() -> None:
 @pytest.mark.parametrize(
     ("kept", "words"),
     [
-        (pl.col("label") == 1, r"only one class in \d+ labelled rows of the training days"),
+        (pl.col("label") == 1, r"All \d+ labelled rows of the training days have the label 1"),
         (pl.lit(False), "no labelled rows in the training days"),
     ],
 )

@@ -42,16 +42,16 @@ def scores_that(know: float | np.ndarray) -> np.ndarray:
 
 
 def model(scores: np.ndarray, **changes: Any) -> Model:
-    figures = evaluation.figures(LABELS, scores)
+    figures = CASE.target.figures(LABELS, scores)
     known = Model(
-        figures=replace(figures, calibration_error=0.02, roc_auc=0.7),
-        slices={"origin = EWR": replace(figures, rows=600), "origin = JFK": figures},
+        figures={**figures, "calibration_error": 0.02},
+        slices={"origin = EWR": {**figures, "rows": 600}, "origin = JFK": figures},
         scores=scores,
         features=features.FEATURES,
         scoring_seconds_per_million=5,
         bytes=1_000_000,
     )
-    figures = replace(known.figures, **changes.pop("figures", {}))
+    figures = known.figures | changes.pop("figures", {})
     return replace(known, figures=figures, **changes)
 
 
@@ -64,7 +64,15 @@ def shifts(shift: float, usual: float | None) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={"feature": str, "shift": float, "usual": float})
 
 
-EVIDENCE = Evidence(LABELS, DAYS, CHAMPION, True, shifts(0.2, 0.1))
+BASELINE_LOSS = float(CASE.target.losses(LABELS, np.full(len(LABELS), 0.25)).mean())
+EVIDENCE = Evidence(LABELS, DAYS, CHAMPION, BASELINE_LOSS, True, shifts(0.2, 0.1))
+
+
+@pytest.fixture(autouse=True)
+def no_skill_is_too_good(configure: Callable[..., None], request: pytest.FixtureRequest) -> None:
+    """Scores that are made up from the labels may be."""
+    if "world" not in request.fixturenames:
+        configure(gate_max_skill=1, gate_max_skill_gain=1)
 
 
 def answers(challenger: Model, evidence: Evidence = EVIDENCE) -> dict[str, Rule]:
@@ -92,8 +100,9 @@ def test_one_that_is_as_good_as_the_champion_has_gained_nothing(
 
 def test_a_gain_must_show_in_enough_samples(configure: Callable[..., None]) -> None:
     lucky = model(scores_that(know=np.repeat([0] * 3 + [0.3] * 7, 40)))
-    gains = evaluation.log_losses(LABELS, CHAMPION.scores)
-    gains -= evaluation.log_losses(LABELS, lucky.scores)
+    gains = CASE.target.losses(LABELS, CHAMPION.scores)
+    gains -= CASE.target.losses(LABELS, lucky.scores)
+    gains /= BASELINE_LOSS
     means = evaluation.bootstrap_means(gains, DAYS, CASE.settings.seed)
     share = float((means >= CASE.settings.gate_min_gain).mean())
     assert 0 < share < 0.9
@@ -106,9 +115,9 @@ def test_a_gain_must_show_in_enough_samples(configure: Callable[..., None]) -> N
 
 def test_a_loss_on_a_slice_is_refused_beyond_its_bound(configure: Callable[..., None]) -> None:
     known, loss = GOOD.slices["origin = EWR"], 0.1
-    worse = replace(known, log_loss=CHAMPION.slices["origin = EWR"].log_loss + loss)
+    worse = {**known, "log_loss": CHAMPION.slices["origin = EWR"]["log_loss"] + loss}
     challenger = replace(GOOD, slices={**GOOD.slices, "origin = EWR": worse})
-    exact = -gate.slice_gains(CASE, challenger, CHAMPION)["origin = EWR"]
+    exact = -gate.slice_gains(CASE, challenger, EVIDENCE)["origin = EWR"]
     configure(gate_max_slice_loss=exact)
     assert refused_by(challenger) == []
     configure(gate_max_slice_loss=np.nextafter(exact, 0))
@@ -118,7 +127,7 @@ def test_a_loss_on_a_slice_is_refused_beyond_its_bound(configure: Callable[..., 
 
 @pytest.mark.parametrize(("rows", "judged"), [(499, False), (500, True)])
 def test_a_slice_is_judged_if_it_is_large_enough(rows: int, judged: bool) -> None:
-    small = replace(GOOD.slices["origin = EWR"], rows=rows, log_loss=9.0)
+    small = {**GOOD.slices["origin = EWR"], "rows": rows, "log_loss": 9.0}
     assert (SLICES in refused_by(replace(GOOD, slices={"origin = EWR": small}))) == judged
 
 
@@ -133,29 +142,36 @@ def test_a_missing_slice_is_no_reason_to_refuse() -> None:
 def test_calibration_is_held_to_the_bound_or_to_the_champion(
     error: float, champion: float, passes: bool
 ) -> None:
-    rival = replace(CHAMPION, figures=replace(CHAMPION.figures, calibration_error=champion))
+    rival = replace(CHAMPION, figures={**CHAMPION.figures, "calibration_error": champion})
     challenger = model(GOOD.scores, figures={"calibration_error": error})
     expected = [] if passes else [CALIBRATED]
     assert refused_by(challenger, replace(EVIDENCE, reference=rival)) == expected
 
 
 @pytest.mark.parametrize(
-    ("auc", "champion", "passes"),
-    [(0.6 + 0.1, 0.6, True), (0.7001, 0.6, False), (0.8, None, True), (0.8001, None, False)],
+    ("skill", "champion", "passes"),
+    [(0.2, 0.1, True), (0.2001, 0.1, False), (0.25, None, True), (0.2501, None, False)],
 )
-def test_a_leap_of_the_auc_is_refused(auc: float, champion: float | None, passes: bool) -> None:
-    rival = replace(CHAMPION, figures=replace(CHAMPION.figures, roc_auc=champion or 0.5))
+def test_a_leap_of_the_skill_is_refused(
+    skill: float, champion: float | None, passes: bool, configure: Callable[..., None]
+) -> None:
+    configure(gate_max_skill=0.25, gate_max_skill_gain=0.1 + 1e-12)
+
+    def of(skill: float) -> dict[str, float]:
+        return {"log_loss": (1 - skill) * BASELINE_LOSS}
+
+    rival = replace(CHAMPION, figures={**CHAMPION.figures, **of(champion or 0)})
     evidence = replace(EVIDENCE, reference=rival, has_champion=champion is not None)
-    challenger = model(GOOD.scores, figures={"roc_auc": auc})
-    assert refused_by(challenger, evidence) == ([] if passes else [NOT_TOO_GOOD])
-    assert "(ML_GATE_MAX_AUC" in answers(challenger, evidence)[NOT_TOO_GOOD].bound
+    challenger = model(GOOD.scores, figures=of(skill))
+    assert answers(challenger, evidence)[NOT_TOO_GOOD].passed == passes
+    assert "(ML_GATE_MAX_SKILL" in answers(challenger, evidence)[NOT_TOO_GOOD].bound
 
 
 def test_a_bound_names_the_place_that_sets_it() -> None:
-    case = replace(CASE, own_settings={"gate_max_auc": 0.7})
+    case = replace(CASE, own_settings={"gate_max_skill": 0.7})
     rules = gate.check(case, GOOD, replace(EVIDENCE, has_champion=False))
     [bound] = [rule.bound for rule in rules if rule.name == NOT_TOO_GOOD]
-    assert bound == "AUC ≤ 0.700 (gate_max_auc in own_settings of flight_delays)"
+    assert bound == "skill ≤ 0.700 (gate_max_skill in own_settings of flight_delays)"
 
 
 @pytest.mark.parametrize(
@@ -489,5 +505,5 @@ def test_a_holdout_of_one_class_promotes_nothing(world: World) -> None:
     train, holdout = split(world.rows)
     snapshot = keep(world.lake, train, holdout.with_columns(label=pl.lit(0, pl.Int8)))
     verdict = judge(world, snapshot, ("xgboost", world.strong.run_id))
-    assert NOT_TOO_GOOD in failed(verdict)
+    assert BETTER in failed(verdict)
     assert "| roc_auc | – | – |" in verdict.markdown

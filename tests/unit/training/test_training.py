@@ -40,6 +40,7 @@ def test_a_training_keeps_what_repeats_it(
     rows = lake.version(history.snapshot).read("training")
     assert run_of(run).params == {
         "candidate": "logistic_regression",
+        "target": "binary",
         "snapshot": history.snapshot,
         "snapshot_sha256": fingerprint(lake.version(history.snapshot)),
         "parts": '["training"]',
@@ -65,7 +66,7 @@ def test_a_model_says_what_it_reads_and_gives(
     signature = get_model_info(run_of(run).tags[registry.MODEL_URI]).signature
     assert signature is not None
     assert signature.inputs.input_names() == features.FEATURES
-    assert signature.outputs.inputs[0].shape == (-1, 2)
+    assert signature.outputs.inputs[0].shape == (-1,)
 
 
 def test_training_again_gives_the_same_model(
@@ -176,7 +177,7 @@ def test_a_refitted_challenger_knows_the_holdout_too_but_for_the_withheld_rows(
     assert known_destinations(run, history) == sorted(set(fitted["dest"]))
     labels = parts[1]["label"].to_numpy()
     after = registry.load_run(CASE, run).predict_proba(parts[1])[:, 1]
-    losses = [evaluation.log_losses(labels, scores).mean() for scores in (after, passed.scores)]
+    losses = [CASE.target.losses(labels, scores).mean() for scores in (after, passed.scores)]
     assert losses[0] < losses[1]
 
 
@@ -196,7 +197,7 @@ def test_later_scores_of_a_refitted_model_are_compared_with_its_own_on_the_withh
     own = registry.load_run(CASE, run).predict_proba(rows)[:, 1]
     np.testing.assert_array_equal(withheld["score"], own)
     assert registry.reference(CASE, ModelVersion(CASE.name, "2", run)) == {
-        **scoring.score_reference(own),
+        **scoring.score_reference(CASE, own),
         "evaluation": registry.reference(CASE, ModelVersion(CASE.name, "2", run))["evaluation"],
     }
 
@@ -221,7 +222,9 @@ def test_without_a_refit_the_judged_model_itself_is_taken(
     assert all_runs() == runs
     model = ModelVersion(CASE.name, "2", passed.run)
     evaluation = {"evaluation": passed.member.evaluation}
-    assert registry.reference(CASE, model) == scoring.score_reference(passed.scores) | evaluation
+    assert (
+        registry.reference(CASE, model) == scoring.score_reference(CASE, passed.scores) | evaluation
+    )
 
 
 def test_a_refit_that_is_worse_than_the_judged_model_is_refused(

@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from include.targets import Binary
 from include.usecase import Group
 
 from .schema import KEY
@@ -9,6 +10,9 @@ from .schema import KEY
 NUMERIC = ["coinsurance", "incentive", "limitation", "diseases"]
 CATEGORICAL = ["plan", "health"]
 FEATURES = [*NUMERIC, *CATEGORICAL]
+
+TARGET = Binary()
+"""What is asked of each row: a question with the answer yes or no."""
 
 REQUIRED = ["coinsurance", "plan"]
 SLICES = ["plan"]

@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from include.targets import Regression
 from include.usecase import Group
 
 from .schema import KEY
@@ -10,6 +11,10 @@ NUMERIC = ["months", "spent", "weekday"]
 CATEGORICAL = ["plan"]
 FEATURES = [*NUMERIC, *CATEGORICAL]
 
+TARGET = Regression("dollars", error="absolute", interval=0.8, least=0)
+"""What is asked of each row: how much will the customer spend next month? With an interval that
+contains the truth for 80 % of the rows."""
+
 REQUIRED = ["months", "plan"]
 """A row without one of these is not scored."""
 
@@ -17,7 +22,7 @@ SLICES = ["plan"]
 """A new model may not be much worse on any value of these."""
 
 SEGMENT = ["plan"]
-"""Columns for segments: if no model is available, a row's score is its segment's base rate."""
+"""Columns that define segments: if no model is available, a row gets its segment's baseline."""
 
 SEASONAL = ["weekday"]
 """Features that normally differ from day to day."""
@@ -42,5 +47,5 @@ def build_features(inputs: dict[str, pl.DataFrame]) -> pl.DataFrame:
 
 
 def build_labels(truth: pl.DataFrame) -> pl.DataFrame:
-    """The key of every row whose answer is known, and the answer, 0 or 1."""
-    return truth.select(*KEY, label=pl.col("has_left").cast(pl.Int8))
+    """The key of every row whose answer is known, and the answer in dollars."""
+    return truth.select(*KEY, label=pl.col("spent_next"))
