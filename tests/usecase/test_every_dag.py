@@ -26,6 +26,7 @@ from include.monitoring.outcomes import TABLE as OUTCOMES
 from include.partitions import parse_key
 from include.registry import registry
 from include.settings import settings
+from include.targets import columns
 from include.usecase import UseCase
 from local import embedded
 from local.client import FINISHED, Airflow, poll
@@ -330,7 +331,7 @@ def test_a_day_is_validated_and_scored_by_the_champion_and_by_the_whole_ensemble
         assert scored["state"] == "success", why_failed(airflow, dag_id, scored["dag_run_id"])
         predictions = lake.current(table, days.day).read("predictions")
         assert len(predictions) == rows
-        assert predictions["score"].is_between(0, 1).all()
+        assert case.target.wrong(columns.read(case.target, predictions)) == ""
         assert not predictions.select(case.key).is_duplicated().any()
     facts = lake.current(ENSEMBLE, days.day).manifest().metadata
     assert facts["fallback"] == "ensemble"
@@ -402,9 +403,9 @@ def test_every_metric_that_boards_and_alerts_ask_for_was_sent_and_is_about_this_
     assert sent.values("input") == {one.name for one in inputs}
     assert sent.values("member") == {member.name for member in case.members}
     assert sent.values("candidate") == set(case.models.CANDIDATES)
-    assert sent.values("feature") == {*features.FEATURES, "score"}
-    columns = {name for one in inputs for name in one.schema.columns}
-    assert sent.values("column") <= columns | set(features.FEATURES) | {"score"}
+    assert sent.values("feature") == {*features.FEATURES, *case.target.watched}
+    known = {name for one in inputs for name in one.schema.columns}
+    assert sent.values("column") <= known | set(features.FEATURES) | set(case.target.watched)
     slices = tuple(f"{name}_=_" for name in features.SLICES)
     assert all(one == "all" or one.startswith(slices) for one in sent.values("slice"))
 
