@@ -177,9 +177,9 @@ vulnerabilities: $(READY) ## Ask PyPI for known vulnerabilities of the packages 
 bench: $(READY) ## Measure the claims about speed and memory (SIZE=small)
 	@$(PY) -m benchmarks $(if $(SIZE),--size $(SIZE))
 
-replay: $(READY) ## Replay months day by day: is the loop worth it? (START=day END=day LABEL=x SEED=7)
+replay: $(READY) ## Replay months day by day: is the loop worth it? (START=day END=day LABEL=x SEED=7 USECASE=folder)
 	@$(PY) -m benchmarks.replay $(if $(START),--start $(START)) $(if $(END),--end $(END)) \
-	  $(if $(LABEL),--label $(LABEL)) $(if $(SEED),--seed $(SEED))
+	  $(if $(LABEL),--label $(LABEL)) $(if $(SEED),--seed $(SEED)) $(if $(USECASE),--usecase $(USECASE))
 
 ##@ Deploy it (docs/deploy.md)
 .PHONY: mwaa mwaa-deploy astro

@@ -1,6 +1,6 @@
 """Is the loop worth it? Replays months of real days with the project's own functions.
 
-    python -m benchmarks.replay [--start D] [--end D] [--label NAME] [--seed N]
+    python -m benchmarks.replay [--start D] [--end D] [--label NAME] [--seed N] [--usecase FOLDER]
 
 The first champion is trained on all days before. Then each day is validated, scored and monitored
 as in the DAGs, without Airflow: the policy decides, the gate promotes, and a day's truth lands with
@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks.common import Clock, child, usecase
+from benchmarks.common import CHOSEN, Clock, child, usecase
 from local.environment import data_folder, forget_settings
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 TUNED_TO = date(2013, 6, 30)
 ARMS = ["never", "weekly", "policy"]
-KIND = "xgboost"
-"""The candidate for all three: one kind of model, so that only the times of training differ."""
 
 FAULTY_DAYS = 3
 
@@ -50,6 +48,8 @@ FAULTY_DAYS = 3
 def main() -> int:
     """Replay, and print the results."""
     options = _options()
+    if options.usecase:
+        os.environ[CHOSEN] = os.environ["ML_USECASES"] = options.usecase
     if options.step:
         print(json.dumps(weekly(**json.loads(options.arguments))), flush=True)
         return 0
@@ -97,9 +97,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--end", default="2013-12-31", help="last day")
     parser.add_argument("--label", default="replay", help="name of this replay and of its folder")
     parser.add_argument("--seed", type=int, default=7, help="for all randomness")
+    parser.add_argument("--usecase", help="folder of another use case than the flights' delays")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--arguments", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def kind_of(case: "UseCase") -> str:
+    """The candidate for all three: one kind of model, so that only the times of training differ."""
+    return next(iter(case.models.CANDIDATES))
 
 
 def _days(first: date, last: date) -> list[date]:
@@ -219,9 +225,10 @@ class _Replay:
         self.trainings.append(day)
         run = f"replay {day}"
         last = end.isoformat()
-        verdict = model_retraining(self.case, None, last, reason, run, [KIND])
+        kind = kind_of(self.case)
+        verdict = model_retraining(self.case, None, last, reason, run, [kind])
         if verdict.challenger is None:
-            refused = [rule for rule in verdict.rules[KIND] if not rule.passed]
+            refused = [rule for rule in verdict.rules[kind] if not rule.passed]
             self.refused_by[day] = "; ".join(f"{one.name}: {one.found}" for one in refused)
             return False
         self.promotions.append(day)
@@ -276,8 +283,8 @@ def weekly(start: str, end: str, path: str) -> dict[str, Any]:
     for number, day in enumerate(_days(first, last)):
         if number % 7 == 0:
             known = rows.filter(pl.col("day") < day, pl.col("label").is_not_null())
-            model = case.models.CANDIDATES[KIND](case.settings.seed)
-            model.fit(known, known["label"].to_numpy())
+            model = case.models.CANDIDATES[kind_of(case)](case.settings.seed)
+            model.fit(known, case.target.encode(known["label"].to_numpy()))
         today = rows.filter(pl.col("day") == day)
         scores = case.target.predict(model, today).astype(np.float32)
         found.append(today.select(case.key).with_columns(weekly=pl.Series(scores)))
@@ -300,10 +307,15 @@ def _tell(
     table = Table("", *ARMS, *(f"{headline.title} {arm}" for arm in ARMS), title=title)
     for column in table.columns[1:]:
         column.justify = "right"
+    months: dict[str, dict[str, float | None]] = {}
     for month in scores["day"].dt.strftime("%Y-%m").unique().sort():
-        _row(case, table, month, scores.filter(pl.col("day").dt.strftime("%Y-%m") == month))
+        rows = scores.filter(pl.col("day").dt.strftime("%Y-%m") == month)
+        found = case.target.figures(rows["label"].to_numpy(), rows["policy"].to_numpy())
+        shown = {name: found[name] for name in case.target.measures}
+        months[month] = {name: value and round(value, 4) for name, value in shown.items()}
+        _row(case, table, month, rows)
     table.add_section()
-    summary: dict[str, Any] = {}
+    summary: dict[str, Any] = {"months": months}
     periods = {
         "": pl.lit(True),
         "tuned": pl.col("day") <= TUNED_TO,
