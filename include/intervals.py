@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from include.errors import BadData
+
 
 class IntervalPipeline(Pipeline):
     """A fitted pipeline whose predictions get an interval, calibrated on rows it was not fitted on.
@@ -41,12 +43,18 @@ class IntervalPipeline(Pipeline):
         super().__init__(steps, transform_input=transform_input, memory=memory, verbose=verbose)
         self.share, self.log, self.least, self.most = share, log, least, most
 
+    @property
+    def least_rows(self) -> int:
+        """How many rows are needed to calibrate it."""
+        level = (1 + self.share) / 2
+        return int(np.ceil(round(level / (1 - level), 9)))
+
     def calibrate(self, rows: Any, labels: np.ndarray) -> "IntervalPipeline":
         """Find how far lower and upper bound have to be from the model's own.
 
         Args:
             rows: features of rows that the model was not fitted on.
-            labels: their labels, of shape (rows,).
+            labels: their labels, of shape (rows,), at least `least_rows`.
         """
         truth = np.log1p(labels) if self.log else labels
         lower, _, upper = self._model(rows)
@@ -69,6 +77,11 @@ class IntervalPipeline(Pipeline):
         predicted = np.asarray(super().predict(rows), dtype=np.float64)
         if predicted.ndim == 1:
             return predicted, predicted, predicted
+        if predicted.shape[1] != 3:
+            raise BadData(
+                f"The model predicts {predicted.shape[1]} numbers a row, and has to predict one or "
+                "three quantiles. No model was kept; change models.py."
+            )
         lower, value, upper = np.sort(predicted, axis=1).T
         return lower, value, upper
 

@@ -197,7 +197,7 @@ class Settings(BaseSettings):
     # The gate between challenger and champion. Skill is 1 - loss / loss of the baseline, a forecast
     # that knows only the labels of the training days: 0 is no better than it, 1 is perfect. Without
     # a champion, a challenger is compared with the baseline.
-    gate_min_gain: float = Field(
+    gate_min_skill_gain: float = Field(
         0.002, description="By how much a challenger's skill must be higher than the champion's."
     )
     gate_confidence: float = Field(
@@ -207,7 +207,7 @@ class Settings(BaseSettings):
     gate_min_days: int = Field(
         5, ge=2, description="Minimum number of holdout days that the champion was not trained on."
     )
-    gate_max_slice_loss: float = Field(
+    gate_max_slice_skill_loss: float = Field(
         0.04, description="By how much skill it may be worse than the champion on any slice."
     )
     gate_min_slice_rows: int = Field(

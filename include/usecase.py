@@ -352,7 +352,9 @@ class UseCase:
             UsecaseInvalid: a column has a name that the library uses itself.
         """
         found = cast(Features, import_module(f"{self.package}.features"))
-        check_columns(self.key, found.FEATURES)
+        target = getattr(found, "TARGET", None)
+        own = [*target.columns, *target.other_columns] if target is not None else []
+        check_columns(self.key, found.FEATURES, own)
         return found
 
     @cached_property
@@ -501,23 +503,33 @@ def _names() -> dict[str, list[str]]:
     return {module: list(protocol.__annotations__) for module, protocol in MODULES.items()}
 
 
-def check_columns(key: Iterable[str], features: Iterable[str]) -> None:
+def check_columns(key: Iterable[str], features: Iterable[str], target: Iterable[str] = ()) -> None:
     """Refuse column names that the library uses itself, however they were made.
+
+    Args:
+        key: names of the key's columns.
+        features: names of the features.
+        target: columns of the target's predictions.
 
     Raises:
         UsecaseInvalid: names each, where it is declared and how to rename it.
     """
-    wrong = [*_taken("KEY", "schema", key), *_taken("FEATURES", "features", features)]
+    wrong = [
+        *_taken("KEY", "schema", key, target), *_taken("FEATURES", "features", features, target)
+    ]  # fmt: skip
     if wrong:
         raise UsecaseInvalid(f"{'; '.join(wrong)}. Nothing was run.")
 
 
-def _taken(piece: str, module: str, columns: Iterable[str]) -> list[str]:
+def _taken(
+    piece: str, module: str, columns: Iterable[str], target: Iterable[str] = ()
+) -> list[str]:
+    own = {*OWN_COLUMNS, *target}
     return [
         f"{piece} in {module}.py names the column {name!r}, but the library adds a column with "
         f"this name to your rows: rename it, for instance to 'input_{name}'"
         for name in columns
-        if name in OWN_COLUMNS or name.startswith(OWN_PREFIX)
+        if name in own or name.startswith(OWN_PREFIX)
     ]
 
 

@@ -46,7 +46,7 @@ DAYS, HOLDOUT = 8, 3
 OPEN_GATE = {
     "gate_confidence": "0",
     "gate_max_skill": "1",
-    "gate_max_slice_loss": "1000",
+    "gate_max_slice_skill_loss": "1000",
     "gate_max_calibration_error": "1",
     "gate_max_shift_ratio": "1000000",
     "gate_max_shift": "1",

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 from include import usecases
 from include.lake.tables import Lake
+from include.targets import Target
 from include.usecase import Input, UseCase
 from tests.conftest import FLIGHTS
 
@@ -21,6 +22,13 @@ BOTH = f"{FLIGHTS},{SECOND}"
 def at(lake: Lake) -> UseCase:
     """The use case with its tables in another lake."""
     return replace(CASE, own_settings={**CASE.own_settings, "lake_root": str(lake.root)})
+
+
+def with_target(case: UseCase, target: Target) -> UseCase:
+    """The use case, asking another question."""
+    changed = replace(case)
+    changed.__dict__["features"] = SimpleNamespace(**{**vars(case.features), "TARGET": target})
+    return changed
 
 
 def with_inputs(case: UseCase, *inputs: Input) -> UseCase:

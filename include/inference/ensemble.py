@@ -20,6 +20,7 @@ from include.errors import BadData, ModelMissing, Overtaken, ServerDown
 from include.inference import remote, scoring
 from include.inference.patient_http import endpoint
 from include.lake.files import exists, passing_over, put_text, read_text
+from include.lake.tables import Manifest
 from include.messages import Answer, Chunk, ModelVersion, OutputCheck, RollCall, Scored
 from include.metrics import Sample
 from include.partitions import days_before
@@ -41,6 +42,12 @@ USUAL_DAYS = 7
 """Number of published days that define a remote member's usual scores."""
 
 log = logging.getLogger(__name__)
+
+
+def level_of(published: Manifest) -> int:
+    """What made a day's predictions: its position in `LEVELS`."""
+    by = published.metadata["fallback"]
+    return LEVELS.index(by) if by in LEVELS else len(LEVELS) - 1  # an older release's name
 
 
 # --- the combination ------------------------------------------------------------------------------
@@ -197,6 +204,8 @@ def _usual(case: UseCase, key: str, member: str, version: str) -> dict[str, Any]
                 continue
             if table == TABLE and facts["answers"].get(member, {}).get("version") != version:
                 continue
+            if not columns.are_in(case.target, manifest.parts["predictions"].columns):
+                continue  # from before the target was changed
             with passing_over(f"The day {earlier}"):
                 rows = published.read("predictions", wanted)
                 packed = pl.col(own[0]) if wanted == own else columns.pack(case.target)
@@ -424,9 +433,7 @@ def publish(
     made_from = case.lake.version(features_reference).manifest().made_from
     same_inputs = current is not None and current.made_from == made_from
     if current and same_inputs:
-        by = current.metadata["fallback"]
-        level = LEVELS.index(by) if by in LEVELS else len(LEVELS) - 1  # an older release's name
-        before = level, len(current.metadata["absent"])
+        before = level_of(current), len(current.metadata["absent"])
         if before[0] < scored.level or (healing and before <= (scored.level, len(roll.absent))):
             raise Overtaken(
                 f"{version}, made by the {LEVELS[scored.level]}, is not published: "

@@ -114,12 +114,16 @@ def baselines(case: UseCase, features_reference: str) -> np.ndarray:
     segment, target = list(dict.fromkeys(case.features.SEGMENT)), case.target
     overall = target.baseline([target.describe(known["label"].to_numpy())])
     if not segment:
-        rows = source.manifest().parts["features"].rows
-        return np.full((rows, *overall.shape), overall, np.float32)
-    own = {segments: _shrunk(case, part["label"].to_numpy(), overall)
-           for segments, part in known.partition_by(segment, as_dict=True).items()}  # fmt: skip
-    found = [own.get(row, overall) for row in source.read("features", segment).iter_rows()]
-    return np.array(found, np.float32).reshape(len(found), *overall.shape)
+        count = source.manifest().parts["features"].rows
+        return np.full((count, *overall.shape), overall, np.float32)
+    parts = known.partition_by(segment)
+    own = [_shrunk(case, part["label"].to_numpy(), overall) for part in parts]
+    values = np.array([*own, overall], np.float32)
+    places = pl.concat([part.head(1).select(segment) for part in parts]).with_row_index("place")
+    rows = source.read("features", segment)
+    joined = rows.join(places, on=segment, how="left", maintain_order="left")
+    found: np.ndarray = values[joined["place"].fill_null(len(own)).to_numpy()]
+    return found
 
 
 def _shrunk(case: UseCase, labels: np.ndarray, overall: np.ndarray) -> np.ndarray:

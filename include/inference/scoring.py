@@ -471,7 +471,10 @@ def _distribution(
     values = values.astype(np.float32)
     inner = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1])).tolist()
     known = [float(values.min()), float(values.max())]
-    first, last = (end if math.isfinite(end) else own for end, own in zip(ends, known, strict=True))
+    finite = [float(np.float32(end)) if math.isfinite(end) else end for end in ends]
+    first, last = (
+        end if math.isfinite(end) else own for end, own in zip(finite, known, strict=True)
+    )
     edges = [first, *inner, last]
     return {"edges": edges, "shares": _shares(values, edges).tolist()}
 
@@ -491,8 +494,9 @@ def judge(
     if not len(scores):
         return None, ""
     psi = None if usual is None else population_stability(case, scores, usual)
-    if len(scores) >= LEAST_ROWS and (scores == scores[0]).all():
-        return psi, f"every score is {', '.join(f'{one:.4f}' for one in scores[0].ravel())}"
+    watched = columns.watched(case.target, scores).values()
+    if len(scores) >= LEAST_ROWS and all((one == one[0]).all() for one in watched):
+        return psi, f"every score is {', '.join(f'{one[0]:.4f}' for one in watched)}"
     if psi is not None and psi > case.settings.max_score_psi:
         return psi, (
             f"the PSI of the scores against the usual ones is {psi:.2f}, more than "

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from include import expected
@@ -20,7 +21,7 @@ from include.registry import registry
 from include.statistics import drift, profiles
 from include.statistics.drift import Distribution
 from include.statistics.profile import Column, Profile, merge, outliers
-from include.targets import columns
+from include.targets import UNSAID, columns
 from include.training.snapshot import PROFILE
 from include.usecase import UseCase
 
@@ -37,7 +38,7 @@ LEAST_DAYS = 0.5
 """Minimum share of the window's days with data: one week does not show what is usual."""
 
 FAULTY_DAYS = 7
-"""For how many days a faulty day is not part of the baseline; a longer change is the new normal."""
+"""For how many days a faulty day does not count as usual; a longer change is the new normal."""
 
 MARGIN = 0.25
 """Share of a range's width by which it is widened on each side."""
@@ -93,7 +94,7 @@ def _read(case: UseCase, key: str) -> dict[str, _Days]:
 
 
 def _faulty(case: UseCase, key: str) -> list[str]:
-    """Recent days with faulty data, which are not part of the baseline."""
+    """Recent days with faulty data, which are not part of what is usual."""
     rows = history.read(case, days_before(key, 1), FAULTY_DAYS, [])
     called = history.select(rows, "rule", rule="features").filter(pl.col("value") == PAGE)
     return [str(day) for day in called["time"]]
@@ -130,10 +131,8 @@ def _state(case: UseCase, key: str, model: ModelVersion | None) -> Iterator[Figu
         rows = max((part.rows for part in manifest.parts.values()), default=0) if manifest else 0
         yield Figure("state", "published", float(manifest is not None), rows, "", {"table": table})
         if manifest is not None and table == ensemble.TABLE:
-            facts = manifest.metadata
-            level = ensemble.LEVELS.index(facts["fallback"])
-            yield Figure("state", "fallback_level", level, rows)
-            yield Figure("state", "members_absent", len(facts["absent"]), rows)
+            yield Figure("state", "fallback_level", ensemble.level_of(manifest), rows)
+            yield Figure("state", "members_absent", len(manifest.metadata["absent"]), rows)
         if manifest is not None and (branches := manifest.metadata.get("branches")):
             for path, taken in branches["rows"].items():
                 there = float(path not in branches["absent"])
@@ -249,8 +248,11 @@ def _judged(case: UseCase, model: ModelVersion | None) -> pl.DataFrame | None:
     if model is None:
         return None
     try:
-        found = registry.reference(case, model).get("evaluation")
-        return case.lake.version(found).read("scores", ["label", SCORE]) if found else None
+        if not (found := registry.reference(case, model).get("evaluation")):
+            return None
+        version = case.lake.version(found)
+        target = version.manifest().metadata.get(registry.TARGET, UNSAID)
+        return version.read("scores", ["label", SCORE]) if target == case.target.name else None
     except (BadData, MissingData):
         return None
 
@@ -266,15 +268,20 @@ def _estimate(
     manifest = case.lake.manifest("predictions", key)
     if model is None or manifest is None or judged is None:
         return
+    known = manifest.parts["predictions"].columns
+    if not columns.are_in(case.target, known):
+        return
     version = Version(case.lake, "predictions", key, manifest.version, manifest)
-    paths = [PATH] if PATH in manifest.parts["predictions"].columns else []
-    rows = champions(version.read("predictions", [*case.target.columns, *paths]))
     labels, scores = judged["label"].to_numpy(), judged[SCORE].to_numpy()
-    promised = case.target.expected_losses(scores).mean()
-    expected_losses = case.target.expected_losses(columns.read(case.target, rows))
-    if len(rows) and promised > 0:
-        value = expected_losses.mean() * case.target.losses(labels, scores).mean() / promised
-        yield Figure("estimate", "loss", float(value), len(rows), model.version)
+    with passing_over(f"The day {key}"):
+        wanted = [*case.target.columns, *([PATH] if PATH in known else [])]
+        rows = champions(version.read("predictions", wanted))
+        promised = case.target.expected_losses(scores).mean()
+        today = case.target.expected_losses(columns.read(case.target, rows))
+        today = today[np.isfinite(today)]  # a row without an interval promises nothing
+        if len(today) and promised > 0:
+            value = today.mean() * case.target.losses(labels, scores).mean() / promised
+            yield Figure("estimate", "loss", float(value), len(today), model.version)
 
 
 def _scored_by(manifest: Manifest) -> str | None:
@@ -319,6 +326,8 @@ def scores(case: UseCase, key: str) -> pl.DataFrame:
         version = Version(case.lake, "predictions", one, manifest.version, manifest)
         with passing_over(f"The day {one}"):
             first = case.target.columns[0]
+            if first not in manifest.parts["predictions"].columns:
+                continue  # from before the target was changed
             rows = version.read("predictions", [first]).rename({first: SCORE})
             every = max(1, len(rows) // DRAWN_ROWS)
             found.append(rows.gather_every(every).with_columns(day=pl.lit(parse_key(one))))

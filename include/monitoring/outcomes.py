@@ -24,7 +24,7 @@ from include.monitoring.history import Figure
 from include.partitions import days_before, parse_key
 from include.preprocess import labels_of
 from include.registry import registry
-from include.targets import columns
+from include.targets import UNSAID, columns
 from include.usecase import UseCase
 
 TABLE = "outcomes"
@@ -62,9 +62,12 @@ def lookback_days(case: UseCase) -> int:
 
 def _is_outdated(case: UseCase, key: str) -> bool:
     """Whether a day's outcomes are missing or older than its published predictions and truth."""
-    _, sources = _sources(case, key)
-    if sources["predictions"] is None or sources["actuals"] is None:
+    manifests, sources = _sources(case, key)
+    predictions = manifests["predictions"]
+    if predictions is None or sources["actuals"] is None:
         return False
+    if not columns.are_in(case.target, predictions.parts["predictions"].columns):
+        return False  # from before the target was changed
     published = case.lake.readable_manifest(TABLE, key)
     return published is None or published.metadata.get("sources") != sources
 
@@ -103,6 +106,7 @@ def _update_day(case: UseCase, key: str) -> None:
     history.append(case, key, found)
     version.write_frame("outcomes", rows)
     known: dict[str, Any] = {"predicted": predicted, "labelled": len(rows), "unknown": unknown}
+    known[registry.TARGET] = case.target.name
     known["baseline"] = None if base is None else base.tolist()
     version.publish(["outcomes"], {"sources": sources, "versions": versions, **known})
 
@@ -199,6 +203,8 @@ def read(case: UseCase, last: str, days: int, names: list[str] | None = None) ->
     found = []
     keys = [days_before(last, back) for back in reversed(range(days))]
     for key, manifest in case.lake.manifests(TABLE, keys).items():
+        if manifest.metadata.get(registry.TARGET, UNSAID) != case.target.name:
+            continue
         there = manifest.parts["outcomes"].columns
         wanted = there if names is None else [name for name in names if name in there]
         version = Version(case.lake, TABLE, key, manifest.version, manifest)

@@ -32,6 +32,7 @@ from include.masking import masked
 from include.messages import CHALLENGER, CHAMPION, ModelVersion
 from include.partitions import parse_key
 from include.settings import BUILT_FROM, PROJECT, settings
+from include.targets import UNSAID
 from include.usecase import UseCase
 from include.wording import listed
 
@@ -282,9 +283,9 @@ def load(case: UseCase, model: ModelVersion) -> "Pipeline":
     try:
         known = params(case, model.run_id)
     except (BadData, MissingData):  # its run was deleted or never existed
-        known = {}
+        known = {TARGET: case.target.name}
     pipeline = _load(case, f"models:/{model.name}/{model.version}", known.get(MODEL_SHA256))
-    trained_for = known.get(TARGET, case.target.name)  # an older release does not say
+    trained_for = known.get(TARGET, UNSAID)
     wrong = case.target.wrong_model(pipeline)
     if wrong or trained_for != case.target.name:
         why = f"was trained for {trained_for}" if trained_for != case.target.name else wrong

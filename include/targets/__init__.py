@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from matplotlib.figure import Figure
 
-__all__ = ["Binary", "Measure", "Multiclass", "Regression", "Target"]
+UNSAID = Binary.name
+"""The target of models and tables from releases that did not say."""
+
+__all__ = ["UNSAID", "Binary", "Measure", "Multiclass", "Regression", "Target"]
 
 
 @runtime_checkable
@@ -82,6 +85,10 @@ class Target(Protocol):
     def trusted_types(self) -> list[str]:
         """Types that a stored model may contain, in addition to the use case's."""
 
+    @property
+    def calibrates(self) -> bool:
+        """Whether `finish` needs rows that no fit has seen."""
+
     def wrong_labels(self, labels: pl.Series) -> str:
         """What is wrong with labels; empty if nothing is."""
 
@@ -111,11 +118,11 @@ class Target(Protocol):
     def encode(self, labels: np.ndarray) -> np.ndarray:
         """Labels as models are fitted on them."""
 
-    def finish(self, pipeline: Any, unseen: Callable[[], pl.DataFrame]) -> Any:
+    def finish(self, pipeline: Any, unseen: pl.DataFrame) -> Any:
         """Complete a fitted pipeline, so that it answers the question.
 
         Args:
-            unseen: reads rows with features and label that it was not fitted on.
+            unseen: rows with features and label that it was not fitted on.
         """
 
     def predict(self, pipeline: Any, rows: Any) -> np.ndarray:

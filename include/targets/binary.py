@@ -34,6 +34,7 @@ class Binary:
     calibration: ClassVar[str] = "calibration_error"
     headline: ClassVar[str] = "roc_auc"
     trusted_types: ClassVar[list[str]] = []
+    calibrates: ClassVar[bool] = False
     measures: ClassVar[dict[str, Measure]] = {
         "log_loss": Measure("log-loss", "nats"),
         "roc_auc": Measure("AUC", "ratio"),
@@ -84,7 +85,7 @@ class Binary:
         """Labels as models are fitted on them."""
         return labels
 
-    def finish(self, pipeline: Any, unseen: Callable[[], pl.DataFrame]) -> Any:  # noqa: ARG002
+    def finish(self, pipeline: Any, unseen: pl.DataFrame) -> Any:  # noqa: ARG002
         """A fitted pipeline that answers: it does already."""
         return pipeline
 

@@ -5,7 +5,7 @@ several models' predictions stand side by side, each model has one column: of nu
 prediction is one number, else of lists with as many numbers as `Target.columns`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import polars as pl
@@ -35,6 +35,11 @@ def read(target: Target, frame: pl.DataFrame) -> np.ndarray:
     """The predictions in a table with the columns `fields`; null becomes NaN."""
     found = [frame[name].cast(pl.Float32).to_numpy() for name in target.columns]
     return found[0] if len(found) == 1 else np.column_stack(found)
+
+
+def are_in(target: Target, names: Iterable[str]) -> bool:
+    """Whether a table has the columns of this target, and not those of another one."""
+    return set(target.columns) <= set(names)
 
 
 def packed_type(target: Target) -> pa.DataType:

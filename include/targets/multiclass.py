@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -28,11 +28,9 @@ class Multiclass:
 
     Attributes:
         classes: names of the classes, at least three.
-        weights: class → how much its rows count in the loss; 1 for those that are not named.
     """
 
     classes: Sequence[str]
-    weights: Mapping[str, float] = field(default_factory=dict)
 
     range: ClassVar[tuple[float, float]] = (0, 1)
     output: ClassVar[str] = "probabilities"
@@ -41,6 +39,7 @@ class Multiclass:
     headline: ClassVar[str] = "accuracy"
     baseline_name: ClassVar[str] = "class shares"
     trusted_types: ClassVar[list[str]] = []
+    calibrates: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Refuse what could never work."""
@@ -55,10 +54,6 @@ class Multiclass:
                 f"Multiclass: {listed(map(repr, wrong))}: a class becomes part of a column's name, "
                 "and must be letters, digits and underscores, beginning with a letter"
             )
-        if unknown := sorted(set(self.weights) - set(names)):
-            raise ValueError(f"Multiclass: weights names {listed(unknown)}, which are no classes")
-        if min([*self.weights.values(), 1]) <= 0:
-            raise ValueError("Multiclass: a weight is not above 0")
 
     @property
     def name(self) -> str:
@@ -80,7 +75,7 @@ class Multiclass:
         """The most probable class."""
         import pyarrow as pa
 
-        return {"class": pa.dictionary(pa.int8(), pa.string())}
+        return {"class": pa.dictionary(pa.int16(), pa.string())}
 
     @property
     def axis(self) -> str:
@@ -91,7 +86,7 @@ class Multiclass:
     def measures(self) -> dict[str, Measure]:
         """Figure → what it means."""
         return {
-            "log_loss": Measure("weighted log-loss" if self.weights else "log-loss", "nats"),
+            "log_loss": Measure("log-loss", "nats"),
             "accuracy": Measure("accuracy", "share"),
             "balanced_accuracy": Measure("balanced accuracy", "share"),
             "roc_auc": Measure("AUC, one class against the rest", "ratio"),
@@ -133,14 +128,13 @@ class Multiclass:
         return f"no row of {listed(missing)}" if missing and training else ""
 
     def baseline(self, described: Iterable[Mapping[str, Any]]) -> np.ndarray:
-        """The prediction for every row that knows nothing but some labels: their weighted shares.
+        """The prediction for every row that knows nothing but some labels: their shares.
 
         Returns:
             A prediction of shape (classes,).
         """
         known = list(described)
         counts = np.array([sum(one[name] for one in known) for name in self.classes], float)
-        counts *= [self.weights.get(name, 1.0) for name in self.classes]
         return np.asarray(counts / counts.sum())
 
     def wrong_model(self, pipeline: Any) -> str:
@@ -156,7 +150,7 @@ class Multiclass:
         """Labels as models are fitted on them."""
         return labels
 
-    def finish(self, pipeline: Any, unseen: Callable[[], pl.DataFrame]) -> Any:  # noqa: ARG002
+    def finish(self, pipeline: Any, unseen: pl.DataFrame) -> Any:  # noqa: ARG002
         """A fitted pipeline that answers: it does already."""
         return pipeline
 
@@ -169,6 +163,8 @@ class Multiclass:
 
     def wrong(self, predictions: np.ndarray) -> str:
         """What is wrong with predictions; empty if nothing is."""
+        if predictions.shape[1:] != (len(self.classes),):
+            return f"predictions have the shape {predictions.shape}: a column for each class is due"
         if wrong := int((~((predictions >= 0) & (predictions <= 1))).any(axis=1).sum()):
             what = "a probability that is missing, NaN or outside 0 to 1"
             return f"{wrong} of {len(predictions)} rows have {what}"
@@ -181,7 +177,7 @@ class Multiclass:
         """The most probable class of each row."""
         import pyarrow as pa
 
-        places = predictions.argmax(axis=1).astype(np.int8)
+        places = predictions.argmax(axis=1).astype(np.int16)
         return {"class": pa.DictionaryArray.from_arrays(places, pa.array(list(self.classes)))}
 
     def combine(
@@ -208,17 +204,15 @@ class Multiclass:
         return values.astype(np.float32)
 
     def losses(self, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-        """Log-loss of each row in nats, of shape (rows,), times the weight of its class."""
+        """Log-loss of each row in nats, of shape (rows,)."""
         places = labels.astype(np.int64)
         likely = predictions[np.arange(len(places)), places].astype(np.float64)
-        weights = np.array([self.weights.get(name, 1.0) for name in self.classes])
-        return -np.log(np.clip(likely, LEAST_PROBABILITY, 1)) * weights[places]
+        return -np.log(np.clip(likely, LEAST_PROBABILITY, 1))
 
     def expected_losses(self, predictions: np.ndarray) -> np.ndarray:
         """The loss to be expected of each row if its probabilities are right."""
         likely = np.clip(predictions.astype(np.float64), LEAST_PROBABILITY, 1)
-        weights = np.array([self.weights.get(name, 1.0) for name in self.classes])
-        found: np.ndarray = -(weights * likely * np.log(likely)).sum(axis=1)
+        found: np.ndarray = -(likely * np.log(likely)).sum(axis=1)
         return found
 
     def figures(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:

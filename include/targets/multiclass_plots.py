@@ -30,7 +30,10 @@ def confusion(
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = new_figure(2.5 + 0.6 * size, "Which classes are taken for others?")
     axes = figure.subplots()
-    style(axes, f"Of the rows of a class, the share in which the {model} finds each one probable.")
+    style(
+        axes,
+        f"Share of a class's rows for which the {model} finds each class most probable.",
+    )
     axes.pcolormesh(shares, cmap=TINT, vmin=0, vmax=1)
     for row, column in np.ndindex(size, size):
         share = shares[row, column]

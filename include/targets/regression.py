@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import polars as pl
 
+from include.errors import BadData
 from include.targets.measures import Measure
 from include.wording import listed
 
@@ -51,9 +52,12 @@ class Regression:
     headline: ClassVar[str] = "mean_absolute_error"
     baseline_name: ClassVar[str] = "baseline"
     trusted_types: ClassVar[list[str]] = ["include.intervals.IntervalPipeline"]
+    calibrates: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse what could never work."""
+        if self.unit in ("", "share", "ratio"):
+            raise ValueError(f"Regression: unit is {self.unit!r}, and says what numbers count")
         if self.error not in LOSSES:
             raise ValueError(f"Regression: error is {self.error!r}, not {' or '.join(LOSSES)}")
         for what in ("quantile", "interval"):
@@ -69,7 +73,9 @@ class Regression:
     @property
     def name(self) -> str:
         """The kind of target, and what models have to agree on."""
-        return f"regression in {self.unit}"
+        share = f" at {self.quantile:g}" if self.error == "pinball" else ""
+        log = ", logarithmic" if self.log else ""
+        return f"regression in {self.unit} ({self.error} error{share}, {self.interval:.0%}{log})"
 
     @property
     def range(self) -> tuple[float, float]:
@@ -175,37 +181,51 @@ class Regression:
         """Labels as models are fitted on them."""
         return np.log1p(labels) if self.log else labels
 
-    def finish(self, pipeline: Any, unseen: Callable[[], pl.DataFrame]) -> Any:
+    def finish(self, pipeline: Any, unseen: pl.DataFrame) -> Any:
         """Give a fitted pipeline its interval.
 
         Args:
-            unseen: reads rows with features and label that it was not fitted on.
+            unseen: rows with features and label that it was not fitted on.
         """
         from include.intervals import IntervalPipeline
 
         whole = IntervalPipeline(
             pipeline.steps, share=self.interval, log=self.log, least=self.least, most=self.most
         )
-        rows = unseen()
-        return whole.calibrate(rows, rows["label"].to_numpy())
+        if len(unseen) < whole.least_rows:
+            raise BadData(
+                f"An interval of {self.interval:.0%} needs {whole.least_rows} rows that the model "
+                f"has not seen, and there are {len(unseen)}. No model was kept; choose a longer "
+                "window or holdout."
+            )
+        return whole.calibrate(unseen, unseen["label"].to_numpy())
 
     def predict(self, pipeline: Any, rows: Any) -> np.ndarray:
         """Value, lower and upper of each row; NaN for the bounds if the model has no interval."""
         found = np.asarray(pipeline.predict(rows), dtype=np.float64)
-        if found.ndim == 2:
+        if found.ndim == 2 and found.shape[1] == 3:
             return found
+        if found.ndim != 1:
+            raise BadData(
+                f"The model predicts numbers of the shape {found.shape}, and has to predict one a "
+                "row, or three quantiles. Nothing was scored; change models.py."
+            )
         value = np.expm1(found) if self.log else found
         nothing = np.full(len(value), np.nan)
         return np.column_stack([np.clip(value, self.least, self.most), nothing, nothing])
 
     def wrong(self, predictions: np.ndarray) -> str:
         """What is wrong with predictions; empty if nothing is."""
-        value, lower, upper = predictions.T
-        outside = ~((value >= np.float32(self.least)) & (value <= np.float32(self.most)))
-        if wrong := int((outside | ~np.isfinite(value)).sum()):
-            bounds = f" or outside {self.least:g} to {self.most:g}"
-            bounds = bounds if np.isfinite(self.range).any() else " or infinite"
-            return f"{wrong} of {len(value)} predictions are NaN{bounds}"
+        if predictions.shape[1:] != (3,):
+            return f"predictions have the shape {predictions.shape}, not value, lower and upper"
+        value, lower, upper = predictions.astype(np.float32).T  # as they are published
+        least, most = np.float32(self.least), np.float32(self.most)
+        given = predictions.astype(np.float32)
+        outside = ((given < least) | (given > most) | np.isinf(given)).any(axis=1)
+        if wrong := int((outside | np.isnan(value)).sum()):
+            bounded = np.isfinite(self.range).any()
+            bounds = f"outside {self.least:g} to {self.most:g}" if bounded else "infinite"
+            return f"{wrong} of {len(value)} predictions are NaN or {bounds}"
         if wrong := int((np.isnan(lower) != np.isnan(upper)).sum()):
             return f"{wrong} of {len(value)} intervals have only one end"
         if wrong := int(((lower > value) | (upper < value)).sum()):

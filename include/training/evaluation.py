@@ -190,6 +190,7 @@ def evaluate_rows(
     read = [*encoder.numeric, *encoder.categorical] if isinstance(encoder, FeatureEncoder) else []
     metadata = {
         "snapshot": snapshot,
+        registry.TARGET: case.target.name,
         "rival": None if rival is None else asdict(rival),
         **facts,
         "features": read,

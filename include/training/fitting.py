@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xgboost
 from sklearn.pipeline import Pipeline
@@ -25,8 +26,6 @@ from include.wording import listed
 LABEL = "label"
 
 Encode = Callable[[np.ndarray], np.ndarray]
-
-MOST_CLASSES = 1000
 
 XGBOOST_BYTES, OTHER_BYTES = 24, 64
 """Maximum bytes of a fit per row and feature. XGBoost was measured at 19 to 23: the rows, the
@@ -59,6 +58,7 @@ def fit(
     memory_bytes: int,
     seed: int,
     encode: Encode = np.asarray,
+    withheld: np.ndarray | None = None,
 ) -> Fit:
     """Fit a pipeline on the rows of all files; the same rows and seed give the same model.
 
@@ -71,11 +71,13 @@ def fit(
             system's temporary folder.
         seed: seed for the sample.
         encode: turns labels into those that the model is fitted on.
+        withheld: true for rows of the files to leave out, of shape (rows,); by default none.
 
     Raises:
         BadData: there are no rows, or all have the same label.
     """
     rows = sum(file.metadata.num_rows for file in files)
+    rows -= 0 if withheld is None else int(withheld.sum())
     if not rows:
         raise BadData(
             "There are no labelled rows in the training days. The champion is unchanged. Choose "
@@ -87,19 +89,25 @@ def fit(
     row_bytes = (len(columns) - 1) * (XGBOOST_BYTES if from_disk else OTHER_BYTES)
     rows_that_fit = memory_bytes // row_bytes
     if rows <= rows_that_fit:
-        _fit_in_memory(pipeline, _batches(files, columns), encode)
+        _fit_in_memory(pipeline, batches(files, columns, withheld), encode)
         return Fit(rows, rows, "in memory")
     if from_disk:
-        _fit_from_disk(encoder, pipeline[1], files, encode)
+        _fit_from_disk(encoder, pipeline[1], files, encode, withheld)
         return Fit(rows, rows, "external memory")
-    sampled = _sample(_batches(files, columns), rows, rows_that_fit, seed)
+    sampled = _sample(batches(files, columns, withheld), rows, rows_that_fit, seed)
     _fit_in_memory(pipeline, sampled, encode)
     return Fit(rows, rows_that_fit, "sample")
 
 
-def _batches(files: list[pq.ParquetFile], columns: list[str]) -> Iterator[pa.RecordBatch]:
+def batches(
+    files: list[pq.ParquetFile], columns: list[str], withheld: np.ndarray | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The rows of files, without those that are withheld."""
+    start = 0
     for file in files:
-        yield from file.iter_batches(BATCH_ROWS, columns=columns)
+        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+            here = slice(start, start := start + batch.num_rows)
+            yield batch if withheld is None else batch.filter(pa.array(~withheld[here]))
 
 
 def _sample(
@@ -116,27 +124,34 @@ def _sample(
 
 def _fit_in_memory(pipeline: Pipeline, batches: Iterable[pa.RecordBatch], encode: Encode) -> None:
     table = pa.Table.from_batches(batches)
-    _require_difference(set(table[LABEL].unique().to_pylist()), table.num_rows)
+    _require_difference(set(pc.min_max(table[LABEL]).as_py().values()), table.num_rows)
     pipeline.fit(table, encode(table[LABEL].to_numpy()))
 
 
 def _fit_from_disk(
-    encoder: FeatureEncoder, model: xgboost.XGBModel, files: list[pq.ParquetFile], encode: Encode
+    encoder: FeatureEncoder,
+    model: xgboost.XGBModel,
+    files: list[pq.ParquetFile],
+    encode: Encode,
+    withheld: np.ndarray | None,
 ) -> None:
     values: dict[str, set[Any]] = {name: set() for name in encoder.categorical}
     labels: set[Any] = set()
-    for batch in _batches(files, [*values, LABEL]):
+    is_number = not isinstance(model, xgboost.XGBClassifier)
+    for batch in batches(files, [*values, LABEL], withheld):
         for name, known in values.items():
             known.update(batch.column(name).unique().to_pylist())
-        if len(labels) < MOST_CLASSES:  # numbers may be as many as rows
-            labels.update(batch.column(LABEL).unique().to_pylist())
+        given = batch.column(LABEL)
+        labels.update(  # numbers may be as many as rows
+            pc.min_max(given).as_py().values() if is_number else given.unique().to_pylist()
+        )
     _require_difference(labels, sum(file.metadata.num_rows for file in files))
     rows = list(zip_longest(*values.values()))
     encoder.fit(pl.DataFrame(rows, schema=list(values), orient="row", infer_schema_length=None))
 
     with tempfile.TemporaryDirectory(prefix="training-") as folder:
-        batches = _EncodedBatches(encoder, model, files, folder, encode)
-        booster = _train(model, batches, len(labels))
+        encoded = _EncodedBatches(encoder, model, files, folder, encode, withheld)
+        booster = _train(model, encoded, len(labels))
     parameters = model.get_params()
     model.load_model(booster.save_raw())
     # Loading turned the model's base score into a parameter, which every clone would inherit.
@@ -153,14 +168,15 @@ class _EncodedBatches(xgboost.DataIter):
         files: list[pq.ParquetFile],
         folder: str,
         encode: Encode,
+        withheld: np.ndarray | None,
     ):
         super().__init__(cache_prefix=str(Path(folder) / "cache"))
         self.encoder, self.feature_types = encoder, model.feature_types
-        self.files, self.encode = files, encode
+        self.files, self.encode, self.withheld = files, encode, withheld
 
     def reset(self) -> None:
         columns = [*self.encoder.numeric, *self.encoder.categorical, LABEL]
-        self.batches = _batches(self.files, columns)
+        self.batches = batches(self.files, columns, self.withheld)
 
     def next(self, input_data: Callable[..., None]) -> bool:
         batch = next(self.batches, None)
@@ -173,9 +189,9 @@ class _EncodedBatches(xgboost.DataIter):
         return batch is not None
 
 
-def _train(model: xgboost.XGBModel, batches: _EncodedBatches, labels: int) -> xgboost.Booster:
+def _train(model: xgboost.XGBModel, encoded: _EncodedBatches, labels: int) -> xgboost.Booster:
     matrix = xgboost.ExtMemQuantileDMatrix(
-        batches,
+        encoded,
         missing=model.missing,
         nthread=model.n_jobs,
         max_bin=model.max_bin,

@@ -71,7 +71,7 @@ def _better(case: UseCase, model: Model, evidence: Evidence) -> Rule:
     gains -= case.target.losses(evidence.labels, model.scores)
     gains /= evidence.baseline_loss
     means = evaluation.bootstrap_means(gains, evidence.days, case.settings.seed)
-    margin, confidence = case.settings.gate_min_gain, case.settings.gate_confidence
+    margin, confidence = case.settings.gate_min_skill_gain, case.settings.gate_confidence
     share = float((means >= margin).mean())
     whom = "champion" if evidence.has_champion else case.target.baseline_name
     return Rule(
@@ -86,7 +86,7 @@ def _better(case: UseCase, model: Model, evidence: Evidence) -> Rule:
 def _slices(case: UseCase, model: Model, evidence: Evidence) -> Rule:
     """It is not much worse on any slice that is large enough."""
     gains = slice_gains(case, model, evidence)
-    bound = case.settings.gate_max_slice_loss
+    bound = case.settings.gate_max_slice_skill_loss
     least = case.settings.gate_min_slice_rows
     where = min(gains, key=gains.__getitem__, default=None)
     found = f"{_gain(gains[where])} ({where})" if where else "no slice to judge"
@@ -121,9 +121,11 @@ def _calibrated(case: UseCase, model: Model, evidence: Evidence) -> Rule:
     """
     name = case.target.calibration
     found, known = model.figures[name], evidence.reference.figures[name]
-    bound = max(case.settings.gate_max_calibration_error, known)
-    title = case.target.measures[name].title
-    return Rule("calibrated", f"{found:.3f}", f"{title} ≤ {bound:.3f}", found <= bound)
+    bound = max(case.settings.gate_max_calibration_error, known or 0)
+    text = f"{case.target.measures[name].title} ≤ {bound:.3f}"
+    if found is None:
+        return Rule("calibrated", "unknown", text, passed=False)
+    return Rule("calibrated", f"{found:.3f}", text, found <= bound)
 
 
 def _not_too_good(case: UseCase, model: Model, evidence: Evidence) -> Rule:

@@ -1,7 +1,6 @@
 """From a snapshot to a registered challenger: fit each candidate, refit the best, register it."""
 
 import json
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from include.messages import Evaluated, ModelVersion, Verdict
 from include.partitions import days_before
 from include.registry import registry
 from include.training import evaluation, gate, plots
-from include.training.fitting import fit
+from include.training.fitting import LABEL, batches, fit
 from include.training.snapshot import PARTS, fingerprint
 from include.usecase import UseCase
 
@@ -29,8 +28,9 @@ EXAMPLE_ROWS = 100
 """Rows from which a model's signature is taken."""
 
 WITHHELD_SHARE, MOST_WITHHELD = 0.1, 5_000
-"""Rows of the holdout that no fit sees: a refit's predictions of them are the reference for later
-ones, and intervals are calibrated on them. Their share, and their maximum number."""
+"""Rows that a fit withholds, of the holdout or else of the training days: a refit's predictions of
+them are the reference for later ones, and intervals are calibrated on them. Their share, and their
+maximum number."""
 
 
 def candidates(case: UseCase) -> list[str]:
@@ -44,12 +44,7 @@ def train(case: UseCase, snapshot: str, candidate: str, reason: str) -> str:
     Returns:
         Id of the MLflow run.
     """
-
-    def unseen() -> pl.DataFrame:
-        holdout = case.lake.version(snapshot).read("holdout")
-        return holdout.filter(_withheld(case, len(holdout)))
-
-    return _train(case, snapshot, candidate, {"reason": reason}, unseen)
+    return _train(case, snapshot, candidate, {"reason": reason})
 
 
 def refit(case: UseCase, snapshot: str, member: Evaluated) -> str:
@@ -87,9 +82,8 @@ def _refit(case: UseCase, snapshot: str, member: Evaluated) -> tuple[str, str]:
     holdout = case.lake.version(snapshot).read("holdout")
     withheld = _withheld(case, len(holdout))
     unseen, holdout = holdout.filter(withheld), holdout.filter(~withheld)
-    run_id = _train(
-        case, snapshot, candidate, {"mlflow.parentRunId": judged}, lambda: unseen, holdout
-    )
+    tags = {"mlflow.parentRunId": judged}
+    run_id = _train(case, snapshot, candidate, tags, holdout, unseen)
     pipeline = registry.load_run(case, run_id)
     judged_on = case.lake.version(member.evaluation)
     rows = evaluation.read_rows(case, judged_on)
@@ -98,7 +92,7 @@ def _refit(case: UseCase, snapshot: str, member: Evaluated) -> tuple[str, str]:
     known = target.losses(labels, scores).mean()
     before = judged_on.manifest().metadata["figures"][target.loss]
     constant = gate.baseline_predictions(case, case.lake.version(snapshot), labels)
-    margin = case.settings.gate_min_gain * target.losses(labels, constant).mean()
+    margin = case.settings.gate_min_skill_gain * target.losses(labels, constant).mean()
     if not known <= before + margin:
         raise BadData(
             f"The refitted {candidate} (run {run_id}) has a {target.measures[target.loss].title} "
@@ -111,7 +105,7 @@ def _refit(case: UseCase, snapshot: str, member: Evaluated) -> tuple[str, str]:
 
 
 def _withheld(case: UseCase, rows: int) -> pl.Series:
-    """The rows of a holdout that a refit withholds: the same for each candidate."""
+    """The rows that a fit withholds: the same for each candidate."""
     number = min(max(1, int(rows * WITHHELD_SHARE)), MOST_WITHHELD)
     chosen = np.zeros(rows, bool)
     chosen[np.random.default_rng(case.settings.seed).choice(rows, number, replace=False)] = True
@@ -201,13 +195,14 @@ def _train(
     snapshot: str,
     candidate: str,
     tags: dict[str, str],
-    unseen: Callable[[], pl.DataFrame],
     holdout: pl.DataFrame | None = None,
+    unseen: pl.DataFrame | None = None,
 ) -> str:
     """Fit a candidate on the training days and these rows of the holdout.
 
     Args:
-        unseen: reads rows of the holdout that it is not fitted on.
+        unseen: rows of the holdout that it is not fitted on. By default some of the training days'
+            rows are withheld, if the target needs them.
     """
     version = case.lake.version(snapshot)
     pipeline = (case.models.CANDIDATES | case.models.WITHOUT)[candidate](case.settings.seed)
@@ -216,8 +211,16 @@ def _train(
         files += [] if holdout is None else [stack.enter_context(_as_file(holdout))]
         with metrics.timed(case.name, "training_seconds", candidate=candidate):
             memory = int(case.settings.training_memory_mb * 1e6)
-            done = fit(pipeline, files, memory, case.settings.seed, case.target.encode)
-        pipeline = case.target.finish(pipeline, unseen)
+            withheld = None
+            if unseen is None and case.target.calibrates:
+                withheld = _withheld(case, files[0].metadata.num_rows).to_numpy()
+            done = fit(pipeline, files, memory, case.settings.seed, case.target.encode, withheld)
+        if wrong := case.target.wrong_model(pipeline):
+            raise BadData(f"{candidate} {wrong}. No model was kept; change models.py.")
+        if unseen is None and withheld is not None:
+            unseen = _rows(files[0], [*case.features.FEATURES, LABEL], withheld)
+        if unseen is not None:
+            pipeline = case.target.finish(pipeline, unseen)
         example = next(files[0].iter_batches(EXAMPLE_ROWS, columns=case.features.FEATURES))
     facts = version.manifest().metadata
     params: dict[str, Any] = {
@@ -241,6 +244,12 @@ def _train(
     return registry.log_training(
         case, pipeline, params, tags, example, f"{candidate} to {facts['end']}"
     )
+
+
+def _rows(file: pq.ParquetFile, columns: list[str], wanted: np.ndarray) -> pl.DataFrame:
+    """Some rows of a file."""
+    found = batches([file], columns, ~wanted)
+    return pl.DataFrame(pl.from_arrow(pa.Table.from_batches(found)))
 
 
 def _as_file(rows: pl.DataFrame) -> pq.ParquetFile:
@@ -267,6 +276,6 @@ def _plots(case: UseCase, verdict: Verdict) -> dict[str, "Figure"]:
     sliced = gate.slice_gains(case, challenger, evidence)
     return {
         **case.target.plots(labels, scores),
-        "slices": plots.slices(sliced, -case.settings.gate_max_slice_loss),
+        "slices": plots.slices(sliced, -case.settings.gate_max_slice_skill_loss),
         "contributions": plots.contributions(gains, case.target),
     }

@@ -1,6 +1,7 @@
 """Intervals hold what they promise on rows like those that they were calibrated on."""
 
 import numpy as np
+import polars as pl
 import pytest
 import skops.io
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from sklearn.linear_model import LinearRegression, QuantileRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from include.errors import BadData
 from include.intervals import IntervalPipeline
 from include.targets import Regression
 
@@ -69,6 +71,14 @@ def test_quantiles_are_widened_and_stay_wider_where_the_model_is_less_sure() -> 
     assert ((labels >= lower) & (labels <= upper)).mean() == pytest.approx(0.8, abs=0.04)
     widths = upper - lower
     assert np.corrcoef(widths, features[:, 0])[0, 1] > 0.9
+
+
+def test_too_few_rows_cannot_keep_the_promise() -> None:
+    target = Regression("m")
+    rows = pl.DataFrame({"x": np.arange(8.0), "label": np.arange(8.0)})
+    pipeline = Pipeline([("regress", LinearRegression())]).fit(rows.select("x"), rows["label"])
+    with pytest.raises(BadData, match=r"80% needs 9 rows that the model has not seen.*are 8"):
+        target.finish(pipeline, rows)
 
 
 def test_a_value_is_inside_its_interval_and_both_inside_the_bounds() -> None:

@@ -79,7 +79,7 @@ WRONG = [
     ("max_quarantine_share", "7", "a number ≥ 0 and ≤ 1"),
     ("max_rejected_share", "nan", "a number ≥ 0 and ≤ 1"),
     ("max_score_psi", "inf", "a number > 0"),
-    ("gate_min_gain", "nan", "a number"),
+    ("gate_min_skill_gain", "nan", "a number"),
     ("ab_share", "1", "a number > 0 and < 1"),
     ("train_start", "2013-2-28", "a date such as 2026-01-31"),
     ("experiment", "yes", "one of off, shadow, ab"),

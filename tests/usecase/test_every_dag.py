@@ -46,7 +46,7 @@ SETTINGS = {
     "gate_confidence": "0",
     "gate_max_skill": "1",
     "gate_max_skill_gain": "1",
-    "gate_max_slice_loss": "10",
+    "gate_max_slice_skill_loss": "10",
     "gate_max_calibration_error": "1",
     "gate_max_shift_ratio": "1000",
     "max_model_age_days": "1",

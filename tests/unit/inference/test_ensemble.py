@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from include.errors import BadData, MissingData, ModelMissing, Overtaken, ServerDown
 from include.inference import ensemble, scoring
 from include.inference.remote import ORDER_ROWS
-from include.lake.tables import Lake
+from include.lake.tables import Lake, Manifest
 from include.messages import Chunk, ModelVersion, RollCall
 from include.registry import registry
 from include.usecase import Member, UseCase
@@ -432,3 +432,9 @@ def test_an_ensembles_predictions_are_not_replaced_by_a_fallbacks(
     assert lake.current(ensemble.TABLE, OLD_DAY).name == before
     publish(lake, again, ask_all(lake, again, history.champion))
     assert lake.current(ensemble.TABLE, OLD_DAY).name != before
+
+
+@pytest.mark.parametrize(("name", "level"), [("ensemble", 0), ("previous", 2), ("base rate", 3)])
+def test_a_fallback_that_an_older_release_named_is_known(name: str, level: int) -> None:
+    manifest = Manifest(ensemble.TABLE, OLD_DAY, "1", "", "", {}, {"fallback": name})
+    assert ensemble.level_of(manifest) == level

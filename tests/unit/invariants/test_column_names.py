@@ -247,7 +247,7 @@ def loop(
     """Runs the whole loop with columns of these names, each time in a lake of its own."""
     configure(
         experiment="shadow", gate_confidence=0, gate_max_skill=1, gate_max_skill_gain=1,
-        gate_max_slice_loss=10, gate_max_calibration_error=1, gate_max_shift_ratio=1000,
+        gate_max_slice_skill_loss=10, gate_max_calibration_error=1, gate_max_shift_ratio=1000,
         refit=False,
     )  # fmt: skip
     client = MlflowClient(f"sqlite:///{own_registry}")

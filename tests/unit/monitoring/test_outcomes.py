@@ -16,14 +16,15 @@ from sklearn.metrics import average_precision_score, brier_score_loss, log_loss,
 from include.inference import ensemble
 from include.lake.tables import Lake
 from include.messages import ModelVersion
-from include.monitoring import outcomes
+from include.monitoring import measure, outcomes
 from include.monitoring.history import read, select
 from include.partitions import days_before
 from include.registry import registry
+from include.targets import Regression
 from include.usecases.flight_delays import features
 from include.usecases.flight_delays.schema import KEY
 from local.in_process import batch_inference, validate_day
-from tests.case import CASE, at
+from tests.case import CASE, at, with_target
 from tests.unit.champions import challengers
 from tests.unit.conftest import OLD_DAY, TRAINED, History
 from tests.unit.ensembles import BY_NAME, ask, publish
@@ -423,3 +424,13 @@ def test_days_are_read_in_order_over_a_gap_and_lack_what_they_lack(
     assert days.unique().sort().to_list() == [first, OLD_DAY]
     assert (rows["ensemble_score"].is_null() == (days == first)).all()
     assert len(outcomes.read(CASE, OLD_DAY, 3)) == (days == OLD_DAY).sum()
+
+
+def test_outcomes_of_another_target_no_longer_count(lake: Lake, history: History) -> None:
+    batch_inference(CASE, OLD_DAY, history.champion)
+    assert outcomes.update(CASE, OLD_DAY) == [OLD_DAY]
+    assert len(outcomes.read(CASE, OLD_DAY, 1)) > 0
+    changed = with_target(at(lake), Regression("minutes"))
+    assert outcomes.read(changed, OLD_DAY, 1).is_empty()
+    assert outcomes.update(changed, OLD_DAY) == []
+    assert list(measure.scores(changed, OLD_DAY)["score"]) == []

@@ -32,9 +32,10 @@ from include.lake.tables import Lake
 from include.messages import ModelVersion
 from include.monitoring import outcomes
 from include.registry import promotion, registry
+from include.targets import Multiclass, Regression, Target
 from include.usecases.flight_delays import models
 from include.usecases.flight_delays.models import TRUSTED_TYPES
-from tests.case import CASE
+from tests.case import CASE, with_target
 from tests.unit.conftest import OLD_DAY, History
 from tests.unit.helpers import infer, refused
 
@@ -539,3 +540,21 @@ def test_a_champion_that_cannot_be_loaded_publishes_nothing(
     configure(mlflow_tracking_uri=f"sqlite:///{tmp_path / 'garbage.db'}")
     with refused(lake, "predictions", OLD_DAY, "registry at ", kind=DependencyDown):
         infer(lake, OLD_DAY, history.champion)
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        (Regression("minutes"), "it is no regressor|was trained for binary"),
+        (Multiclass(["on_time", "late", "cancelled"]), "was trained for binary"),
+    ],
+)
+def test_a_champion_of_another_target_is_refused_and_says_what_to_do(
+    history: History, own_registry: Path, target: Target, why: str
+) -> None:
+    case = with_target(CASE, target)
+    with pytest.raises(BadData, match=why) as refused:
+        registry.load(case, history.champion)
+    assert "remove the alias 'champion'" in str(refused.value)
+    assert "flight_delays.model_retraining" in str(refused.value)
+    assert registry.load(CASE, history.champion) is not None

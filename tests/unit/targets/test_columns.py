@@ -11,10 +11,12 @@ ROWS = 50
 RANDOM = np.random.default_rng(7)
 SCORES = RANDOM.uniform(size=ROWS).astype(np.float32)
 VALUES = np.sort(RANDOM.normal(size=(ROWS, 3)), axis=1).astype(np.float32)[:, [1, 0, 2]]
+ALONE = np.column_stack([VALUES[:, 0], np.full((ROWS, 2), np.nan, np.float32)])
 CHANCES = RANDOM.dirichlet(np.ones(3), ROWS).astype(np.float32)
 PREDICTED = [
     pytest.param(Binary(), SCORES, id="binary"),
     pytest.param(Regression("minutes"), VALUES, id="regression"),
+    pytest.param(Regression("minutes"), ALONE, id="without intervals"),
     pytest.param(Multiclass(["red", "green", "blue"]), CHANCES, id="multiclass"),
 ]
 
@@ -75,3 +77,8 @@ def test_an_empty_day_has_the_same_columns(target: Target, predictions: np.ndarr
     empty = table(target, predictions[:0])
     assert empty.schema == table(target, predictions).schema
     assert len(columns.read(target, empty)) == 0
+
+
+def test_a_table_of_another_target_has_other_columns() -> None:
+    assert columns.are_in(Binary(), ["date", "score", "model"])
+    assert not columns.are_in(Regression("minutes"), ["date", "score", "model"])

@@ -44,13 +44,6 @@ def test_rows_of_one_class_have_no_curve() -> None:
     assert found["balanced_accuracy"] is None
 
 
-def test_a_weight_counts_a_class_more() -> None:
-    plain = TARGET.losses(LABELS, CHANCES)
-    heavy = Multiclass(CLASSES, {"blue": 3.0}).losses(LABELS, CHANCES)
-    np.testing.assert_allclose(heavy[LABELS == 2], 3 * plain[LABELS == 2])
-    np.testing.assert_allclose(heavy[LABELS != 2], plain[LABELS != 2])
-
-
 def test_labels_become_their_positions() -> None:
     assert TARGET.codes(pl.Series(["blue", "red"])).to_list() == [2, 0]
     wrong = TARGET.wrong_labels(pl.Series(["blue", "pink"]))
@@ -74,6 +67,16 @@ def test_a_model_that_knows_fewer_classes_gives_the_others_no_chance() -> None:
     other = LogisticRegression().fit(rows, np.repeat([0, 2, 7], 30))
     assert "knows the classes 0, 2, 7" in TARGET.wrong_model(other)
     assert "no predict_proba" in TARGET.wrong_model(object())
+
+
+def test_there_may_be_hundreds_of_classes() -> None:
+    many = Multiclass([f"c{number}" for number in range(300)])
+    found = many.others(np.eye(300, dtype=np.float32))["class"]
+    assert found.to_pylist() == many.classes
+
+
+def test_a_column_for_each_class_is_due() -> None:
+    assert "a column for each class" in TARGET.wrong(CHANCES[:, :3])
 
 
 def test_probabilities_sum_to_one() -> None:

@@ -6,6 +6,7 @@ import pytest
 from sklearn import metrics
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
+from include.errors import BadData
 from include.targets import Regression
 
 ROWS = 1000
@@ -93,6 +94,8 @@ def test_a_member_without_interval_moves_the_value_and_not_the_ends() -> None:
         (TARGET, [0, -1, -0.5], "outside their own interval"),
         (TARGET, [0, np.nan, 1], "only one end"),
         (TARGET, [np.nan, np.nan, np.nan], "are NaN or infinite"),
+        (TARGET, [1, -np.inf, 2], "are NaN or infinite"),
+        (Regression("m", least=0), [1, -1, 3], "are NaN or outside 0 to inf"),
         (Regression("m", least=0), [-1, -2, 3], "are NaN or outside 0 to inf"),
         (Regression("m", most=5), [6, 1, 7], "are NaN or outside -inf to 5"),
     ],
@@ -114,6 +117,23 @@ def test_an_impossible_label_is_named(label: float, words: str) -> None:
     assert words in Regression("m", least=0).wrong_labels(pl.Series([1.0, label]))
 
 
+def test_values_at_the_bounds_are_possible_as_they_are_published() -> None:
+    target = Regression("m", least=0.1, most=0.7)
+    ends = np.array([[0.1, 0.1, 0.1], [0.7, 0.7, 0.7]])
+    assert target.wrong(ends) == ""
+    assert target.wrong(ends.astype(np.float32)) == ""
+
+
+def test_a_model_of_two_quantiles_is_named() -> None:
+    class Two:
+        def predict(self, rows: np.ndarray) -> np.ndarray:
+            return np.zeros((len(rows), 2))
+
+    with pytest.raises(BadData, match="has to predict one a row, or three"):
+        TARGET.predict(Two(), np.zeros((5, 1)))
+    assert "not value, lower and upper" in TARGET.wrong(np.zeros((5, 2)))
+
+
 def test_labels_are_floats() -> None:
     assert "it is Int64" in TARGET.wrong_labels(pl.Series([1, 2]))
 
@@ -124,6 +144,7 @@ def test_a_classifier_is_no_model_for_numbers() -> None:
 
 
 def test_the_unit_is_part_of_what_models_agree_on() -> None:
-    assert TARGET.name == "regression in minutes"
+    assert TARGET.name == "regression in minutes (absolute error, 80%)"
+    assert TARGET.name != Regression("minutes", interval=0.9).name
     assert TARGET.axis == "Prediction, minutes"
     assert TARGET.measures["bias"].unit == "minutes"

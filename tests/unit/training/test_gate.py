@@ -92,9 +92,9 @@ def test_one_that_is_as_good_as_the_champion_has_gained_nothing(
     configure: Callable[..., None],
 ) -> None:
     assert refused_by(CHAMPION) == [BETTER]
-    configure(gate_min_gain=0)
+    configure(gate_min_skill_gain=0)
     assert refused_by(CHAMPION) == []
-    configure(gate_min_gain=1e-12)
+    configure(gate_min_skill_gain=1e-12)
     assert refused_by(CHAMPION) == [BETTER]
 
 
@@ -104,7 +104,7 @@ def test_a_gain_must_show_in_enough_samples(configure: Callable[..., None]) -> N
     gains -= CASE.target.losses(LABELS, lucky.scores)
     gains /= BASELINE_LOSS
     means = evaluation.bootstrap_means(gains, DAYS, CASE.settings.seed)
-    share = float((means >= CASE.settings.gate_min_gain).mean())
+    share = float((means >= CASE.settings.gate_min_skill_gain).mean())
     assert 0 < share < 0.9
     assert BETTER in refused_by(lucky)
     configure(gate_confidence=share)
@@ -118,9 +118,9 @@ def test_a_loss_on_a_slice_is_refused_beyond_its_bound(configure: Callable[..., 
     worse = {**known, "log_loss": CHAMPION.slices["origin = EWR"]["log_loss"] + loss}
     challenger = replace(GOOD, slices={**GOOD.slices, "origin = EWR": worse})
     exact = -gate.slice_gains(CASE, challenger, EVIDENCE)["origin = EWR"]
-    configure(gate_max_slice_loss=exact)
+    configure(gate_max_slice_skill_loss=exact)
     assert refused_by(challenger) == []
-    configure(gate_max_slice_loss=np.nextafter(exact, 0))
+    configure(gate_max_slice_skill_loss=np.nextafter(exact, 0))
     assert refused_by(challenger) == [SLICES]
     assert "(origin = EWR)" in answers(challenger)[SLICES].found
 

@@ -22,7 +22,7 @@ from include.training import plots
 ROWS = 1000
 RANDOM = np.random.default_rng(7)
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = pytest.mark.filterwarnings("error::UserWarning")  # as matplotlib gives
 
 
 def bars(figure: Figure) -> Iterator[tuple[str, float, str]]:
