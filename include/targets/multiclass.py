@@ -223,7 +223,7 @@ class Multiclass:
             probable class; `roc_auc` and `calibration_error`, the mean of each class against the
             rest, of classes that are there; `brier`, the squared error summed over classes.
         """
-        from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+        from sklearn.metrics import recall_score, roc_auc_score
 
         places, chosen = labels.astype(np.int64), predictions.argmax(axis=1)
         truth = np.eye(len(self.classes))[places]
@@ -239,7 +239,9 @@ class Multiclass:
             "log_loss": float(self.losses(labels, predictions).mean()),
             "accuracy": float((chosen == places).mean()),
             "balanced_accuracy": (
-                float(balanced_accuracy_score(places, chosen)) if len(there) > 1 else None
+                float(recall_score(places, chosen, labels=there, average="macro"))
+                if len(there) > 1
+                else None
             ),
             "roc_auc": float(np.mean(aucs)) if aucs else None,
             "brier": float(((truth - probabilities) ** 2).sum(axis=1).mean()),

@@ -66,10 +66,13 @@ def figures(key: str) -> list[dict]:
     judged = history.newest(rows.filter(rows["pipeline"] == "outcomes"))
     found = {}
     for row in rows.iter_rows(named=True):
-        metric = metrics.METRICS.get(f"{row['pipeline']}_{row['metric']}")
+        metric, given = metrics.METRICS.get(f"{row['pipeline']}_{row['metric']}"), {}
+        if row["pipeline"] == "outcomes" and row["metric"] in (shown := case.target.measures):
+            metric = metrics.METRICS["outcomes_figure"]
+            given = {"figure": row["metric"], "unit": shown[row["metric"]].unit}
         day = judged if row["pipeline"] == "outcomes" else parse_key(key)
         if metric is not None and row["time"] == day:
-            labels = json.loads(row["labels"])
+            labels = json.loads(row["labels"]) | given
             about = {name: metrics._clean(labels[name]) for name in metric.labels}
             found[metric.name, *about.values()] = {
                 "name": metric.name, "labels": about, "value": row["value"]
