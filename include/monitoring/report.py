@@ -30,6 +30,7 @@ from include.plotting import (
     OTHERS,
     distributions,
 )
+from include.targets import Measure
 from include.usecase import UseCase
 from include.wording import counted
 
@@ -132,7 +133,7 @@ def _tiles(case: UseCase, history: pl.DataFrame, key: str) -> list[Tile]:
     shown = {one: case.target.measures[one] for one in
              (case.target.headline, case.target.calibration)}  # fmt: skip
     for metric, name, form, labels in (
-        *((one, about.title, about.text, champion) for one, about in shown.items()),
+        *((one, _titled(about), about.text, champion) for one, about in shown.items()),
         ("label_coverage", "Truth known", "{:.1%}".format, champion),
         ("model_age_days", "Age of the model", lambda age: counted(round(age), "day"), {}),
     ):
@@ -143,6 +144,10 @@ def _tiles(case: UseCase, history: pl.DataFrame, key: str) -> list[Tile]:
             note = ", ".join(filter(None, [str(newest["time"]), note]))
             tiles.append(Tile(name, form(newest["value"]), note))
     return tiles
+
+
+def _titled(measure: Measure) -> str:
+    return measure.title[0].upper() + measure.title[1:]
 
 
 def _skill(case: UseCase, history: pl.DataFrame, day: date) -> Figure | str:

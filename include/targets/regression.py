@@ -113,6 +113,11 @@ class Regression:
             "interval_width": Measure("width of the interval", self.unit),
         }
 
+    @property
+    def _share(self) -> float | None:
+        """The quantile of labels that the loss asks for; None if it asks for their mean."""
+        return {"absolute": 0.5, "squared": None, "pinball": self.quantile}[self.error]
+
     def wrong_labels(self, labels: pl.Series) -> str:
         """What is wrong with labels; empty if nothing is."""
         if labels.dtype not in (pl.Float32, pl.Float64) or labels.null_count():
@@ -331,7 +336,9 @@ class Regression:
 
         drawn = {
             "errors": regression_plots.errors(labels, predictions, self.unit),
-            "calibration": regression_plots.calibration(labels, predictions, self.unit),
+            "calibration": regression_plots.calibration(
+                labels, predictions, self.unit, self._share
+            ),
             "coverage": regression_plots.coverage(labels, predictions, self.interval, self.unit),
         }
         return {name: plot for name, plot in drawn.items() if not isinstance(plot, str)}
@@ -346,6 +353,6 @@ class Regression:
 
         return {
             "Errors": partial(regression_plots.errors, unit=self.unit),
-            "Calibration": partial(regression_plots.calibration, unit=self.unit),
+            "Calibration": partial(regression_plots.calibration, unit=self.unit, share=self._share),
             "Coverage": partial(regression_plots.coverage, interval=self.interval, unit=self.unit),
         }

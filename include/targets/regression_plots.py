@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from include.plotting import MUTED, colours_of, new_figure, style
+from include.plotting import MUTED, colours_of, legend_below, new_figure, style
 
 BINS = 10
 SHOWN = (0.005, 0.995)
@@ -35,12 +35,25 @@ def errors(labels: np.ndarray, predictions: Mapping[str, np.ndarray], unit: str)
     axes.axvline(0, color=MUTED, linestyle="--", linewidth=1)
     axes.set(xlabel=f"Prediction - truth, {unit}", ylabel="Share of rows")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.legend(loc="upper right", frameon=False, fontsize=12)
+    legend_below(figure, 1)
     return figure
 
 
-def calibration(labels: np.ndarray, predictions: Mapping[str, np.ndarray], unit: str) -> Figure:
-    """Mean truth against mean prediction, in bins of equally many rows."""
+def calibration(
+    labels: np.ndarray,
+    predictions: Mapping[str, np.ndarray],
+    unit: str,
+    share: float | None = None,
+) -> Figure:
+    """The truth against the prediction, in bins of equally many rows.
+
+    Args:
+        labels: numbers of shape (rows,).
+        predictions: model → predictions of shape (rows, 3).
+        unit: unit of the numbers.
+        share: the quantile of the truth that is predicted; None if its mean is.
+    """
+    centre = "Mean" if share is None else "Median" if share == 0.5 else f"Quantile {share:g}"
     figure = new_figure(6.5, "Are the predictions right on average?")
     axes = figure.subplots()
     style(axes, f"Points on the dashed line: they are. {len(labels):,} rows in {BINS} bins.")
@@ -48,12 +61,14 @@ def calibration(labels: np.ndarray, predictions: Mapping[str, np.ndarray], unit:
     markers = cycle("osD^v")
     for (name, given), colour in zip(predictions.items(), colours_of(predictions), strict=True):
         points = np.array(
-            [(given[here, 0].mean(), labels[here].mean()) for here in _bins(given[:, 0])]
+            [(given[here, 0].mean(), _centre(labels[here], share)) for here in _bins(given[:, 0])]
         )
         ends += points.ravel().tolist()
         axes.plot(*points.T, color=colour, marker=next(markers), linewidth=2, label=name)
     axes.plot([min(ends), max(ends)], [min(ends), max(ends)], "--", color=MUTED, linewidth=1)
-    axes.set(xlabel=f"Mean prediction of a bin, {unit}", ylabel=f"Mean truth of the bin, {unit}")
+    axes.set(
+        xlabel=f"Mean prediction of a bin, {unit}", ylabel=f"{centre} truth of the bin, {unit}"
+    )
     axes.legend(loc="upper left", frameon=False, fontsize=12)
     return figure
 
@@ -83,6 +98,10 @@ def coverage(
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.legend(loc="lower right", frameon=False, fontsize=12)
     return figure
+
+
+def _centre(values: np.ndarray, share: float | None) -> float:
+    return float(values.mean() if share is None else np.quantile(values, share))
 
 
 def _bins(values: np.ndarray) -> list[np.ndarray]:
