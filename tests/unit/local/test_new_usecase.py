@@ -19,7 +19,10 @@ def churn(tmp_path: Path) -> Path:
     return write("churn", tmp_path / "cases")
 
 
-@pytest.fixture(params=TARGETS)
+OTHERS = [pytest.param(target, marks=pytest.mark.exhaustive) for target in TARGETS[1:]]
+
+
+@pytest.fixture(params=[TARGETS[0], *OTHERS])
 def of_each_target(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return write("churn", tmp_path / "cases", request.param)
 
