@@ -115,8 +115,8 @@ def _validate(case: UseCase, say: Say) -> list[str]:
             break
     else:
         raise Wrong(
-            f"of {len(keys)} days from {first} to {last}, the labels of the last {HOLDOUT} or of "
-            f"those before cannot be learnt from: {'; '.join(filter(None, lacking))}"
+            f"too little can be learned from the labels of {len(keys)} days, {first} to {last}, or "
+            f"of the last {HOLDOUT} of them: {'; '.join(filter(None, lacking))}"
         )
     if median(rows) < scoring.LEAST_ROWS:
         raise Wrong(

@@ -173,7 +173,7 @@ MISTAKES: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
     ),
     "no Python": (
         [(FEATURES, "REQUIRED = [", "REQUIRED = = [")],
-        ["line 13 of features.py is not valid Python: invalid syntax"],
+        ["line 17 of features.py is not valid Python: invalid syntax"],
     ),
     "an import of what is not installed": (
         [(MODELS, "from sklearn.impute", "import catboost_or_so\nfrom sklearn.impute")],
@@ -182,7 +182,7 @@ MISTAKES: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
     # The features
     "a column that no input has": (
         [rows("rows.with_columns(cost=pl.col('price') * 2)")],
-        ["line 30 of features.py, in build_features: ColumnNotFoundError", "price", "schema.py"],
+        ["line 34 of features.py, in build_features: ColumnNotFoundError", "price", "schema.py"],
     ),
     "numbers that are no Float32": (
         [(FEATURES, ".cast(pl.Float32)", "")],
@@ -238,7 +238,7 @@ MISTAKES: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
     ),
     "labels of one kind": (
         [labels("label=pl.lit(1, pl.Int8)")],
-        ["the labels of 42 days from 2021-03-01 to 2021-04-11 are 1: both 0 and 1 must be"],
+        ["too little can be learned from the labels of 42 days, 2021-03-01 to 2021-04-11", "one cl"],
     ),
     "labels with more columns": (
         [labels(f'"visits", {LABEL}')],
