@@ -238,7 +238,7 @@ MISTAKES: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
     ),
     "labels of one kind": (
         [labels("label=pl.lit(1, pl.Int8)")],
-        ["too little can be learned from the labels of 42 days, 2021-03-01 to 2021-04-11", "one cl"],
+        ["too little can be learned from the labels of 42 days", "only one class"],
     ),
     "labels with more columns": (
         [labels(f'"visits", {LABEL}')],
