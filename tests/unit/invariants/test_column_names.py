@@ -222,7 +222,7 @@ def whole_loop(lake: Lake, names: list[str]) -> list[Any]:
     decision = daily.decide(at(lake), day)
     daily.write_report(at(lake), day, decision)
     found = [
-        *outcomes.figures(CASE, joined, ROWS, unknown, 0.4, {}),
+        *outcomes.figures(CASE, joined, ROWS, unknown, np.asarray(0.4), {}),
         *measure.figures(at(lake), day),
     ]
     return [
