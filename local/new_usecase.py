@@ -17,7 +17,7 @@ from local.environment import REPO
 TEMPLATE = Path(__file__).parent / "template"
 PLACEHOLDER = "my_usecase"
 TARGETS = ["binary", "multiclass", "regression"]
-"""The folders of the template, one of which is copied with the files beside them."""
+"""The folders of the template. The files of one are copied over those beside the folders."""
 
 
 def write(name: str, among: Path, target: str = TARGETS[0]) -> Path:
@@ -43,7 +43,7 @@ def write(name: str, among: Path, target: str = TARGETS[0]) -> Path:
         raise FileExistsError(f"{folder} already exists: nothing was written. Choose another name.")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    for file in sorted([*TEMPLATE.glob("*.py"), *(TEMPLATE / target).glob("*.py")]):
+    for file in [*TEMPLATE.glob("*.py"), *(TEMPLATE / target).glob("*.py")]:
         text = file.read_text(encoding="utf-8").replace(PLACEHOLDER, name)
         (unfinished / file.name).write_text(text, encoding="utf-8")
     unfinished.rename(folder)
