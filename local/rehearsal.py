@@ -296,8 +296,9 @@ def _serve(case: UseCase, key: str, champion: ModelVersion, say: Say) -> None:
             rows = next(file.iter_batches(100, columns=case.features.FEATURES))
         with remote.connect(case, Endpoint(f"http://127.0.0.1:{port}"), case.name) as client:
             given = client.predict(rows, client.describe())
-        apart = np.max(np.abs(given - scoring.predictor(case, champion)(rows)))
-        if not apart < 1e-4:
+        batch = scoring.predictor(case, champion)(rows)
+        if not np.allclose(given, batch, rtol=remote.TOLERANCE, atol=remote.TOLERANCE):
+            apart = np.max(np.abs(given - batch))
             raise Wrong(f"the model server's scores differ from the batch's by {apart:.2g}")
     finally:
         server.should_exit = True

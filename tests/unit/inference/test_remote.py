@@ -17,8 +17,9 @@ from include.errors import BadData
 from include.inference import remote
 from include.inference.patient_http import Endpoint
 from include.inference.remote import Description
+from include.targets import Regression
 from include.usecases.flight_delays import features
-from tests.case import CASE
+from tests.case import CASE, with_target
 from tests.unit import model_servers
 from tests.unit.model_servers import (
     IN_FLIGHT,
@@ -270,6 +271,16 @@ def test_a_server_that_keeps_the_order_passes(server: Server, number: int) -> No
     with asking(server) as asked:
         asked.check_order(rows(number), asked.predict(rows(number), PINNED), PINNED)
     assert len(server.asked()[-1].tensors["carrier"]) == remote.ORDER_ROWS
+
+
+def test_numbers_without_an_interval_keep_their_order_too(server: Server) -> None:
+    case = with_target(CASE, Regression("dollars"))
+    server.on["/infer"] = lambda request: scored(request, lambda scores: 1e6 * scores[:, 0])
+    with remote.connect(case, Endpoint(server.url), MODEL) as asked:
+        found = asked.predict(rows(200), PINNED)
+        asked.check_order(rows(200), found, PINNED)
+        with fails(BadData, "in another order"):
+            asked.check_order(rows(200), found[::-1], PINNED)
 
 
 # --- what the server says of itself ---------------------------------------------------------------
