@@ -134,6 +134,9 @@ class Target(Protocol):
     def others(self, predictions: np.ndarray) -> "dict[str, pa.Array]":
         """Those other columns."""
 
+    def explained(self, predictions: np.ndarray) -> np.ndarray:
+        """Which of a model's several outputs each prediction follows, of shape (rows,)."""
+
     def combine(
         self, predictions: Mapping[str, np.ndarray], shares: Mapping[str, float]
     ) -> np.ndarray:

@@ -11,6 +11,7 @@ from include.targets.measures import Measure
 from include.wording import listed
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from matplotlib.figure import Figure
 
 CALIBRATION_BINS = 10
@@ -20,28 +21,65 @@ LEAST_PROBABILITY = 1e-7
 
 @dataclass(frozen=True)
 class Binary:
-    """A target of two classes. Labels and predictions have the shape (rows,)."""
+    """A target of two classes. Labels and predictions have the shape (rows,).
+
+    Costs choose what is decided, not what models learn: scores stay probabilities.
+
+    Attributes:
+        positive: what the label 1 means, such as `late`.
+        costs: what a false alarm and a miss cost. With them, a column `decision` is published, and
+            the cost per row is a figure.
+    """
+
+    positive: str = "1"
+    costs: tuple[float, float] | None = None
 
     name: ClassVar[str] = "binary"
     columns: ClassVar[tuple[str, ...]] = ("score",)
     watched: ClassVar[tuple[str, ...]] = ("score",)
-    other_columns: ClassVar[dict[str, Any]] = {}
     range: ClassVar[tuple[float, float]] = (0, 1)
     output: ClassVar[str] = "score"
-    axis: ClassVar[str] = "Score"
     loss: ClassVar[str] = "log_loss"
     baseline_name: ClassVar[str] = "base rate"
     calibration: ClassVar[str] = "calibration_error"
     headline: ClassVar[str] = "roc_auc"
     trusted_types: ClassVar[list[str]] = []
     calibrates: ClassVar[bool] = False
-    measures: ClassVar[dict[str, Measure]] = {
-        "log_loss": Measure("log-loss", "nats"),
-        "roc_auc": Measure("AUC", "ratio"),
-        "average_precision": Measure("average precision", "ratio"),
-        "brier": Measure("Brier score", "ratio"),
-        "calibration_error": Measure("calibration error", "share"),
-    }
+
+    def __post_init__(self) -> None:
+        """Refuse what could never work."""
+        if self.costs is None:
+            return
+        if len(self.costs) != 2 or not all(0 < cost < np.inf for cost in self.costs):
+            raise ValueError(
+                f"Binary: costs is {self.costs!r}, not two numbers above 0: the cost of a false "
+                "alarm, and of a miss"
+            )
+
+    @property
+    def measures(self) -> dict[str, Measure]:
+        """Figure → what it means."""
+        decided = {} if self.costs is None else {"cost": Measure("cost", "per row")}
+        return {
+            "log_loss": Measure("log-loss", "nats"),
+            "roc_auc": Measure("AUC", "ratio"),
+            "average_precision": Measure("average precision", "ratio"),
+            **decided,
+            "brier": Measure("Brier score", "ratio"),
+            "calibration_error": Measure("calibration error", "share"),
+        }
+
+    @property
+    def axis(self) -> str:
+        """What a score is."""
+        return f"Probability of {self.positive}"
+
+    @property
+    def other_columns(self) -> "dict[str, pa.DataType]":
+        """The decision, if costs are known."""
+        import pyarrow as pa
+
+        return {} if self.costs is None else {"decision": pa.bool_()}
 
     def wrong_labels(self, labels: pl.Series) -> str:
         """What is wrong with labels; empty if nothing is."""
@@ -110,9 +148,33 @@ class Binary:
             else ""
         )
 
-    def others(self, predictions: np.ndarray) -> dict[str, Any]:  # noqa: ARG002
-        """Nothing is published beside the probability."""
-        return {}
+    def others(self, predictions: np.ndarray) -> "dict[str, pa.Array]":
+        """The decision for each row, if costs are known."""
+        import pyarrow as pa
+
+        return {} if self.costs is None else {"decision": pa.array(self._decided(predictions))}
+
+    def explained(self, predictions: np.ndarray) -> np.ndarray:
+        """The output of a model that each prediction follows: there is one."""
+        return np.zeros(len(predictions), np.int64)
+
+    def _decided(self, predictions: np.ndarray) -> np.ndarray:
+        """Whether to act on each row: where that is expected to cost less.
+
+        Elkan, The Foundations of Cost-Sensitive Learning, 2001.
+        """
+        assert self.costs is not None
+        false_alarm, miss = self.costs
+        decided: np.ndarray = predictions >= np.float32(false_alarm / (false_alarm + miss))
+        return decided
+
+    def _cost(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+        if self.costs is None:
+            return {}
+        false_alarm, miss = self.costs
+        decided = self._decided(predictions)
+        paid = np.where(decided, false_alarm * (labels == 0), miss * (labels == 1))
+        return {"cost": float(paid.mean())}
 
     def combine(
         self, predictions: Mapping[str, np.ndarray], shares: Mapping[str, float]
@@ -155,7 +217,8 @@ class Binary:
         Returns:
             `rows`; `rate`, the share of rows with the label 1; `mean_score`, the mean prediction,
             which estimates that share; `log_loss` in nats per row; `brier`, the mean squared error;
-            `calibration_error`, see there; `roc_auc` and `average_precision`.
+            `calibration_error`, see there; `roc_auc` and `average_precision`; `cost`, the mean cost
+            of a decision, if costs are known.
         """
         from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
@@ -171,6 +234,7 @@ class Binary:
             "average_precision": (
                 float(average_precision_score(labels, predictions)) if both else None
             ),
+            **self._cost(labels, predictions),
         }
 
     def outcome_plots(

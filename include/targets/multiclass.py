@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -24,13 +24,17 @@ TOLERANCE = 1e-3
 class Multiclass:
     """A target of several classes. Predictions have the shape (rows, classes).
 
-    The library computes with the classes' positions in `classes`; labels are their names.
+    The library computes with the classes' positions in `classes`; labels are their names. Costs
+    choose which class is published, not what models learn: the numbers stay probabilities.
 
     Attributes:
         classes: names of the classes, at least three.
+        costs: class → what it costs to take one of its rows for another class; 1 for the others.
+            With them, the cost per row is a figure.
     """
 
     classes: Sequence[str]
+    costs: Mapping[str, float] = field(default_factory=dict)
 
     range: ClassVar[tuple[float, float]] = (0, 1)
     output: ClassVar[str] = "probabilities"
@@ -54,6 +58,12 @@ class Multiclass:
                 f"Multiclass: {listed(map(repr, wrong))}: a class becomes part of a column's name, "
                 "and must be letters, digits and underscores, beginning with a letter"
             )
+        if unknown := sorted(set(self.costs) - set(names)):
+            raise ValueError(
+                f"Multiclass: costs names {listed(unknown)}, not one of {listed(names)}"
+            )
+        if wrong := [name for name, cost in self.costs.items() if not 0 < cost < np.inf]:
+            raise ValueError(f"Multiclass: the cost of {listed(wrong)} is not a number above 0")
 
     @property
     def name(self) -> str:
@@ -72,7 +82,7 @@ class Multiclass:
 
     @property
     def other_columns(self) -> dict[str, "pa.DataType"]:
-        """The most probable class."""
+        """The class to act on: the most probable one, or that which costs least."""
         import pyarrow as pa
 
         return {"class": pa.dictionary(pa.int16(), pa.string())}
@@ -85,8 +95,10 @@ class Multiclass:
     @property
     def measures(self) -> dict[str, Measure]:
         """Figure → what it means."""
+        decided = {"cost": Measure("cost", "per row")} if self.costs else {}
         return {
             "log_loss": Measure("log-loss", "nats"),
+            **decided,
             "accuracy": Measure("accuracy", "share"),
             "balanced_accuracy": Measure("balanced accuracy", "share"),
             "roc_auc": Measure("AUC, one class against the rest", "ratio"),
@@ -174,11 +186,24 @@ class Multiclass:
         return ""
 
     def others(self, predictions: np.ndarray) -> dict[str, "pa.Array"]:
-        """The most probable class of each row."""
+        """The class of each row."""
         import pyarrow as pa
 
-        places = predictions.argmax(axis=1).astype(np.int16)
+        places = self.explained(predictions).astype(np.int16)
         return {"class": pa.DictionaryArray.from_arrays(places, pa.array(list(self.classes)))}
+
+    def explained(self, predictions: np.ndarray) -> np.ndarray:
+        """The class of each prediction: the one whose choice is expected to cost least.
+
+        To choose a class costs what the rows of the others cost, so this is the class with the
+        greatest product of probability and cost.
+        """
+        decided: np.ndarray = (predictions * self._weights).argmax(axis=1)
+        return decided
+
+    @property
+    def _weights(self) -> np.ndarray:
+        return np.array([self.costs.get(name, 1.0) for name in self.classes], np.float32)
 
     def combine(
         self, predictions: Mapping[str, np.ndarray], shares: Mapping[str, float]
@@ -219,13 +244,14 @@ class Multiclass:
         """Metrics of predictions; None if they need several classes and the rows have one.
 
         Returns:
-            `rows`; `log_loss` in nats per row; `accuracy` and `balanced_accuracy` of the most
-            probable class; `roc_auc` and `calibration_error`, the mean of each class against the
-            rest, of classes that are there; `brier`, the squared error summed over classes.
+            `rows`; `log_loss` in nats per row; `accuracy`, `balanced_accuracy` and, if costs are
+            known, mean `cost` of the published class; `roc_auc` and `calibration_error`, the mean
+            of each class against the rest, of classes that are there; `brier`, the squared error
+            summed over classes.
         """
         from sklearn.metrics import recall_score, roc_auc_score
 
-        places, chosen = labels.astype(np.int64), predictions.argmax(axis=1)
+        places, chosen = labels.astype(np.int64), self.explained(predictions)
         truth = np.eye(len(self.classes))[places]
         there = [place for place in np.unique(places) if not (places == place).all()]
         probabilities = predictions.astype(np.float64)
@@ -246,6 +272,11 @@ class Multiclass:
             "roc_auc": float(np.mean(aucs)) if aucs else None,
             "brier": float(((truth - probabilities) ** 2).sum(axis=1).mean()),
             "calibration_error": float(np.mean(errors)),
+            **(
+                {"cost": float(((chosen != places) * self._weights[places]).mean())}
+                if self.costs
+                else {}
+            ),
         }
 
     def plots(
@@ -267,6 +298,8 @@ class Multiclass:
 
         classes = list(self.classes)
         return {
-            "confusion": partial(multiclass_plots.confusion, classes=classes),
+            "confusion": partial(
+                multiclass_plots.confusion, classes=classes, decide=self.explained
+            ),
             "calibration": partial(multiclass_plots.calibration, classes=classes),
         }

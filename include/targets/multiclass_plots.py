@@ -1,6 +1,6 @@
 """Plots of the probabilities of classes and their outcomes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
@@ -14,7 +14,10 @@ TINT = LinearSegmentedColormap.from_list("", ["white", CHALLENGER])
 
 
 def confusion(
-    labels: np.ndarray, predictions: Mapping[str, np.ndarray], classes: list[str]
+    labels: np.ndarray,
+    predictions: Mapping[str, np.ndarray],
+    classes: list[str],
+    decide: Callable[[np.ndarray], np.ndarray],
 ) -> Figure:
     """How often each class was taken for each other one, by the first model.
 
@@ -22,17 +25,18 @@ def confusion(
         labels: positions of classes, of shape (rows,).
         predictions: model → probabilities of shape (rows, classes).
         classes: their names.
+        decide: takes probabilities and returns positions of classes.
     """
     model, given = next(iter(predictions.items()))
     size = len(classes)
-    places = labels.astype(np.int64) * size + given.argmax(axis=1)
+    places = labels.astype(np.int64) * size + decide(given)
     counts = np.bincount(places, minlength=size * size).reshape(size, size)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = new_figure(2.5 + 0.6 * size, "Which classes are taken for others?")
     axes = figure.subplots()
     style(
         axes,
-        f"Share of a class's rows for which the {model} finds each class most probable.",
+        f"Share of a class's rows that the {model} takes for each class.",
     )
     axes.pcolormesh(shares, cmap=TINT, vmin=0, vmax=1)
     for row, column in np.ndindex(size, size):
@@ -45,7 +49,7 @@ def confusion(
     axes.set_xticks(ticks, classes, rotation=30, ha="right", parse_math=False)
     names = [f"{name} ({rows:,})" for name, rows in zip(classes, counts.sum(axis=1), strict=True)]
     axes.set_yticks(ticks, names, parse_math=False)
-    axes.set(xlabel="Most probable class", ylabel="True class (rows)", ylim=(size, 0))
+    axes.set(xlabel="Published class", ylabel="True class (rows)", ylim=(size, 0))
     axes.grid(visible=False)
     return figure
 

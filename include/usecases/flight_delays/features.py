@@ -21,7 +21,7 @@ NUMERIC = [
 CATEGORICAL = ["carrier", "origin", "dest"]
 FEATURES = [*NUMERIC, *CATEGORICAL]
 
-TARGET = Binary()
+TARGET = Binary(positive="late")
 """What is asked of each row: a question with the answer yes or no."""
 
 REQUIRED = ["dep_minute", "block_minutes", "distance", "carrier", "origin"]

@@ -11,7 +11,7 @@ NUMERIC = ["months", "spent", "weekday"]
 CATEGORICAL = ["plan"]
 FEATURES = [*NUMERIC, *CATEGORICAL]
 
-TARGET = Binary()
+TARGET = Binary(positive="leaving")
 """What is asked of each row: will the customer leave? The answer is the probability of yes."""
 
 REQUIRED = ["months", "plan"]

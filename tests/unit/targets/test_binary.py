@@ -106,3 +106,31 @@ def test_a_calibration_error_is_from_0_to_1_and_knows_no_order(
     assert abs(labels.mean() - scores.mean()) - 1e-12 <= found <= 1
     order = random.sample(range(len(labels)), len(labels))
     assert calibration_error(labels[order], scores[order]) == pytest.approx(found)
+
+
+# --- Costs --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("costs", [(1, 1), (1, 4), (10, 0.5)])
+def test_what_is_decided_costs_least_where_scores_are_probabilities(
+    costs: tuple[float, float],
+) -> None:
+    happens = (RANDOM.uniform(size=ROWS) < SCORES).astype(np.int8)
+    paid = Binary(costs=costs).figures(happens, SCORES)["cost"]
+    false_alarm, miss = costs
+    for threshold in np.linspace(0, 1.01, 30):
+        decided = threshold <= SCORES
+        cost = np.where(decided, false_alarm * (happens == 0), miss * (happens == 1)).mean()
+        assert paid <= cost + 0.05 * max(costs)
+
+
+def test_a_decision_is_published_only_if_costs_are_known() -> None:
+    scores = np.array([0.19, 0.2, 0.9], np.float32)
+    assert Binary().others(scores) == {}
+    assert Binary(costs=(1, 4)).others(scores)["decision"].to_pylist() == [False, True, True]
+    assert "cost" not in Binary().figures(LABELS, SCORES)
+
+
+def test_costs_do_not_change_what_models_have_to_agree_on() -> None:
+    assert Binary(positive="late", costs=(1, 4)).name == Binary().name
+    assert Binary(positive="late").axis == "Probability of late"

@@ -87,3 +87,14 @@ def test_probabilities_sum_to_one() -> None:
 
 def test_the_classes_are_part_of_what_models_agree_on() -> None:
     assert TARGET.name != Multiclass(CLASSES[::-1]).name
+
+
+def test_the_class_that_is_published_costs_least() -> None:
+    given = np.array([[0.5, 0.4, 0.1], [0.9, 0.05, 0.05], [0.3, 0.1, 0.6]], np.float32)
+    plain, dear = Multiclass(CLASSES[:3]), Multiclass(CLASSES[:3], costs={"green": 3})
+    assert plain.others(given)["class"].to_pylist() == ["red", "red", "blue"]
+    assert dear.others(given)["class"].to_pylist() == ["green", "red", "blue"]
+    labels = np.array([1, 1, 0])
+    assert dear.figures(labels, given)["cost"] == pytest.approx((0 + 3 + 1) / 3)
+    assert "cost" not in plain.figures(labels, given)
+    assert dear.name == plain.name

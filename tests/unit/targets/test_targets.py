@@ -43,6 +43,7 @@ COLOURS = RANDOM.integers(0, 3, ROWS)
 EXACT = np.column_stack([MINUTES] * 3)
 SAMPLES = {
     "binary": Sample(Binary(), pl.Series(YES), YES.astype(float)),
+    "costs": Sample(Binary("late", costs=(1, 4)), pl.Series(YES), YES.astype(float)),
     "absolute": Sample(Regression("minutes"), pl.Series(MINUTES), EXACT),
     "squared": Sample(Regression("minutes", error="squared"), pl.Series(MINUTES), EXACT),
     "pinball": Sample(
@@ -196,6 +197,10 @@ def test_nothing_else_names_a_kind_of_target_or_a_loss() -> None:
         (lambda: Multiclass(["a", "b"]), "name three different ones"),
         (lambda: Multiclass(["a", "b", "a"]), "name three different ones"),
         (lambda: Multiclass(["a", "b", "not this"]), "letters, digits and underscores"),
+        (lambda: Multiclass(["a", "b", "c"], costs={"d": 2}), "costs names d"),
+        (lambda: Multiclass(["a", "b", "c"], costs={"a": 0}), "the cost of a"),
+        (lambda: Binary(costs=(1, 0)), "not two numbers above 0"),
+        (lambda: Binary(costs=(1, 2, 3)), "not two numbers above 0"),
         (lambda: Regression(""), "says what numbers count"),
         (lambda: Regression("share"), "says what numbers count"),
         (lambda: Regression("m", error="huber"), "not absolute or squared or pinball"),

@@ -11,7 +11,7 @@ NUMERIC = ["coinsurance", "incentive", "limitation", "diseases"]
 CATEGORICAL = ["plan", "health"]
 FEATURES = [*NUMERIC, *CATEGORICAL]
 
-TARGET = Binary()
+TARGET = Binary(positive="a visit", costs=(1, 4))
 """What is asked of each row: a question with the answer yes or no."""
 
 REQUIRED = ["coinsurance", "plan"]
