@@ -204,7 +204,7 @@ def _usual(case: UseCase, key: str, member: str, version: str) -> dict[str, Any]
                 continue
             if table == TABLE and facts["answers"].get(member, {}).get("version") != version:
                 continue
-            if not columns.are_in(case.target, manifest.parts["predictions"].columns):
+            if not scoring.are_current(case, manifest):
                 continue  # from before the target was changed
             with passing_over(f"The day {earlier}"):
                 rows = published.read("predictions", wanted)

@@ -22,6 +22,7 @@ from include import metrics
 from include.encoder import FeatureEncoder
 from include.errors import BadData, Overtaken
 from include.lake.files import blames, exists, open_parquet, to_arrow, write_parquet
+from include.lake.tables import Manifest
 from include.landed import pieces
 from include.messages import CHAMPION, Chunk, ModelVersion, OutputCheck
 from include.metrics import Sample
@@ -545,5 +546,14 @@ def publish(
     """
     version = case.lake.version(predictions_reference)
     made_from = case.lake.version(lineage["features"]).manifest().made_from
-    manifest = version.publish(["predictions"], {"check": asdict(check), **lineage}, made_from)
+    facts = {"check": asdict(check), registry.TARGET: case.target.name, **lineage}
+    manifest = version.publish(["predictions"], facts, made_from)
     return manifest.parts["predictions"].rows
+
+
+def are_current(case: UseCase, published: Manifest) -> bool:
+    """Whether published predictions are for the use case's target, not for an earlier one."""
+    stated = published.metadata.get(registry.TARGET)
+    if stated is not None:
+        return bool(stated == case.target.name)
+    return columns.are_in(case.target, published.parts["predictions"].columns)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,7 @@ import polars as pl
 from include import expected
 from include.errors import BadData, MissingData
 from include.inference import ensemble
-from include.inference.scoring import PATH, champions
+from include.inference.scoring import PATH, are_current, champions
 from include.lake.files import passing_over
 from include.lake.tables import Manifest, Version
 from include.messages import ModelVersion
@@ -86,7 +87,8 @@ def _read(case: UseCase, key: str) -> dict[str, _Days]:
     for name, (table, part) in parts.items():
         today = merge(profiles.read_days(case.lake, table, part, [key]).values())
         today = {name: column for name, column in today.items() if column.rows}
-        before = profiles.read_days(case.lake, table, part, sound)
+        is_alike = partial(are_current, case) if part == "predictions" else None
+        before = profiles.read_days(case.lake, table, part, sound, is_alike)
         enough = len(before) >= due * LEAST_DAYS
         usual = merge(_alike(one, today) for one in before.values()) if enough else {}
         found[name] = _Days(today, usual)
@@ -268,9 +270,9 @@ def _estimate(
     manifest = case.lake.manifest("predictions", key)
     if model is None or manifest is None or judged is None:
         return
-    known = manifest.parts["predictions"].columns
-    if not columns.are_in(case.target, known):
+    if not are_current(case, manifest):
         return
+    known = manifest.parts["predictions"].columns
     version = Version(case.lake, "predictions", key, manifest.version, manifest)
     labels, scores = judged["label"].to_numpy(), judged[SCORE].to_numpy()
     with passing_over(f"The day {key}"):
@@ -325,9 +327,9 @@ def scores(case: UseCase, key: str) -> pl.DataFrame:
     for one, manifest in case.lake.manifests("predictions", window).items():
         version = Version(case.lake, "predictions", one, manifest.version, manifest)
         with passing_over(f"The day {one}"):
+            if not are_current(case, manifest):
+                continue
             first = case.target.columns[0]
-            if first not in manifest.parts["predictions"].columns:
-                continue  # from before the target was changed
             rows = version.read("predictions", [first]).rename({first: SCORE})
             every = max(1, len(rows) // DRAWN_ROWS)
             found.append(rows.gather_every(every).with_columns(day=pl.lit(parse_key(one))))

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from include.errors import BadData, MissingData, Overtaken
-from include.inference import branching, ensemble
+from include.inference import branching, ensemble, scoring
 from include.inference.scoring import PATH
 from include.lake.files import passing_over
 from include.lake.tables import Manifest, Version
@@ -66,7 +66,7 @@ def _is_outdated(case: UseCase, key: str) -> bool:
     predictions = manifests["predictions"]
     if predictions is None or sources["actuals"] is None:
         return False
-    if not columns.are_in(case.target, predictions.parts["predictions"].columns):
+    if not scoring.are_current(case, predictions):
         return False  # from before the target was changed
     published = case.lake.readable_manifest(TABLE, key)
     return published is None or published.metadata.get("sources") != sources

@@ -1,12 +1,12 @@
 """Stores profiles beside the rows that they describe."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 from include.errors import MissingData
 from include.lake.files import passing_over
-from include.lake.tables import PROFILE, Lake, Version
+from include.lake.tables import PROFILE, Lake, Manifest, Version
 from include.statistics.profile import Profile, from_frame, merge, to_frame
 
 
@@ -36,9 +36,19 @@ def _read(version: Version, part: str) -> Profile:
     return from_frame(version.read(f"{part}{PROFILE}"))
 
 
-def read_days(lake: Lake, table: str, part: str, keys: Iterable[str]) -> dict[str, Profile]:
-    """Profiles of a part, for each published day that has one."""
-    published = lake.manifests(table, keys)
+def read_days(
+    lake: Lake,
+    table: str,
+    part: str,
+    keys: Iterable[str],
+    is_wanted: Callable[[Manifest], bool] | None = None,
+) -> dict[str, Profile]:
+    """Profiles of a part, for each published day that has one and is wanted."""
+    published = {
+        key: found
+        for key, found in lake.manifests(table, keys).items()
+        if is_wanted is None or is_wanted(found)
+    }
     versions = [Version(lake, table, key, found.version, found) for key, found in published.items()]
     with ThreadPoolExecutor(8) as readers:  # with an object store, most of the time is waiting
         profiles = readers.map(lambda version: _readable(version, part), versions)

@@ -1,5 +1,6 @@
 """Predictions and their truth: when it comes, each row once, and what the models were worth."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from include.lake.tables import Lake
 from include.messages import ModelVersion
 from include.monitoring import measure, outcomes
 from include.monitoring.history import read, select
-from include.partitions import days_before
+from include.partitions import days_before, parse_key
 from include.registry import registry
 from include.targets import Regression
 from include.usecases.flight_delays import features
@@ -434,3 +435,18 @@ def test_outcomes_of_another_target_no_longer_count(lake: Lake, history: History
     assert outcomes.read(changed, OLD_DAY, 1).is_empty()
     assert outcomes.update(changed, OLD_DAY) == []
     assert list(measure.scores(changed, OLD_DAY)["score"]) == []
+
+
+def test_predictions_in_another_unit_no_longer_count_though_they_have_the_same_columns(
+    lake: Lake, history: History
+) -> None:
+    before = days_before(OLD_DAY, 1)
+    for key in (before, OLD_DAY):
+        batch_inference(CASE, key, history.champion)
+    path = lake.partition_path("predictions", before) / "current.json"
+    published = json.loads(path.read_text())
+    assert published["metadata"]["target"] == CASE.target.name
+    published["metadata"]["target"] = "an earlier one"
+    path.write_text(json.dumps(published))
+    assert outcomes.update(CASE, OLD_DAY) == [OLD_DAY]
+    assert measure.scores(CASE, OLD_DAY)["day"].unique().to_list() == [parse_key(OLD_DAY)]
