@@ -92,6 +92,10 @@ class Settings(BaseSettings):
     batch_rows: int = Field(
         65_536, ge=1, description="Rows held in memory at once, and rows per Parquet row group."
     )
+    reason_codes: int = Field(
+        0, ge=0, le=10, description="Features that are published with each prediction, those that "
+        "moved it most. 0: none. Only XGBoost's trees and linear models say which."
+    )  # fmt: skip
     max_score_psi: float = Field(
         4.0, gt=0, description="Population stability index (PSI) of a day's scores against the "
         "champion's reference above which they are not published. Rows of one day are alike, so "

@@ -35,8 +35,8 @@ OWN_COLUMNS = (
 )  # fmt: skip
 """Columns that the library adds to the key and the features of a row."""
 
-OWN_PREFIX = "score_"
-"""Prefix of the columns with other models' scores, before the model's name."""
+OWN_PATTERN = r"score_.*|(reason|contribution)_\d+"
+"""Columns with other models' scores, before the model's name, and those with reasons."""
 
 REASONS = "reasons"
 """Column that is added to quarantined rows."""
@@ -529,7 +529,7 @@ def _taken(
         f"{piece} in {module}.py names the column {name!r}, but the library adds a column with "
         f"this name to your rows: rename it, for instance to 'input_{name}'"
         for name in columns
-        if name in own or name.startswith(OWN_PREFIX)
+        if name in own or re.fullmatch(OWN_PATTERN, name)
     ]
 
 

@@ -25,6 +25,7 @@ from include import metrics
 from include.errors import BadData, MissingData, PipelineError, kind_of
 from include.inference import scoring
 from include.inference.scoring import PATH
+from include.lake.files import to_arrow
 from include.lake.tables import Version
 from include.messages import CHALLENGER, CHAMPION, Branches, Chunk, ModelVersion, OutputCheck
 from include.metrics import Sample
@@ -260,14 +261,22 @@ def _put_together(
     taken = _paths_of(case, chunk, branches).to_numpy()
     codes = np.select([taken == name for name in names], range(len(names)), 0).astype(np.int8)
     scores = columns.read(case.target, pl.DataFrame(pl.from_arrow(rows))).copy()
+    why = scoring.read_reasons(case, chunk)
     for code, (path, model) in enumerate(answered.items(), start=1):
         if (here := codes == code).any():
-            scores[here] = scoring.read_scores(case, _as_scored_by(chunk, path, model))[here]
+            own = _as_scored_by(chunk, path, model)
+            scores[here] = scoring.read_scores(case, own)[here]
+            theirs = scoring.read_reasons(case, own)
+            why = why.with_columns(
+                pl.when(pl.Series(here)).then(theirs[name]).otherwise(pl.col(name)).alias(name)
+                for name in why.columns
+            )
     whose = [ModelVersion(chunk.model, chunk.version, chunk.run_id), *answered.values()]
     answers = columns.arrays(case.target, scores)
     together = {
         **{name: rows.column(name) for name in case.key},
         **dict(zip((one.name for one in columns.fields(case.target)), answers, strict=True)),
+        **{name: to_arrow(why).column(name) for name in why.columns},
         "model": _texts([model.name for model in whose], codes),
         "model_version": _texts([model.version for model in whose], codes),
         PATH: _texts(names, codes),

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from include import metrics
 from include.encoder import FeatureEncoder
 from include.errors import BadData, Overtaken
+from include.inference import reasons
 from include.lake.files import blames, exists, open_parquet, to_arrow, write_parquet
 from include.lake.tables import Manifest
 from include.landed import pieces
@@ -199,8 +200,11 @@ def score_chunk(case: UseCase, chunk: Chunk, predict: Predict | None = None) -> 
             chunk.label, chunk.model, chunk.version, path,
         )  # fmt: skip
         return str(path)
+    explain = None
     if predict is None:
-        predict = predictor(case, ModelVersion(chunk.model, chunk.version, chunk.run_id))
+        model = registry.load(case, ModelVersion(chunk.model, chunk.version, chunk.run_id))
+        predict = partial(case.target.predict, model)
+        explain = reasons.explainer(case, model)
     began = time.monotonic()
     source = case.lake.version(chunk.features)
     # Each of many chunks would read the whole day; `plan_chunks` did, and pages have checksums.
@@ -208,7 +212,9 @@ def score_chunk(case: UseCase, chunk: Chunk, predict: Predict | None = None) -> 
     with source.parquet("features", verify=is_whole_day) as file:
         groups = list(range(chunk.first_group, chunk.last_group + 1))
         with metrics.timed(case.name, "inference_seconds", model=chunk.model):
-            rows = score_file(case, file, groups, predict, path, chunk.model, chunk.version)
+            rows = score_file(
+                case, file, groups, predict, path, chunk.model, chunk.version, explain
+            )
     metrics.send(case.name, "scored_rows_total", rows, model=chunk.model)
     log.info(
         "Scored: chunk %s, %s rows by %s version %s in %.1f s: %s",
@@ -219,7 +225,8 @@ def score_chunk(case: UseCase, chunk: Chunk, predict: Predict | None = None) -> 
 
 def scores_path(case: UseCase, chunk: Chunk) -> "AnyPath":
     """Path of a chunk's scores."""
-    folder = f"{chunk.content[:16]}-{chunk.model}-{chunk.version}-{chunk.run_id[:8]}"
+    explained = f"-{case.settings.reason_codes}" if case.settings.reason_codes else ""
+    folder = f"{chunk.content[:16]}-{chunk.model}-{chunk.version}-{chunk.run_id[:8]}{explained}"
     name = f"{chunk.first_row:09d}-{chunk.rows:09d}.parquet"
     return case.lake.partition_path("scores", case.lake.version(chunk.features).key) / folder / name
 
@@ -237,6 +244,7 @@ def score_file(
     path: "AnyPath",
     model: str,
     version: str,
+    explain: reasons.Explain | None = None,
 ) -> int:
     """Score some row groups of a file of features into a file of scores, a batch at a time.
 
@@ -250,15 +258,20 @@ def score_file(
     with write_parquet(path, scores_schema(case, file.schema_arrow)) as writer:
         for group in groups:  # this bounds the bytes of a batch, which may have few rows
             for batch in file.iter_batches(case.settings.batch_rows, [group], wanted):
-                writer.write_batch(score_batch(case, batch, predict, model, version))
+                writer.write_batch(score_batch(case, batch, predict, model, version, explain))
                 rows += batch.num_rows
     return rows
 
 
 def score_batch(
-    case: UseCase, batch: pa.RecordBatch, predict: Predict, model: str, version: str
+    case: UseCase,
+    batch: pa.RecordBatch,
+    predict: Predict,
+    model: str,
+    version: str,
+    explain: reasons.Explain | None = None,
 ) -> pa.RecordBatch:
-    """The key of each row of a batch, its prediction and its model.
+    """The key of each row of a batch, its prediction, the reasons for it and its model.
 
     Raises:
         BadData: a prediction is impossible, so such a prediction is never stored.
@@ -270,20 +283,22 @@ def score_batch(
             "or its features, or promote another version."
         )
     keys = [batch.column(name) for name in case.key]
+    why = explain(batch, scores) if explain else reasons.unexplained(case, batch.num_rows)
     names = [repeat(name, batch.num_rows) for name in (model, version)]
     return pa.RecordBatch.from_arrays(
-        [*keys, *columns.arrays(case.target, scores), *names],
+        [*keys, *columns.arrays(case.target, scores), *why, *names],
         schema=scores_schema(case, batch.schema),
     )
 
 
 def scores_schema(case: UseCase, feature_schema: pa.Schema) -> pa.Schema:
-    """Columns of a file of scores: the key as in the features, then prediction and model."""
+    """Columns of a file of scores: the key as in the features, prediction, reasons and model."""
     name = pa.dictionary(pa.int8(), pa.string())
     return pa.schema(
         [
             *(feature_schema.field(column) for column in case.key),
             *columns.fields(case.target),
+            *reasons.fields(case),
             pa.field("model", name),
             pa.field("model_version", name),
         ]
@@ -358,6 +373,14 @@ def read_scores(case: UseCase, chunk: Chunk) -> np.ndarray:
     with open_scores(case, chunk) as file:
         table = file.read(list(case.target.columns))
     return columns.read(case.target, pl.DataFrame(pl.from_arrow(table)))
+
+
+def read_reasons(case: UseCase, chunk: Chunk) -> pl.DataFrame:
+    """The reasons for the predictions of a chunk: no columns unless they are asked for."""
+    with open_scores(case, chunk) as file:
+        table = file.read([field.name for field in reasons.fields(case)])
+    found = pl.DataFrame(pl.from_arrow(table))
+    return found.with_columns(pl.selectors.categorical().cast(pl.String))
 
 
 @contextmanager
