@@ -332,6 +332,7 @@ def _tell(
         summary |= {f"{prefix}{arm}": round(loss, 4) for arm, loss in losses.items()}
         summary[f"{prefix}gap_closed"] = round(closed, 3)
     console.print(table)
+    summary["estimate"] = _estimates(case, console, scores, replayed)
     pages = [one for one in replayed.decisions if one.action == "page"]
     summary |= {
         "trainings": len(replayed.trainings),
@@ -356,6 +357,52 @@ def _tell(
     return summary
 
 
+def _estimates(
+    case: "UseCase", console: Console, scores: "pl.DataFrame", replayed: _Replay
+) -> dict[str, Any]:
+    """How far the loss that predictions promised was from the one that came true.
+
+    Returns:
+        The relative error of each month, and the mean absolute error of a day relative to the mean
+        loss; also that of a guess that a day's loss is the one of the day before.
+    """
+    import polars as pl
+
+    from include.monitoring import history
+
+    labels, given = scores["label"].to_numpy(), scores["policy"].to_numpy()
+    losses = scores.select("day", true=pl.Series(case.target.losses(labels, given)))
+    days = losses.group_by("day").agg(pl.col("true").mean(), rows=pl.len()).sort("day")
+    known = history.read(case, replayed.end.isoformat(), (replayed.end - replayed.start).days + 1)
+    promised = history.select(known.filter(pl.col("pipeline") == "estimate"), "loss")
+    days = days.join(promised.select(day="time", promised="value"), on="day", how="left")
+    weighted = [
+        ((pl.col(name) * pl.col("rows")).sum() / pl.col("rows").sum()).alias(name)
+        for name in ("true", "promised")
+    ]
+    month = pl.col("day").dt.strftime("%Y-%m")
+    months = days.drop_nulls().group_by(month.alias("month")).agg(weighted).sort("month")
+    unit = case.target.measures[case.target.loss].unit
+    table = Table(
+        "", "promised", "true", "off by", title=f"Loss before the truth is known ({unit})"
+    )
+    off = {}
+    for name, true, guess in months.iter_rows():
+        off[name] = round(guess / true - 1, 3)
+        table.add_row(name, f"{guess:.4f}", f"{true:.4f}", f"{off[name]:+.1%}")
+    console.print(table)
+    mean = days["true"].mean()
+    errors = days.select(
+        promised=(pl.col("promised") - pl.col("true")).abs().mean() / mean,
+        day_before=pl.col("true").diff().abs().mean() / mean,
+    ).row(0, named=True)
+    console.print(
+        f"A day's loss is off by {errors['promised']:.1%} of the mean loss; the guess that it is "
+        f"the one of the day before, by {errors['day_before']:.1%}"
+    )
+    return {"months": off, **{name: round(value, 3) for name, value in errors.items()}}
+
+
 def _row(case: "UseCase", table: Table, name: str, rows: "pl.DataFrame") -> dict[str, float]:
     labels = rows["label"].to_numpy()
     found = {arm: case.target.figures(labels, rows[arm].to_numpy()) for arm in ARMS}
@@ -375,7 +422,7 @@ def _picture(case: "UseCase", scores: "pl.DataFrame", replayed: _Replay, path: P
 
     from include.plotting import CHALLENGER, CHAMPION, MUTED
 
-    labels = scores["label"].to_numpy()
+    labels, loss = scores["label"].to_numpy(), case.target.measures[case.target.loss]
     losses = scores.select(
         "day",
         *(pl.Series(arm, case.target.losses(labels, scores[arm].to_numpy())) for arm in ARMS),
@@ -408,7 +455,7 @@ def _picture(case: "UseCase", scores: "pl.DataFrame", replayed: _Replay, path: P
         color=MUTED,
     )
     axes.set(
-        ylabel="Log-loss of 14 days, nats per row",
+        ylabel=f"{loss.title} of 14 days, {loss.unit}".capitalize(),
         title="Never retrained, weekly, and by the policy",
     )
     axes.legend(frameon=False, ncols=5)

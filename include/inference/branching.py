@@ -264,9 +264,9 @@ def _put_together(
     why = scoring.read_reasons(case, chunk)
     for code, (path, model) in enumerate(answered.items(), start=1):
         if (here := codes == code).any():
-            own = _as_scored_by(chunk, path, model)
-            scores[here] = scoring.read_scores(case, own)[here]
-            theirs = scoring.read_reasons(case, own)
+            other = _as_scored_by(chunk, path, model)
+            scores[here] = scoring.read_scores(case, other)[here]
+            theirs = scoring.read_reasons(case, other)
             why = why.with_columns(
                 pl.when(pl.Series(here)).then(theirs[name]).otherwise(pl.col(name)).alias(name)
                 for name in why.columns
