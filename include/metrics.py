@@ -107,7 +107,7 @@ TABLE = (
     Metric("inference_request_seconds", "timer", "seconds", ("model",),
            "Time until a model server's answer, including repeated requests."),
     Metric("scored_rows_total", "counter", "rows", ("model",), "Rows that a model scored."),
-    Metric("output_mean", "gauge", "unit of the prediction", ("table",),
+    Metric("output_mean", "gauge", "see the label", ("table", "unit"),
            "Mean of the first number of the newest day's predictions."),
     Metric("output_psi", "gauge", "psi", ("table",),
            "PSI of the newest day's scores against those on the champion's holdout."),

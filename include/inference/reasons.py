@@ -38,7 +38,7 @@ def fields(case: UseCase) -> list[pa.Field]:
 
 def explainer(case: UseCase, pipeline: Pipeline) -> Explain:
     """A function that gives a model's reasons as the columns `fields`; null where it has none."""
-    contributions = _contributions_of_features(case, pipeline) if fields(case) else None
+    contributions = _contributions_of_features(case, pipeline)
     names = pa.array(pipeline[0].get_feature_names_out(), pa.string())
 
     def explain(rows: pa.RecordBatch, predictions: np.ndarray) -> list[pa.Array]:

@@ -202,9 +202,10 @@ def score_chunk(case: UseCase, chunk: Chunk, predict: Predict | None = None) -> 
         return str(path)
     explain = None
     if predict is None:
-        model = registry.load(case, ModelVersion(chunk.model, chunk.version, chunk.run_id))
-        predict = partial(case.target.predict, model)
-        explain = reasons.explainer(case, model)
+        model = ModelVersion(chunk.model, chunk.version, chunk.run_id)
+        predict = predictor(case, model)
+        if case.settings.reason_codes:
+            explain = reasons.explainer(case, registry.load(case, model))
     began = time.monotonic()
     source = case.lake.version(chunk.features)
     # Each of many chunks would read the whole day; `plan_chunks` did, and pages have checksums.
@@ -446,7 +447,8 @@ def check_outputs(
                 f"more than {case.settings.max_score_psi:g}: mean {mean:.3f}"
             )
     about = {"table": version.table}
-    samples = [] if mean is None else [Sample("output_mean", mean, about)]
+    in_unit = {**about, "unit": case.target.unit}
+    samples = [] if mean is None else [Sample("output_mean", mean, in_unit)]
     samples += [] if psi is None else [Sample("output_psi", psi, about)]
     metrics.send_of_day(case.lake, version.table, version.key, samples)
     if breaches:

@@ -95,9 +95,9 @@ def render(
     )
     draw: dict[str, Callable[[], Figure | str]] = {
         "Skill against the baseline": partial(_skill, case, history, day),
-        "Drift of features and scores": partial(_drift, case, history, day),
+        "Drift of features and predictions": partial(_drift, case, history, day),
         "Failures by stage": partial(_stages, case, history, day),
-        "Scores of the day": partial(_scores, case, scores, day),
+        "Predictions of the day": partial(_scores, case, scores, day),
         **{
             title: partial(_of_outcomes, drawn, outcomes)
             for title, drawn in case.target.outcome_plots().items()
@@ -169,12 +169,13 @@ def _scores(case: UseCase, scores: pl.DataFrame, day: date) -> Figure | str:
     today = scores.filter(is_today)["score"].to_numpy()
     before = scores.filter(~is_today)
     if not len(today):
-        return f"There are no scores of {day}."
+        return f"There are no predictions of {day}."
     groups = {str(day): today}
     if len(before):
         groups[f"the {before['day'].n_unique()} days before"] = before["score"].to_numpy()
     return distributions(
-        "Are the day's scores like those before?", "Filled: the day. Line: the days before it.",
+        "Are the day's predictions like those before?",
+        "Filled: the day. Line: the days before it.",
         groups, case.target.axis, case.target.range,
     )  # fmt: skip
 
@@ -204,17 +205,17 @@ def _drift(case: UseCase, history: pl.DataFrame, day: date) -> Figure | str:
     blocks = []
     for heading, part, full in (
         ("stable features", rows.filter(is_stable), 2 * usual),
-        ("scores and seasonal features", rows.filter(~is_stable), 25 * usual),
+        ("predictions and seasonal features", rows.filter(~is_stable), 25 * usual),
     ):
         if len(part):
             names, values = views.matrix(part, days)
             outlined = views.matrix(part, days, names, "outlined")[1] == 1
             blocks.append(plots.Cells(heading, names, days, values, outlined, full))
     return plots.heat_map(
-        "Have inputs and scores changed?",
+        "Have inputs and predictions changed?",
         "Population stability index of a day against the weeks before it. Outlined: above its "
-        f"bound, {usual:g} unless the use case sets another. Scores and seasonal features have "
-        f"none, because they change anyway. Full colour: from {2 * usual:g}, for these from "
+        f"bound, {usual:g} unless the use case sets another. Predictions and seasonal features "
+        f"have none, because they change anyway. Full colour: from {2 * usual:g}, for these from "
         f"{25 * usual:g}.",
         blocks,
     )

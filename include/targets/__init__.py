@@ -54,6 +54,10 @@ class Target(Protocol):
         """The least and the greatest number that is possible; infinite if it is unknown."""
 
     @property
+    def unit(self) -> str:
+        """The unit of the first number of a prediction."""
+
+    @property
     def axis(self) -> str:
         """What the first number of a prediction is, with its unit."""
 

@@ -39,6 +39,7 @@ class Binary:
     watched: ClassVar[tuple[str, ...]] = ("score",)
     range: ClassVar[tuple[float, float]] = (0, 1)
     output: ClassVar[str] = "score"
+    unit: ClassVar[str] = "probability"
     loss: ClassVar[str] = "log_loss"
     baseline_name: ClassVar[str] = "base rate"
     calibration: ClassVar[str] = "calibration_error"
@@ -244,7 +245,7 @@ class Binary:
         from include.targets import binary_plots
 
         return {
-            "Scores by outcome": binary_plots.by_outcome,
+            "Predictions by outcome": binary_plots.by_outcome,
             "Calibration": binary_plots.calibration_of_outcomes,
         }
 

@@ -12,19 +12,19 @@ from include.plotting import MUTED, colours_of, distributions, new_figure, style
 
 
 def calibration(labels: np.ndarray, scores: Mapping[str, np.ndarray], bins: int = 10) -> Figure:
-    """Reliability diagram: how many rows with a given score were positive?
+    """Reliability diagram: how many rows with a given prediction were positive?
 
     Args:
         labels: 0 or 1, of shape (rows,).
         scores: model → probability of 1, of shape (rows,).
         bins: number of equally large groups of rows, by score; equal scores stay together.
     """
-    figure = new_figure(7, "Can the scores be read as probabilities?")
+    figure = new_figure(7, "Are the predicted probabilities right?")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     style(
         axes,
-        "Points on the dashed line: scores can be read as probabilities. Above it they are too "
-        "low, below it too high. "
+        "Points on the dashed line: probabilities are right. Above it they are too low, below it "
+        "too high. "
         f"{len(labels):,} rows.",
     )
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1)
@@ -49,7 +49,9 @@ def calibration(labels: np.ndarray, scores: Mapping[str, np.ndarray], bins: int 
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="Positives, share of a bin's rows")
     axes.legend(loc="upper left", frameon=False, fontsize=12)
     style(below, "")
-    below.set_xlabel(f"Score (a point: mean of a bin, {bins} bins of equally many rows)")
+    below.set_xlabel(
+        f"Predicted probability (a point: mean of a bin, {bins} bins of equally many rows)"
+    )
     below.set_ylabel("Share of rows")
     # A constant model would flatten the shape of the other.
     below.set_ylim(0, min(below.get_ylim()[1], 0.2))
@@ -65,7 +67,7 @@ def roc(labels: np.ndarray, scores: Mapping[str, np.ndarray]) -> Figure:
         labels: 0 or 1, of shape (rows,), both present.
         scores: model → probability of 1, of shape (rows,).
     """
-    figure = new_figure(7.5, "Do positives get higher scores than negatives?")
+    figure = new_figure(7.5, "Do positives get higher probabilities than negatives?")
     axes = figure.subplots()
     style(axes, f"AUC: share of pairs in which they do; 0.5 is chance. {len(labels):,} rows.")
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1)
@@ -103,9 +105,9 @@ def by_outcome(labels: np.ndarray, scores: Mapping[str, np.ndarray]) -> Figure |
         for label, name in enumerate(["negatives", "positives"])
     }
     return distributions(
-        "Do scores tell the outcomes apart?",
+        "Do predictions tell the outcomes apart?",
         f"The further apart, the better. Truth is known for {len(labels):,} rows.",
-        groups, "Score", (0, 1),
+        groups, "Predicted probability", (0, 1),
     )  # fmt: skip
 
 

@@ -38,6 +38,7 @@ class Multiclass:
 
     range: ClassVar[tuple[float, float]] = (0, 1)
     output: ClassVar[str] = "probabilities"
+    unit: ClassVar[str] = "probability"
     loss: ClassVar[str] = "log_loss"
     calibration: ClassVar[str] = "calibration_error"
     headline: ClassVar[str] = "accuracy"

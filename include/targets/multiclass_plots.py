@@ -59,7 +59,7 @@ def calibration(
 ) -> Figure:
     """Reliability diagram of each class against the rest, by the first model."""
     model, given = next(iter(predictions.items()))
-    figure = new_figure(6.5, "Can the scores be read as probabilities?")
+    figure = new_figure(6.5, "Are the predicted probabilities right?")
     axes = figure.subplots()
     style(
         axes,

@@ -277,7 +277,7 @@ def _some_days(first: date, last: date) -> list[date]:
 
 
 def drift_picture(case: UseCase, history: pl.DataFrame, last: date) -> DriftPicture | None:
-    """Drift of features and scores day by day; None where nothing was compared."""
+    """Drift of features and predictions day by day; None where nothing was compared."""
     rows = views.drift(case, history)
     if rows.is_empty():
         return None
@@ -289,7 +289,7 @@ def drift_picture(case: UseCase, history: pl.DataFrame, last: date) -> DriftPict
     blocks, below = [], 0.0
     for heading, part, full in (
         ("stable features", rows.filter(is_stable), 2 * usual),
-        ("scores and seasonal features", rows.filter(~is_stable), 25 * usual),
+        ("predictions and seasonal features", rows.filter(~is_stable), 25 * usual),
     ):
         if len(part):
             names, values = views.matrix(part, days)

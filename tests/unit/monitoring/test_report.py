@@ -54,8 +54,8 @@ def page() -> str:
 
 def test_every_picture_is_there(page: str) -> None:
     assert list(sections(page)) == [
-        "Skill against the baseline", "Drift of features and scores", "Failures by stage",
-        "Scores of the day", "Scores by outcome", "Calibration",
+        "Skill against the baseline", "Drift of features and predictions", "Failures by stage",
+        "Predictions of the day", "Predictions by outcome", "Calibration",
     ]  # fmt: skip
     assert all(sections(page).values())
 
@@ -115,7 +115,10 @@ def test_a_single_day_of_history_is_drawn_with_its_date_and_its_figures() -> Non
 
 
 def test_each_picture_says_which_question_it_answers(page: str) -> None:
-    for question in ("Can the scores be read as probabilities?", "Have inputs and scores changed?"):
+    for question in (
+        "Are the predicted probabilities right?",
+        "Have inputs and predictions changed?",
+    ):
         assert f"<p>{question}" in page or f">{question} " in page
 
 
@@ -123,7 +126,11 @@ def test_without_truth_the_rest_is_shown() -> None:
     history = history_of(sample_history()).filter(pl.col("pipeline") != "outcomes")
     html = report.render(CASE, decision(), history, NO_OUTCOMES, sample_scores())
     shown = [title for title, picture in sections(html).items() if picture]
-    assert shown == ["Drift of features and scores", "Failures by stage", "Scores of the day"]
+    assert shown == [
+        "Drift of features and predictions",
+        "Failures by stage",
+        "Predictions of the day",
+    ]
 
 
 @pytest.mark.parametrize(("label", "kind"), [(0, "negative"), (1, "positive")])
