@@ -2,7 +2,7 @@
 
 Every task is a new process. Without preloading, each one would import pandas, scikit-learn, MLflow…
 itself, which takes seconds of CPU before its first line runs. A forked process has them in memory
-instead. The same is done for parsing DAG files, which only needs the library of the settings.
+instead. The same is done for parsing DAG files, which need much less.
 
 Airflow imports this file at the start of each of its commands; only the parents of tasks and of
 parses are affected. `include` is not preloaded, because edits to it would then need a restart.
@@ -18,7 +18,16 @@ log = logging.getLogger(__name__)
 
 __all__: list[str] = []  # Airflow would copy the names of this module into its settings
 
-PARSE_LIBRARIES = ("pydantic_settings",)
+PARSE_LIBRARIES = (
+    "airflow.providers.standard.decorators.branch_python",  # Airflow's own are imported lazily
+    "airflow.providers.standard.operators.hitl",
+    "airflow.providers.standard.operators.trigger_dagrun",
+    "airflow.sdk.definitions.decorators",
+    "airflow.sdk.definitions.retry_policy",
+    "msgspec.json",
+    "pydantic_settings",
+    "symtable",
+)
 TASK_LIBRARIES = (
     "httpx",
     "matplotlib.backends.backend_agg",
