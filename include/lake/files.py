@@ -4,6 +4,7 @@ A new file appears in one step: by a rename in a folder, by one PUT in a store.
 """
 
 import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -53,6 +54,12 @@ task after a long weekend."""
 SCRATCH = re.compile(r"\..+\.\d+\.[0-9a-f]{8}")
 """Prefix of temporary files, which are renamed when they are complete."""
 
+LOCK_SECONDS = 60
+"""Maximum wait for another writer to publish, which takes it milliseconds."""
+
+CONFLICTS = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404", "409", "412"}
+"""S3's answers to a conditional request if the file is another one now."""
+
 READ_AHEAD_BYTES = 8 << 20
 """Read-ahead from an object store; the default would be 50 MB per column."""
 
@@ -88,8 +95,7 @@ def atomic_file(path: "AnyPath", replace: bool = True) -> Iterator[Path]:
     Raises:
         DependencyDown: the lake is full, read-only or unreachable; `path` is unchanged.
     """
-    scratch: Path
-    try:
+    with _writing(path):
         ending = f".{os.getpid()}.{secrets.token_hex(4)}"
         if isinstance(path, Path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,6 +120,12 @@ def atomic_file(path: "AnyPath", replace: bool = True) -> Iterator[Path]:
                 _put(scratch, path)
         finally:
             scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: "AnyPath") -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         if error.errno not in NOT_WRITABLE:
             raise
@@ -127,6 +139,78 @@ def put_text(path: "AnyPath", text: str) -> None:
     """Write a small text file atomically: readers see the old content or the new one."""
     with atomic_file(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """A block that only one process or thread is in at a time, for each lock file.
+
+    The system ends the lock with its process, however that dies.
+
+    Raises:
+        DependencyDown: another writer has held the lock for `LOCK_SECONDS`.
+    """
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise DependencyDown(
+                        f"Another process has been publishing for {LOCK_SECONDS} seconds: it holds "
+                        f"the lock {path}. Nothing was published by this one; the retry goes on "
+                        "from here. If it never ends, look for a process that hangs, and end it."
+                    ) from error
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(handle)
+
+
+def tag_of(path: "ObjectStoragePath") -> str:
+    """An object store's tag of a file's present content; empty if there is no file."""
+    with suppress(FileNotFoundError), asking(path):
+        info = store_of(path).info(path.path)
+        return str(info.get("ETag") or "")
+    return ""
+
+
+def put_if_unchanged(path: "ObjectStoragePath", text: str, tag: str) -> bool:
+    """Write a small text file to an object store, unless another writer has replaced it.
+
+    Only S3 can tell; in another store the file is always written.
+
+    Args:
+        tag: what `tag_of` returned.
+
+    Returns:
+        Whether it was written.
+    """
+    if path.protocol not in ("s3", "s3a"):
+        put_text(path, text)
+        return True
+    condition = {"IfMatch": tag} if tag else {"IfNoneMatch": "*"}
+    try:
+        store_of(path).pipe_file(path.path, text.encode(), **condition)
+    except Exception as error:
+        if _code_of(error) in CONFLICTS:
+            return False
+        raise _away(path, error) from error
+    return True
+
+
+def _code_of(error: BaseException | None) -> str:
+    """The code of S3's answer that an error comes from; empty if there is none."""
+    while error is not None:
+        if answer := getattr(error, "response", None):
+            return str(answer.get("Error", {}).get("Code", ""))
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def read_text(path: "AnyPath") -> str:

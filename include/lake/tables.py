@@ -34,12 +34,15 @@ from include.lake.files import (
     exists,
     hashed,
     list_folder,
+    locked,
     open_file,
     open_parquet,
     passing_over,
+    put_if_unchanged,
     put_text,
     read_json,
     store_of,
+    tag_of,
     to_arrow,
     write_parquet,
 )
@@ -172,9 +175,10 @@ class Version:
     ) -> Manifest:
         """Make this version the partition's current one, in one step.
 
-        If two writers publish at the same moment, each may miss the other: then the last one is
-        current. Replaced versions are kept, so they can always be read again. A damaged
-        `current.json` is replaced.
+        If two writers publish at the same moment, one of them goes first, and the other one sees
+        its version. (In a store that is not S3 both may miss each other: the last one is current.)
+        Replaced versions are kept, so they can always be read again. A damaged `current.json` is
+        replaced.
 
         Args:
             parts: the parts that belong to it.
@@ -201,8 +205,7 @@ class Version:
         text = json.dumps(asdict(manifest), indent=1)
         put_text(self.path / "manifest.json", text)
         self._manifest = manifest
-        current = self.check_is_newest(made_from)
-        put_text(self.path.parent / "current.json", text)
+        current = self._replace_current(text, made_from)
         rows = max((part.rows for part in manifest.parts.values()), default=0)
         metrics.send(self.lake.usecase, "published_rows_total", rows, table=self.table)
         about = {"table": self.table}
@@ -212,6 +215,24 @@ class Version:
             samples.append(Sample("last_published_timestamp_seconds", time.time(), about))
         metrics.send_of_day(self.lake, self.table, self.key, samples)
         return manifest
+
+    def _replace_current(self, text: str, made_from: str | None) -> Manifest | None:
+        """Make a manifest the current one, with no other writer between the check and this.
+
+        Returns:
+            The manifest that it replaces.
+        """
+        path = self.path.parent / "current.json"
+        if isinstance(path, Path):
+            with locked(self.path.parent.parent / ".lock"):
+                current = self.check_is_newest(made_from)
+                put_text(path, text)
+                return current
+        while True:
+            tag = tag_of(path)
+            current = self.check_is_newest(made_from)
+            if put_if_unchanged(path, text, tag):
+                return current
 
     def check_is_newest(self, made_from: str | None = None) -> Manifest | None:
         """Check that the published version does not have newer inputs.

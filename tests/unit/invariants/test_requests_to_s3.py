@@ -23,13 +23,13 @@ LIMITS = {
     "check_contract": 8,  # of them two for the files' identities, one for the versions there are
     "check_rows": 15,
     "check_partition": 55,  # the row counts of the 28 days before
-    "publish validated": 15,
+    "publish validated": 17,  # of them two to see whether another one publishes
     "preprocess": 25,
     "plan_chunks": 6,
     "score": 6,
     "assemble": 9,  # of them two for the versions there are and the manifest of the features
     "check_outputs": 9,
-    "publish predictions": 12,
+    "publish predictions": 14,
     "record_stages": 4,
     "observe": 350,  # the manifests and profiles of 28 days, most of them eight at a time
     "decide": 20,

@@ -6,6 +6,7 @@ import shutil
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include import partitions
-from include.errors import BadData, MissingData, Overtaken
+from include.errors import BadData, DependencyDown, MissingData, Overtaken
 from include.inference import fallback, scoring
 from include.lake import files, tables
 from include.lake.tables import Lake, Manifest, Version
@@ -168,6 +169,43 @@ def test_the_version_from_newer_inputs_stays_no_matter_which_began_first(tmp_pat
     assert lake.current("table", DAY).name == first.name
     second.publish(["a"], made_from="newer inputs")
     assert lake.current("table", DAY).name == second.name
+
+
+@pytest.mark.parametrize("before", [None, 1])
+def test_at_the_same_moment_the_version_from_newer_inputs_wins(
+    before: int | None, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Lake(root)
+    if before is not None:
+        publish(lake, before)
+    older, newer = (lake.new_version("table", DAY) for _ in range(2))
+    for version in (older, newer):
+        version.write_frame("a", pl.DataFrame({"content": [1]}))
+    look, others = Version.check_is_newest, []
+
+    def look_and_be_overtaken(version: Version, made_from: str | None = None) -> Manifest | None:
+        found = look(version, made_from)
+        if version is older and not others:
+            others.append(Thread(target=newer.publish, args=(["a"],)))
+            others[0].start()
+            others[0].join(0.3)  # on S3 it has ended by now; in a folder it waits for the lock
+        return found
+
+    monkeypatch.setattr(Version, "check_is_newest", look_and_be_overtaken)
+    with suppress(Overtaken):
+        older.publish(["a"])
+    others[0].join()
+    assert lake.current("table", DAY).name == newer.name
+
+
+def test_a_writer_that_hangs_is_named_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0.1)
+    lock = tmp_path / "table" / ".lock"
+    with files.locked(lock), pytest.raises(DependencyDown, match=f"it holds the lock {lock}"):
+        publish(Lake(str(tmp_path)), 1)
+    publish(Lake(str(tmp_path)), 1)
 
 
 # --- Clocks ---------------------------------------------------------------------------------------
