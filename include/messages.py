@@ -211,6 +211,23 @@ class Checked:
     check: OutputCheck
 
 
+# --- Delivery -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A day's rows at a destination.
+
+    Attributes:
+        version: reference to the version that the rows are from.
+        where: the table there.
+    """
+
+    version: str
+    rows: int
+    where: str
+
+
 # --- Training -------------------------------------------------------------------------------------
 
 

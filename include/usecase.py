@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
+from include.destinations import DeltaTable, Destination
 from include.errors import BadData
 from include.settings import Settings, settings
 from include.wording import listed
@@ -278,6 +279,7 @@ class UseCase:
             lake and the label of the metrics.
         first_window: first and last day of the history that the first champion is trained on.
         members: the models of its ensemble.
+        destinations: where its predictions are delivered, beside the lake.
         own_settings: name → value of settings for this use case only. An environment variable
             such as `ML_LATE_PAYMENTS__GATE_MAX_SKILL` overrides them.
         validated_at: when the previous day's data is validated, every day: hour and minute in UTC.
@@ -288,6 +290,7 @@ class UseCase:
     name: str
     first_window: tuple[str, str]
     members: Sequence[Member]
+    destinations: Sequence[Destination] = (DeltaTable(),)
     own_settings: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may be secrets
     validated_at: str = "06:00"
     monitored_at: str = "08:00"
@@ -303,6 +306,13 @@ class UseCase:
         names = [member.name for member in self.members]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"members has {listed(sorted(twice))} twice")
+        if wrong := [one for one in self.destinations if not isinstance(one, Destination)]:
+            raise ValueError(
+                f"destinations has {wrong[0]!r}, which is no DeltaTable(...) or SqlTable(...)"
+            )
+        names = [one.name for one in self.destinations]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"destinations has {listed(sorted(twice))} twice")
         _check_window(self.first_window)
         _check_time("validated_at", self.validated_at)
         _check_time("monitored_at", self.monitored_at)
@@ -406,7 +416,9 @@ class UseCase:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Modules that are loaded already are not pickled with it."""
-        given = (self.name, self.first_window, self.members, dict(self.own_settings))
+        given = (
+            self.name, self.first_window, self.members, self.destinations, dict(self.own_settings)
+        )  # fmt: skip
         return UseCase, (*given, self.validated_at, self.monitored_at, self.truth_delay_days)
 
     def __str__(self) -> str:

@@ -224,7 +224,7 @@ class Version:
         """
         path = self.path.parent / "current.json"
         if isinstance(path, Path):
-            with locked(self.path.parent.parent / ".lock"):
+            with locked(path.parent.parent / ".lock"):
                 current = self.check_is_newest(made_from)
                 put_text(path, text)
                 return current

@@ -207,9 +207,13 @@ class Regression:
 
     def predict(self, pipeline: Any, rows: Any) -> np.ndarray:
         """Value, lower and upper of each row; NaN for the bounds if the model has no interval."""
+        from include.intervals import IntervalPipeline
+
         found = np.asarray(pipeline.predict(rows), dtype=np.float64)
-        if found.ndim == 2 and found.shape[1] == 3:
+        if isinstance(pipeline, IntervalPipeline):
             return found
+        if found.ndim == 2 and found.shape[1] == 3:  # quantiles that no interval was made of
+            found = np.sort(found, axis=1)[:, 1]
         if found.ndim != 1:
             raise BadData(
                 f"The model predicts numbers of the shape {found.shape}, and has to predict one a "

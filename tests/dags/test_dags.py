@@ -86,7 +86,7 @@ def test_an_event_of_one_use_case_starts_no_dag_of_another(all_dags: dict[str, A
     assert waited_for == {
         f"{name}.{asset}"
         for name in (CASE.name, "doctor_visits")
-        for asset in ("validated", "degraded")
+        for asset in ("validated", "degraded", "predictions", "ensemble_predictions")
     }
 
 
@@ -96,7 +96,7 @@ def test_a_broken_use_case_is_one_import_error_and_the_others_stand(tmp_path: Pa
     (broken / "models.py").unlink()
     found = parse(DAGS, {"ML_USECASES": f"{broken},{FLIGHTS}"})
     assert {dag_id.partition(".")[0] for dag_id in found["dags"]} == {CASE.name}
-    assert len(found["dags"]) == 6
+    assert len(found["dags"]) == 7
     [(file, error)] = found["errors"].items()
     assert file.endswith("broken_usecases.py")
     assert f"The use case in {broken} lacks the file models.py" in error
@@ -104,7 +104,7 @@ def test_a_broken_use_case_is_one_import_error_and_the_others_stand(tmp_path: Pa
 
 def test_a_variable_for_a_missing_use_case_is_an_import_error_and_all_dags_stand() -> None:
     found = parse(DAGS, BOTH | {"ML_CHURN__SEED": "8"})
-    assert len(found["dags"]) == 12
+    assert len(found["dags"]) == 14
     [(file, error)] = found["errors"].items()
     assert file.endswith("broken_usecases.py")
     assert "ML_CHURN__SEED is for a use case that does not exist" in error

@@ -3,6 +3,7 @@
 A child is forked from a server that has imported this module, so it starts in milliseconds.
 """
 
+import json
 import os
 import random
 import resource
@@ -296,3 +297,20 @@ def before_call(number: int, methods: list[str], act: Callable[[], None]) -> Non
 def die() -> None:
     """End this process as a lost machine does: nothing is cleaned up."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def environment(name: str) -> str | None:
+    """A variable of this process."""
+    return os.environ.get(name)
+
+
+def deliver(root: str, connection: str, key: str) -> None:
+    """Deliver a day to a database, or to Delta without a connection."""
+    from dataclasses import replace
+
+    from include.destinations import DeltaTable, SqlTable
+    from include.inference import delivery
+
+    named = json.loads(connection)
+    there = SqlTable("there", named, "scores") if named else DeltaTable("there")
+    delivery.deliver(replace(at(Lake(root)), destinations=(there,)), "there", key)

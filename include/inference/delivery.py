@@ -1,0 +1,195 @@
+"""Delivers a published day to a destination: all of its rows or none, and as often as needed.
+
+A delivery replaces what an earlier one delivered, so a retry, a rerun or a backfill leaves each row
+there once.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import polars as pl
+import pyarrow as pa
+
+from include import metrics
+from include.destinations import DERIVED, DeltaTable, Destination
+from include.errors import BadData, DependencyDown
+from include.inference import delta_table, sql_table
+from include.lake.tables import Version
+from include.messages import Delivered
+from include.metrics import Sample
+from include.partitions import midnight, parse_key
+from include.usecase import UseCase
+from include.wording import listed
+
+TRIES = 3
+"""How often a day is delivered at most if it is published again meanwhile."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Day:
+    """The rows of a day as a destination takes them.
+
+    Attributes:
+        key: columns there that identify a row.
+        day: column there with the partition's day; empty if there is none.
+        facts: where the rows come from, as texts.
+    """
+
+    date: date
+    schema: pa.Schema
+    key: list[str]
+    day: str
+    rows: int
+    facts: dict[str, str]
+    batches: Iterator[pa.RecordBatch]
+
+
+def deliver(case: UseCase, name: str, key: str) -> Delivered:
+    """Deliver the published rows of a day.
+
+    Args:
+        name: the destination.
+
+    Raises:
+        MissingData: the day is not published.
+        BadData: the destination has other columns, or refuses the rows.
+        DependencyDown: the destination does not answer, or is locked or full.
+    """
+    destination = find(case, name)
+    began = time.monotonic()
+    for _ in range(TRIES):
+        version = case.lake.current(destination.source, key)
+        day = read(case, destination, version)
+        if isinstance(destination, DeltaTable):
+            where = delta_table.replace_day(case, destination, day)
+        else:
+            where = sql_table.replace_day(destination, day)
+        if case.lake.current(destination.source, key) == version:
+            break
+        log.info("%s was published again meanwhile, and is delivered again", key)
+    else:
+        raise DependencyDown(
+            f"{destination.source} of {key} was published again during each of {TRIES} deliveries "
+            f"to {name}. The last one is whole; the retry delivers the newest version."
+        )
+    log.info(
+        "Delivered: %s rows of %s to %s in %.1f s: %s",
+        f"{day.rows:,}", version, name, time.monotonic() - began, where,
+    )  # fmt: skip
+    about = {"table": destination.source, "destination": name}
+    metrics.send(case.name, "delivered_rows_total", day.rows, **about)
+    newest = Sample("delivered_day_timestamp_seconds", midnight(key).timestamp(), about)
+    metrics.send_of_day(case.lake, destination.source, key, [newest])
+    return Delivered(str(version), day.rows, where)
+
+
+def find(case: UseCase, name: str) -> Destination:
+    """The destination with a name."""
+    return next(one for one in case.destinations if one.name == name)
+
+
+def read(case: UseCase, destination: Destination, version: Version) -> Day:
+    """The rows of a published version as a destination takes them, read in batches.
+
+    Raises:
+        BadData: the destination names a column that there is not.
+    """
+    manifest = version.manifest()
+    with version.parquet("predictions", verify=False) as file:
+        published = pa.schema([_plain(field) for field in file.schema_arrow])
+    every = _available(published)
+    wanted = dict(destination.columns) or _all_of(destination, every)
+    if unknown := [f"{there} (from {here})" for there, here in wanted.items() if here not in every]:
+        raise BadData(
+            f"The destination {destination.name} of {case.name} has columns that {version.table} "
+            f"cannot fill: {listed(unknown)}. There are {listed(every, 100)}. Nothing was "
+            "delivered; change `columns` in its declaration."
+        )
+    schema = pa.schema([_typed(destination, there, every[here]) for there, here in wanted.items()])
+    names = {here: there for there, here in wanted.items()}
+    facts = {
+        "usecase": case.name,
+        "lake_version": str(version),
+        "model_version": str(manifest.metadata.get("model", {}).get("version", "")),
+        "made_from": manifest.made_from,
+        "published_at": manifest.published_at,
+    }
+    return Day(
+        date=parse_key(version.key),
+        schema=schema,
+        key=[names[column] for column in case.key if column in names],
+        day=names.get("day", ""),
+        rows=manifest.parts["predictions"].rows,
+        facts=facts,
+        batches=_batches(case, version, wanted, schema),
+    )
+
+
+def _available(published: pa.Schema) -> dict[str, pa.DataType]:
+    """Every column that can be delivered, with its type."""
+    derived = {
+        "day": pa.date32(),
+        "scored_at": pa.timestamp("us", "UTC"),
+        "fallback": pa.int8(),
+        "version": pa.string(),
+    }
+    return derived | {field.name: field.type for field in published}
+
+
+def _all_of(destination: Destination, every: dict[str, pa.DataType]) -> dict[str, str]:
+    """All columns, by name: the published ones first."""
+    is_delta = isinstance(destination, DeltaTable)
+    own = [name for name in every if name not in DERIVED or name == "fallback"]
+    names = [*own, *(name for name in DERIVED if name not in own)]
+    return {name: name for name in names if is_delta or not pa.types.is_nested(every[name])}
+
+
+def _plain(field: pa.Field) -> pa.Field:
+    """A field without dictionary, which most destinations do not know."""
+    is_coded = pa.types.is_dictionary(field.type)
+    return pa.field(field.name, field.type.value_type) if is_coded else field
+
+
+def _typed(destination: Destination, name: str, kind: pa.DataType) -> pa.Field:
+    if isinstance(destination, DeltaTable) and name in destination.types:
+        try:
+            kind = pa.type_for_alias(destination.types[name])
+        except ValueError as error:
+            raise BadData(
+                f"The destination {destination.name} gives the column {name} the type "
+                f"{destination.types[name]!r}, which Arrow does not know. Nothing was delivered; "
+                "use one such as float64, int32, string or date32."
+            ) from error
+    return pa.field(name, kind)
+
+
+def _batches(
+    case: UseCase, version: Version, wanted: dict[str, str], schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    manifest = version.manifest()
+    constants = {
+        "day": pl.lit(parse_key(version.key)),
+        "scored_at": pl.lit(datetime.fromisoformat(manifest.published_at)).dt.cast_time_unit("us"),
+        "fallback": pl.lit(0, pl.Int8),
+        "version": pl.lit(version.name),
+    }
+    with version.parquet("predictions") as file:
+        there = set(file.schema_arrow.names)
+        read = [here for here in wanted.values() if here in there]
+        for batch in file.iter_batches(case.settings.batch_rows, columns=read):
+            rows = pl.DataFrame(pl.from_arrow(batch))
+            found = (
+                rows.select(
+                    (pl.col(here) if here in there else constants[here]).alias(name)
+                    for name, here in wanted.items()
+                )
+                if read
+                else rows
+            )
+            table = found.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema)
+            yield from table.combine_chunks().to_batches()

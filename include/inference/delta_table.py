@@ -1,0 +1,148 @@
+"""Delivers a day to a Delta table, as one commit that replaces the day's partition."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from include.destinations import DeltaTable
+from include.errors import BadData, DependencyDown
+from include.lake.files import first_line
+from include.usecase import UseCase
+from include.wording import listed
+
+if TYPE_CHECKING:
+    from include.inference.delivery import Day
+
+PATIENCE = {"connect_timeout": "10s", "timeout": "60s", "max_retries": "3", "retry_timeout": "60s"}
+"""How long an object store may take to answer; then the task is retried."""
+
+
+def replace_day(case: UseCase, destination: DeltaTable, day: "Day") -> str:
+    """Replace the partition of a day; a missing table is created.
+
+    The commit's metadata says which version of the lake the rows are from.
+
+    Returns:
+        The table and its new version.
+
+    Raises:
+        BadData: the table has other columns.
+        DependencyDown: its store does not answer, or another writer was faster.
+    """
+    from deltalake import CommitProperties, WriterProperties, write_deltalake
+
+    uri, options = location(case, destination)
+    predicate = f"day = '{day.date}'"
+    commit = CommitProperties(custom_metadata=day.facts)
+    with _using(uri):
+        table = open_table(uri, options) or _create(uri, day.schema, options)
+        _check_columns(destination, uri, table, day.schema)
+        if day.rows:
+            write_deltalake(
+                table,
+                pa.RecordBatchReader.from_batches(day.schema, day.batches),
+                mode="overwrite",
+                predicate=predicate,
+                commit_properties=commit,
+                writer_properties=WriterProperties(compression="ZSTD"),
+            )
+        else:
+            table.delete(predicate, commit_properties=commit)
+        table.update_incremental()
+        return f"{uri} version {table.version()}"
+
+
+def open_table(uri: str, options: dict[str, str] | None) -> Any:
+    """A Delta table; None if there is none yet."""
+    from deltalake import DeltaTable as Opened
+    from deltalake.exceptions import TableNotFoundError
+
+    with suppress(TableNotFoundError):
+        return Opened(uri, storage_options=options)
+    return None
+
+
+def _create(uri: str, schema: pa.Schema, options: dict[str, str] | None) -> Any:
+    from deltalake import DeltaTable as Opened
+
+    return Opened.create(uri, schema, mode="ignore", partition_by=["day"], storage_options=options)
+
+
+@contextmanager
+def _using(uri: str) -> Iterator[None]:
+    """A block that uses a table.
+
+    Raises:
+        DependencyDown: its store does not answer, or another writer was faster.
+    """
+    from deltalake.exceptions import DeltaError
+
+    try:
+        yield
+    except (DeltaError, OSError) as error:
+        raise DependencyDown(
+            f"The Delta table {uri} cannot be written: {first_line(error)}. It is as it was; the "
+            "retry delivers the day again."
+        ) from error
+
+
+def location(case: UseCase, destination: DeltaTable) -> tuple[str, dict[str, str] | None]:
+    """URI of a destination's table, and the options of its store."""
+    uri = destination.uri or f"{case.lake.root}/delta/{destination.source}"
+    if not uri.startswith("s3://"):
+        return uri.removeprefix("file://"), None
+    return _on_s3(uri)
+
+
+def _on_s3(uri: str) -> tuple[str, dict[str, str]]:
+    """An S3 URI without its connection, and that connection as options."""
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+    name, at, path = uri.removeprefix("s3://").rpartition("@")
+    hook = S3Hook(aws_conn_id=name if at else None)
+    options: dict[str, str | None] = {}
+    if (found := hook.get_credentials()) is not None:
+        options = {
+            "AWS_ACCESS_KEY_ID": found.access_key,
+            "AWS_SECRET_ACCESS_KEY": found.secret_key,
+            "AWS_SESSION_TOKEN": found.token,
+        }
+    options["AWS_ENDPOINT_URL"] = hook.conn_config.endpoint_url
+    options["AWS_REGION"] = hook.region_name or "us-east-1"
+    options["allow_http"] = "true"  # it is the endpoint that says whether to
+    return f"s3://{path}", PATIENCE | {name: value for name, value in options.items() if value}
+
+
+def _check_columns(destination: DeltaTable, uri: str, table: Any, schema: pa.Schema) -> None:
+    """Refuse a table with other columns, before a row is written."""
+    there = pa.schema(table.schema().to_arrow())
+    wrong = [f"{name} is new" for name in schema.names if name not in there.names]
+    wrong += [f"{name} is gone" for name in there.names if name not in schema.names]
+    wrong += [
+        f"{name} is {schema.field(name).type} and was {there.field(name).type}"
+        for name in schema.names
+        if name in there.names and not _alike(schema.field(name).type, there.field(name).type)
+    ]
+    if wrong:
+        raise BadData(
+            f"The Delta table {uri} has other columns than {destination.name} delivers: "
+            f"{listed(wrong)}. Nothing was delivered, and the table is as it was. Declare another "
+            "`uri`, or `columns` and `types` that fit, or change the table; then clear this run."
+        )
+
+
+def _alike(one: pa.DataType, other: pa.DataType) -> bool:
+    """Whether two types hold the same values: Delta does not know all of Arrow's."""
+    return one == other or (_family(one) is not None and _family(one) == _family(other))
+
+
+def _family(kind: pa.DataType) -> str | None:
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or str(kind) == "string_view":
+        return "text"
+    if pa.types.is_timestamp(kind):
+        return "time"
+    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
+        return f"list of {kind.value_type}"
+    return None

@@ -1,0 +1,166 @@
+"""Delivers a day to a table of a database, in one transaction.
+
+The rows are copied into a temporary table, in batches. Then they replace the day's rows, or those
+with the same keys. A connection that ends before the commit leaves the table as it was.
+"""
+
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from include.database import connected, quoted_name
+from include.destinations import SqlTable
+from include.errors import BadData
+from include.wording import listed
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Table
+
+    from include.inference.delivery import Day
+
+INSERT_ROWS = 5_000
+"""Rows of one INSERT, where the database has no faster way."""
+
+
+def replace_day(destination: SqlTable, day: "Day") -> str:
+    """Replace a day's rows in a table, or with `merge` the rows with the same keys.
+
+    Returns:
+        The table and its connection.
+
+    Raises:
+        BadData: the table is missing, has other columns, or refuses rows.
+        DependencyDown: the database does not answer, or is locked or full.
+    """
+    from sqlalchemy import and_, delete, exists, select
+
+    where = f"{destination.table} of the connection {destination.connection}"
+    with connected(destination.connection, f"The table {where} cannot be written") as connection:
+        target = _target(connection, destination, day)
+        staging = _staging(connection, target, day.schema)
+        for batch in day.batches:
+            _load(connection, staging, batch)
+        if destination.merge:
+            same = and_(*(target.c[name] == staging.c[name] for name in day.key))
+            connection.execute(delete(target).where(exists().where(same)))
+        else:
+            connection.execute(delete(target).where(target.c[day.day] == day.date))
+        names = day.schema.names
+        rows = select(*(staging.c[name] for name in names))
+        connection.execute(target.insert().from_select(names, rows))
+        staging.drop(connection)
+    return where
+
+
+def _target(connection: "Connection", destination: SqlTable, day: "Day") -> "Table":
+    """The table, which is created if it is missing.
+
+    Raises:
+        BadData: it is missing and may not be created, or has other columns.
+    """
+    from sqlalchemy import Column, MetaData, Table, inspect, text
+
+    place, _, name = destination.table.rpartition(".")
+    columns = [Column(field.name, _sql_type(field.type)) for field in day.schema]
+    table = Table(name, MetaData(), *columns, schema=place or None)
+    if not inspect(connection).has_table(name, schema=place or None):
+        if not destination.create:
+            raise BadData(
+                f"There is no table {destination.table} at the connection "
+                f"{destination.connection}, and {destination.name} may not create it. Nothing was "
+                "delivered; create the table, or declare create=True."
+            )
+        types = {field.name: _sql_type(field.type) for field in day.schema}
+        described = ", ".join(
+            f"{quoted_name(connection, one)} "
+            f"{destination.types.get(one) or types[one].compile(connection.dialect)}"
+            for one in day.schema.names
+        )
+        preparer = connection.dialect.identifier_preparer
+        connection.execute(text(f"CREATE TABLE {preparer.format_table(table)} ({described})"))
+        return table
+    there = {one["name"]: one for one in inspect(connection).get_columns(name, place or None)}
+    wrong = [f"{one} is missing there" for one in day.schema.names if one not in there]
+    wrong += [
+        f"{one} needs a value and gets none"
+        for one, facts in there.items()
+        if one not in day.schema.names and not facts["nullable"] and facts.get("default") is None
+    ]
+    if wrong:
+        raise BadData(
+            f"The table {destination.table} of the connection {destination.connection} has other "
+            f"columns than {destination.name} delivers: {listed(wrong)}. Nothing was delivered. "
+            "Change the table or the declared `columns`, then clear this run."
+        )
+    return table
+
+
+def _staging(connection: "Connection", target: "Table", schema: pa.Schema) -> "Table":
+    """An empty temporary table for the rows; it ends with the connection."""
+    from sqlalchemy import Column, MetaData, Table
+
+    columns = [Column(field.name, _sql_type(field.type)) for field in schema]
+    name = f"staging_{target.name[:40]}_{secrets.token_hex(4)}"
+    staging = Table(name, MetaData(), *columns, prefixes=["TEMPORARY"])
+    staging.create(connection)
+    return staging
+
+
+def _sql_type(kind: pa.DataType) -> Any:
+    """The SQL type that holds the values of an Arrow type.
+
+    Raises:
+        BadData: there is none.
+    """
+    import sqlalchemy as sa
+
+    if pa.types.is_decimal(kind):
+        return sa.Numeric(kind.precision, kind.scale)
+    if pa.types.is_timestamp(kind):
+        return sa.DateTime(timezone=kind.tz is not None)
+    known = {
+        pa.bool_(): sa.Boolean(), pa.int8(): sa.SmallInteger(), pa.int16(): sa.SmallInteger(),
+        pa.int32(): sa.Integer(), pa.int64(): sa.BigInteger(), pa.uint8(): sa.SmallInteger(),
+        pa.uint16(): sa.Integer(), pa.uint32(): sa.BigInteger(), pa.uint64(): sa.Numeric(20, 0),
+        pa.float32(): sa.REAL(), pa.float64(): sa.Double(), pa.string(): sa.Text(),
+        pa.large_string(): sa.Text(), pa.date32(): sa.Date(), pa.binary(): sa.LargeBinary(),
+        pa.large_binary(): sa.LargeBinary(),
+    }  # fmt: skip
+    if kind not in known:
+        raise BadData(
+            f"A column of the type {kind} cannot be delivered to a database. Nothing was "
+            "delivered; leave it out of the declared `columns`."
+        )
+    return known[kind]
+
+
+def _load(connection: "Connection", staging: "Table", batch: pa.RecordBatch) -> None:
+    if connection.dialect.name == "postgresql":
+        _copy(connection, staging, batch)
+        return
+    for start in range(0, batch.num_rows, INSERT_ROWS):
+        connection.execute(staging.insert(), batch.slice(start, INSERT_ROWS).to_pylist())
+
+
+def _copy(connection: "Connection", staging: "Table", batch: pa.RecordBatch) -> None:
+    """Load rows with Postgres's COPY, which psycopg 2 and 3 do in different ways."""
+    import io
+
+    import polars as pl
+
+    columns = ", ".join(quoted_name(connection, name) for name in batch.schema.names)
+    command = f"COPY {quoted_name(connection, staging.name)} ({columns}) FROM STDIN (FORMAT csv)"
+    rows = pl.DataFrame(pl.from_arrow(batch)).with_columns(
+        pl.selectors.binary().bin.encode("hex").str.replace("", r"\x", literal=True)
+    )
+    content = rows.write_csv(include_header=False, quote_style="non_numeric").encode()
+    cursor: Any = connection.connection.cursor()
+    try:
+        if hasattr(cursor, "copy"):
+            with cursor.copy(command) as copy:
+                copy.write(content)
+        else:
+            cursor.copy_expert(command, io.BytesIO(content))
+    finally:
+        cursor.close()
