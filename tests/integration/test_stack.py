@@ -12,7 +12,7 @@ import pytest
 from include.usecase import UseCase
 from local.client import poll
 from tests.case import CASE
-from tests.integration.conftest import OTHER, YESTERDAY, Stack
+from tests.integration.conftest import DAYS, OTHER, YESTERDAY, Stack
 from tests.integration.panels import panel_queries, without_fallback
 
 SCRAPE_SECONDS = 20
@@ -258,6 +258,13 @@ def test_the_model_server_answers_with_the_champion_of_each_use_case(
         [remote] = [member.name for member in case.members if member.kind == "remote"]
         answered = f'ml_ensemble_member_available{{usecase="{case}",member="{remote}"}}'
         assert stack.value(answered) == 1
+
+
+def test_a_scored_day_is_in_the_warehouse(stack: Stack, days: Days) -> None:
+    [day] = DAYS[OTHER]
+    query = f"SELECT count(*), count(DISTINCT person) FROM expected_visits WHERE day = '{day}'"
+    psql = ("exec", "-T", "postgres", "psql", "-U", "airflow", "-d", "warehouse", "-tAc", query)
+    poll(lambda: stack.compose(*psql).strip() == "160|160", timeout=120)
 
 
 def test_a_day_that_is_repaired_as_the_runbook_says_is_scored(stack: Stack, days: Days) -> None:

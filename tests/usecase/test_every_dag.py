@@ -8,8 +8,10 @@ import json
 import re
 import shutil
 import socket
+import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from threading import Thread
@@ -19,6 +21,7 @@ import polars as pl
 import pytest
 
 from include import usecases
+from include.destinations import DeltaTable
 from include.expected import expected_days, is_expected
 from include.inference.ensemble import TABLE as ENSEMBLE
 from include.metrics import METRICS, USECASE, Metric
@@ -194,6 +197,7 @@ def airflow(
     for one in CASES:
         told |= variables(one, {"notify_urls": url})
     told |= {"ML_STATSD_HOST": "127.0.0.1", "ML_STATSD_PORT": str(statsd.port)}
+    told["AIRFLOW_CONN_WAREHOUSE"] = f"sqlite://{data / 'warehouse.db'}"
     yield embedded.start(data, free_port(), extra=told)
     embedded.stop(data)
 
@@ -319,7 +323,7 @@ def test_a_day_is_validated_and_scored_by_the_champion_and_by_the_whole_ensemble
 ) -> None:
     lake = case.lake
     inference, ensemble = case.dag_id("batch_inference"), case.dag_id("ensemble_inference")
-    for dag_id in (inference, ensemble):
+    for dag_id in (inference, ensemble, case.dag_id("delivery")):
         airflow.unpause(dag_id)
     embedded.stop_model_server(airflow.data)  # a new one looks for the champion at once
     url = embedded.start_model_server(airflow.data)
@@ -336,6 +340,32 @@ def test_a_day_is_validated_and_scored_by_the_champion_and_by_the_whole_ensemble
     facts = lake.current(ENSEMBLE, days.day).manifest().metadata
     assert facts["fallback"] == "ensemble"
     assert sorted(facts["answers"]) == sorted(member.name for member in case.members)
+
+
+def test_the_day_is_delivered_to_each_destination(
+    airflow: Airflow, case: UseCase, days: Days, told: dict[str, str]
+) -> None:
+    delivery = case.dag_id("delivery")
+
+    def are_over() -> bool:
+        runs = airflow.runs(delivery, partition_key_pattern=days.day)
+        return len(runs) >= 2 and all(one["state"] in FINISHED for one in runs)
+
+    poll(are_over, timeout=120)
+    for one in airflow.runs(delivery, partition_key_pattern=days.day):
+        assert one["state"] == "success", why_failed(airflow, delivery, one["dag_run_id"])
+    for destination in case.destinations:
+        rows = case.lake.current(destination.source, days.day).read("predictions")
+        if isinstance(destination, DeltaTable):
+            found = pl.read_delta(f"{case.lake.root}/delta/{destination.source}")
+        else:
+            path = told["AIRFLOW_CONN_WAREHOUSE"].removeprefix("sqlite://")
+            with closing(sqlite3.connect(path)) as database:
+                found = pl.read_database(f"SELECT * FROM {destination.table}", database)
+        assert found["day"].cast(pl.String).unique().to_list() == [days.day]
+        assert len(found) == len(rows)
+        keys = [name for name in case.key if name in found.columns]
+        assert not found.select(keys).is_duplicated().any()
 
 
 def test_the_monitor_judges_a_day_by_its_truth_and_its_retraining_can_be_undone(

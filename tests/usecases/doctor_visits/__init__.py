@@ -4,6 +4,7 @@
 statsmodels ships them. They have no dates: 160 of them are dealt to each day.
 """
 
+from include.destinations import DeltaTable, SqlTable
 from include.usecase import Member, UseCase
 
 USECASE = UseCase(
@@ -14,6 +15,23 @@ USECASE = UseCase(
         Member("straight_line", "registry"),
         Member(
             "champion_by_http", "remote", slots=2, connection="model_server", model="doctor_visits"
+        ),
+    ],
+    destinations=[
+        DeltaTable(),
+        DeltaTable("delta_ensemble", source="ensemble_predictions"),
+        SqlTable(
+            "warehouse",
+            connection="warehouse",
+            table="expected_visits",
+            columns={
+                "day": "day",
+                "person": "person",
+                "chance_of_a_visit": "score",
+                "expected": "decision",
+                "model": "model_version",
+                "scored_at": "scored_at",
+            },
         ),
     ],
 )
