@@ -174,8 +174,10 @@ def _wrong_unit(
     celsius = ((pl.col("temp") - 32) * 5 / 9).cast(pl.Float32)
     kilometres = (pl.col("distance") * 1.609).cast(pl.Float32)
     hours = pl.col("block_minutes") / 60
-    if number % 4 == 3 and train["label"].dtype.is_float():
-        return train.with_columns(pl.col("label") * 60), holdout
+    if number % 2 and train["label"].dtype.is_float():
+        seconds = pl.col("label") * 60
+        whole = number % 4 == 1
+        return train.with_columns(seconds), holdout.with_columns(seconds) if whole else holdout
     if number % 3 == 0:
         return train.with_columns(temp=celsius), holdout
     changed = {"distance": kilometres} if number % 3 == 1 else {"block_minutes": hours}

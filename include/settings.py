@@ -235,6 +235,11 @@ class Settings(BaseSettings):
         2.5, gt=0, description="Shift of a feature from training to holdout above which the inputs "
         "are not the same, as a ratio to the largest shift between earlier windows of that length."
     )  # fmt: skip
+    gate_max_label_ratio: float = Field(
+        5.0, gt=1, description="How many times more the labels of one period may vary than those "
+        "of another: more is a changed unit. Periods are training days, holdout and the "
+        "champion's training days."
+    )  # fmt: skip
     gate_max_shift: float = Field(
         0.8, gt=0, le=1, description="Shift above which inputs are never the same, however large "
         "the earlier ones were. 1 is two distributions that have nothing in common."

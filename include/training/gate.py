@@ -5,13 +5,14 @@ a champion, they are compared with the baseline, a forecast that knows only the 
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from include.errors import BadData
+from include.errors import BadData, MissingData
 from include.lake.tables import Version
 from include.messages import Evaluated, ModelVersion, Rival, Rule, Verdict
 from include.registry import registry
@@ -48,6 +49,8 @@ class Evidence:
     Attributes:
         reference: the champion, or the baseline if there is none.
         baseline_loss: mean loss of the baseline on these rows, the unit of every gain.
+        label_ratio: how many times the labels vary more in one of training days, holdout and the
+            champion's training days than in another; None if it is not known.
         shifts: shifts of the features, from `snapshot.input_shifts`.
     """
 
@@ -56,12 +59,15 @@ class Evidence:
     reference: Model
     baseline_loss: float
     has_champion: bool
+    label_ratio: float | None
     shifts: pl.DataFrame
 
 
 def check(case: UseCase, model: Model, evidence: Evidence) -> list[Rule]:
     """The results of all rules for a model."""
-    rules = (_better, _slices, _calibrated, _not_too_good, _features, _inputs, _speed, _size)
+    rules = (
+        _better, _slices, _calibrated, _not_too_good, _features, _inputs, _labels, _speed, _size,
+    )  # fmt: skip
     return [rule(case, model, evidence) for rule in rules]
 
 
@@ -176,6 +182,21 @@ def _inputs(case: UseCase, _: Model, evidence: Evidence) -> Rule:
     )
 
 
+def _labels(case: UseCase, _: Model, evidence: Evidence) -> Rule:
+    """The labels are in the unit that they were in before.
+
+    If they come in seconds instead of minutes, a challenger is much better than a champion that
+    still answers in minutes, and everyone who reads the predictions is wrong.
+    """
+    most, found = case.settings.gate_max_label_ratio, evidence.label_ratio
+    return Rule(
+        "same labels",
+        "unknown" if found is None else f"{found:.2f} ×",
+        f"vary ≤ {most:g} × as much as before",
+        found is None or found <= most,
+    )
+
+
 def _speed(case: UseCase, model: Model, _: Evidence) -> Rule:
     found, bound = model.scoring_seconds_per_million, case.settings.gate_max_scoring_seconds
     return Rule(
@@ -277,8 +298,30 @@ def gather(case: UseCase, reference: str, champion: str | None) -> Evidence:
         else baseline(case, version),
         baseline_loss=float(case.target.losses(labels, constant).mean()),
         has_champion=champion is not None,
+        label_ratio=label_ratio(case, version, champion),
         shifts=snapshot.input_shifts(case, version),
     )
+
+
+def label_ratio(case: UseCase, version: Version, champion: str | None) -> float | None:
+    """The largest ratio between how much the labels of two periods vary.
+
+    The periods are training days and holdout of a snapshot, and the champion's training days. How
+    much labels vary is the loss that their own baseline expects on them.
+
+    Args:
+        champion: the champion's evaluation, if there is one.
+    """
+    described = list(version.manifest().metadata["labels"].values())
+    if champion is not None:
+        run = case.lake.version(champion).manifest().metadata["run_id"]
+        with suppress(BadData, MissingData):  # a champion from another lake, or older
+            if reference := registry.param(case, run, "snapshot"):
+                known = case.lake.version(reference).manifest().metadata["labels"]
+                described.append(known["training"])
+    baselines = np.stack([case.target.baseline([one]) for one in described])
+    found = case.target.expected_losses(baselines)
+    return float(found.max() / found.min()) if (found > 0).all() else None
 
 
 def baseline(case: UseCase, version: Version) -> Model:

@@ -25,9 +25,9 @@ from tests.case import CASE, at
 
 RULES = [
     "better than the champion", "no worse on any slice", "calibrated", "not too good to be true",
-    "same features", "same inputs", "fast enough", "small enough",
+    "same features", "same inputs", "same labels", "fast enough", "small enough",
 ]  # fmt: skip
-BETTER, SLICES, CALIBRATED, NOT_TOO_GOOD, FEATURES, INPUTS, FAST, SMALL = RULES
+BETTER, SLICES, CALIBRATED, NOT_TOO_GOOD, FEATURES, INPUTS, LABELS_RULE, FAST, SMALL = RULES
 
 # --- Each rule at its bound, on evidence that is made up --------------------------------------
 
@@ -65,7 +65,7 @@ def shifts(shift: float, usual: float | None) -> pl.DataFrame:
 
 
 BASELINE_LOSS = float(CASE.target.losses(LABELS, np.full(len(LABELS), 0.25)).mean())
-EVIDENCE = Evidence(LABELS, DAYS, CHAMPION, BASELINE_LOSS, True, shifts(0.2, 0.1))
+EVIDENCE = Evidence(LABELS, DAYS, CHAMPION, BASELINE_LOSS, True, 1.2, shifts(0.2, 0.1))
 
 
 @pytest.fixture(autouse=True)
@@ -208,6 +208,14 @@ def test_a_shift_is_held_to_the_usual_ones(shift: float, usual: float | None, pa
     assert rule.found.endswith("(temp)")
 
 
+@pytest.mark.parametrize(
+    ("ratio", "passes"), [(None, True), (1.0, True), (5.0, True), (5.01, False), (60.0, False)]
+)
+def test_labels_in_another_unit_are_refused(ratio: float | None, passes: bool) -> None:
+    evidence = replace(EVIDENCE, label_ratio=ratio)
+    assert refused_by(GOOD, evidence) == ([] if passes else [LABELS_RULE])
+
+
 @pytest.mark.parametrize(("seconds", "passes"), [(60, True), (60.01, False)])
 def test_a_slow_model_is_refused(seconds: float, passes: bool) -> None:
     expected = [] if passes else [FAST]
@@ -294,14 +302,14 @@ def keep(lake: Lake, train: pl.DataFrame, holdout: pl.DataFrame) -> str:
     version = lake.new_version("training", str(holdout["day"].max()))
     for part, rows in parts.items():
         version.write_frame(part, rows)
-    counts = {part: rows["label"].value_counts().rows() for part, rows in parts.items()}
+    described = {p: CASE.target.describe(rows["label"].to_numpy()) for p, rows in parts.items()}
     version.publish(
         list(parts),
         {
             "start": str(train["day"].min()),
             "end": version.key,
             "holdout_days": holdout["day"].n_unique(),
-            "labels": {p: {str(label): n for label, n in found} for p, found in counts.items()},
+            "labels": described,
             "sources": {},
         },
     )
@@ -395,6 +403,15 @@ def test_a_truly_better_challenger_passes_every_rule_and_is_promoted(world: Worl
     assert_tells_all(verdict)
     for name, run in runs.items():
         assert kept(run) == ("passed", "", str(name == "xgboost").lower(), verdict.markdown)
+
+
+def test_labels_are_compared_with_those_of_the_champions_training(
+    world: World, configure: Callable[..., None]
+) -> None:
+    configure(gate_max_label_ratio=1.0001)
+    assert "same labels" in failed(judge(world, world.snapshot))
+    configure(gate_max_label_ratio=1.5)
+    assert "same labels" not in failed(judge(world, world.snapshot))
 
 
 def test_a_leaked_label_is_too_good_to_be_true(world: World) -> None:
