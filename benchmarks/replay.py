@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 
 TUNED_TO = date(2013, 6, 30)
 ARMS = ["never", "weekly", "policy"]
+
+DAYS = 306
+"""Days that are replayed: of 2013, those from March on."""
 
 FAULTY_DAYS = 3
 
@@ -64,13 +69,9 @@ def main() -> int:
     case, console, clock = usecase(), Console(highlight=False), Clock()
     try:
         with ThreadPoolExecutor(1) as other:
-            asked = {
-                "start": options.start,
-                "end": options.end,
-                "path": str(folder / "weekly.parquet"),
-            }
-            coming = other.submit(child, weekly, {}, **asked)
-            first, last = date.fromisoformat(options.start), date.fromisoformat(options.end)
+            first, last = _window(case, options.start, options.end)
+            path = str(folder / "weekly.parquet")
+            coming = other.submit(child, weekly, {}, start=str(first), end=str(last), path=path)
             replayed = _Replay(case, first, last)
             replayed.run(console)
             coming.result()
@@ -93,14 +94,20 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.replay", description=main.__doc__)
-    parser.add_argument("--start", default="2013-03-01", help="first day to score")
-    parser.add_argument("--end", default="2013-12-31", help="last day")
+    parser.add_argument("--start", help="first day to score; default: after the first window")
+    parser.add_argument("--end", help=f"last day; default: {DAYS} days later")
     parser.add_argument("--label", default="replay", help="name of this replay and of its folder")
     parser.add_argument("--seed", type=int, default=7, help="for all randomness")
     parser.add_argument("--usecase", help="folder of another use case than the flights' delays")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--arguments", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def _window(case: "UseCase", start: str | None, end: str | None) -> tuple[date, date]:
+    after = date.fromisoformat(case.first_window[1]) + timedelta(days=1)
+    first = date.fromisoformat(start) if start else after
+    return first, date.fromisoformat(end) if end else first + timedelta(days=DAYS - 1)
 
 
 def kind_of(case: "UseCase") -> str:
@@ -364,8 +371,9 @@ def _estimates(
 
     Returns:
         The relative error of each month, and the mean absolute error of a day relative to the mean
-        loss; also that of a guess that a day's loss is the one of the day before.
+        loss: of the promise, of the loss of the day before, and of the same promise every day.
     """
+    import numpy as np
     import polars as pl
 
     from include.monitoring import history
@@ -375,6 +383,7 @@ def _estimates(
     days = losses.group_by("day").agg(pl.col("true").mean(), rows=pl.len()).sort("day")
     known = history.read(case, replayed.end.isoformat(), (replayed.end - replayed.start).days + 1)
     promised = history.select(known.filter(pl.col("pipeline") == "estimate"), "loss")
+    mean = float(np.mean(days["true"].to_numpy()))
     days = days.join(promised.select(day="time", promised="value"), on="day", how="left")
     weighted = [
         ((pl.col(name) * pl.col("rows")).sum() / pl.col("rows").sum()).alias(name)
@@ -391,16 +400,14 @@ def _estimates(
         off[name] = round(guess / true - 1, 3)
         table.add_row(name, f"{guess:.4f}", f"{true:.4f}", f"{off[name]:+.1%}")
     console.print(table)
-    mean = days["true"].mean()
     errors = days.select(
         promised=(pl.col("promised") - pl.col("true")).abs().mean() / mean,
         day_before=pl.col("true").diff().abs().mean() / mean,
+        constant=(pl.col("promised").mean() - pl.col("true")).abs().mean() / mean,
     ).row(0, named=True)
-    console.print(
-        f"A day's loss is off by {errors['promised']:.1%} of the mean loss; the guess that it is "
-        f"the one of the day before, by {errors['day_before']:.1%}"
-    )
-    return {"months": off, **{name: round(value, 3) for name, value in errors.items()}}
+    shares = {name: round(value, 3) for name, value in errors.items() if value is not None}
+    console.print(f"A day's loss is off by, as a share of the mean loss: {shares}")
+    return {"months": off, **shares}
 
 
 def _row(case: "UseCase", table: Table, name: str, rows: "pl.DataFrame") -> dict[str, float]:
@@ -446,14 +453,15 @@ def _picture(case: "UseCase", scores: "pl.DataFrame", replayed: _Replay, path: P
             linestyle="-" if promoted else ":",
             label=label,
         )
-    axes.axvline(date2num(TUNED_TO), color=MUTED, linestyle="--", linewidth=1)
-    axes.annotate(
-        "thresholds chosen before",
-        (TUNED_TO, axes.get_ylim()[1]),
-        ha="right",
-        va="top",
-        color=MUTED,
-    )
+    if replayed.start <= TUNED_TO <= replayed.end:
+        axes.axvline(date2num(TUNED_TO), color=MUTED, linestyle="--", linewidth=1)
+        axes.annotate(
+            "thresholds chosen before",
+            (TUNED_TO, axes.get_ylim()[1]),
+            ha="right",
+            va="top",
+            color=MUTED,
+        )
     axes.set(
         ylabel=f"{loss.title} of 14 days, {loss.unit}".capitalize(),
         title="Never retrained, weekly, and by the policy",
@@ -467,9 +475,10 @@ def _picture(case: "UseCase", scores: "pl.DataFrame", replayed: _Replay, path: P
 
 
 def _inject(case: "UseCase", console: Console, replayed: _Replay) -> dict[str, Any]:
-    """Put each fault into single days, and see what catches it on that day."""
-    from include.usecases.flight_delays.faults import FAULTS
-
+    """Put each fault of the use case's `faults.py` into single days, and see what catches it."""
+    if find_spec(f"{case.package}.faults") is None:
+        return {}
+    faults = import_module(f"{case.package}.faults").FAULTS
     days = [day for day in _days(replayed.start, replayed.end) if replayed.was_scored(day)]
     # Newest first, because changing a day changes the baseline of later days.
     chosen = sorted({days[len(days) * n // (FAULTY_DAYS + 1)] for n in range(1, FAULTY_DAYS + 1)})
@@ -477,7 +486,7 @@ def _inject(case: "UseCase", console: Console, replayed: _Replay) -> dict[str, A
     table = Table("Fault", *(str(day) for day in chosen), title="Caught on the day, and by what")
     missed = 0
     with _quiet():
-        for name, fault in FAULTS.items():
+        for name, fault in faults.items():
             found = [_caught_by(case, day, fault) for day in chosen]
             missed += sum(text is None for text in found)
             table.add_row(name, *(text or "[red]missed[/]" for text in found))
@@ -486,7 +495,7 @@ def _inject(case: "UseCase", console: Console, replayed: _Replay) -> dict[str, A
     most = max(pages.values(), default=0)
     console.print(f"Pages on clean days: {pages.total()}, at most {most} in a month")
     return {
-        "faults": len(FAULTS) * len(chosen),
+        "faults": len(faults) * len(chosen),
         "missed": missed,
         "most_pages_a_month": most,
     }

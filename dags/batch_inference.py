@@ -68,7 +68,7 @@ def batch_inference(case: UseCase) -> None:
         """Cut the day into chunks of rows."""
         from include.inference import scoring
 
-        return scoring.plan_chunks(case, features, model)
+        return scoring.plan_chunks(case, features, model, case.settings.reason_codes)
 
     @task(
         map_index_template="{{ chunk_label }}",

@@ -87,7 +87,12 @@ class Published:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A run of row groups of a day's features, scored by one task."""
+    """A run of row groups of a day's features, scored by one task.
+
+    Attributes:
+        content: hash of the features.
+        reasons: reasons that are stored with each prediction.
+    """
 
     features: str
     model: str
@@ -99,6 +104,7 @@ class Chunk:
     last_group: int
     label: str
     content: str
+    reasons: int = 0
 
 
 @dataclass(frozen=True)

@@ -65,10 +65,13 @@ def labels_of(case: UseCase, truth: Version) -> pl.DataFrame:
     """
     rows = without_nan(case.features.build_labels(truth.read(case.truth.name)))
     if wrong := case.target.wrong_labels(rows["label"]):
+        where = rows.filter(~case.target.possible(rows["label"])).select(case.key)
+        keys = [" ".join(map(str, key)) for key in where.iter_rows()]
+        rows_named = f" ({len(keys)} rows: {listed(keys, 3)})" if keys else ""
         raise BadData(
-            f"The label that build_labels gives for {case.truth.name} of {truth.key} {wrong}. No "
-            "row of this day was used; change features.py or its TARGET, or correct the truth and "
-            "clear this run."
+            f"The label that build_labels gives for {case.truth.name} of {truth.key} {wrong}"
+            f"{rows_named}. No row of this day was used; change features.py or its TARGET, or "
+            "correct the truth and clear this run."
         )
     return rows.with_columns(label=case.target.codes(rows["label"]))
 

@@ -37,7 +37,7 @@ def batch_inference(case: UseCase, key: str, model: ModelVersion) -> int:
 
 def _predict(case: UseCase, key: str, model: ModelVersion) -> tuple[str, Branches | None]:
     features = scoring.preprocess(case, key)
-    chunks = scoring.plan_chunks(case, features, model)
+    chunks = scoring.plan_chunks(case, features, model, case.settings.reason_codes)
     branches = branching.resolve(case, model) if case.settings.branches else None
     others = branching.plan(case, chunks, branches).values() if branches else []
     for chunk in chain(chunks, *others):

@@ -145,7 +145,10 @@ def plan(case: UseCase, chunks: Sequence[Chunk], branches: Branches) -> dict[str
         taken = set(_paths_of(case, chunk, branches))
         for path, model in branches.models.items():
             if path in taken or branches.is_shadow(path):
-                found[path].append(_as_scored_by(chunk, path, model))
+                scored = _as_scored_by(chunk, path, model)
+                found[path].append(
+                    replace(scored, reasons=0) if branches.is_shadow(path) else scored
+                )
     return found
 
 
@@ -243,7 +246,9 @@ def assemble(
     if branches is None:
         return scoring.assemble(case, features_reference, list(chunks))
     with case.lake.version(features_reference).parquet("features") as file:
-        schema, rows = scoring.scores_schema(case, file.schema_arrow), file.metadata.num_rows
+        count = chunks[0].reasons if chunks else 0
+        schema = scoring.scores_schema(case, file.schema_arrow, count)
+        rows = file.metadata.num_rows
     schema = schema.append(pa.field(PATH, schema.field("model").type))
     if branches.mode == "shadow" and CHALLENGER in branches.answered:
         schema = schema.append(pa.field(SHADOW_SCORE, columns.packed_type(case.target)))
@@ -282,7 +287,7 @@ def _put_together(
         PATH: _texts(names, codes),
     }
     if SHADOW_SCORE in schema.names:
-        shadow = _as_scored_by(chunk, CHALLENGER, answered[CHALLENGER])
+        shadow = replace(_as_scored_by(chunk, CHALLENGER, answered[CHALLENGER]), reasons=0)
         own = scoring.read_scores(case, shadow)
         together[SHADOW_SCORE] = columns.packed(case.target, own)
     table = pa.table(together).cast(schema).combine_chunks()

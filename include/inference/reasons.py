@@ -2,154 +2,177 @@
 
 Contributions are in the unit of the model's own output, such as log-odds:
 
-- of XGBoost's trees, SHAP values (Lundberg et al., Consistent Individualized Feature Attribution
-  for Tree Ensembles, 2018);
-- of a linear model, its terms: each coefficient times its input.
+- of XGBoost's trees, SHAP values: relative to the mean of the training rows (Lundberg et al.,
+  Consistent Individualized Feature Attribution for Tree Ensembles, 2018);
+- of a linear model, the change of its output if the feature had its typical value: the mean, or
+  the most frequent category, of the training rows.
 
-Other models, and those on servers, give none.
+Other models, and those on servers, give none. Reasons never stop a prediction: if they cannot be
+found, the log says why and there are none.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 from sklearn.pipeline import Pipeline
 
-from include.encoder import FeatureEncoder
+from include.errors import BadData, MissingData
+from include.messages import ModelVersion
+from include.registry import registry
+from include.statistics import profiles
 from include.usecase import UseCase
 
 Explain = Callable[[pa.RecordBatch, np.ndarray], list[pa.Array]]
 """Takes rows of features and their predictions, and returns the columns `fields`."""
 
+Contribute = Callable[[pa.RecordBatch], tuple[np.ndarray, np.ndarray]]
+"""Takes rows of features, and returns what each feature contributes to each output of the model, of
+shape (rows, outputs, features), and the outputs, of shape (rows, outputs)."""
+
 MOST_NUMBERS = 4_000_000
 """Contributions that are held at once: 32 MB."""
 
+log = logging.getLogger(__name__)
 
-def fields(case: UseCase) -> list[pa.Field]:
-    """The columns of reason codes, the largest contribution first; none unless asked for."""
+
+def fields(count: int) -> list[pa.Field]:
+    """The columns of so many reasons, the largest contribution first."""
     reason = pa.dictionary(pa.int16(), pa.string())
     return [
         pa.field(name, kind)
-        for place in range(1, case.settings.reason_codes + 1)
+        for place in range(1, count + 1)
         for name, kind in ((f"reason_{place}", reason), (f"contribution_{place}", pa.float32()))
     ]
 
 
-def explainer(case: UseCase, pipeline: Pipeline) -> Explain:
-    """A function that gives a model's reasons as the columns `fields`; null where it has none."""
-    contributions = _contributions_of_features(case, pipeline)
-    names = pa.array(pipeline[0].get_feature_names_out(), pa.string())
+def unexplained(count: int, rows: int) -> list[pa.Array]:
+    """The columns `fields` of rows without reasons."""
+    return [pa.nulls(rows, field.type) for field in fields(count)]
+
+
+def explainer(case: UseCase, model: ModelVersion, count: int) -> Explain:
+    """A function that gives the reasons for a registered model's predictions.
+
+    Args:
+        count: reasons of each prediction.
+    """
+    return explain_by(case, registry.load(case, model), typical_row(case, model), count)
+
+
+def explain_by(
+    case: UseCase, pipeline: Pipeline, typical: Mapping[str, Any], count: int
+) -> Explain:
+    """A function that gives the reasons for a fitted model's predictions.
+
+    Args:
+        typical: what `typical_row` gives.
+    """
+    contribute = _of_trees(pipeline) or _of_terms(pipeline, typical)
 
     def explain(rows: pa.RecordBatch, predictions: np.ndarray) -> list[pa.Array]:
-        if contributions is None:
-            return unexplained(case, rows.num_rows)
-        found = contributions(rows, predictions)
-        order = np.argsort(-np.abs(found), axis=1, kind="stable")
-        largest = np.take_along_axis(found, order, axis=1)
-        columns = unexplained(case, rows.num_rows)
-        for place in range(min(case.settings.reason_codes, len(names))):
-            nothing = largest[:, place] == 0
-            codes = pa.array(order[:, place].astype(np.int16), mask=nothing)
-            columns[2 * place] = pa.DictionaryArray.from_arrays(codes, names)
-            columns[2 * place + 1] = pa.array(largest[:, place].astype(np.float32), mask=nothing)
-        return columns
+        if contribute is not None:
+            try:
+                return _columns(case, pipeline, contribute, count, rows, predictions)
+            except Exception as error:  # whatever a library raises, the prediction itself is there
+                log.warning("There are no reasons for %s rows: %r", rows.num_rows, error)
+        return unexplained(count, rows.num_rows)
 
     return explain
 
 
-def unexplained(case: UseCase, rows: int) -> list[pa.Array]:
-    """The columns `fields` of rows without reasons."""
-    return [pa.nulls(rows, field.type) for field in fields(case)]
+def typical_row(case: UseCase, model: ModelVersion) -> dict[str, Any]:
+    """The mean, or the most frequent category, of each feature of a model's training rows.
 
-
-def _contributions_of_features(
-    case: UseCase, pipeline: Pipeline
-) -> Callable[[pa.RecordBatch, np.ndarray], np.ndarray] | None:
-    """Takes rows and predictions and returns what each feature contributes, (rows, features).
-
-    None if the model has none to give, or mixes features before it weighs them.
+    Empty if its snapshot is unknown or gone.
     """
-    contribute = _contributions(pipeline[-1])
-    if contribute is None:
+    profile = None
+    with suppress(BadData, MissingData):
+        if reference := registry.param(case, model.run_id, "snapshot"):
+            profile = profiles.read(case.lake.version(reference), "features")
+    return {
+        name: column.mean if column.is_number else str(column.values[column.counts.argmax()])
+        for name, column in (profile or {}).items()
+        if len(column.values)
+    }
+
+
+def _columns(
+    case: UseCase,
+    pipeline: Pipeline,
+    contribute: Contribute,
+    count: int,
+    rows: pa.RecordBatch,
+    predictions: np.ndarray,
+) -> list[pa.Array]:
+    """The reasons of rows, a slice at a time: only the largest contributions are kept."""
+    names = pipeline[0].get_feature_names_out()
+    kept = min(count, len(names))
+    places = np.zeros((rows.num_rows, kept), np.int16)
+    values = np.zeros((rows.num_rows, kept), np.float32)
+    outputs = contribute(rows.slice(0, 1))[1].shape[1] if rows.num_rows else 1
+    size = max(1, MOST_NUMBERS // (len(names) * outputs))
+    for start in range(0, rows.num_rows, size):
+        here = slice(start, start + size)
+        found, given = contribute(rows.slice(start, size))
+        output = case.target.explained(predictions[here], given)
+        chosen = found[np.arange(len(found)), np.minimum(output, given.shape[1] - 1)]
+        order = np.argsort(-np.abs(chosen), axis=1, kind="stable")[:, :kept]
+        places[here], values[here] = order, np.take_along_axis(chosen, order, axis=1)
+    columns = unexplained(count, rows.num_rows)
+    for place in range(kept):
+        nothing = values[:, place] == 0
+        codes = pa.array(places[:, place], mask=nothing)
+        columns[2 * place] = pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string()))
+        columns[2 * place + 1] = pa.array(values[:, place], mask=nothing)
+    return columns
+
+
+def _of_trees(pipeline: Pipeline) -> Contribute | None:
+    """The contributions of XGBoost's trees right after the encoder; None for other models."""
+    model: Any = pipeline[-1]
+    if not hasattr(model, "get_booster") or len(pipeline.steps) != 2:
         return None
-    probe = _probe(pipeline)
-    owners = _owners(pipeline, probe)
-    if owners is None:
+    from xgboost import DMatrix
+
+    last = getattr(model, "best_iteration", None) if model.early_stopping_rounds else None
+    trees = (0, 0) if last is None else (0, last + 1)
+
+    def contribute(rows: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
+        inputs = pipeline[0].transform(rows)
+        matrix = DMatrix(
+            inputs, missing=model.missing, feature_types=model.feature_types,
+            enable_categorical=True, nthread=model.n_jobs,
+        )  # fmt: skip
+        found = model.get_booster().predict(matrix, pred_contribs=True, iteration_range=trees)
+        whole = found.reshape(len(inputs), -1, inputs.shape[1] + 1)
+        return whole[:, :, :-1], whole.sum(axis=2)  # the last one is the mean of all rows
+
+    return contribute
+
+
+def _of_terms(pipeline: Pipeline, typical: Mapping[str, Any]) -> Contribute | None:
+    """What each feature changes in a linear model's output; None for other models."""
+    names = list(pipeline[0].get_feature_names_out())
+    if not hasattr(pipeline[-1], "coef_") or not typical.keys() >= set(names):
         return None
-    outputs = contribute(_inputs(pipeline, probe)).shape[1]
-    by_feature = np.equal.outer(owners, np.arange(probe.shape[1])).astype(np.float32)
-    size = max(1, MOST_NUMBERS // (len(owners) * outputs))
+    steps = Pipeline(pipeline.steps)  # without an interval
+    ask = getattr(steps, "decision_function", None) or steps.predict
 
-    def contributions(rows: pa.RecordBatch, predictions: np.ndarray) -> np.ndarray:
-        output = np.minimum(case.target.explained(predictions), outputs - 1)
-        found = [np.empty((0, probe.shape[1]), np.float32)]
-        for start in range(0, rows.num_rows, size):
-            inputs = _inputs(pipeline, pipeline[0].transform(rows.slice(start, size)))
-            given = contribute(inputs)
-            chosen = given[np.arange(len(given)), output[start : start + size]]
-            found.append(chosen @ by_feature)
-        return np.concatenate(found)
+    def outputs(rows: pl.DataFrame) -> np.ndarray:
+        return np.asarray(ask(rows), dtype=np.float64).reshape(len(rows), -1)
 
-    return contributions
+    def contribute(rows: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
+        table = pl.DataFrame(pl.from_arrow(rows.select(names)))
+        given = outputs(table)
+        found = np.empty((len(table), given.shape[1], len(names)), np.float32)
+        for place, name in enumerate(names):
+            usual = pl.lit(typical[name]).cast(table.schema[name]).alias(name)
+            found[:, :, place] = given - outputs(table.with_columns(usual))
+        return found, given
 
-
-def _contributions(model: Any) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Takes a model's input and returns its contributions, of shape (rows, outputs, columns)."""
-    if hasattr(model, "get_booster"):
-        from xgboost import DMatrix
-
-        def of_trees(inputs: np.ndarray) -> np.ndarray:
-            matrix = DMatrix(
-                inputs, missing=model.missing, feature_types=model.feature_types,
-                enable_categorical=True, nthread=model.n_jobs,
-            )  # fmt: skip
-            found = model.get_booster().predict(matrix, pred_contribs=True)
-            whole: np.ndarray = found.reshape(len(inputs), -1, inputs.shape[1] + 1)
-            return whole[:, :, :-1]  # the last one is the mean of all rows
-
-        return of_trees
-    if hasattr(model, "coef_"):
-        coefficients = np.atleast_2d(model.coef_)
-        return lambda inputs: inputs[:, None, :] * coefficients
-    return None
-
-
-def _inputs(pipeline: Pipeline, encoded: np.ndarray) -> np.ndarray:
-    """Encoded features as the last step reads them."""
-    for _, step in pipeline.steps[1:-1]:
-        encoded = step.transform(encoded)
-    return encoded.toarray() if hasattr(encoded, "toarray") else encoded
-
-
-def _probe(pipeline: Pipeline) -> np.ndarray:
-    """Encoded rows in which each feature has many values, every category, and none if it may."""
-    encoder: FeatureEncoder = pipeline[0]
-    codes = [len(encoder.categories_[name]) for name in encoder.categorical]
-    rows = 1 + max([*codes, 8])
-    probe = 100 * np.random.default_rng(7).standard_normal((rows, encoder.n_features_in_))
-    for place, known in enumerate(codes, start=len(encoder.numeric)):
-        probe[:, place] = np.arange(rows) % max(known, 1)
-    with_missing = np.vstack([np.full(encoder.n_features_in_, np.nan), probe]).astype(np.float32)
-    try:
-        _inputs(pipeline, with_missing)
-    except ValueError:  # its transformers take no missing values
-        return with_missing[1:]
-    return with_missing
-
-
-def _owners(pipeline: Pipeline, probe: np.ndarray) -> np.ndarray | None:
-    """The feature that each column of the last step's input comes from.
-
-    -1 for a constant; None if a column depends on several features.
-    """
-    usual = _inputs(pipeline, probe)
-    owners = np.full(usual.shape[1], -1)
-    for place in range(probe.shape[1]):
-        other = probe.copy()
-        other[:, place] = np.roll(probe[:, place], 1)
-        differs = ~np.isclose(_inputs(pipeline, other), usual, equal_nan=True).all(axis=0)
-        if (owners[differs] >= 0).any():
-            return None
-        owners[differs] = place
-    return owners
+    return contribute

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 import polars as pl
@@ -89,8 +90,13 @@ def preprocess(case: UseCase, key: str) -> str:
     return str(version)
 
 
-def plan_chunks(case: UseCase, features_reference: str, model: ModelVersion) -> list[Chunk]:
+def plan_chunks(
+    case: UseCase, features_reference: str, model: ModelVersion, reasons: int = 0
+) -> list[Chunk]:
     """Cut a day's features into chunks for a model of the registry.
+
+    Args:
+        reasons: reasons that are wanted for each prediction.
 
     Raises:
         BadData: the model expects a feature that is missing.
@@ -98,7 +104,7 @@ def plan_chunks(case: UseCase, features_reference: str, model: ModelVersion) -> 
     version = case.lake.version(features_reference)
     with version.parquet("features") as file:
         check_model(case, model, file.schema_arrow.names, str(version))
-    return cut_chunks(case, features_reference, model)
+    return cut_chunks(case, features_reference, model, reasons)
 
 
 def check_model(case: UseCase, model: ModelVersion, known: list[str], what: str) -> None:
@@ -125,10 +131,15 @@ def check_model(case: UseCase, model: ModelVersion, known: list[str], what: str)
         ) from error
 
 
-def cut_chunks(case: UseCase, features_reference: str, model: ModelVersion) -> list[Chunk]:
+def cut_chunks(
+    case: UseCase, features_reference: str, model: ModelVersion, reasons: int = 0
+) -> list[Chunk]:
     """Cut a day's features into chunks of about `chunk_rows` rows, along row groups.
 
     If there were more chunks than Airflow can map, they are larger.
+
+    Args:
+        reasons: reasons that are wanted for each prediction.
     """
     version = case.lake.version(features_reference)
     with version.parquet("features") as file:
@@ -152,6 +163,7 @@ def cut_chunks(case: UseCase, features_reference: str, model: ModelVersion) -> l
             last_group=group,
             label=f"rows {first_row:,} to {first_row + rows - 1:,}" if rows else "no rows",
             content=content,
+            reasons=reasons,
         )
         chunks.append(chunk)
         first_group, first_row, rows = group + 1, first_row + rows, 0
@@ -204,8 +216,7 @@ def score_chunk(case: UseCase, chunk: Chunk, predict: Predict | None = None) -> 
     if predict is None:
         model = ModelVersion(chunk.model, chunk.version, chunk.run_id)
         predict = predictor(case, model)
-        if case.settings.reason_codes:
-            explain = reasons.explainer(case, registry.load(case, model))
+        explain = reasons.explainer(case, model, chunk.reasons) if chunk.reasons else None
     began = time.monotonic()
     source = case.lake.version(chunk.features)
     # Each of many chunks would read the whole day; `plan_chunks` did, and pages have checksums.
@@ -213,9 +224,7 @@ def score_chunk(case: UseCase, chunk: Chunk, predict: Predict | None = None) -> 
     with source.parquet("features", verify=is_whole_day) as file:
         groups = list(range(chunk.first_group, chunk.last_group + 1))
         with metrics.timed(case.name, "inference_seconds", model=chunk.model):
-            rows = score_file(
-                case, file, groups, predict, path, chunk.model, chunk.version, explain
-            )
+            rows = score_file(case, file, groups, predict, path, chunk, explain)
     metrics.send(case.name, "scored_rows_total", rows, model=chunk.model)
     log.info(
         "Scored: chunk %s, %s rows by %s version %s in %.1f s: %s",
@@ -226,8 +235,9 @@ def score_chunk(case: UseCase, chunk: Chunk, predict: Predict | None = None) -> 
 
 def scores_path(case: UseCase, chunk: Chunk) -> "AnyPath":
     """Path of a chunk's scores."""
-    explained = f"-{case.settings.reason_codes}" if case.settings.reason_codes else ""
-    folder = f"{chunk.content[:16]}-{chunk.model}-{chunk.version}-{chunk.run_id[:8]}{explained}"
+    target = f"{crc32(repr(case.target).encode()):08x}"  # with its costs, which make columns
+    made_by = f"{chunk.model}-{chunk.version}-{chunk.run_id[:8]}"
+    folder = f"{chunk.content[:16]}-{made_by}-{target}-{chunk.reasons}"
     name = f"{chunk.first_row:09d}-{chunk.rows:09d}.parquet"
     return case.lake.partition_path("scores", case.lake.version(chunk.features).key) / folder / name
 
@@ -243,8 +253,7 @@ def score_file(
     groups: list[int],
     predict: Predict,
     path: "AnyPath",
-    model: str,
-    version: str,
+    chunk: Chunk,
     explain: reasons.Explain | None = None,
 ) -> int:
     """Score some row groups of a file of features into a file of scores, a batch at a time.
@@ -256,10 +265,10 @@ def score_file(
     """
     wanted = [*case.key, *(name for name in case.features.FEATURES if name not in case.key)]
     rows = 0
-    with write_parquet(path, scores_schema(case, file.schema_arrow)) as writer:
+    with write_parquet(path, scores_schema(case, file.schema_arrow, chunk.reasons)) as writer:
         for group in groups:  # this bounds the bytes of a batch, which may have few rows
             for batch in file.iter_batches(case.settings.batch_rows, [group], wanted):
-                writer.write_batch(score_batch(case, batch, predict, model, version, explain))
+                writer.write_batch(score_batch(case, batch, predict, chunk, explain))
                 rows += batch.num_rows
     return rows
 
@@ -268,8 +277,7 @@ def score_batch(
     case: UseCase,
     batch: pa.RecordBatch,
     predict: Predict,
-    model: str,
-    version: str,
+    chunk: Chunk,
     explain: reasons.Explain | None = None,
 ) -> pa.RecordBatch:
     """The key of each row of a batch, its prediction, the reasons for it and its model.
@@ -280,26 +288,31 @@ def score_batch(
     scores = predict(batch).astype(np.float32)
     if wrong := case.target.wrong(scores):
         raise BadData(
-            f"{model} version {version} answers wrongly: {wrong}. Nothing was kept. Fix the model "
-            "or its features, or promote another version."
+            f"{chunk.model} version {chunk.version} gave invalid predictions: {wrong}. Nothing was "
+            "kept. Fix the model or its features, or promote another version."
         )
     keys = [batch.column(name) for name in case.key]
-    why = explain(batch, scores) if explain else reasons.unexplained(case, batch.num_rows)
-    names = [repeat(name, batch.num_rows) for name in (model, version)]
+    nothing = reasons.unexplained(chunk.reasons, batch.num_rows)
+    why = explain(batch, scores) if explain else nothing
+    names = [repeat(name, batch.num_rows) for name in (chunk.model, chunk.version)]
     return pa.RecordBatch.from_arrays(
         [*keys, *columns.arrays(case.target, scores), *why, *names],
-        schema=scores_schema(case, batch.schema),
+        schema=scores_schema(case, batch.schema, chunk.reasons),
     )
 
 
-def scores_schema(case: UseCase, feature_schema: pa.Schema) -> pa.Schema:
-    """Columns of a file of scores: the key as in the features, prediction, reasons and model."""
+def scores_schema(case: UseCase, feature_schema: pa.Schema, count: int) -> pa.Schema:
+    """Columns of a file of scores: the key as in the features, prediction, reasons and model.
+
+    Args:
+        count: number of reasons.
+    """
     name = pa.dictionary(pa.int8(), pa.string())
     return pa.schema(
         [
             *(feature_schema.field(column) for column in case.key),
             *columns.fields(case.target),
-            *reasons.fields(case),
+            *reasons.fields(count),
             pa.field("model", name),
             pa.field("model_version", name),
         ]
@@ -321,7 +334,8 @@ def assemble(case: UseCase, features_reference: str, chunks: list[Chunk]) -> str
         BadData: the chunks do not add up to the rows of the features.
     """
     with case.lake.version(features_reference).parquet("features") as file:
-        schema, rows = scores_schema(case, file.schema_arrow), file.metadata.num_rows
+        schema = scores_schema(case, file.schema_arrow, chunks[0].reasons if chunks else 0)
+        rows = file.metadata.num_rows
 
     def batches() -> Iterator[pa.RecordBatch]:
         for chunk in chunks:
@@ -379,7 +393,7 @@ def read_scores(case: UseCase, chunk: Chunk) -> np.ndarray:
 def read_reasons(case: UseCase, chunk: Chunk) -> pl.DataFrame:
     """The reasons for the predictions of a chunk: no columns unless they are asked for."""
     with open_scores(case, chunk) as file:
-        table = file.read([field.name for field in reasons.fields(case)])
+        table = file.read([field.name for field in reasons.fields(chunk.reasons)])
     found = pl.DataFrame(pl.from_arrow(table))
     return found.with_columns(pl.selectors.categorical().cast(pl.String))
 

@@ -62,14 +62,22 @@ def _samples(case: UseCase, key: str) -> Iterator[Sample]:
     for row in rows.filter(pl.col("time") == about_now).iter_rows(named=True):
         labels = json.loads(row["labels"])
         metric = metrics.METRICS.get(f"{row['pipeline']}_{row['metric']}")
-        if metric is not None:
+        if metric is not None and row["pipeline"] != "estimate":
             about = {name: labels[name] for name in metric.labels}
             yield Sample(metric.name, row["value"], about)
-        if row["pipeline"] == "outcomes" and row["metric"] in (shown := case.target.measures):
-            figure = {"figure": row["metric"], "unit": shown[row["metric"]].unit}
-            yield Sample("outcomes_figure", row["value"], {**labels, **figure})
+        if row["pipeline"] == "estimate":
+            yield Sample("estimate_loss", row["value"], _named(case, case.target.loss))
+        if row["pipeline"] == "outcomes" and row["metric"] in case.target.measures:
+            about = {**labels, **_named(case, row["metric"])}
+            yield Sample("outcomes_figure", row["value"], about)
+        if row["pipeline"] == "outcomes" and row["metric"] == case.target.calibration:
+            yield Sample("outcomes_calibration", row["value"], labels)
         if row["metric"] == "model_age_days":
             yield Sample("champion_version", float(row["model_version"]), {})
+
+
+def _named(case: UseCase, figure: str) -> dict[str, str]:
+    return {"figure": figure, "unit": case.target.measures[figure].unit}
 
 
 def note_retraining(case: UseCase, key: str) -> None:

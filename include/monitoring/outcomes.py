@@ -135,11 +135,12 @@ def join(case: UseCase, key: str) -> tuple[pl.DataFrame, int]:
     if others and lineage:
         slices = case.lake.version(lineage).read("features", [*case.key, *others])
         rows = rows.join(slices, on=case.key, how="left", maintain_order="left")
-    if case.lake.manifest(ensemble.TABLE, key) is not None:
+    together = case.lake.manifest(ensemble.TABLE, key)
+    if together is not None and scoring.are_current(case, together):
         given = case.lake.current(ensemble.TABLE, key).read("predictions")
         members = [name for name in given.columns if name.startswith("score_")]
-        together = columns.pack(case.target).alias("ensemble_score")
-        scores = given.select(*case.key, "fallback", *members, together)
+        packed = columns.pack(case.target).alias("ensemble_score")
+        scores = given.select(*case.key, "fallback", *members, packed)
         rows = rows.join(scores, on=case.key, how="left", maintain_order="left")
     truth = labels_of(case, case.lake.current("actuals", key))
     unknown = len(truth.join(rows, on=case.key, how="anti"))

@@ -126,10 +126,11 @@ def _tiles(case: UseCase, history: pl.DataFrame, key: str) -> list[Tile]:
         note = f"{low:.1%} to {high:.1%} in 90 %, {counted(days, 'day')}"
         tiles.append(Tile("Skill", f"{skills[0]:.1%}", note))
     if (found := experiment.compare(case, finite, key)) is not None:
+        unit = case.target.measures[case.target.loss].unit
         note = f"better with a confidence of {found.gain.confidence:.0%}, "
         note += f"{counted(found.days, 'day')}, "
         note += f"version {found.challenger} against {found.champion}"
-        tiles.append(Tile("Challenger's gain", f"{found.gain.value:+.4f}", note))
+        tiles.append(Tile("Challenger's gain", f"{found.gain.value:+.4g} {unit}", note))
     shown = {one: case.target.measures[one] for one in
              (case.target.headline, case.target.calibration)}  # fmt: skip
     for metric, name, form, labels in (

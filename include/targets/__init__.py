@@ -96,6 +96,9 @@ class Target(Protocol):
     def wrong_labels(self, labels: pl.Series) -> str:
         """What is wrong with labels; empty if nothing is."""
 
+    def possible(self, labels: pl.Series) -> pl.Series:
+        """Which labels are possible, whatever their type, never null."""
+
     def codes(self, labels: pl.Series) -> pl.Series:
         """Labels as the numbers that the library computes with."""
 
@@ -138,8 +141,12 @@ class Target(Protocol):
     def others(self, predictions: np.ndarray) -> "dict[str, pa.Array]":
         """Those other columns."""
 
-    def explained(self, predictions: np.ndarray) -> np.ndarray:
-        """Which of a model's several outputs each prediction follows, of shape (rows,)."""
+    def explained(self, predictions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """Which of a model's own outputs each prediction follows, of shape (rows,).
+
+        Args:
+            outputs: the model's outputs before they become predictions, of shape (rows, outputs).
+        """
 
     def combine(
         self, predictions: Mapping[str, np.ndarray], shares: Mapping[str, float]

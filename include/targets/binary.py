@@ -51,10 +51,11 @@ class Binary:
         """Refuse what could never work."""
         if self.costs is None:
             return
-        if len(self.costs) != 2 or not all(0 < cost < np.inf for cost in self.costs):
+        costs = self.costs if isinstance(self.costs, tuple) else ()
+        if len(costs) != 2 or not all(0 < cost < np.inf for cost in costs):
             raise ValueError(
-                f"Binary: costs is {self.costs!r}, not two numbers above 0: the cost of a false "
-                "alarm, and of a miss"
+                f"Binary: costs is {self.costs!r}, not two numbers above 0 in parentheses: the "
+                "cost of a false alarm, and of a miss"
             )
 
     @property
@@ -90,6 +91,10 @@ class Binary:
         if strange := sorted(set(labels.unique()) - {0, 1}):
             return f"has to be 0 or 1: there are {listed(strange, 5)}, too"
         return ""
+
+    def possible(self, labels: pl.Series) -> pl.Series:
+        """Which labels are 0 or 1."""
+        return labels.cast(pl.Float64, strict=False).is_in([0, 1]).fill_null(False)
 
     def codes(self, labels: pl.Series) -> pl.Series:
         """Labels as the library computes with them."""
@@ -130,15 +135,16 @@ class Binary:
 
     def predict(self, pipeline: Any, rows: Any) -> np.ndarray:
         """The probability of 1 for each row."""
-        probabilities: np.ndarray = pipeline.predict_proba(rows)[:, 1]
+        known = list(getattr(pipeline, "classes_", (0, 1)))
+        probabilities: np.ndarray = pipeline.predict_proba(rows)[:, known.index(1)]
         return probabilities
 
     def wrong_model(self, pipeline: Any) -> str:
         """Why a pipeline cannot answer; empty if it can."""
         if not hasattr(pipeline, "predict_proba"):
             return "has no predict_proba, and has to give the probability of 1"
-        known = getattr(pipeline, "classes_", (0, 1))
-        return "" if len(known) == 2 else f"knows {len(known)} classes instead of two"
+        known = list(getattr(pipeline, "classes_", (0, 1)))
+        return "" if set(known) == {0, 1} else f"knows the classes {listed(known)}, not 0 and 1"
 
     def wrong(self, predictions: np.ndarray) -> str:
         """What is wrong with predictions; empty if nothing is."""
@@ -153,9 +159,11 @@ class Binary:
         """The decision for each row, if costs are known."""
         import pyarrow as pa
 
-        return {} if self.costs is None else {"decision": pa.array(self._decided(predictions))}
+        if self.costs is None:
+            return {}
+        return {"decision": pa.array(self._decided(predictions), mask=np.isnan(predictions))}
 
-    def explained(self, predictions: np.ndarray) -> np.ndarray:
+    def explained(self, predictions: np.ndarray, outputs: np.ndarray) -> np.ndarray:  # noqa: ARG002
         """The output of a model that each prediction follows: there is one."""
         return np.zeros(len(predictions), np.int64)
 

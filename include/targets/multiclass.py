@@ -48,7 +48,7 @@ class Multiclass:
 
     def __post_init__(self) -> None:
         """Refuse what could never work."""
-        names = list(self.classes)
+        names = [] if isinstance(self.classes, str) else list(self.classes)
         if len(names) < 3 or len(set(names)) < len(names):
             raise ValueError(
                 f"Multiclass: {listed(names) or 'no classes'}: name three different ones or more; "
@@ -115,6 +115,10 @@ class Multiclass:
         if strange := sorted(set(labels.unique()) - set(self.classes)):
             return f"has to be one of {listed(self.classes)}: there are {listed(strange, 5)}, too"
         return ""
+
+    def possible(self, labels: pl.Series) -> pl.Series:
+        """Which labels are one of the classes."""
+        return labels.cast(pl.String, strict=False).is_in(list(self.classes)).fill_null(False)
 
     def codes(self, labels: pl.Series) -> pl.Series:
         """The positions of labels in `classes`."""
@@ -190,14 +194,18 @@ class Multiclass:
         """The class of each row."""
         import pyarrow as pa
 
-        places = self.explained(predictions).astype(np.int16)
+        places = self._decided(predictions).astype(np.int16)
         return {"class": pa.DictionaryArray.from_arrays(places, pa.array(list(self.classes)))}
 
-    def explained(self, predictions: np.ndarray) -> np.ndarray:
-        """The class of each prediction: the one whose choice is expected to cost least.
+    def explained(self, predictions: np.ndarray, outputs: np.ndarray) -> np.ndarray:  # noqa: ARG002
+        """The output of a model that each prediction follows: that of the published class."""
+        return self._decided(predictions)
 
-        To choose a class costs what the rows of the others cost, so this is the class with the
-        greatest product of probability and cost.
+    def _decided(self, predictions: np.ndarray) -> np.ndarray:
+        """The class of each row with the lowest expected cost.
+
+        A wrong class costs as much as the true one is worth, so it is the class with the greatest
+        product of probability and cost.
         """
         decided: np.ndarray = (predictions * self._weights).argmax(axis=1)
         return decided
@@ -246,21 +254,20 @@ class Multiclass:
 
         Returns:
             `rows`; `log_loss` in nats per row; `accuracy`, `balanced_accuracy` and, if costs are
-            known, mean `cost` of the published class; `roc_auc` and `calibration_error`, the mean
-            of each class against the rest, of classes that are there; `brier`, the squared error
-            summed over classes.
+            known, mean `cost` of the published class; `roc_auc`, the mean of each class against the
+            rest, of classes that are there; `calibration_error`, how far the probability of the
+            most probable class is from how often it is right (Guo et al., On Calibration of Modern
+            Neural Networks, 2017); `brier`, the squared error summed over classes.
         """
         from sklearn.metrics import recall_score, roc_auc_score
 
-        places, chosen = labels.astype(np.int64), self.explained(predictions)
+        places, chosen = labels.astype(np.int64), self._decided(predictions)
         truth = np.eye(len(self.classes))[places]
         there = [place for place in np.unique(places) if not (places == place).all()]
         probabilities = predictions.astype(np.float64)
         aucs = [roc_auc_score(truth[:, place], probabilities[:, place]) for place in there]
-        errors = [
-            calibration_error(truth[:, place], probabilities[:, place])
-            for place in range(len(self.classes))
-        ]
+        likely = probabilities.argmax(axis=1)
+        confidence = probabilities[np.arange(len(places)), likely]
         return {
             "rows": len(labels),
             "log_loss": float(self.losses(labels, predictions).mean()),
@@ -272,7 +279,7 @@ class Multiclass:
             ),
             "roc_auc": float(np.mean(aucs)) if aucs else None,
             "brier": float(((truth - probabilities) ** 2).sum(axis=1).mean()),
-            "calibration_error": float(np.mean(errors)),
+            "calibration_error": calibration_error(places == likely, confidence),
             **(
                 {"cost": float(((chosen != places) * self._weights[places]).mean())}
                 if self.costs
@@ -299,8 +306,6 @@ class Multiclass:
 
         classes = list(self.classes)
         return {
-            "confusion": partial(
-                multiclass_plots.confusion, classes=classes, decide=self.explained
-            ),
+            "confusion": partial(multiclass_plots.confusion, classes=classes, decide=self._decided),
             "calibration": partial(multiclass_plots.calibration, classes=classes),
         }

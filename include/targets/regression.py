@@ -123,15 +123,23 @@ class Regression:
         if labels.dtype not in (pl.Float32, pl.Float64) or labels.null_count():
             nulls = f" with {labels.null_count()} nulls" if labels.null_count() else ""
             return f"has to be Float64, and never null: it is {labels.dtype}{nulls}"
-        strange = labels.filter(
-            ~labels.is_finite() | (labels < self.least) | (labels > self.most)
-        ).unique()
+        strange = labels.filter(~self.possible(labels)).unique()
         if len(strange):
-            bounds = (
-                f" from {self.least:g} to {self.most:g}" if np.isfinite(self.range).any() else ""
-            )
+            bounds = f" of {self.least:g} or more" if np.isfinite(self.least) else ""
+            if np.isfinite(self.most):
+                bounds = (
+                    f" from {self.least:g} to {self.most:g}"
+                    if bounds
+                    else (f" of {self.most:g} or less")
+                )
             return f"has to be a finite number{bounds}: there are {listed(sorted(strange), 5)}, too"
         return ""
+
+    def possible(self, labels: pl.Series) -> pl.Series:
+        """Which labels are finite numbers within the bounds."""
+        numbers = labels.cast(pl.Float64, strict=False)
+        within = numbers.is_finite() & (numbers >= self.least) & (numbers <= self.most)
+        return within.fill_null(False)
 
     def codes(self, labels: pl.Series) -> pl.Series:
         """Labels as the library computes with them."""
@@ -212,16 +220,17 @@ class Regression:
         found = np.asarray(pipeline.predict(rows), dtype=np.float64)
         if isinstance(pipeline, IntervalPipeline):
             return found
-        if found.ndim == 2 and found.shape[1] == 3:  # quantiles that no interval was made of
-            found = np.sort(found, axis=1)[:, 1]
-        if found.ndim != 1:
+        found = np.expm1(found) if self.log else found
+        found = np.clip(found.reshape(len(found), -1), self.least, self.most)
+        if found.shape[1] == 3:  # quantiles that were not calibrated
+            return np.sort(found, axis=1)[:, [1, 0, 2]]
+        if found.shape[1] != 1:
             raise BadData(
-                f"The model predicts numbers of the shape {found.shape}, and has to predict one a "
-                "row, or three quantiles. Nothing was scored; change models.py."
+                f"The model predicts {found.shape[1]} numbers a row, and has to predict one or "
+                "three quantiles. Nothing was scored; change models.py."
             )
-        value = np.expm1(found) if self.log else found
-        nothing = np.full(len(value), np.nan)
-        return np.column_stack([np.clip(value, self.least, self.most), nothing, nothing])
+        nothing = np.full(len(found), np.nan)
+        return np.column_stack([found[:, 0], nothing, nothing])
 
     def wrong(self, predictions: np.ndarray) -> str:
         """What is wrong with predictions; empty if nothing is."""
@@ -245,14 +254,19 @@ class Regression:
         """Nothing is published beside value and interval."""
         return {}
 
-    def explained(self, predictions: np.ndarray) -> np.ndarray:
+    def explained(self, predictions: np.ndarray, outputs: np.ndarray) -> np.ndarray:  # noqa: ARG002
         """The output of a model that each value follows: the middle one of three quantiles."""
-        return np.ones(len(predictions), np.int64)
+        middle: np.ndarray = np.argsort(outputs, axis=1, kind="stable")[:, outputs.shape[1] // 2]
+        return middle
 
     def combine(
         self, predictions: Mapping[str, np.ndarray], shares: Mapping[str, float]
     ) -> np.ndarray:
-        """The weighted average of values, and of the bounds of the models that have some."""
+        """The weighted average of values and of bounds.
+
+        A model without bounds moves the average's interval with its value. The average of
+        intervals has no guaranteed coverage: it covers as often as its models agree.
+        """
         total = np.zeros((3, len(next(iter(predictions.values())))))
         weights = np.zeros_like(total)
         for name in sorted(predictions):  # a sum of floats depends on its order
@@ -262,6 +276,12 @@ class Regression:
             weights += np.where(known, shares[name], 0)
         with np.errstate(invalid="ignore"):
             value, lower, upper = total / weights
+            bounded = sum(
+                shares[name] * np.where(np.isnan(own[:, 1]), 0, own[:, 0].astype(np.float64))
+                for name, own in sorted(predictions.items())
+            )
+            moved = value - bounded / weights[1]
+        lower, upper = (np.clip(end + moved, self.least, self.most) for end in (lower, upper))
         return np.column_stack([value, np.minimum(lower, value), np.maximum(upper, value)]).astype(
             np.float32
         )

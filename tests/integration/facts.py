@@ -40,7 +40,7 @@ def counts() -> dict:
                 found["quarantined"] += check["quarantined"]
     for key in lake.published_keys("predictions"):
         for folder in list_folder(lake.partition_path("scores", key)):
-            model = metrics._clean(folder.name.split("-", 1)[1].rsplit("-", 2)[0])
+            model = metrics._clean(folder.name.split("-", 1)[1].rsplit("-", 4)[0])
             files = list_folder(folder)
             chunks[model] = chunks.get(model, 0) + len(files)
             found = sum(int(path.stem.split("-")[1]) for path in files)  # of its name

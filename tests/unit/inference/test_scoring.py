@@ -30,6 +30,8 @@ from tests.unit import children
 from tests.unit.conftest import OLD_DAY, History, copy_lake
 from tests.unit.helpers import infer, refused, replace, shown
 
+SOME = Chunk("", "model", "1", "", 0, 900, 0, 0, "", "")
+
 
 def plan(lake: Lake, features: str, model: ModelVersion) -> list[Chunk]:
     return scoring.plan_chunks(at(lake), features, model)
@@ -150,12 +152,10 @@ def test_any_split_into_batches_gives_the_same_scores(
     with version.parquet("training") as file:
         table = file.read()[:900].combine_chunks()
     predict = scoring.predictor(CASE, history.champion)
-    whole = scoring.score_batch(CASE, table.to_batches()[0], predict, "model", "1")
+    whole = scoring.score_batch(CASE, table.to_batches()[0], predict, SOME)
     edges = [0, *sorted(cuts), 900]
     parts = [
-        scoring.score_batch(
-            CASE, table[a:b].combine_chunks().to_batches()[0], predict, "model", "1"
-        )
+        scoring.score_batch(CASE, table[a:b].combine_chunks().to_batches()[0], predict, SOME)
         for a, b in pairwise(edges)
         if a < b
     ]
@@ -437,7 +437,7 @@ def test_the_stability_index_is_a_number_and_never_negative(
 def test_scores_carry_the_key_as_the_features_have_it(lake: Lake, history: History) -> None:
     features = lake.version(scoring.preprocess(CASE, OLD_DAY))
     with features.parquet("features") as file:
-        found = scoring.scores_schema(CASE, file.schema_arrow)
+        found = scoring.scores_schema(CASE, file.schema_arrow, 0)
         given_keys = [file.schema_arrow.field(name) for name in KEY]
     assert [found.field(name) for name in KEY] == given_keys
     assert set(FEATURES) & set(found.names) == {"carrier", "origin"}
