@@ -190,7 +190,7 @@ def pipeline(path: str) -> dict[str, Any]:
     tally = rows.RowTally(table_input)
     for _valid, _rejected in rows.checked_slices(case, Path(path), table_input, DAY, tally):
         pass
-    check = tally.result("validated/2013-03-01/benchmark")
+    check = tally.result("validated/2013-03-01/benchmark", {})
     recent = [round(check.rows * share) for share in (0.9, 1.0, 1.1, 1.0)]
     breaches += partition.partition_breaches(case, check, DAY.isoformat(), recent)
     spent = clock.read()

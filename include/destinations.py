@@ -4,9 +4,13 @@ A use case declares them as `destinations`. `include.inference.delivery` deliver
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from datetime import date
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Source = Literal["predictions", "ensemble_predictions"]
 
@@ -88,6 +92,25 @@ class SqlTable:
 
 
 Destination = DeltaTable | SqlTable
+
+
+@dataclass(frozen=True)
+class Day:
+    """The rows of a day as a destination takes them.
+
+    Attributes:
+        key: columns there that identify a row.
+        day: column there with the partition's day; empty if there is none.
+        facts: where the rows come from, as texts.
+    """
+
+    date: date
+    schema: "pa.Schema"
+    key: list[str]
+    day: str
+    rows: int
+    facts: dict[str, str]
+    batches: "Iterator[pa.RecordBatch]"
 
 
 def _check(one: Destination) -> None:

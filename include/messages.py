@@ -5,7 +5,7 @@ the JSON of an XCom and back. DAG files import this module, so it uses only the 
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 """Aliases of the registered model, and the paths of the rows that they score. The champion scores
@@ -40,11 +40,13 @@ class LandedFile:
     Attributes:
         version: reference to the day's version, which all its files share.
         file: identity of the file (inode, time and size; in an object store its etag).
+        origin: where its rows come from, if the source said it: a query, or files.
     """
 
     input_name: str
     version: str
     file: str = ""
+    origin: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class RowCheck:
         last_event: ISO time of the latest event among the valid rows.
         file: identity of the landed file that was checked.
         sha256: of that file; empty in an object store, where `file` has an etag.
+        origin: where its rows come from, if the source said it.
     """
 
     version: str
@@ -73,6 +76,7 @@ class RowCheck:
     last_event: str | None
     file: str = ""
     sha256: str = ""
+    origin: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -218,10 +218,27 @@ def check_name(what: str, name: str) -> None:
         )
 
 
-class Source(Protocol):
-    """`source.py`: where the raw data comes from."""
+@dataclass(frozen=True)
+class Fetched:
+    """The rows of an input for a day, some at a time, and where they come from.
 
-    fetch: "Callable[[str, date], pl.DataFrame | None]"
+    Attributes:
+        frames: frames with the same columns; they are read once.
+        origin: what the day's manifest says of them, as plain JSON. It is completed while the
+            frames are read.
+    """
+
+    frames: "Iterable[pl.DataFrame]"
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """`source.py`: where the raw data comes from.
+
+    `fetch` returns a frame, an iterator of frames, or a `Fetched`; None if there is nothing yet.
+    """
+
+    fetch: Callable[[str, date], Any]
 
 
 class Schema(Protocol):

@@ -35,6 +35,7 @@ from include.messages import ModelVersion
 from include.registry import promotion, registry
 from include.settings import settings
 from include.usecase import UseCase, UsecaseInvalid
+from include.validation.land import fetch_whole
 from local import demo_report, embedded
 from local.choose import add_option, chosen
 from local.client import Airflow, EmbeddedError, Json, poll
@@ -209,8 +210,8 @@ def champion_kept(case: UseCase) -> Iterator[None]:
 def drop_faulty_files(case: UseCase, say: Progress) -> None:
     """Land faulty files on purpose: one cut off in the middle, and one with bad rows."""
     main, days = case.inputs[0].name, days_of(case)
-    whole = case.source.fetch(main, days.broken)
-    faulty = case.source.fetch(main, days.bad_rows)
+    whole = fetch_whole(case, main, days.broken)
+    faulty = fetch_whole(case, main, days.bad_rows)
     assert whole is not None
     assert faulty is not None
     with files.atomic_file(case.lake.landing_path(main, str(days.broken))) as path:

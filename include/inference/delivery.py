@@ -7,14 +7,13 @@ there once.
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 
 import polars as pl
 import pyarrow as pa
 
 from include import metrics
-from include.destinations import DERIVED, DeltaTable, Destination
+from include.destinations import DERIVED, Day, DeltaTable, Destination
 from include.errors import BadData, DependencyDown
 from include.inference import delta_table, sql_table
 from include.lake.tables import Version
@@ -28,25 +27,6 @@ TRIES = 3
 """How often a day is delivered at most if it is published again meanwhile."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Day:
-    """The rows of a day as a destination takes them.
-
-    Attributes:
-        key: columns there that identify a row.
-        day: column there with the partition's day; empty if there is none.
-        facts: where the rows come from, as texts.
-    """
-
-    date: date
-    schema: pa.Schema
-    key: list[str]
-    day: str
-    rows: int
-    facts: dict[str, str]
-    batches: Iterator[pa.RecordBatch]
 
 
 def deliver(case: UseCase, name: str, key: str) -> Delivered:

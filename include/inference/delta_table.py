@@ -2,24 +2,21 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
-from include.destinations import DeltaTable
+from include.destinations import Day, DeltaTable
 from include.errors import BadData, DependencyDown
 from include.lake.files import first_line
 from include.usecase import UseCase
 from include.wording import listed
 
-if TYPE_CHECKING:
-    from include.inference.delivery import Day
-
 PATIENCE = {"connect_timeout": "10s", "timeout": "60s", "max_retries": "3", "retry_timeout": "60s"}
 """How long an object store may take to answer; then the task is retried."""
 
 
-def replace_day(case: UseCase, destination: DeltaTable, day: "Day") -> str:
+def replace_day(case: UseCase, destination: DeltaTable, day: Day) -> str:
     """Replace the partition of a day; a missing table is created.
 
     The commit's metadata says which version of the lake the rows are from.

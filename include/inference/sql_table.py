@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from include.database import connected, quoted_name
-from include.destinations import SqlTable
+from include.destinations import Day, SqlTable
 from include.errors import BadData
 from include.wording import listed
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Table
 
-    from include.inference.delivery import Day
 
 INSERT_ROWS = 5_000
 """Rows of one INSERT, where the database has no faster way."""
 
 
-def replace_day(destination: SqlTable, day: "Day") -> str:
+def replace_day(destination: SqlTable, day: Day) -> str:
     """Replace a day's rows in a table, or with `merge` the rows with the same keys.
 
     Returns:
@@ -53,7 +52,7 @@ def replace_day(destination: SqlTable, day: "Day") -> str:
     return where
 
 
-def _target(connection: "Connection", destination: SqlTable, day: "Day") -> "Table":
+def _target(connection: "Connection", destination: SqlTable, day: Day) -> "Table":
     """The table, which is created if it is missing.
 
     Raises:

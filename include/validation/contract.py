@@ -15,6 +15,7 @@ from include.landed import foreign_data
 from include.messages import LandedFile
 from include.partitions import parse_key
 from include.usecase import Input, UseCase
+from include.validation.land import origin_of
 from include.validation.report import LAND, failure_message, in_file, write_report
 from include.wording import cut, few, listed, quoted
 
@@ -40,6 +41,7 @@ def check_contract(case: UseCase, table: str, key: str) -> list[LandedFile]:
             looked_at = identity(path)
             with foreign_data("the columns cannot be read"), open_parquet(path) as file:
                 columns, rows = file.schema_arrow, file.metadata.num_rows
+                origin = origin_of(file.metadata.metadata)
         except (FileNotFoundError, MissingData):
             if table_input.required and table_input.expected(day):
                 missing.append(f"{table_input.name} has not landed: there is no file {path}")
@@ -47,7 +49,7 @@ def check_contract(case: UseCase, table: str, key: str) -> list[LandedFile]:
         except BadData as error:
             breaches.append(in_file(str(error), path))
             continue
-        files.append(LandedFile(table_input.name, str(version), looked_at))
+        files.append(LandedFile(table_input.name, str(version), looked_at, origin))
         breaches += [in_file(breach, path) for breach in contract_breaches(table_input, columns)]
         if rows == 0 and not table_input.may_be_empty:
             breaches.append(f"the file has no rows: {path}")

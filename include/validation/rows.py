@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandera.errors
 import polars as pl
@@ -56,7 +56,7 @@ def check_rows(case: UseCase, landed_file: LandedFile) -> RowCheck:
         breaches = [in_file(str(error), path)]
         page = write_report(target, breaches, [], [])
         raise BadData(failure_message(target, breaches, page)) from error
-    return tally.result(landed_file.version)
+    return tally.result(landed_file.version, landed_file.origin)
 
 
 def quarantine_of(version: Version) -> Version:
@@ -159,7 +159,7 @@ class RowTally:
             self.last_event = max(latest, self.last_event or latest)
         return valid, rejected
 
-    def result(self, version: str) -> RowCheck:
+    def result(self, version: str, origin: dict[str, Any]) -> RowCheck:
         """The counts as they travel to the next task."""
         return RowCheck(
             version=version,
@@ -173,6 +173,7 @@ class RowTally:
             last_event=self.last_event.isoformat() if self.last_event else None,
             file=self.file,
             sha256=self.sha256,
+            origin=origin,
         )
 
 

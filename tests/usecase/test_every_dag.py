@@ -31,6 +31,7 @@ from include.registry import registry
 from include.settings import settings
 from include.targets import columns
 from include.usecase import UseCase
+from include.validation.land import fetch_whole
 from local import embedded
 from local.client import FINISHED, Airflow, poll
 from local.environment import apart, forget_settings, variables
@@ -264,7 +265,7 @@ def days_after(key: str, last: str) -> list[str]:
 def land_with_a_bad_row(case: UseCase, key: str) -> None:
     """Land a day of whose rows one lacks a value that it must have."""
     main = case.inputs[0]
-    rows = case.source.fetch(main.name, parse_key(key))
+    rows = fetch_whole(case, main.name, parse_key(key))
     assert rows is not None
     required = [name for name, column in main.schema.columns.items() if not column.nullable]
     column = min(required, key=case.key.__contains__)

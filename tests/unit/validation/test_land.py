@@ -1,6 +1,6 @@
 """Landing keeps a file that exists, and a wrong result of `fetch` is explained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
@@ -9,6 +9,8 @@ import pytest
 
 from include.errors import BadData
 from include.lake.tables import Lake
+from include.partitions import parse_key
+from include.usecase import Fetched
 from include.validation import contract, land
 from local.in_process import validate_day
 from tests.case import CASE, at
@@ -80,5 +82,66 @@ def test_a_source_that_returns_no_polars_frame_is_refused_with_what_to_return(
     monkeypatch.setattr(CASE.source, "fetch", lambda *asked: returned(fetch(*asked)))
     words = [f"fetch('flights', {NEW_DAY})", advice, "Nothing landed"]
     with refused(lake, "validated", NEW_DAY, *words):
+        land.land(CASE, "validated", NEW_DAY)
+    assert not lake.landing_path("flights", NEW_DAY).exists()
+
+
+# --- Rows in pieces --------------------------------------------------------------------------------
+
+
+def test_frames_that_a_source_yields_land_as_one_file(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch = CASE.source.fetch
+
+    def in_pieces(name: str, day: date) -> Iterator[pl.DataFrame]:
+        rows = fetch(name, day)
+        assert rows is not None
+        yield from rows.iter_slices(100)
+
+    monkeypatch.setattr(CASE.source, "fetch", in_pieces)
+    whole = fetch("flights", parse_key(NEW_DAY))
+    land.land(CASE, "validated", NEW_DAY)
+    landed_rows = pl.read_parquet(lake.landing_path("flights", NEW_DAY))
+    assert landed_rows.equals(whole)
+    assert land.fetch_whole(CASE, "flights", parse_key(NEW_DAY)).equals(whole)
+
+
+def test_the_manifest_says_where_the_rows_of_a_day_come_from(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch = CASE.source.fetch
+    told = {"query": "SELECT 1", "rows": 961}
+    monkeypatch.setattr(
+        CASE.source, "fetch", lambda name, day: Fetched([fetch(name, day)], {**told, "of": name})
+    )
+    validate_day(CASE, "validated", NEW_DAY)
+    report = lake.manifest("validated", NEW_DAY).metadata["report"]
+    assert [one["origin"] for one in report["inputs"]] == [
+        {**told, "of": name} for name in ("flights", "weather")
+    ]
+
+
+def test_a_source_without_any_frame_has_nothing_yet(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CASE.source, "fetch", lambda *_: iter([]))
+    assert land.land(CASE, "validated", NEW_DAY) == []
+    assert land.fetch_whole(CASE, "flights", parse_key(NEW_DAY)) is None
+
+
+def test_frames_with_different_columns_leave_nothing(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch = CASE.source.fetch
+
+    def changing(name: str, day: date) -> Iterator[pl.DataFrame]:
+        rows = fetch(name, day)
+        assert rows is not None
+        yield rows
+        yield rows.rename({rows.columns[-1]: "other"})
+
+    monkeypatch.setattr(CASE.source, "fetch", changing)
+    with refused(lake, "validated", NEW_DAY, "frames with different columns", "Nothing landed"):
         land.land(CASE, "validated", NEW_DAY)
     assert not lake.landing_path("flights", NEW_DAY).exists()
