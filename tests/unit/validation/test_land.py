@@ -86,7 +86,7 @@ def test_a_source_that_returns_no_polars_frame_is_refused_with_what_to_return(
     assert not lake.landing_path("flights", NEW_DAY).exists()
 
 
-# --- Rows in pieces --------------------------------------------------------------------------------
+# --- Rows in pieces -------------------------------------------------------------------------------
 
 
 def test_frames_that_a_source_yields_land_as_one_file(
