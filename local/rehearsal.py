@@ -20,9 +20,10 @@ import polars as pl
 import uvicorn
 from sklearn.pipeline import Pipeline
 
+from include.destinations import DeltaTable, SqlTable
 from include.encoder import FeatureEncoder
 from include.expected import expected_days, is_expected
-from include.inference import ensemble, fallback, remote, scoring
+from include.inference import delivery, ensemble, fallback, remote, scoring, sql_table
 from include.inference.patient_http import Endpoint
 from include.lake.files import first_line
 from include.messages import Answer, ModelVersion
@@ -73,7 +74,7 @@ def scratch(case: UseCase, folder: str) -> Iterator[None]:
 
 
 def rehearse(case: UseCase, say: Say) -> None:
-    """Validate, train, judge, register, score, serve and monitor.
+    """Validate, train, judge, register, score, deliver, serve and monitor.
 
     Raises:
         Wrong: what must be changed.
@@ -87,6 +88,7 @@ def rehearse(case: UseCase, say: Say) -> None:
     registry.create_store(case)
     champion = _train(case, taken, say)
     _score(case, last, champion, say)
+    _deliver(case, last, say)
     _serve(case, last, champion, say)
     daily.observe(case, last, datetime.now(UTC))
     decision = daily.decide(case, last)
@@ -279,6 +281,26 @@ def _score(case: UseCase, key: str, champion: ModelVersion, say: Say) -> None:
     if case.lake.published_keys("actuals"):
         fallback.baselines(case, reference)
     say(f"{key}: {rows} rows scored by the champion and {counted(len(answers), 'member')}")
+
+
+def _deliver(case: UseCase, key: str, say: Say) -> None:
+    """Deliver a day to the trial's Delta table; for other destinations only check the columns.
+
+    Raises:
+        BadData: a destination names a column that is not published, or of a type it cannot hold.
+    """
+    for one in case.destinations:
+        published = case.lake.manifest(one.source, key)
+        if published is None:
+            say(f"{one.name}: not tried, because no member scored the day")
+        elif isinstance(one, DeltaTable) and not one.uri:
+            rows = delivery.deliver(case, one.name, key).rows
+            say(f"{one.name}: {rows} rows delivered to a Delta table")
+        else:
+            day = delivery.read(case, one, case.lake.current(one.source, key))
+            if isinstance(one, SqlTable):
+                sql_table.check_types(day)
+            say(f"{one.name}: its columns are {listed(day.schema.names, 30)}; nothing was sent")
 
 
 def _serve(case: UseCase, key: str, champion: ModelVersion, say: Say) -> None:

@@ -106,6 +106,16 @@ def _staging(connection: "Connection", target: "Table", schema: pa.Schema) -> "T
     return staging
 
 
+def check_types(day: Day) -> None:
+    """Check that a database can hold each column.
+
+    Raises:
+        BadData: it cannot.
+    """
+    for field in day.schema:
+        _sql_type(field.type)
+
+
 def _sql_type(kind: pa.DataType) -> Any:
     """The SQL type that holds the values of an Arrow type.
 
