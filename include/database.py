@@ -1,6 +1,7 @@
 """Databases that Airflow has a connection to, and what their errors mean."""
 
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,15 @@ if TYPE_CHECKING:
 LOCK_SECONDS = 60
 """Maximum wait for a lock that another transaction holds."""
 
-WRONG = re.compile(r"no such|syntax error|has no column|more than one statement|readonly", re.I)
-"""What SQLite says of a wrong statement, with the class of errors of a database that is down."""
+SQLITE_DOWN = {
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PROTOCOL,
+}  # fmt: skip
+"""Codes of SQLite's errors that may pass. The others are of wrong statements, though SQLite gives
+them the class of errors of a database that is down."""
+
+UNKNOWN_COLUMN = re.compile(r"unknown (column|table)|doesn't exist", re.I)
+"""What MySQL says of a wrong statement, with that class."""
 
 
 @contextmanager
@@ -33,8 +41,9 @@ def connected(connection_id: str, failing: str) -> Iterator["Connection"]:
     """
     from sqlalchemy import text
 
-    engine = _engine(connection_id)
+    engine = None
     try:
+        engine = _engine(connection_id)
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
@@ -46,7 +55,8 @@ def connected(connection_id: str, failing: str) -> Iterator["Connection"]:
             raise
         raise fault(f"{failing}: {_said(error)}.") from error
     finally:
-        engine.dispose()
+        if engine is not None:
+            engine.dispose()
 
 
 def fault_of(error: Exception) -> "type[DependencyDown] | type[BadData] | None":
@@ -57,15 +67,23 @@ def fault_of(error: Exception) -> "type[DependencyDown] | type[BadData] | None":
         if error.connection_invalidated:
             return DependencyDown
         if isinstance(error, exc.OperationalError | exc.InterfaceError | exc.InternalError):
-            return BadData if WRONG.search(str(error.orig)) else DependencyDown
+            return BadData if _is_wrong(error.orig) else DependencyDown
         return BadData
     if isinstance(error, exc.SQLAlchemyError):
         return DependencyDown if isinstance(error, exc.TimeoutError) else BadData
     module = type(error).__module__.partition(".")[0]
     if module in ("psycopg", "psycopg2", "sqlite3"):
         is_down = "OperationalError" in {kind.__name__ for kind in type(error).__mro__}
-        return DependencyDown if is_down and not WRONG.search(str(error)) else BadData
+        return DependencyDown if is_down and not _is_wrong(error) else BadData
     return None
+
+
+def _is_wrong(error: BaseException | None) -> bool:
+    """Whether an operational error is one of the statement."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None:
+        return code & 0xFF not in SQLITE_DOWN
+    return UNKNOWN_COLUMN.search(str(error)) is not None
 
 
 def quoted_name(connection: "Connection", name: str) -> str:
@@ -84,7 +102,7 @@ def _engine(connection_id: str) -> "Engine":
         BadData: the connection does not exist, or is not that of a database.
     """
     from airflow.sdk import BaseHook
-    from airflow.sdk.exceptions import AirflowNotFoundException
+    from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
     from sqlalchemy.pool import NullPool
 
     advice = "Nothing was done. Fix it in Airflow (Admin, Connections), then clear this run."
@@ -95,12 +113,18 @@ def _engine(connection_id: str) -> "Engine":
             f"There is no Airflow connection {connection_id!r}, in which the address of the "
             f"database should be. {advice}"
         ) from error
+    except AirflowException as error:
+        raise BadData(
+            f"The Airflow connection {connection_id!r} cannot be used: {first_line(error)}. Is the "
+            f"provider of this kind of database installed (requirements.txt)? {advice}"
+        ) from error
     if not hasattr(hook, "get_sqlalchemy_engine"):
         raise BadData(
             f"The Airflow connection {connection_id!r} is not that of an SQL database: its hook is "
             f"{type(hook).__name__}. {advice}"
         )
-    options: dict[str, Any] = {"poolclass": NullPool}
+    # Errors would show the values of rows and parameters.
+    options: dict[str, Any] = {"poolclass": NullPool, "hide_parameters": True}
     if hook.conn_type == "sqlite":
         options["connect_args"] = {"timeout": LOCK_SECONDS}
     engine: Engine = hook.get_sqlalchemy_engine(options)

@@ -60,7 +60,8 @@ class SqlTable:
         source: the published table that is delivered.
         columns: column there → published or derived column; empty: all that are not lists.
         types: column there → type of a created column, in the database's words.
-        merge: whether a row replaces the one with the same key, so that rows that are gone stay.
+        merge: whether a row replaces the one with the same key, so that rows missing from a new
+            delivery are kept.
             Otherwise a day's rows replace all rows of that day, for which `day` is needed.
         create: whether a missing table is created.
     """

@@ -325,7 +325,7 @@ class UseCase:
             raise ValueError(f"members has {listed(sorted(twice))} twice")
         if wrong := [one for one in self.destinations if not isinstance(one, Destination)]:
             raise ValueError(
-                f"destinations has {wrong[0]!r}, which is no DeltaTable(...) or SqlTable(...)"
+                f"destinations has {wrong[0]!r}, which is not a DeltaTable(...) or SqlTable(...)"
             )
         names = [one.name for one in self.destinations]
         if twice := {name for name in names if names.count(name) > 1}:

@@ -13,9 +13,10 @@ import polars as pl
 import pyarrow as pa
 
 from include import metrics
-from include.destinations import DERIVED, Day, DeltaTable, Destination
+from include.destinations import DERIVED, Day, DeltaTable, Destination, SqlTable
 from include.errors import BadData, DependencyDown
 from include.inference import delta_table, sql_table
+from include.lake.files import first_line, to_arrow
 from include.lake.tables import Version
 from include.messages import Delivered
 from include.metrics import Sample
@@ -41,6 +42,20 @@ def deliver(case: UseCase, name: str, key: str) -> Delivered:
         DependencyDown: the destination does not answer, or is locked or full.
     """
     destination = find(case, name)
+    about = {"table": destination.source, "destination": name}
+    try:
+        delivered = _deliver(case, destination, key)
+    except Exception:
+        metrics.send(case.name, "delivery_failed_timestamp_seconds", time.time(), **about)
+        raise
+    metrics.send(case.name, "delivered_rows_total", delivered.rows, **about)
+    metrics.send(case.name, "delivered_timestamp_seconds", time.time(), **about)
+    newest = Sample("delivered_day_timestamp_seconds", midnight(key).timestamp(), about)
+    metrics.send_of_day(case.lake, destination.source, key, [newest])
+    return delivered
+
+
+def _deliver(case: UseCase, destination: Destination, key: str) -> Delivered:
     began = time.monotonic()
     for _ in range(TRIES):
         version = case.lake.current(destination.source, key)
@@ -55,16 +70,12 @@ def deliver(case: UseCase, name: str, key: str) -> Delivered:
     else:
         raise DependencyDown(
             f"{destination.source} of {key} was published again during each of {TRIES} deliveries "
-            f"to {name}. The last one is whole; the retry delivers the newest version."
+            f"to {destination.name}. The last one is whole; the retry delivers the newest version."
         )
     log.info(
         "Delivered: %s rows of %s to %s in %.1f s: %s",
-        f"{day.rows:,}", version, name, time.monotonic() - began, where,
+        f"{day.rows:,}", version, destination.name, time.monotonic() - began, where,
     )  # fmt: skip
-    about = {"table": destination.source, "destination": name}
-    metrics.send(case.name, "delivered_rows_total", day.rows, **about)
-    newest = Sample("delivered_day_timestamp_seconds", midnight(key).timestamp(), about)
-    metrics.send_of_day(case.lake, destination.source, key, [newest])
     return Delivered(str(version), day.rows, where)
 
 
@@ -82,6 +93,11 @@ def read(case: UseCase, destination: Destination, version: Version) -> Day:
     manifest = version.manifest()
     with version.parquet("predictions", verify=False) as file:
         published = pa.schema([_plain(field) for field in file.schema_arrow])
+    if taken := [name for name in published.names if name in DERIVED and name != "fallback"]:
+        raise BadData(
+            f"{version.table} of {case.name} has columns with the names of derived ones: "
+            f"{listed(taken)}. Nothing was delivered; rename them in KEY of schema.py."
+        )
     every = _available(published)
     wanted = dict(destination.columns) or _all_of(destination, every)
     if unknown := [f"{there} (from {here})" for there, here in wanted.items() if here not in every]:
@@ -89,6 +105,13 @@ def read(case: UseCase, destination: Destination, version: Version) -> Day:
             f"The destination {destination.name} of {case.name} has columns that {version.table} "
             f"cannot fill: {listed(unknown)}. There are {listed(every, 100)}. Nothing was "
             "delivered; change `columns` in its declaration."
+        )
+    merged = isinstance(destination, SqlTable) and destination.merge
+    if merged and (lacking := [one for one in case.key if one not in wanted.values()]):
+        raise BadData(
+            f"The destination {destination.name} of {case.name} merges rows by their key, and "
+            f"`columns` lacks {listed(lacking)} of it. Nothing was delivered; add them, or set "
+            "merge=False."
         )
     schema = pa.schema([_typed(destination, there, every[here]) for there, here in wanted.items()])
     names = {here: there for there, here in wanted.items()}
@@ -130,9 +153,11 @@ def _all_of(destination: Destination, every: dict[str, pa.DataType]) -> dict[str
 
 
 def _plain(field: pa.Field) -> pa.Field:
-    """A field without dictionary, which most destinations do not know."""
-    is_coded = pa.types.is_dictionary(field.type)
-    return pa.field(field.name, field.type.value_type) if is_coded else field
+    """A field as destinations know it: without dictionary, and times in UTC."""
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if pa.types.is_timestamp(kind):
+        kind = pa.timestamp("us", "UTC" if kind.tz else None)
+    return pa.field(field.name, kind)
 
 
 def _typed(destination: Destination, name: str, kind: pa.DataType) -> pa.Field:
@@ -160,16 +185,18 @@ def _batches(
     }
     with version.parquet("predictions") as file:
         there = set(file.schema_arrow.names)
-        read = [here for here in wanted.values() if here in there]
+        read = [here for here in wanted.values() if here in there] or case.key[:1]
         for batch in file.iter_batches(case.settings.batch_rows, columns=read):
             rows = pl.DataFrame(pl.from_arrow(batch))
-            found = (
-                rows.select(
-                    (pl.col(here) if here in there else constants[here]).alias(name)
-                    for name, here in wanted.items()
-                )
-                if read
-                else rows
-            )
-            table = found.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema)
+            found = rows.with_columns(
+                (pl.col(here) if here in there else constants[here]).alias(f"to {name}")
+                for name, here in wanted.items()
+            ).select(pl.col(f"to {name}").alias(name) for name in wanted)
+            try:
+                table = to_arrow(found).cast(schema)
+            except pa.ArrowInvalid as error:
+                raise BadData(
+                    f"{version.table} of {version.key} have values that `types` of a destination "
+                    f"cannot hold ({first_line(error)}). Nothing was delivered; change them."
+                ) from error
             yield from table.combine_chunks().to_batches()

@@ -31,15 +31,26 @@ def replace_day(case: UseCase, destination: DeltaTable, day: Day) -> str:
     from deltalake import CommitProperties, WriterProperties, write_deltalake
 
     uri, options = location(case, destination)
+    schema = pa.schema([pa.field(one.name, _delta_type(one.name, one.type)) for one in day.schema])
+    failed: list[BaseException] = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in day.batches:
+                yield batch.cast(schema)
+        except BaseException as error:  # Rust would hide which one it was
+            failed.append(error)
+            raise
+
     predicate = f"day = '{day.date}'"
     commit = CommitProperties(custom_metadata=day.facts)
-    with _using(uri):
-        table = open_table(uri, options) or _create(uri, day.schema, options)
-        _check_columns(destination, uri, table, day.schema)
+    with _using(uri, failed):
+        table = open_table(uri, options) or _create(uri, schema, options)
+        _check_columns(destination, uri, table, schema)
         if day.rows:
             write_deltalake(
                 table,
-                pa.RecordBatchReader.from_batches(day.schema, day.batches),
+                pa.RecordBatchReader.from_batches(schema, batches()),
                 mode="overwrite",
                 predicate=predicate,
                 commit_properties=commit,
@@ -68,17 +79,29 @@ def _create(uri: str, schema: pa.Schema, options: dict[str, str] | None) -> Any:
 
 
 @contextmanager
-def _using(uri: str) -> Iterator[None]:
+def _using(uri: str, failed: list[BaseException]) -> Iterator[None]:
     """A block that uses a table.
+
+    Args:
+        failed: errors of reading the rows, which are not the table's.
 
     Raises:
         DependencyDown: its store does not answer, or another writer was faster.
     """
-    from deltalake.exceptions import DeltaError
+    from deltalake.exceptions import DeltaError, SchemaMismatchError
 
     try:
         yield
-    except (DeltaError, OSError) as error:
+    except Exception as error:
+        if failed:
+            raise failed[0] from None
+        if isinstance(error, SchemaMismatchError) or "check constraint" in str(error).lower():
+            raise BadData(
+                f"The Delta table {uri} refuses the rows: {first_line(error)}. It is as it was. "
+                "Change the table, or the destination's `columns` and `types`, then clear this run."
+            ) from error
+        if not isinstance(error, DeltaError | OSError):
+            raise
         raise DependencyDown(
             f"The Delta table {uri} cannot be written: {first_line(error)}. It is as it was; the "
             "retry delivers the day again."
@@ -130,6 +153,31 @@ def _check_columns(destination: DeltaTable, uri: str, table: Any, schema: pa.Sch
         )
 
 
+def _delta_type(name: str, kind: pa.DataType) -> pa.DataType:
+    """The type of Delta that holds the values of an Arrow type.
+
+    Raises:
+        BadData: there is none.
+    """
+    wider = {
+        pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64(),
+        pa.uint64(): pa.decimal128(20, 0), pa.large_string(): pa.string(),
+        pa.large_binary(): pa.binary(), pa.float16(): pa.float32(), pa.date64(): pa.date32(),
+    }  # fmt: skip
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return pa.list_(_delta_type(name, kind.value_type))
+    known = (
+        pa.types.is_primitive(kind) or pa.types.is_string(kind) or pa.types.is_binary(kind)
+        or pa.types.is_decimal(kind) or pa.types.is_boolean(kind)
+    ) and not (pa.types.is_time(kind) or pa.types.is_duration(kind))  # fmt: skip
+    if kind not in wider and not known:
+        raise BadData(
+            f"The column {name} has the type {kind}, which Delta does not know. Nothing was "
+            "delivered; leave it out of the declared `columns`, or give it another type in `types`."
+        )
+    return wider.get(kind, kind)
+
+
 def _alike(one: pa.DataType, other: pa.DataType) -> bool:
     """Whether two types hold the same values: Delta does not know all of Arrow's."""
     return one == other or (_family(one) is not None and _family(one) == _family(other))
@@ -138,8 +186,10 @@ def _alike(one: pa.DataType, other: pa.DataType) -> bool:
 def _family(kind: pa.DataType) -> str | None:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or str(kind) == "string_view":
         return "text"
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or str(kind) == "binary_view":
+        return "bytes"
     if pa.types.is_timestamp(kind):
-        return "time"
+        return "time with a zone" if kind.tz else "time"
     if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
-        return f"list of {kind.value_type}"
+        return f"list of {_family(kind.value_type) or kind.value_type}"
     return None

@@ -36,12 +36,13 @@ def replace_day(destination: SqlTable, day: Day) -> str:
 
     where = f"{destination.table} of the connection {destination.connection}"
     with connected(destination.connection, f"The table {where} cannot be written") as connection:
+        _wait_for_others(connection, destination)
         target = _target(connection, destination, day)
         staging = _staging(connection, target, day.schema)
         for batch in day.batches:
             _load(connection, staging, batch)
         if destination.merge:
-            same = and_(*(target.c[name] == staging.c[name] for name in day.key))
+            same = and_(*(target.c[name].is_not_distinct_from(staging.c[name]) for name in day.key))
             connection.execute(delete(target).where(exists().where(same)))
         else:
             connection.execute(delete(target).where(target.c[day.day] == day.date))
@@ -50,6 +51,19 @@ def replace_day(destination: SqlTable, day: Day) -> str:
         connection.execute(target.insert().from_select(names, rows))
         staging.drop(connection)
     return where
+
+
+def _wait_for_others(connection: "Connection", destination: SqlTable) -> None:
+    """Let one delivery to a table end before the next one begins.
+
+    Two of the same day would not see each other's rows, and both would insert them. SQLite locks
+    the whole file.
+    """
+    from sqlalchemy import text
+
+    if connection.dialect.name == "postgresql":
+        lock = text("SELECT pg_advisory_xact_lock(hashtext(:name))")
+        connection.execute(lock, {"name": f"delivery to {destination.table}"})
 
 
 def _target(connection: "Connection", destination: SqlTable, day: Day) -> "Table":
@@ -82,9 +96,14 @@ def _target(connection: "Connection", destination: SqlTable, day: Day) -> "Table
     there = {one["name"]: one for one in inspect(connection).get_columns(name, place or None)}
     wrong = [f"{one} is missing there" for one in day.schema.names if one not in there]
     wrong += [
+        f"{field.name} is {there[field.name]['type']} there, which would change {field.type}"
+        for field in day.schema
+        if field.name in there and not _fits(field.type, there[field.name]["type"])
+    ]
+    wrong += [
         f"{one} needs a value and gets none"
         for one, facts in there.items()
-        if one not in day.schema.names and not facts["nullable"] and facts.get("default") is None
+        if one not in day.schema.names and not facts["nullable"] and not _fills_itself(facts)
     ]
     if wrong:
         raise BadData(
@@ -93,6 +112,25 @@ def _target(connection: "Connection", destination: SqlTable, day: Day) -> "Table
             "Change the table or the declared `columns`, then clear this run."
         )
     return table
+
+
+def _fits(kind: pa.DataType, there: Any) -> bool:
+    """Whether a column of a table holds the values of an Arrow type without changing them."""
+    import sqlalchemy as sa
+
+    is_number = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    if is_number and isinstance(there, sa.Integer | sa.Boolean | sa.Date | sa.DateTime):
+        return False
+    return not (pa.types.is_timestamp(kind) and isinstance(there, sa.Date | sa.Integer))
+
+
+def _fills_itself(facts: Any) -> bool:
+    """Whether a column of a table gets a value without being given one."""
+    return (
+        facts.get("default") is not None
+        or facts.get("autoincrement") is True
+        or bool(facts.get("identity") or facts.get("computed"))
+    )
 
 
 def _staging(connection: "Connection", target: "Table", schema: pa.Schema) -> "Table":

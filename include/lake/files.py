@@ -152,7 +152,7 @@ def locked(path: Path) -> Iterator[None]:
     """
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
     try:
         deadline = time.monotonic() + LOCK_SECONDS
         while True:
@@ -167,6 +167,11 @@ def locked(path: Path) -> Iterator[None]:
                         "from here. If it never ends, look for a process that hangs, and end it."
                     ) from error
                 time.sleep(0.02)
+            except OSError as error:
+                raise DependencyDown(
+                    f"The lake's folder cannot lock files ({error.strerror}): {path}. Nothing was "
+                    "published. Put the lake on a file system with flock, or on an object store."
+                ) from error
         yield
     finally:
         os.close(handle)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include import metrics
-from include.errors import BadData, MissingData, Overtaken
+from include.errors import BadData, DependencyDown, MissingData, Overtaken
 from include.lake.files import (
     ORPHANED_AFTER,
     Part,
@@ -67,6 +67,9 @@ PROFILE = ".profile"
 
 TICK = timedelta(microseconds=1)
 """Minimum time between two versions, according to their names."""
+
+PUBLISH_TRIES = 20
+"""How often a version is published to S3 at most, if others publish the day at the same time."""
 
 VERSION_NAME = re.compile(r"(\d{8}T\d{6}\.\d{6})-[0-9a-f]{8}")
 
@@ -228,11 +231,16 @@ class Version:
                 current = self.check_is_newest(made_from)
                 put_text(path, text)
                 return current
-        while True:
+        for _ in range(PUBLISH_TRIES):
             tag = tag_of(path)
             current = self.check_is_newest(made_from)
             if put_if_unchanged(path, text, tag):
                 return current
+            time.sleep(0.05 + secrets.randbelow(450) / 1000)
+        raise DependencyDown(
+            f"{path} was replaced during each of {PUBLISH_TRIES} tries to publish {self}. Nothing "
+            "was published by this one; the retry goes on from here."
+        )
 
     def check_is_newest(self, made_from: str | None = None) -> Manifest | None:
         """Check that the published version does not have newer inputs.

@@ -1,17 +1,22 @@
 """Values as their contract declares them, or a message that says which ones are something else."""
 
+import math
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
-from decimal import Decimal
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Context, Decimal
+from types import NoneType
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from include.errors import BadData
 from include.usecase import Input
 from include.wording import cut, quoted
 
-FAULTS = (TypeError, OverflowError, ValueError, pl.exceptions.PolarsError)
+FAULTS = (TypeError, ArithmeticError, ValueError, pl.exceptions.PolarsError)
+
+EXACT = Context(prec=80)
 
 
 def types_of(one: Input) -> dict[str, pl.DataType]:
@@ -34,24 +39,26 @@ def column(name: str, values: Sequence[Any], dtype: pl.DataType | None) -> pl.Se
     """
     if dtype is None:
         return pl.Series(name, [None if one is None else str(one) for one in values], pl.String)
-    # Polars rounds decimals, guesses the format of dates, and takes a time without a zone for UTC.
-    is_guessed = dtype.is_temporal() or any(isinstance(one, Decimal) for one in values)
-    given = [_converted(name, one, dtype) for one in values] if is_guessed else values
+    if not set(map(type, values)) <= {NoneType, _natural(dtype)}:
+        values = [_converted(name, one, dtype) for one in values]
     try:
-        return pl.Series(name, given, dtype, strict=True)
+        return pl.Series(name, values, dtype, strict=True)
     except FAULTS:
-        return _one_by_one(name, values, dtype)
+        for value in values:
+            try:
+                pl.Series(name, [value], dtype, strict=True)
+            except FAULTS as error:
+                raise _wrong(name, value, dtype, "it is out of range") from error
+        raise
 
 
-def _one_by_one(name: str, values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
-    """As `column`, but slowly, to find the value that is at fault."""
-    found = []
-    for value in values:
-        try:
-            found.append(pl.Series(name, [_converted(name, value, dtype)], dtype, strict=True))
-        except FAULTS as error:
-            raise _wrong(name, value, dtype, "it is out of range") from error
-    return pl.concat(found) if found else pl.Series(name, [], dtype)
+def _natural(dtype: pl.DataType) -> type:
+    """The type of Python whose values need no look; others are converted one by one."""
+    if dtype.is_float() and dtype == pl.Float64:
+        return float
+    if dtype.is_integer():
+        return int
+    return {pl.String: str, pl.Boolean: bool, pl.Binary: bytes}.get(type(dtype), NoneType)
 
 
 def _converted(name: str, value: Any, dtype: pl.DataType) -> Any:
@@ -62,12 +69,13 @@ def _converted(name: str, value: Any, dtype: pl.DataType) -> Any:
     """
     if value is None:
         return None
+    if dtype.is_numeric() and isinstance(value, bool):
+        raise _wrong(name, value, dtype, "it is a bool")
     if dtype.is_float() and isinstance(value, int | float | Decimal):
-        number = float(value)
-        if isinstance(value, Decimal) and value.is_finite() and Decimal(repr(number)) != value:
-            raise _wrong(name, value, dtype, "it would be rounded; declare pl.Decimal")
-        return number
-    if dtype.is_integer() and isinstance(value, int | Decimal | float) and value == int(value):
+        return _float(name, value, dtype)
+    if dtype.is_integer() and isinstance(value, int | float | Decimal):
+        if not math.isfinite(value) or value != int(value):
+            raise _wrong(name, value, dtype, "it is not whole")
         return int(value)
     if dtype == pl.Boolean and value in (0, 1):
         return bool(value)
@@ -77,30 +85,57 @@ def _converted(name: str, value: Any, dtype: pl.DataType) -> Any:
         return _day(name, value, dtype)
     if isinstance(dtype, pl.Datetime):
         return _moment(name, value, dtype)
-    if isinstance(dtype, pl.Decimal) and isinstance(value, int | Decimal | str):
-        return Decimal(value)
+    if isinstance(dtype, pl.Decimal) and isinstance(value, int | float | Decimal | str):
+        return _decimal(name, value, dtype)
+    if (dtype == pl.Time and isinstance(value, time)) or (
+        dtype == pl.Duration and isinstance(value, timedelta)
+    ):
+        return value
     if dtype == pl.Binary and isinstance(value, bytes | memoryview):
         return bytes(value)
     raise _wrong(name, value, dtype, f"it is a {type(value).__name__}")
 
 
+def _float(name: str, value: int | float | Decimal, dtype: pl.DataType) -> float:
+    number = np.float32(value) if dtype == pl.Float32 else np.float64(value)
+    # The shortest text that means this number must be the value that was given.
+    if not isinstance(value, float) and np.isfinite(number) and Decimal(str(number)) != value:
+        raise _wrong(name, value, dtype, "it would be rounded; declare pl.Decimal")
+    return float(number)
+
+
+def _decimal(name: str, value: int | float | Decimal | str, dtype: pl.Decimal) -> Decimal:
+    try:
+        number = Decimal(str(value))
+        fits = number == number.quantize(Decimal(1).scaleb(-(dtype.scale or 0)), context=EXACT)
+    except ArithmeticError as error:
+        raise _wrong(name, value, dtype, "it is not such a number") from error
+    if not fits:
+        raise _wrong(name, value, dtype, "it would be rounded")
+    return number
+
+
 def _day(name: str, value: Any, dtype: pl.DataType) -> date:
     if isinstance(value, datetime):
-        value = value.isoformat()
+        if value.tzinfo is not None or value.time() != time():
+            raise _wrong(name, value, dtype, "it has a time of day")
+        return value.date()
     try:
         return value if isinstance(value, date) else date.fromisoformat(value)
     except (TypeError, ValueError) as error:
-        raise _wrong(name, value, dtype, "it is no date") from error
+        raise _wrong(name, value, dtype, "it is not a date") from error
 
 
 def _moment(name: str, value: Any, dtype: pl.Datetime) -> datetime:
     try:
         found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     except (TypeError, ValueError) as error:
-        raise _wrong(name, value, dtype, "it is no time stamp") from error
+        raise _wrong(name, value, dtype, "it is not a time stamp") from error
     if (found.tzinfo is None) != (dtype.time_zone is None):
         zone = "has no time zone" if found.tzinfo is None else "has a time zone"
         raise _wrong(name, value, dtype, f"it {zone}; select it AT TIME ZONE 'UTC', for instance")
+    if dtype.time_unit == "ms" and found.microsecond % 1000:
+        raise _wrong(name, value, dtype, "it has microseconds, which would be cut off")
     return found.astimezone(UTC) if found.tzinfo is not None else found
 
 

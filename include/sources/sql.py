@@ -17,7 +17,7 @@ from include.database import connected
 from include.errors import BadData
 from include.sources.declared import column, types_of
 from include.usecase import Fetched, Input
-from include.wording import cut
+from include.wording import cut, listed
 
 ROWS = 20_000
 """Rows that are fetched at once."""
@@ -64,6 +64,11 @@ def _frames(
         opened = opened.execution_options(stream_results=True, yield_per=ROWS)
         found = opened.execute(sqlalchemy.text(text), dict(parameters))
         names = list(found.keys())
+        if twice := sorted({one for one in names if names.count(one) > 1}):
+            raise BadData(
+                f"The query for {like.name} at the connection {connection} gives {listed(twice)} "
+                "twice. Nothing landed; name each column once in source.py."
+            )
         for rows in found.partitions(ROWS):
             values = zip(*rows, strict=True)
             try:

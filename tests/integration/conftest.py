@@ -153,10 +153,10 @@ class Stack:
         assert done.returncode == 0, f"docker compose {' '.join(command)}: {done.stderr}"
         return done.stdout
 
-    def python(self, script: str, *arguments: str) -> Any:
+    def python(self, script: str, *arguments: str, where: str = "airflow-scheduler") -> Any:
         """Run one of the scripts beside this file where the lake is; returns the JSON it prints."""
         text = (HERE / script).read_text()
-        service = ["exec", "-T", "airflow-scheduler", "python", "-", *arguments]
+        service = ["exec", "-T", where, "python", "-", *arguments]
         return json.loads(self.compose(*service, given=text).splitlines()[-1])
 
     def address(self, service: str, port: int) -> str:
@@ -253,7 +253,7 @@ def running(project: Path, docker_services: Any) -> Iterator[Stack]:
 def stack(running: Stack) -> Stack:
     """The stack with champions and a challenger, on which yesterday's broken files were met."""
     for case in HISTORY:
-        running.python("seed.py", case.name, *HISTORY[case], *SCHEDULED)
+        running.python("seed.py", case.name, *HISTORY[case], *SCHEDULED, where="airflow-worker")
     for dag in running.airflow.dags():
         running.airflow.unpause(dag["dag_id"])
     for case, (start, end) in HISTORY.items():
@@ -262,7 +262,7 @@ def stack(running: Stack) -> Stack:
         run_id = running.airflow.trigger(dag_id, why)
         state = running.airflow.wait(dag_id, run_id, 600)
         assert state == "success", running.failures(dag_id, {"dag_run_id": run_id})
-    running.python("challenger.py", CASE.name)
+    running.python("challenger.py", CASE.name, where="airflow-worker")
     for case in HISTORY:
         run_id = running.start_day(YESTERDAY, case)
         assert running.airflow.wait(case.dag_id("data_validation"), run_id) == "failed"

@@ -93,7 +93,7 @@ def test_no_dag_fails_to_import_and_every_member_has_its_pool(running: Stack) ->
     dags = {dag["dag_id"] for dag in running.airflow.dags()}
     for case in (CASE, OTHER):
         assert {case.pool(member) for member in case.members} <= pools
-        assert len([dag_id for dag_id in dags if dag_id.startswith(f"{case}.")]) == 6
+        assert len([dag_id for dag_id in dags if dag_id.startswith(f"{case}.")]) == 7
     assert len(dags) == 12
 
 

@@ -30,7 +30,7 @@ def test_a_declaration_that_could_never_work_is_refused(make: Any, words: str) -
 def test_destinations_of_a_use_case_have_names_of_their_own() -> None:
     with pytest.raises(ValueError, match="destinations has delta twice"):
         UseCase("a", ("2026-01-01", "2026-02-01"), MEMBERS, [DeltaTable(), DeltaTable()])
-    with pytest.raises(ValueError, match="no DeltaTable"):
+    with pytest.raises(ValueError, match="not a DeltaTable"):
         UseCase("a", ("2026-01-01", "2026-02-01"), MEMBERS, ["scores"])
 
 

@@ -138,3 +138,40 @@ def test_a_delta_table_whose_store_is_away_is_down(
     publish(case.lake, FIRST, rows_of(FIRST, [0.1]))
     with pytest.raises(DependencyDown, match="s3://bucket/scores cannot be written"):
         delivery.deliver(case, "delta", FIRST)
+
+
+def test_types_that_delta_does_not_know_become_wider_ones_or_are_named(tmp_path: Path) -> None:
+    case = case_of(tmp_path, DeltaTable())
+    more = {"small": pl.Series([7], dtype=pl.UInt32), "raw": pl.Series([b"x"]),
+            "words": pl.Series([["a", "b"]])}  # fmt: skip
+    publish(case.lake, FIRST, rows_of(FIRST, [0.1]).with_columns(**more))
+    for _ in range(2):
+        delivery.deliver(case, "delta", FIRST)
+    row = pl.read_delta(delta_of(case)).row(0, named=True)
+    assert (row["small"], row["raw"], row["words"]) == (7, b"x", ["a", "b"])
+    clock = pl.Series([1], dtype=pl.Int64).cast(pl.Time)
+    publish(case.lake, SECOND, rows_of(SECOND, [0.1]).with_columns(small=clock))
+    with pytest.raises(BadData, match="column small has the type time64"):
+        delivery.deliver(case, "delta", SECOND)
+
+
+def test_a_value_that_a_declared_type_cannot_hold_is_bad_data(tmp_path: Path) -> None:
+    columns = {"day": "day", "p": "score"}
+    case = case_of(tmp_path, DeltaTable(columns=columns, types={"p": "int32"}))
+    publish(case.lake, FIRST, rows_of(FIRST, [0.5]))
+    with pytest.raises(BadData, match="have values that `types` of a destination cannot hold"):
+        delivery.deliver(case, "delta", FIRST)
+
+
+def test_a_key_column_with_the_name_of_a_derived_one_is_refused(tmp_path: Path) -> None:
+    case = case_of(tmp_path, DeltaTable())
+    publish(case.lake, FIRST, rows_of(FIRST, [0.5]).rename({"flight": "version"}))
+    with pytest.raises(BadData, match="names of derived ones: version"):
+        delivery.deliver(case, "delta", FIRST)
+
+
+def test_derived_columns_alone_have_a_row_for_each_prediction(tmp_path: Path) -> None:
+    case = case_of(tmp_path, DeltaTable(columns={"day": "day", "of": "version"}))
+    publish(case.lake, FIRST, rows_of(FIRST, [0.5, 0.6, 0.7]))
+    delivery.deliver(case, "delta", FIRST)
+    assert len(pl.read_delta(delta_of(case))) == 3

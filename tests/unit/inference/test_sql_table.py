@@ -1,17 +1,24 @@
 """A day in a table of a database: one transaction, on SQLite and on Postgres."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from functools import partial
 from pathlib import Path
+from threading import Barrier
+from typing import Any
 
 import polars as pl
 import psycopg
 import pytest
+import sqlalchemy
 from sqlalchemy import text
 
 from include.database import connected
 from include.destinations import SqlTable
 from include.errors import BadData, DependencyDown
 from include.inference import delivery
+from tests.case import CASE
 from tests.unit.deliveries import FIRST, SECOND, case_of, execute, publish, rows_of, sql_rows
 
 KEPT = {"day": "day", "carrier": "carrier", "flight": "flight", "score": "score", "at": "scored_at"}
@@ -172,3 +179,93 @@ def test_lists_are_left_out_of_a_database_unless_named(sqlite: str, tmp_path: Pa
     )  # fmt: skip
     with pytest.raises(BadData, match="cannot be delivered to a database"):
         delivery.deliver(case_of(tmp_path, named), "warehouse", FIRST)
+
+
+def at_once(*calls: Callable[[], object]) -> None:
+    """Call functions in threads that begin at the same moment."""
+    ready = Barrier(len(calls))
+
+    def begin(call: Callable[[], object]) -> object:
+        ready.wait()
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        for answer in [threads.submit(begin, call) for call in calls]:
+            answer.result()
+
+
+def test_deliveries_at_the_same_moment_leave_each_row_once(postgres: str, tmp_path: Path) -> None:
+    case = case_of(tmp_path, SqlTable("warehouse", postgres, "scores", columns=KEPT))
+    for key in (FIRST, SECOND):
+        publish(case.lake, key, rows_of(key, [0.1, 0.2, 0.3]))
+    for _ in range(3):  # at first, each of them finds no table
+        at_once(
+            *(partial(delivery.deliver, case, "warehouse", key) for key in (FIRST, FIRST, SECOND))
+        )
+        assert len(sql_rows(postgres)) == 6
+
+
+def test_a_merge_without_the_whole_key_is_refused(sqlite: str, tmp_path: Path) -> None:
+    columns = {"carrier": "carrier", "p": "score"}
+    case = case_of(tmp_path, SqlTable("warehouse", sqlite, "scores", columns=columns, merge=True))
+    publish(case.lake, FIRST, rows_of(FIRST, [0.1]))
+    with pytest.raises(BadData, match="`columns` lacks date, flight, origin of it"):
+        delivery.deliver(case, "warehouse", FIRST)
+
+
+def test_a_null_in_the_key_is_merged_with_itself(database: str, tmp_path: Path) -> None:
+    columns = {**{name: name for name in CASE.key}, "p": "score"}
+    case = case_of(tmp_path, SqlTable("warehouse", database, "scores", columns=columns, merge=True))
+    rows = rows_of(FIRST, [0.1, 0.2]).with_columns(carrier=pl.lit(None, pl.String))
+    publish(case.lake, FIRST, rows)
+    for _ in range(2):
+        delivery.deliver(case, "warehouse", FIRST)
+    assert len(sql_rows(database)) == 2
+
+
+def test_a_score_is_not_rounded_into_a_column_of_integers(database: str, tmp_path: Path) -> None:
+    execute(
+        database,
+        "CREATE TABLE scores (day DATE, carrier TEXT, flight INTEGER, score INTEGER, at TIMESTAMP)",
+    )
+    case = case_of(tmp_path, SqlTable("warehouse", database, "scores", columns=KEPT))
+    publish(case.lake, FIRST, rows_of(FIRST, [0.4]))
+    with pytest.raises(BadData, match="score is INTEGER there, which would change float"):
+        delivery.deliver(case, "warehouse", FIRST)
+
+
+def test_a_column_that_fills_itself_needs_no_value(postgres: str, tmp_path: Path) -> None:
+    execute(
+        postgres,
+        "CREATE TABLE scores (id BIGINT GENERATED ALWAYS AS IDENTITY, day DATE, carrier TEXT, "
+        "flight INTEGER, score REAL, at TIMESTAMPTZ)",
+    )
+    case = case_of(tmp_path, SqlTable("warehouse", postgres, "scores", columns=KEPT))
+    publish(case.lake, FIRST, rows_of(FIRST, [0.4]))
+    delivery.deliver(case, "warehouse", FIRST)
+    assert [row["id"] for row in sql_rows(postgres)] == [1]
+
+
+def test_a_database_that_is_full_is_down_and_the_table_as_it_was(
+    sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = case_of(tmp_path, SqlTable("warehouse", sqlite, "scores", columns=KEPT))
+    publish(case.lake, FIRST, rows_of(FIRST, [0.1]))
+    delivery.deliver(case, "warehouse", FIRST)
+    many = pl.concat([rows_of(FIRST, [0.2])] * 50_000)
+    publish(case.lake, FIRST, many.with_columns(flight=pl.int_range(50_000, dtype=pl.Int32)))
+    make = sqlalchemy.create_engine
+
+    def small(*arguments: Any, **options: Any) -> sqlalchemy.Engine:
+        engine = make(*arguments, **options)
+        sqlalchemy.event.listen(
+            engine, "connect", lambda opened, _: opened.execute("PRAGMA max_page_count = 40")
+        )
+        return engine
+
+    monkeypatch.setattr("airflow.providers.common.sql.hooks.sql.create_engine", small)
+    with pytest.raises(DependencyDown, match="full"):
+        delivery.deliver(case, "warehouse", FIRST)
+    monkeypatch.undo()
+    monkeypatch.setenv("AIRFLOW_CONN_SQLITE_TEST", f"sqlite://{tmp_path / 'outside.db'}")
+    assert [round(row["score"], 6) for row in sql_rows(sqlite)] == [0.1]

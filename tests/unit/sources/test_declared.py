@@ -1,6 +1,6 @@
 """Values of databases as declared types: exact, or refused."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
 
@@ -23,6 +23,9 @@ from include.sources.declared import column
         ([Decimal("1.25")], pl.Decimal(10, 2), [Decimal("1.25")]),
         ([memoryview(b"x")], pl.Binary(), [b"x"]),
         ([float("nan")], pl.Float32(), [float("nan")]),
+        ([Decimal("0.1")], pl.Float32(), [0.10000000149011612]),
+        ([datetime(2026, 11, 3)], pl.Date(), [date(2026, 11, 3)]),
+        ([time(8, 30)], pl.Time(), [time(8, 30)]),
     ],
 )
 def test_a_value_keeps_its_meaning(values: list[Any], dtype: pl.DataType, expected: Any) -> None:
@@ -39,6 +42,12 @@ def test_a_value_keeps_its_meaning(values: list[Any], dtype: pl.DataType, expect
         (datetime(2026, 11, 3), pl.Datetime("us", "UTC")),
         (datetime(2026, 11, 3, tzinfo=UTC), pl.Datetime("us")),
         (Decimal("0.1234567890123456789"), pl.Float64()), ("text", pl.Binary()),
+        (Decimal("1.255"), pl.Decimal(10, 2)), ("1.255", pl.Decimal(10, 2)),
+        (1.255, pl.Decimal(10, 2)), ("", pl.Decimal(10, 2)), (True, pl.Float64()),
+        (True, pl.Int32()), (2**53 + 1, pl.Float64()), (Decimal(16777217), pl.Float32()),
+        (Decimal("NaN"), pl.Int32()), (float("inf"), pl.Int32()),
+        (datetime(2026, 11, 3, 8), pl.Date()),
+        (datetime(2026, 11, 3, 8, 0, 0, 1, tzinfo=UTC), pl.Datetime("ms", "UTC")),
     ],
 )  # fmt: skip
 def test_a_value_that_would_change_is_named_with_its_column(value: Any, dtype: pl.DataType) -> None:

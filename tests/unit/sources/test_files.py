@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -143,3 +144,45 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     (path.parent / "a.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
     with pytest.raises(BadData, match=r"a.csv.gz is of a kind that is not read"):
         read(tmp_path)
+
+
+def test_text_may_have_line_breaks_anywhere_and_be_any_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "BLOCK_BYTES", 2_000)
+    words = ["NA", "null", "line\nbreak, and more", None] * 200
+    rows = pl.concat([ROWS.head(1)] * 800).with_columns(
+        customer=pl.Series(words), number=pl.int_range(800, dtype=pl.Int32)
+    )
+    drop(tmp_path, "a.csv", rows)
+    assert_frame_equal(read(tmp_path), rows)
+
+
+def test_a_day_with_a_marker_is_there_when_the_marker_is(tmp_path: Path) -> None:
+    path = drop(tmp_path, "a.csv", ROWS)
+    asked = (str(tmp_path), "%Y/%m/%d/*", DAY, ORDERS, "%Y/%m/%d/_SUCCESS")
+    assert files.read(*asked) is None
+    (path.parent / "_SUCCESS").touch()
+    found = files.read(*asked)
+    assert found is not None
+    assert len(pl.concat(list(found.frames))) == 2
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_a_file_without_rows_lands_if_the_input_may_be_empty(name: str, tmp_path: Path) -> None:
+    drop(tmp_path, name, ROWS.clear())
+    for may_be_empty in (False, True):
+        like = replace(ORDERS, may_be_empty=may_be_empty)
+        found = files.read(str(tmp_path), "%Y/%m/%d/*", DAY, like)
+        assert found is not None
+        frames = [frame for frame in found.frames if may_be_empty or len(frame)]
+        assert [frame.columns for frame in frames][:1] == ([ROWS.columns] if may_be_empty else [])
+
+
+def test_a_file_that_is_gone_by_then_is_looked_for_again(tmp_path: Path) -> None:
+    path = drop(tmp_path, "a.csv", ROWS)
+    found = files.read(str(tmp_path), "%Y/%m/%d/*", DAY, ORDERS)
+    path.unlink()
+    assert found is not None
+    with pytest.raises(MissingData, match=f"{path} was removed before it was read"):
+        list(found.frames)
