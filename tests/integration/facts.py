@@ -67,9 +67,13 @@ def figures(key: str) -> list[dict]:
     found = {}
     for row in rows.iter_rows(named=True):
         metric, given = metrics.METRICS.get(f"{row['pipeline']}_{row['metric']}"), {}
-        if row["pipeline"] == "outcomes" and row["metric"] in (shown := case.target.measures):
+        shown, named = case.target.measures, row["metric"]
+        if row["pipeline"] == "estimate":
+            named = case.target.loss
+        elif row["pipeline"] == "outcomes" and named in shown:
             metric = metrics.METRICS["outcomes_figure"]
-            given = {"figure": row["metric"], "unit": shown[row["metric"]].unit}
+        if named in shown:
+            given = {"figure": named, "unit": shown[named].unit}
         day = judged if row["pipeline"] == "outcomes" else parse_key(key)
         if metric is not None and row["time"] == day:
             labels = json.loads(row["labels"]) | given
