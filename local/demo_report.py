@@ -10,7 +10,7 @@ from rich.table import Table
 
 from include.inference import scoring
 from include.inference.ensemble import TABLE as ENSEMBLE
-from include.messages import RowCheck
+from include.messages import ModelVersion, RowCheck
 from include.preprocess import labels_of
 from include.registry import registry
 from include.targets import Measure, columns
@@ -159,12 +159,20 @@ def show(case: UseCase, days: list[Day], console: Console) -> None:
 
 
 def ensemble_faults(case: UseCase) -> list[str]:
-    """Differences between the ensemble's days and what is expected."""
+    """Differences between the ensemble's days and what is expected.
+
+    A candidate that the gate refused is not a member, and there may be too few without it.
+    """
     remote = {member.name for member in case.members if member.kind == "remote"}
     found, about = [], days_of(case)
     for day, down in ((about.complete, set()), (about.degraded, remote)):
+        scored = case.lake.current("predictions", day.isoformat()).manifest().metadata
+        trained = registry.members(case, ModelVersion(**scored["model"]))
+        absent = down | {one.name for one in case.members} - remote - trained.keys()
+        there = [one for one in case.members if one.name not in absent and one.weight > 0]
+        by = "ensemble" if len(there) >= case.settings.ensemble_quorum else "champion"
         facts = case.lake.current(ENSEMBLE, day.isoformat()).manifest().metadata
-        if facts["fallback"] != "ensemble" or set(facts["absent"]) != down:
+        if facts["fallback"] != by or set(facts["absent"]) != absent:
             found.append(f"the ensemble of {day}: {facts['fallback']}, down: {facts['absent']}")
     return found
 
