@@ -135,6 +135,7 @@ def render(
     )
     templates.filters |= {"count": _count, "moment": _moment, "days_until": _days_until}
     finite = health.history.filter(pl.col("value").is_finite())
+    loss = case.target.measures[case.target.loss]
     return templates.get_template("model_health.html").render(
         case=case,
         others=others if len(others) > 1 else (),
@@ -149,7 +150,7 @@ def render(
               "bottom": BOTTOM, "names": NAMES, "values": VALUES, "row": ROW},
         window=case.settings.decay_window_days,
         bound=case.settings.drift_page,
-        loss=case.target.measures[case.target.loss].title.capitalize(),
+        loss=f"{loss.title}, {loss.unit}".capitalize(),
         days=DAYS,
     )  # fmt: skip
 
