@@ -46,10 +46,10 @@ def deliver(case: UseCase, name: str, key: str) -> Delivered:
     try:
         delivered = _deliver(case, destination, key)
     except Exception:
-        metrics.send(case.name, "delivery_failed_timestamp_seconds", time.time(), **about)
+        metrics.send(case.name, "delivery_failing", 1, **about)
         raise
     metrics.send(case.name, "delivered_rows_total", delivered.rows, **about)
-    metrics.send(case.name, "delivered_timestamp_seconds", time.time(), **about)
+    metrics.send(case.name, "delivery_failing", 0, **about)
     newest = Sample("delivered_day_timestamp_seconds", midnight(key).timestamp(), about)
     metrics.send_of_day(case.lake, destination.source, key, [newest])
     return delivered

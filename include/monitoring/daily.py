@@ -18,6 +18,9 @@ from include.partitions import days_before, parse_key
 from include.training import snapshot
 from include.usecase import UseCase
 
+LEAST_ROWS = 100
+"""Rows of a slice on a day that are enough to say whether its predictions are calibrated."""
+
 DRAWN = ["day", "label", "score", "model_version", "ensemble_score"]
 """Columns of the outcomes in the report."""
 
@@ -70,7 +73,8 @@ def _samples(case: UseCase, key: str) -> Iterator[Sample]:
         if row["pipeline"] == "outcomes" and row["metric"] in case.target.measures:
             about = {**labels, **_named(case, row["metric"])}
             yield Sample("outcomes_figure", row["value"], about)
-        if row["pipeline"] == "outcomes" and row["metric"] == case.target.calibration:
+        is_enough = labels.get("slice") == outcomes.ALL or row["n"] >= LEAST_ROWS
+        if row["pipeline"] == "outcomes" and row["metric"] == case.target.calibration and is_enough:
             yield Sample("outcomes_calibration", row["value"], labels)
         if row["metric"] == "model_age_days":
             yield Sample("champion_version", float(row["model_version"]), {})

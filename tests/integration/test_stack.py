@@ -29,7 +29,6 @@ NOT_WHEN_ALL_IS_WELL = {
     "ALERTS",
     "airflow_scheduler_tasks_killed_externally_total",
     "airflow_task_instances_without_heartbeats_killed_total",
-    "ml_delivery_failed_timestamp_seconds",
     "ml_pages_total",
     "ml_profiles_outlier_share",  # not after so few days
     "ml_quarantined_rows_total",

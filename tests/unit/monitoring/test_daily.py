@@ -58,3 +58,17 @@ def test_a_retraining_is_recent_within_the_cooldown_on_either_side(
     case = at(Lake(str(tmp_path / "empty")))
     daily.note_retraining(case, "2013-03-20")
     assert daily.retraining_is_recent(case, key) == near
+
+
+def test_calibration_is_sent_of_all_rows_and_of_slices_that_have_enough(
+    lake: Lake, history: History
+) -> None:
+    infer(lake, OLD_DAY, history.champion)
+    daily.observe(CASE, OLD_DAY, NOW)
+    sent = {
+        sample.labels["slice"]
+        for sample in daily._samples(CASE, OLD_DAY)
+        if sample.name == "outcomes_calibration"
+    }
+    assert {"all", "origin = EWR", "carrier = UA"} <= sent
+    assert "carrier = HA" not in sent  # one flight a day
