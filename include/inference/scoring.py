@@ -292,9 +292,9 @@ def score_batch(
             "kept. Fix the model or its features, or promote another version."
         )
     keys = [batch.column(name) for name in case.key]
-    nothing = reasons.unexplained(chunk.reasons, batch.num_rows)
-    why = explain(batch, scores) if explain else nothing
-    names = [repeat(name, batch.num_rows) for name in (chunk.model, chunk.version)]
+    count = batch.num_rows
+    why = explain(batch, scores) if explain else reasons.unexplained(chunk.reasons, count)
+    names = [repeat(name, count) for name in (chunk.model, chunk.version)]
     return pa.RecordBatch.from_arrays(
         [*keys, *columns.arrays(case.target, scores), *why, *names],
         schema=scores_schema(case, batch.schema, chunk.reasons),
