@@ -199,11 +199,12 @@ class Settings(BaseSettings):
     )
 
     # The gate between challenger and champion. Skill is 1 - loss / loss of the baseline, a forecast
-    # that knows only the labels of the training days: 0 is no better than it, 1 is perfect. Without
-    # a champion, a challenger is compared with the baseline.
+    # that knows only the labels of the training days: 0 is no better than it, 1 is perfect.
+    # A challenger must beat the baseline, and the champion if there is one.
     gate_min_skill_gain: float = Field(
-        0.002, description="By how much a challenger's skill must be higher than the champion's."
-    )
+        0.002, description="By how much a challenger's skill must be higher than the champion's, "
+        "and higher than 0."
+    )  # fmt: skip
     gate_confidence: float = Field(
         0.8, ge=0, le=1, description="Share of bootstrap samples, drawn by day, that must show "
         "this gain."

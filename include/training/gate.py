@@ -1,7 +1,7 @@
 """The gate between a challenger and the champion: every rule with its figure, bound and result.
 
-The bounds are the settings `gate_…`. All models are judged on the same rows of one holdout. Without
-a champion, they are compared with the baseline, a forecast that knows only the training labels.
+The bounds are the settings `gate_…`. All models are judged on the same rows of one holdout, against
+the champion, if there is one, and the baseline, a forecast that knows only the training labels.
 """
 
 from collections.abc import Iterable
@@ -48,7 +48,7 @@ class Evidence:
 
     Attributes:
         reference: the champion, or the baseline if there is none.
-        baseline_loss: mean loss of the baseline on these rows, the unit of every gain.
+        baseline_losses: losses of the baseline on these rows; their mean is the unit of every gain.
         label_ratio: how many times the labels vary more in one of training days, holdout and the
             champion's training days than in another; None if it is not known.
         shifts: shifts of the features, from `snapshot.input_shifts`.
@@ -57,29 +57,48 @@ class Evidence:
     labels: np.ndarray
     days: np.ndarray
     reference: Model
-    baseline_loss: float
+    baseline_losses: np.ndarray
     has_champion: bool
     label_ratio: float | None
     shifts: pl.DataFrame
+
+    @property
+    def baseline_loss(self) -> float:
+        """The mean loss of the baseline."""
+        return float(self.baseline_losses.mean())
 
 
 def check(case: UseCase, model: Model, evidence: Evidence) -> list[Rule]:
     """The results of all rules for a model."""
     rules = (
-        _better, _slices, _calibrated, _not_too_good, _features, _inputs, _labels, _speed, _size,
+        _better_than_baseline, _slices, _calibrated, _not_too_good, _features, _inputs, _labels,
+        _speed, _size,
     )  # fmt: skip
-    return [rule(case, model, evidence) for rule in rules]
+    against_champion = (_better_than_champion,) if evidence.has_champion else ()
+    return [rule(case, model, evidence) for rule in (*against_champion, *rules)]
 
 
-def _better(case: UseCase, model: Model, evidence: Evidence) -> Rule:
-    """Its loss is lower by a margin in most samples of days."""
-    gains = case.target.losses(evidence.labels, evidence.reference.scores)
-    gains -= case.target.losses(evidence.labels, model.scores)
-    gains /= evidence.baseline_loss
+def _better_than_champion(case: UseCase, model: Model, evidence: Evidence) -> Rule:
+    known = case.target.losses(evidence.labels, evidence.reference.scores)
+    return _better(case, model, evidence, known, "champion")
+
+
+def _better_than_baseline(case: UseCase, model: Model, evidence: Evidence) -> Rule:
+    """A champion that has become worse than the baseline is beaten by models that know nothing."""
+    return _better(case, model, evidence, evidence.baseline_losses, case.target.baseline_name)
+
+
+def _better(case: UseCase, model: Model, evidence: Evidence, known: np.ndarray, whom: str) -> Rule:
+    """Its loss is lower by a margin in most samples of days.
+
+    Args:
+        known: losses of the one it is compared with.
+        whom: who that is.
+    """
+    gains = (known - case.target.losses(evidence.labels, model.scores)) / evidence.baseline_loss
     means = evaluation.bootstrap_means(gains, evidence.days, case.settings.seed)
     margin, confidence = case.settings.gate_min_skill_gain, case.settings.gate_confidence
     share = float((means >= margin).mean())
-    whom = "champion" if evidence.has_champion else case.target.baseline_name
     return Rule(
         f"better than the {whom}",
         f"{_gain(gains.mean())}, enough in {share:.1%}",
@@ -296,7 +315,7 @@ def gather(case: UseCase, reference: str, champion: str | None) -> Evidence:
         reference=read_model(case, case.lake.version(champion))
         if champion
         else baseline(case, version),
-        baseline_loss=float(case.target.losses(labels, constant).mean()),
+        baseline_losses=case.target.losses(labels, constant),
         has_champion=champion is not None,
         label_ratio=label_ratio(case, version, champion),
         shifts=snapshot.input_shifts(case, version),

@@ -262,11 +262,14 @@ def test_the_largest_requests_at_once_fit_into_the_containers_memory(
     def ask(number: int) -> int:
         body, headers = sent[number % len(sent)]
         answer = httpx.post(url + INFER, content=body, headers=headers, timeout=300)
+        while answer.status_code == 503:  # too busy: as a client does, ask again
+            time.sleep(float(answer.headers["Retry-After"]))
+            answer = httpx.post(url + INFER, content=body, headers=headers, timeout=300)
         return answer.status_code
 
     with ThreadPoolExecutor(12) as pool:
         answers = set(pool.map(ask, range(6 * len(sent))))
-    assert {200, 400} <= answers <= {200, 400, 503}
+    assert answers == {200, 400}
     status = Path(f"/proc/{server.pid}/status").read_text()
     (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
     assert int(peak) / 1024 < 700  # of 768 in docker-compose.yaml

@@ -24,10 +24,11 @@ from include.usecases.flight_delays.schema import KEY
 from tests.case import CASE, at
 
 RULES = [
-    "better than the champion", "no worse on any slice", "calibrated", "not too good to be true",
-    "same features", "same inputs", "same labels", "fast enough", "small enough",
+    "better than the champion", "better than the base rate", "no worse on any slice",
+    "calibrated", "not too good to be true", "same features", "same inputs", "same labels",
+    "fast enough", "small enough",
 ]  # fmt: skip
-BETTER, SLICES, CALIBRATED, NOT_TOO_GOOD, FEATURES, INPUTS, LABELS_RULE, FAST, SMALL = RULES
+BETTER, KNOWS, SLICES, CALIBRATED, NOT_TOO_GOOD, FEATURES, INPUTS, LABELS_RULE, FAST, SMALL = RULES
 
 # --- Each rule at its bound, on evidence that is made up --------------------------------------
 
@@ -64,8 +65,10 @@ def shifts(shift: float, usual: float | None) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={"feature": str, "shift": float, "usual": float})
 
 
-BASELINE_LOSS = float(CASE.target.losses(LABELS, np.full(len(LABELS), 0.25)).mean())
-EVIDENCE = Evidence(LABELS, DAYS, CHAMPION, BASELINE_LOSS, True, 1.2, shifts(0.2, 0.1))
+BASELINE = np.full(len(LABELS), 0.25)
+BASELINE_LOSSES = CASE.target.losses(LABELS, BASELINE)
+BASELINE_LOSS = float(BASELINE_LOSSES.mean())
+EVIDENCE = Evidence(LABELS, DAYS, CHAMPION, BASELINE_LOSSES, True, 1.2, shifts(0.2, 0.1))
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +114,18 @@ def test_a_gain_must_show_in_enough_samples(configure: Callable[..., None]) -> N
     assert BETTER not in refused_by(lucky)
     configure(gate_confidence=share + 1e-6)
     assert BETTER in refused_by(lucky)
+
+
+def test_one_that_only_beats_a_bad_champion_knows_nothing() -> None:
+    bad = model(scores_that(know=-0.2))
+    assert refused_by(model(BASELINE), replace(EVIDENCE, reference=bad)) == [KNOWS]
+
+
+def test_without_a_champion_only_the_base_rate_has_to_be_beaten() -> None:
+    evidence = replace(EVIDENCE, reference=model(BASELINE), has_champion=False)
+    assert list(answers(GOOD, evidence)) == RULES[1:]
+    assert refused_by(GOOD, evidence) == []
+    assert refused_by(model(BASELINE), evidence) == [KNOWS]
 
 
 def test_a_loss_on_a_slice_is_refused_beyond_its_bound(configure: Callable[..., None]) -> None:
@@ -424,6 +439,12 @@ def test_shuffled_labels_make_no_better_model(world: World) -> None:
     train, holdout = split(world.rows)
     snapshot = keep(world.lake, relabel(train, 0.3, shuffled), holdout)
     assert BETTER in failed(judge(world, snapshot))
+
+
+def test_labels_that_are_all_shuffled_leave_nothing_to_know(world: World) -> None:
+    train, holdout = split(world.rows)
+    snapshot = keep(world.lake, relabel(train, 1.0, shuffled), holdout)
+    assert KNOWS in failed(judge(world, snapshot))
 
 
 @pytest.mark.usefixtures("strong_champion")
