@@ -79,7 +79,7 @@ def measure(kind: str, folder: str, rows: int, repeats: int) -> dict[str, float]
                 columns = [pa.array(one) for one in found.astype(np.float32).T]
                 writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
 
-    explain = reasons.explain_by(case, pipeline, {}, REASONS)
+    explain = reasons.explainer(case, pipeline, {}, REASONS)
 
     def own(wanted: int = 0, explain: Any = None) -> None:
         with pq.ParquetFile(source) as file:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Literal, get_args
 
+from include.names import check_name
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -18,8 +20,6 @@ DERIVED = ("day", "scored_at", "fallback", "version")
 """Columns that can be delivered in addition to the published ones: the partition's day, when the
 day was published, what made the prediction (0: the model or all members), and the lake's version of
 the day."""
-
-NAME = re.compile(r"[A-Za-z]\w{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,7 @@ class Day:
 
 
 def _check(one: Destination) -> None:
-    if not NAME.fullmatch(one.name):
-        raise ValueError(
-            f"destination {one.name!r}: its name becomes that of a task, and must be letters, "
-            "digits and underscores, beginning with a letter"
-        )
+    check_name("destination", one.name)
     if one.source not in get_args(Source):
         raise ValueError(
             f"destination {one.name}: source is {one.source!r}, not {' or '.join(get_args(Source))}"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
 from include.destinations import DeltaTable, Destination
 from include.errors import BadData
+from include.names import LONGEST_NAME, check_name
 from include.settings import Settings, settings
 from include.wording import listed
 
@@ -60,9 +61,6 @@ BOUNDS = {"weight": (0, 1e6), "retries": (0, 100), "minutes": (0.1, 1440), "slot
 
 WHOLE = ("retries", "slots")
 """Those that must be whole numbers."""
-
-LONGEST_NAME = 64
-"""Ids made of two such names, as of pools, fit into the 250 characters of Airflow's ids."""
 
 
 def every_day(_: date) -> bool:
@@ -207,15 +205,6 @@ class Member:
                 )
         if self.kind == "remote" and not (self.connection and self.model):
             raise ValueError(f"member {self.name} is remote: name its connection and its model")
-
-
-def check_name(what: str, name: str) -> None:
-    """Refuse a name that cannot be part of a path, a task, a column and a metric."""
-    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or len(name) > LONGEST_NAME:
-        raise ValueError(
-            f"{what} {name!r}: its name becomes part of paths, columns and metrics, and must be "
-            f"letters, digits and underscores, beginning with a letter, {LONGEST_NAME} at most"
-        )
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 from include import usecases
 from include.errors import PipelineError
 from include.lake.files import first_line
+from include.names import check_name
 from include.settings import settings
-from include.usecase import MODULES, UseCase, UsecaseInvalid, check_columns, check_name
+from include.usecase import MODULES, UseCase, UsecaseInvalid, check_columns
 from include.wording import cut, few
 from local.choose import add_option, chosen
 from local.environment import forget_settings

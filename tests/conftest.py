@@ -18,6 +18,12 @@ FLIGHTS = Path(__file__).parent / "usecases" / "flight_delays"
 """Folder of the use case that these tests are about, which a fork may move to `tests/usecases`."""
 if not FLIGHTS.is_dir():
     FLIGHTS = usecases.OWN / "flight_delays"
+if not FLIGHTS.is_dir():
+    pytest.exit(
+        "The flights are gone, and the library's tests run on them. Restore the folder and move it "
+        "instead: git mv include/usecases/flight_delays tests/usecases/ (docs/fork.md)",
+        returncode=2,
+    )
 
 GIVEN_USECASES = os.environ.get("ML_USECASES", "")
 """What `tests/usecase` tests. All other tests have the flights alone, whatever a fork adds."""

@@ -55,22 +55,12 @@ def unexplained(count: int, rows: int) -> list[pa.Array]:
     return [pa.nulls(rows, field.type) for field in fields(count)]
 
 
-def explainer(case: UseCase, model: ModelVersion, count: int) -> Explain:
-    """A function that gives the reasons for a registered model's predictions.
-
-    Args:
-        count: reasons of each prediction.
-    """
-    return explain_by(case, registry.load(case, model), typical_row(case, model), count)
-
-
-def explain_by(
-    case: UseCase, pipeline: Pipeline, typical: Mapping[str, Any], count: int
-) -> Explain:
+def explainer(case: UseCase, pipeline: Pipeline, typical: Mapping[str, Any], count: int) -> Explain:
     """A function that gives the reasons for a fitted model's predictions.
 
     Args:
         typical: what `typical_row` gives.
+        count: reasons of each prediction.
     """
     contribute = _of_trees(pipeline) or _of_terms(pipeline, typical)
 

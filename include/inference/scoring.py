@@ -91,12 +91,12 @@ def preprocess(case: UseCase, key: str) -> str:
 
 
 def plan_chunks(
-    case: UseCase, features_reference: str, model: ModelVersion, reasons: int = 0
+    case: UseCase, features_reference: str, model: ModelVersion, reason_codes: int = 0
 ) -> list[Chunk]:
     """Cut a day's features into chunks for a model of the registry.
 
     Args:
-        reasons: reasons that are wanted for each prediction.
+        reason_codes: reasons that are wanted for each prediction.
 
     Raises:
         BadData: the model expects a feature that is missing.
@@ -104,7 +104,7 @@ def plan_chunks(
     version = case.lake.version(features_reference)
     with version.parquet("features") as file:
         check_model(case, model, file.schema_arrow.names, str(version))
-    return cut_chunks(case, features_reference, model, reasons)
+    return cut_chunks(case, features_reference, model, reason_codes)
 
 
 def check_model(case: UseCase, model: ModelVersion, known: list[str], what: str) -> None:
@@ -132,14 +132,14 @@ def check_model(case: UseCase, model: ModelVersion, known: list[str], what: str)
 
 
 def cut_chunks(
-    case: UseCase, features_reference: str, model: ModelVersion, reasons: int = 0
+    case: UseCase, features_reference: str, model: ModelVersion, reason_codes: int = 0
 ) -> list[Chunk]:
     """Cut a day's features into chunks of about `chunk_rows` rows, along row groups.
 
     If there were more chunks than Airflow can map, they are larger.
 
     Args:
-        reasons: reasons that are wanted for each prediction.
+        reason_codes: reasons that are wanted for each prediction.
     """
     version = case.lake.version(features_reference)
     with version.parquet("features") as file:
@@ -163,7 +163,7 @@ def cut_chunks(
             last_group=group,
             label=f"rows {first_row:,} to {first_row + rows - 1:,}" if rows else "no rows",
             content=content,
-            reasons=reasons,
+            reasons=reason_codes,
         )
         chunks.append(chunk)
         first_group, first_row, rows = group + 1, first_row + rows, 0
@@ -215,8 +215,11 @@ def score_chunk(case: UseCase, chunk: Chunk, predict: Predict | None = None) -> 
     explain = None
     if predict is None:
         model = ModelVersion(chunk.model, chunk.version, chunk.run_id)
-        predict = predictor(case, model)
-        explain = reasons.explainer(case, model, chunk.reasons) if chunk.reasons else None
+        pipeline = registry.load(case, model)
+        predict = partial(case.target.predict, pipeline)
+        if chunk.reasons:
+            typical = reasons.typical_row(case, model)
+            explain = reasons.explainer(case, pipeline, typical, chunk.reasons)
     began = time.monotonic()
     source = case.lake.version(chunk.features)
     # Each of many chunks would read the whole day; `plan_chunks` did, and pages have checksums.

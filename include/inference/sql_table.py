@@ -75,7 +75,8 @@ def _target(connection: "Connection", destination: SqlTable, day: Day) -> "Table
     from sqlalchemy import Column, MetaData, Table, inspect, text
 
     place, _, name = destination.table.rpartition(".")
-    columns = [Column(field.name, _sql_type(field.type)) for field in day.schema]
+    types = {field.name: _sql_type(field.type) for field in day.schema}
+    columns = [Column(*one) for one in types.items()]
     table = Table(name, MetaData(), *columns, schema=place or None)
     if not inspect(connection).has_table(name, schema=place or None):
         if not destination.create:
@@ -84,7 +85,6 @@ def _target(connection: "Connection", destination: SqlTable, day: Day) -> "Table
                 f"{destination.connection}, and {destination.name} may not create it. Nothing was "
                 "delivered; create the table, or declare create=True."
             )
-        types = {field.name: _sql_type(field.type) for field in day.schema}
         described = ", ".join(
             f"{quoted_name(connection, one)} "
             f"{destination.types.get(one) or types[one].compile(connection.dialect)}"

@@ -13,7 +13,7 @@ MEMBERS = [Member("one", "registry")]
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: DeltaTable("not this"), "becomes that of a task"),
+        (lambda: DeltaTable("not this"), "becomes part of paths, tasks"),
         (lambda: DeltaTable(source="features"), "not predictions or ensemble_predictions"),
         (lambda: DeltaTable(columns={"late": "score"}), "lacks 'day'"),
         (lambda: DeltaTable(columns={"day": "day"}, types={"late": "int32"}), "types has late"),

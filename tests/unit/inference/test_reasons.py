@@ -47,7 +47,7 @@ def fitted(*steps: object, labels: np.ndarray = LABELS) -> Pipeline:
 def explained(pipeline: Pipeline, case: UseCase = CASE) -> pl.DataFrame:
     """The reasons for predictions of `ROWS`."""
     [batch] = to_arrow(ROWS).combine_chunks().to_batches()
-    explain = reasons.explain_by(case, pipeline, TYPICAL, 3)
+    explain = reasons.explainer(case, pipeline, TYPICAL, 3)
     columns = explain(batch, case.target.predict(pipeline, batch))
     names = [field.name for field in reasons.fields(3)]
     return pl.DataFrame(pl.from_arrow(pa.table(columns, names)))
@@ -165,7 +165,7 @@ def test_a_large_constant_is_no_reason() -> None:
     pipeline = make_pipeline(FeatureEncoder(NUMBERS, TEXTS), LinearRegression()).fit(year, LABELS)
     [batch] = to_arrow(year).combine_chunks().to_batches()
     typical = {**TYPICAL, "second": 2013.05}
-    explain = reasons.explain_by(regression(), pipeline, typical, 1)
+    explain = reasons.explainer(regression(), pipeline, typical, 1)
     [named, _] = explain(batch, regression().target.predict(pipeline, batch))
     assert pl.Series(named.cast(pa.string())).value_counts(sort=True)[0, 0] != "second"
 
@@ -190,7 +190,7 @@ def test_the_typical_row_is_that_of_the_models_training_days(lake: Lake, history
 def test_without_its_snapshot_a_linear_model_gives_no_reasons() -> None:
     pipeline = fitted(LinearRegression())
     [batch] = to_arrow(ROWS).combine_chunks().to_batches()
-    columns = reasons.explain_by(regression(), pipeline, {}, 1)(batch, np.zeros((300, 3)))
+    columns = reasons.explainer(regression(), pipeline, {}, 1)(batch, np.zeros((300, 3)))
     assert [column.null_count for column in columns] == [300, 300]
 
 

@@ -56,6 +56,7 @@ def test_two_validations_of_one_day_land_and_publish_it_whole(
     assert shown(lake, "quarantine/validated", NEW_DAY) is not None
 
 
+@pytest.mark.exhaustive
 def test_two_scorings_of_one_day_publish_the_predictions_of_one(
     lake: Lake, history: History, tmp_path: Path, start: Callable[..., Any]
 ) -> None:

@@ -123,6 +123,7 @@ def settle(configure: Callable[..., None], tmp_path: Path, sent: Sent) -> Callab
     return begin
 
 
+@pytest.mark.exhaustive
 def test_two_use_cases_give_the_same_results_together_as_alone(
     both: list[Days], settle: Callable[..., None], sent: Sent
 ) -> None:

@@ -19,14 +19,12 @@ def churn(tmp_path: Path) -> Path:
     return write("churn", tmp_path / "cases")
 
 
-OTHERS = [pytest.param(target, marks=pytest.mark.exhaustive) for target in TARGETS[1:]]
-
-
-@pytest.fixture(params=[TARGETS[0], *OTHERS])
+@pytest.fixture(params=TARGETS)
 def of_each_target(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return write("churn", tmp_path / "cases", request.param)
 
 
+@pytest.mark.exhaustive
 def test_it_passes_all_steps_at_once(of_each_target: Path, tmp_path: Path) -> None:
     churn = of_each_target
     done = run_python(churn, tmp_path / "data", "-m", "local.usecase")
@@ -45,6 +43,7 @@ def test_nothing_of_the_template_is_left_in_it(churn: Path) -> None:
     assert [one.model for one in case.members if one.kind == "remote"] == ["churn"]
 
 
+@pytest.mark.exhaustive
 def test_its_data_are_the_same_each_time_and_its_first_champion_passes_the_gate(
     of_each_target: Path, configure: Callable[..., None], tmp_path: Path
 ) -> None:

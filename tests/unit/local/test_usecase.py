@@ -7,6 +7,7 @@ import pytest
 from tests.unit.helpers import edit, run_python
 
 
+@pytest.mark.exhaustive
 def test_the_second_use_case_is_whole_and_its_first_days_come_through(tmp_path: Path) -> None:
     done = run_python("tests/usecases/doctor_visits", tmp_path / "data", "-m", "local.usecase")
     assert done.returncode == 0, done.stderr

@@ -557,7 +557,12 @@ def serve(enabled: str, **variables: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["a piece is missing", "a setting is wrong", "it cannot be found"]
+    "wrong",
+    [
+        "a piece is missing",
+        pytest.param("a setting is wrong", marks=pytest.mark.exhaustive),
+        pytest.param("it cannot be found", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_working_use_cases_are_served_despite_a_broken_one(
     wrong: str, lake: Lake, tmp_path: Path
