@@ -238,6 +238,33 @@ class Delivered:
     where: str
 
 
+# --- Housekeeping ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What an erasure erases.
+
+    Attributes:
+        record: path of the file that keeps this.
+        state: `begun` until all is erased; `counted` by a dry run.
+        columns: columns that the rows were found by.
+        keys: number of the values, or combinations of values, that were given.
+        rows: table → rows of all of its versions.
+        delivered: destination → rows there; None if its columns do not tell which they are, so that
+            a person has to delete them.
+        models: registered versions that were trained on the rows.
+    """
+
+    record: str
+    state: Literal["counted", "begun", "erased"]
+    columns: list[str]
+    keys: int
+    rows: dict[str, int]
+    delivered: dict[str, int | None]
+    models: list[str]
+
+
 # --- Training -------------------------------------------------------------------------------------
 
 

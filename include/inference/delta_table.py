@@ -62,6 +62,37 @@ def replace_day(case: UseCase, destination: DeltaTable, day: Day) -> str:
         return f"{uri} version {table.version()}"
 
 
+def delete_rows(case: UseCase, destination: DeltaTable, keys: pa.Table, dry_run: bool) -> int:
+    """Delete the rows with one of several keys, and the files of earlier versions of the table.
+
+    Args:
+        keys: the columns there that tell which rows they are.
+        dry_run: only count them.
+
+    Returns:
+        How many rows they are.
+
+    Raises:
+        DependencyDown: the table's store does not answer, or another writer was faster.
+    """
+    import polars as pl
+
+    uri, options = location(case, destination)
+    with _using(uri, []):
+        if (table := open_table(uri, options)) is None:
+            return 0
+        if dry_run:
+            there, wanted = pl.scan_delta(table), pl.LazyFrame(pl.from_arrow(keys))
+            found = there.select(keys.column_names).join(wanted, keys.column_names, how="semi")
+            return int(found.select(pl.len()).collect().item())
+        same = " AND ".join(f't."{name}" = k."{name}"' for name in keys.column_names)
+        merging = table.merge(keys, same, source_alias="k", target_alias="t")
+        deleted = merging.when_matched_delete().execute()["num_target_rows_deleted"]
+        # Earlier versions of the table would still have the rows.
+        table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+        return int(deleted)
+
+
 def open_table(uri: str, options: dict[str, str] | None) -> Any:
     """A Delta table; None if there is none yet."""
     from deltalake import DeltaTable as Opened

@@ -53,6 +53,50 @@ def replace_day(destination: SqlTable, day: Day) -> str:
     return where
 
 
+def delete_rows(destination: SqlTable, keys: pa.Table, dry_run: bool) -> int:
+    """Delete the rows with one of several keys.
+
+    Args:
+        keys: the columns there that tell which rows they are.
+        dry_run: only count them.
+
+    Returns:
+        How many rows they are; 0 without a table.
+
+    Raises:
+        BadData: the table lacks one of the columns.
+        DependencyDown: the database does not answer, or is locked.
+    """
+    from sqlalchemy import and_, delete, exists, func, inspect, select
+
+    where = f"{destination.table} of the connection {destination.connection}"
+    with connected(destination.connection, f"Rows of {where} cannot be erased") as connection:
+        _wait_for_others(connection, destination)
+        target = _declared(destination, keys.schema)
+        if not inspect(connection).has_table(target.name, schema=target.schema):
+            return 0
+        staging = _staging(connection, target, keys.schema)
+        for batch in keys.to_batches():
+            _load(connection, staging, batch)
+        same = and_(*(target.c[name] == staging.c[name] for name in keys.column_names))
+        matching = exists().where(same)
+        found = connection.execute(select(func.count()).select_from(target).where(matching))
+        number = int(found.scalar_one())
+        if not dry_run:
+            connection.execute(delete(target).where(matching))
+        staging.drop(connection)
+    return number
+
+
+def _declared(destination: SqlTable, schema: pa.Schema) -> "Table":
+    """The destination's table with these columns, whether it is there or not."""
+    from sqlalchemy import Column, MetaData, Table
+
+    place, _, name = destination.table.rpartition(".")
+    columns = [Column(field.name, _sql_type(field.type)) for field in schema]
+    return Table(name, MetaData(), *columns, schema=place or None)
+
+
 def _wait_for_others(connection: "Connection", destination: SqlTable) -> None:
     """Let one delivery to a table end before the next one begins.
 
@@ -72,13 +116,10 @@ def _target(connection: "Connection", destination: SqlTable, day: Day) -> "Table
     Raises:
         BadData: it is missing and may not be created, or has other columns.
     """
-    from sqlalchemy import Column, MetaData, Table, inspect, text
+    from sqlalchemy import inspect, text
 
-    place, _, name = destination.table.rpartition(".")
-    types = {field.name: _sql_type(field.type) for field in day.schema}
-    columns = [Column(*one) for one in types.items()]
-    table = Table(name, MetaData(), *columns, schema=place or None)
-    if not inspect(connection).has_table(name, schema=place or None):
+    table = _declared(destination, day.schema)
+    if not inspect(connection).has_table(table.name, schema=table.schema):
         if not destination.create:
             raise BadData(
                 f"There is no table {destination.table} at the connection "
@@ -87,13 +128,13 @@ def _target(connection: "Connection", destination: SqlTable, day: Day) -> "Table
             )
         described = ", ".join(
             f"{quoted_name(connection, one)} "
-            f"{destination.types.get(one) or types[one].compile(connection.dialect)}"
+            f"{destination.types.get(one) or table.c[one].type.compile(connection.dialect)}"
             for one in day.schema.names
         )
         preparer = connection.dialect.identifier_preparer
         connection.execute(text(f"CREATE TABLE {preparer.format_table(table)} ({described})"))
         return table
-    there = {one["name"]: one for one in inspect(connection).get_columns(name, place or None)}
+    there = {one["name"]: one for one in inspect(connection).get_columns(table.name, table.schema)}
     wrong = [f"{one} is missing there" for one in day.schema.names if one not in there]
     wrong += [
         f"{field.name} is {there[field.name]['type']} there, which would change {field.type}"

@@ -83,6 +83,15 @@ class Part:
     etag: str = field(default="", compare=False)
 
 
+def path_of(uri: str) -> "AnyPath":
+    """A path in a folder, or in a store that Airflow's `ObjectStoragePath` opens."""
+    if "://" in uri and not uri.startswith("file://"):
+        from airflow.sdk import ObjectStoragePath
+
+        return ObjectStoragePath(uri)
+    return Path(uri.removeprefix("file://")).absolute()
+
+
 @contextmanager
 def atomic_file(path: "AnyPath", replace: bool = True) -> Iterator[Path]:
     """A local file to write; it appears at `path` as a whole when the block ends without an error.
@@ -450,6 +459,17 @@ def list_folder(folder: "AnyPath") -> list["AnyPath"]:
         names = store_of(folder).ls(folder.path, detail=False)
         return [folder / name.rstrip("/").rsplit("/", 1)[-1] for name in names]
     return []
+
+
+def find_files(folder: "AnyPath", ending: str) -> list["AnyPath"]:
+    """The files in a folder and all folders within, by the end of their names; no hidden ones."""
+    if isinstance(folder, Path):
+        found = folder.rglob(f"*{ending}")
+        return [path for path in found if path.name[0] != "." and path.is_file()]
+    start = len(folder.path.rstrip("/")) + 1
+    with asking(folder):
+        names = store_of(folder).find(folder.path)
+    return [folder / name[start:] for name in names if name.endswith(ending)]
 
 
 def remove_old_scratch(folder: Path, prefix: str = ".") -> list[str]:

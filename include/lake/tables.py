@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ from include.lake.files import (
     open_file,
     open_parquet,
     passing_over,
+    path_of,
     put_if_unchanged,
     put_text,
     read_json,
@@ -219,6 +220,20 @@ class Version:
         metrics.send_of_day(self.lake, self.table, self.key, samples)
         return manifest
 
+    def amend(self) -> None:
+        """Describe the parts of this published version again, after rows were erased from them."""
+        known = self.manifest()
+        self._manifest = replace(
+            known,
+            parts={part: self.describe(part) for part in known.parts},
+            profiles={part: self.describe(part) for part in known.profiles},
+        )
+        text = json.dumps(asdict(self._manifest), indent=1)
+        put_text(self.path / "manifest.json", text)
+        current = self.lake.manifest(self.table, self.key)
+        if current is not None and current.version == self.name:
+            self._replace_current(text, known.made_from)
+
     def _replace_current(self, text: str, made_from: str | None) -> Manifest | None:
         """Make a manifest the current one, with no other writer between the check and this.
 
@@ -315,13 +330,7 @@ class Lake:
 
     def __init__(self, root: str, usecase: str = ""):
         self.usecase = usecase
-        self.root: AnyPath
-        if "://" in root and not root.startswith("file://"):
-            from airflow.sdk import ObjectStoragePath
-
-            self.root = ObjectStoragePath(root)
-        else:
-            self.root = Path(root.removeprefix("file://")).absolute()
+        self.root = path_of(root)
 
     def landing_path(self, input_name: str, key: str) -> "AnyPath":
         """Path of the landed file of one input and partition."""

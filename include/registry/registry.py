@@ -15,7 +15,7 @@ import re
 import subprocess
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -177,6 +177,14 @@ def versions_of(case: UseCase, dag_run: str) -> list[ModelVersion]:
     with connection(case) as client:
         found = client.search_model_versions(f"name = '{case.name}'")
     return [_described(model) for model in found if model.tags.get("dag_run") == dag_run]
+
+
+def trained_on(case: UseCase, snapshots: Collection[str]) -> list[ModelVersion]:
+    """The registered versions, members included, that were trained on one of several snapshots."""
+    with connection(case) as client:
+        found = client.search_model_versions(f"name LIKE '{case.name}%'")
+    registered = [_described(one) for one in found if one.name.partition(".")[0] == case.name]
+    return [one for one in registered if param(case, one.run_id, "snapshot") in snapshots]
 
 
 def _described(model: Any) -> ModelVersion:

@@ -24,6 +24,7 @@ from s3fs import S3FileSystem
 
 from include import landed
 from include.errors import BadData, Overtaken
+from include.housekeeping import erasure
 from include.lake import files, tables
 from include.lake.tables import Lake, Manifest
 from include.messages import ModelVersion
@@ -160,6 +161,12 @@ def infer_until_file(root: str, key: str, model: ModelVersion, files: int) -> No
     """Score and publish a day, but die before the n-th file is given its name."""
     die_before_file(root, files)
     infer(Lake(root), key, model)
+
+
+def erase_until_file(root: str, file: str, files: int) -> None:
+    """Erase rows, but die before the n-th file is given its name."""
+    die_before_file(root, files)
+    erasure.erase(at(Lake(root)), file, dry_run=False)
 
 
 def infer_often(root: str, key: str, model: ModelVersion, times: int) -> None:
