@@ -13,7 +13,7 @@ import json
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import chain, groupby
@@ -24,7 +24,7 @@ import polars as pl
 import pyarrow as pa
 
 from include.destinations import DeltaTable, Destination
-from include.errors import BadData, MissingData
+from include.errors import BadData, DependencyDown, MissingData
 from include.inference import delta_table, sql_table
 from include.lake.files import (
     blames,
@@ -57,12 +57,14 @@ MARK = "erasing"
 log = logging.getLogger(__name__)
 
 
-def erase(case: UseCase, file: str, dry_run: bool) -> Erased:
+def erase(case: UseCase, file: str, open_dags: Sequence[str], dry_run: bool) -> Erased:
     """Erase the rows that a file names, or only count them.
 
     Args:
         file: path or URI of a file with a JSON object a line, such as `{"person": "P-12"}`: columns
             of the use case's inputs, and their values in the rows to erase.
+        open_dags: other DAGs of the use case with a run that is not over: it may be reading what
+            would be changed.
         dry_run: only count.
 
     Returns:
@@ -71,9 +73,14 @@ def erase(case: UseCase, file: str, dry_run: bool) -> Erased:
     Raises:
         BadData: the file cannot be read, or names a column that no input has.
         MissingData: there is no such file.
-        DependencyDown: the lake, the registry or a destination does not answer. What was erased
-            stays erased; the retry goes on.
+        DependencyDown: another run is open, or the lake, the registry or a destination does not
+            answer. What was erased stays erased; the retry goes on.
     """
+    if open_dags and not dry_run:
+        raise DependencyDown(
+            f"Runs of {listed(open_dags)} are not over, and may be reading what would be changed. "
+            "Nothing was erased; the retry looks again. Pause these DAGs if they are never idle."
+        )
     given = read_keys(case, file)
     folders = [list(group) for _, group in groupby(_files(case), lambda path: path.parent)]
     keys = [given, _keys_of_rows(case, given, chain.from_iterable(folders))]

@@ -166,7 +166,7 @@ def infer_until_file(root: str, key: str, model: ModelVersion, files: int) -> No
 def erase_until_file(root: str, file: str, files: int) -> None:
     """Erase rows, but die before the n-th file is given its name."""
     die_before_file(root, files)
-    erasure.erase(at(Lake(root)), file, dry_run=False)
+    erasure.erase(at(Lake(root)), file, [], dry_run=False)
 
 
 def infer_often(root: str, key: str, model: ModelVersion, times: int) -> None:

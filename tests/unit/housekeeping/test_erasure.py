@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from include.destinations import DeltaTable, SqlTable
-from include.errors import BadData, MissingData
+from include.errors import BadData, DependencyDown, MissingData
 from include.housekeeping import erasure
 from include.inference import delivery
 from include.lake.files import find_files
@@ -82,7 +82,7 @@ def test_the_rows_of_a_plane_are_nowhere_any_more_and_the_others_are_as_before(
     before = lake.current("predictions", OLD_DAY).read("predictions")
     assert remaining(lake, keys)
 
-    erased = erasure.erase(case, keys_file(tmp_path, {"tailnum": plane}), dry_run=False)
+    erased = erasure.erase(case, keys_file(tmp_path, {"tailnum": plane}), [], dry_run=False)
     assert (erased.state, erased.columns, erased.keys) == ("erased", ["tailnum"], 1)
     assert erased.rows["landing/flights"] == len(keys)
     assert erased.rows["predictions"] == len(here) > 0
@@ -97,7 +97,7 @@ def test_the_rows_of_a_plane_are_nowhere_any_more_and_the_others_are_as_before(
         assert sorted(rows["flight"]) == sorted(after["flight"])
     assert snapshot.verify(case, history.snapshot) == history.snapshot
     assert infer(lake, OLD_DAY, history.champion).select(CASE.key).equals(after.select(CASE.key))
-    again = erasure.erase(case, keys_file(tmp_path, {"tailnum": plane}), dry_run=False)
+    again = erasure.erase(case, keys_file(tmp_path, {"tailnum": plane}), [], dry_run=False)
     assert (again.rows, again.models) == ({}, [])
 
 
@@ -107,7 +107,7 @@ def test_the_old_files_of_a_delta_table_go_too(
     case = replace(CASE, destinations=[DeltaTable()])
     batch_inference(case, OLD_DAY, history.champion)
     delivery.deliver(case, "delta", OLD_DAY)
-    erasure.erase(case, keys_file(tmp_path, {"tailnum": plane}), dry_run=False)
+    erasure.erase(case, keys_file(tmp_path, {"tailnum": plane}), [], dry_run=False)
     there = [Path(file).name for file in delta_of(case).file_uris()]
     assert sorted(path.name for path in find_files(lake.root / "delta", ".parquet")) == sorted(
         there
@@ -121,16 +121,16 @@ def test_a_dry_run_counts_and_changes_nothing(
     batch_inference(case, OLD_DAY, history.champion)
     delivery.deliver(case, "delta", OLD_DAY)
     before, file = contents(lake), keys_file(tmp_path, {"tailnum": plane})
-    counted = erasure.erase(case, file, dry_run=True)
+    counted = erasure.erase(case, file, [], dry_run=True)
     assert contents(lake) == before
-    erased = erasure.erase(case, file, dry_run=False)
+    erased = erasure.erase(case, file, [], dry_run=False)
     assert (counted.state, counted.rows) == ("counted", erased.rows)
     assert (counted.delivered, counted.models) == (erased.delivered, erased.models)
 
 
 def test_columns_of_the_key_are_enough(lake: Lake, tmp_path: Path) -> None:
     carrier = {"carrier": "UA", "date": OLD_DAY}
-    erased = erasure.erase(CASE, keys_file(tmp_path, carrier), dry_run=False)
+    erased = erasure.erase(CASE, keys_file(tmp_path, carrier), [], dry_run=False)
     path = landed(lake, "flights", OLD_DAY)
     assert "UA" not in pl.read_parquet(path)["carrier"].to_list()
     assert set(erased.rows) <= BEFORE_SCORING
@@ -138,7 +138,7 @@ def test_columns_of_the_key_are_enough(lake: Lake, tmp_path: Path) -> None:
 
 
 def test_profiles_are_those_of_the_rows_that_are_left(lake: Lake, tmp_path: Path) -> None:
-    erasure.erase(CASE, keys_file(tmp_path, {"carrier": "UA"}), dry_run=False)
+    erasure.erase(CASE, keys_file(tmp_path, {"carrier": "UA"}), [], dry_run=False)
     version = lake.current("validated", OLD_DAY)
     profiles._read.cache_clear()
     profile = profiles.read(version, "flights")
@@ -157,7 +157,7 @@ def test_a_landed_file_still_says_where_it_came_from(lake: Lake, tmp_path: Path)
     import pyarrow.parquet as pq
 
     pq.write_table(rows.replace_schema_metadata({ORIGIN: b'{"query": "SELECT 1"}'}), path)
-    erasure.erase(CASE, keys_file(tmp_path, {"carrier": "UA"}), dry_run=False)
+    erasure.erase(CASE, keys_file(tmp_path, {"carrier": "UA"}), [], dry_run=False)
     with open_parquet(path) as file:
         assert origin_of(file.metadata.metadata) == {"query": "SELECT 1"}
 
@@ -167,8 +167,16 @@ def test_a_destination_without_the_columns_is_left_to_a_person(
 ) -> None:
     few = SqlTable("few", sqlite, "scores", columns={"at": "day", "score": "score"})
     case = replace(CASE, destinations=[few])
-    erased = erasure.erase(case, keys_file(tmp_path, {"tailnum": plane}), dry_run=False)
+    erased = erasure.erase(case, keys_file(tmp_path, {"tailnum": plane}), [], dry_run=False)
     assert erased.delivered == {"few": None}
+
+
+def test_nothing_is_erased_while_a_run_is_open(lake: Lake, tmp_path: Path) -> None:
+    before, file = contents(lake), keys_file(tmp_path, {"carrier": "UA"})
+    with pytest.raises(DependencyDown, match=r"Runs of a\.b are not over.* Nothing was erased"):
+        erasure.erase(CASE, file, ["a.b"], dry_run=False)
+    assert contents(lake) == before
+    assert erasure.erase(CASE, file, ["a.b"], dry_run=True).rows["landing/flights"] > 0
 
 
 @pytest.mark.parametrize(
@@ -189,9 +197,9 @@ def test_a_file_that_names_no_rows_erases_none(
     before = contents(lake)
     (tmp_path / "keys.jsonl").write_text(text)
     with pytest.raises(BadData, match=said):
-        erasure.erase(CASE, str(tmp_path / "keys.jsonl"), dry_run=False)
+        erasure.erase(CASE, str(tmp_path / "keys.jsonl"), [], dry_run=False)
     with pytest.raises(MissingData, match=r"no file .*gone\.jsonl"):
-        erasure.erase(CASE, str(tmp_path / "gone.jsonl"), dry_run=False)
+        erasure.erase(CASE, str(tmp_path / "gone.jsonl"), [], dry_run=False)
     assert contents(lake) == before
 
 
@@ -202,13 +210,13 @@ def test_a_version_that_an_erasure_left_half_changed_is_refused_until_the_next_o
     with monkeypatch.context() as patch:
         patch.setattr(Version, "amend", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            erasure.erase(CASE, file, dry_run=False)
+            erasure.erase(CASE, file, [], dry_run=False)
     (mark,) = find_files(lake.root, erasure.MARK)
     table = mark.parent.parent.parent.name
     part = next(iter(lake.current(table, OLD_DAY).manifest().parts))
     with pytest.raises(BadData, match="not what was published"):
         lake.current(table, OLD_DAY).read(part)
-    erasure.erase(CASE, file, dry_run=False)
+    erasure.erase(CASE, file, [], dry_run=False)
     assert whole(lake)
 
 
@@ -225,7 +233,7 @@ def test_an_erasure_that_is_killed_at_any_file_is_finished_by_the_next(
         child = start(children.erase_until_file, environment, str(root), file, files)
         child.join()
         lake = Lake(str(root))
-        erasure.erase(at(lake), file, dry_run=False)
+        erasure.erase(at(lake), file, [], dry_run=False)
         assert remaining_carrier(lake, "UA") == []
         assert whole(lake)
         if child.exitcode == 0:
@@ -264,8 +272,8 @@ def test_rows_on_s3_are_erased_too(
         if OLD_DAY in str(path):
             (remote.root / str(path.relative_to(lake.root))).write_bytes(path.read_bytes())
     case = at(remote)
-    erased = erasure.erase(case, keys_file(tmp_path, {"carrier": "UA"}), dry_run=False)
+    erased = erasure.erase(case, keys_file(tmp_path, {"carrier": "UA"}), [], dry_run=False)
     assert erased.rows["landing/flights"] > 0
     left = remote.current("validated", OLD_DAY).read("flights")
     assert "UA" not in left["carrier"].to_list()
-    assert erasure.erase(case, keys_file(tmp_path, {"carrier": "UA"}), dry_run=True).rows == {}
+    assert erasure.erase(case, keys_file(tmp_path, {"carrier": "UA"}), [], dry_run=True).rows == {}
