@@ -55,7 +55,7 @@ def batch_inference(case: UseCase) -> None:
 
         return registry.champion(case, partition_key)
 
-    @task
+    @task(inlets=[assets.validated])
     def preprocess(*, partition_key: str | None = None) -> str:
         """Build the day's features. Returns a reference to them."""
         from include.inference import scoring

@@ -36,7 +36,7 @@ def delivery(case: UseCase) -> None:
     def deliver_to(destination: Destination) -> None:
         source = getattr(assets, destination.source)
 
-        @task(task_id=destination.name, doc_md=f"Deliver {destination.source}.")
+        @task(task_id=destination.name, doc_md=f"Deliver {destination.source}.", inlets=[source])
         @typed
         def deliver(
             *, partition_key: str | None = None, triggering_asset_events: Any = None

@@ -58,7 +58,7 @@ def ensemble_inference(case: UseCase) -> None:
 
         return registry.champion(case, partition_key)
 
-    @task
+    @task(inlets=[assets.validated])
     @shares_failure
     def preprocess(*, partition_key: str | None = None) -> str:
         """Build the day's features. Returns a reference to them."""

@@ -57,9 +57,13 @@ def params_of(case: UseCase) -> dict[str, Param]:
 )
 def model_monitoring(case: UseCase) -> None:
     """Yesterday's rows and scores, and new truth."""
-    retraining, degraded = case.dag_id("model_retraining"), assets_of(case).degraded
+    retraining, assets = case.dag_id("model_retraining"), assets_of(case)
 
-    @task(on_failure_callback=report_and_page, max_active_tis_per_dag=1)
+    @task(
+        on_failure_callback=report_and_page,
+        max_active_tis_per_dag=1,
+        inlets=[assets.predictions, assets.ensemble_predictions, assets.actuals],
+    )
     def observe(*, partition_key: str | None = None, dag_run: Any = None) -> int:
         """Append the day's figures to the history. Returns their number."""
         from include.monitoring import daily
@@ -151,7 +155,7 @@ def model_monitoring(case: UseCase) -> None:
 
         alerting.notify(case, page)
 
-    @task(outlets=[degraded])
+    @task(outlets=[assets.degraded])
     def heal_ensemble(
         *, partition_key: str | None = None, params: Any = None, outlet_events: Any = None
     ) -> list[str]:
@@ -161,7 +165,7 @@ def model_monitoring(case: UseCase) -> None:
         days = healing.days_to_heal(case, str(partition_key))
         if not days or not params["act"]:
             raise AirflowSkipException(f"Nothing is started; degraded days: {days or 'none'}")
-        outlet_events[degraded].add_partitions(days)
+        outlet_events[assets.degraded].add_partitions(days)
         return days
 
     decision = decide()

@@ -72,10 +72,10 @@ def params_of(case: UseCase) -> dict[str, Param]:
 )
 def model_retraining(case: UseCase) -> None:
     """Snapshot, candidates, gate, refit, approval, promotion."""
-    champion = assets_of(case).champion
+    assets = assets_of(case)
     training_time = timedelta(hours=case.settings.training_hours)
 
-    @task
+    @task(inlets=[assets.validated, assets.actuals])
     def take_snapshot(*, params: Any = None, dag_run: Any = None) -> str:
         """Fix the rows of training and holdout. Returns a reference to them."""
         from include.training import snapshot
@@ -202,7 +202,7 @@ def model_retraining(case: UseCase) -> None:
         response_timeout=timedelta(hours=case.settings.approval_hours),
     )
 
-    @task(outlets=[champion], trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
+    @task(outlets=[assets.champion], trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
     @typed
     def promote(
         verdict: Verdict,
@@ -218,7 +218,7 @@ def model_retraining(case: UseCase) -> None:
         answer = ti.xcom_pull("approve") or {}
         approver = (answer.get("responded_by_user") or {}).get("name", "")
         promotion.promote(case, version, verdict.champion, params["reason"], approver)
-        outlet_events[champion].extra = {**vars(version), "reason": params["reason"]}
+        outlet_events[assets.champion].extra = {**vars(version), "reason": params["reason"]}
         return version.version
 
     snapshot = take_snapshot()

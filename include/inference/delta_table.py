@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from include import datasets
 from include.destinations import Day, DeltaTable
 from include.errors import BadData, DependencyDown
 from include.lake.files import first_line
@@ -59,7 +60,9 @@ def replace_day(case: UseCase, destination: DeltaTable, day: Day) -> str:
         else:
             table.delete(predicate, commit_properties=commit)
         table.update_incremental()
-        return f"{uri} version {table.version()}"
+        written = str(table.version())
+    datasets.wrote(datasets.folder(uri, day.schema.names, day.rows, version=written))
+    return f"{uri} version {written}"
 
 
 def delete_rows(case: UseCase, destination: DeltaTable, keys: pa.Table, dry_run: bool) -> int:

@@ -19,7 +19,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from include import metrics
+from include import datasets, metrics
 from include.encoder import FeatureEncoder
 from include.errors import BadData, Overtaken
 from include.inference import reasons
@@ -589,6 +589,8 @@ def publish(
     version = case.lake.version(predictions_reference)
     made_from = case.lake.version(lineage["features"]).manifest().made_from
     facts = {"check": asdict(check), registry.TARGET: case.target.name, **lineage}
+    if model := lineage.get("model"):
+        datasets.read(datasets.model(model["name"], model["version"]))
     manifest = version.publish(["predictions"], facts, made_from)
     return manifest.parts["predictions"].rows
 

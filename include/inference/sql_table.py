@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from include import datasets
 from include.database import connected, quoted_name
+from include.datasets import CONNECTION, Dataset
 from include.destinations import Day, SqlTable
 from include.errors import BadData
 from include.wording import listed
@@ -50,6 +52,8 @@ def replace_day(destination: SqlTable, day: Day) -> str:
         rows = select(*(staging.c[name] for name in names))
         connection.execute(target.insert().from_select(names, rows))
         staging.drop(connection)
+        written = _dataset(connection, destination, day)
+    datasets.wrote(written)
     return where
 
 
@@ -95,6 +99,15 @@ def _declared(destination: SqlTable, schema: pa.Schema) -> "Table":
     place, _, name = destination.table.rpartition(".")
     columns = [Column(field.name, _sql_type(field.type)) for field in schema]
     return Table(name, MetaData(), *columns, schema=place or None)
+
+
+def _dataset(connection: "Connection", destination: SqlTable, day: Day) -> Dataset:
+    """What was delivered, under the name of the table: database, schema, table."""
+    place, _, name = destination.table.rpartition(".")
+    levels = [connection.engine.url.database, place or connection.dialect.default_schema_name, name]
+    full = ".".join(dict.fromkeys(one for one in levels if one))  # in MySQL, a schema is a database
+    namespace = f"{CONNECTION}{destination.connection}"
+    return Dataset(namespace, full, tuple(day.schema.names), day.rows)
 
 
 def _wait_for_others(connection: "Connection", destination: SqlTable) -> None:

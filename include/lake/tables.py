@@ -23,7 +23,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from include import metrics
+from include import datasets, metrics
+from include.datasets import Dataset
 from include.errors import BadData, DependencyDown, MissingData, Overtaken
 from include.lake.files import (
     ORPHANED_AFTER,
@@ -209,6 +210,7 @@ class Version:
         text = json.dumps(asdict(manifest), indent=1)
         put_text(self.path / "manifest.json", text)
         self._manifest = manifest
+        datasets.wrote(*self._datasets(manifest))
         current = self._replace_current(text, made_from)
         rows = max((part.rows for part in manifest.parts.values()), default=0)
         metrics.send(self.lake.usecase, "published_rows_total", rows, table=self.table)
@@ -300,7 +302,15 @@ class Version:
             raise MissingData(
                 f"Version {self} was never published. Run the pipeline that publishes it again."
             )
+        datasets.read(*self._datasets(self._manifest))
         return self._manifest
+
+    def _datasets(self, manifest: Manifest) -> Iterator[Dataset]:
+        """Its parts: the first, the main one, has the table's name, and the others are below it."""
+        table = self.lake.root / self.table
+        for number, (name, part) in enumerate(manifest.parts.items()):
+            place = table / name if number else table
+            yield datasets.folder(place, part.columns, part.rows, part.bytes, str(self))
 
     def _profiles(self) -> list[str]:
         names = [path.name for path in list_folder(self.path)]

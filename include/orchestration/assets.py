@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from airflow.sdk import Asset
 
+from include import datasets
+from include.errors import BadData
 from include.usecase import UseCase
 
 
@@ -29,5 +31,24 @@ class Assets:
 
 
 def assets_of(case: UseCase) -> Assets:
-    """The assets of a use case, whose names begin with the use case's."""
-    return Assets(*(Asset(f"{case.name}.{name}") for name in Assets.__annotations__))
+    """The assets of a use case, whose names begin with the use case's.
+
+    The URI of a table is that of its folder. MLflow has no scheme in Airflow, so the champion's
+    begins with `x-`.
+    """
+    return Assets(
+        validated=_table(case, "validated"),
+        actuals=_table(case, "actuals"),
+        predictions=_table(case, "predictions"),
+        ensemble_predictions=_table(case, "ensemble_predictions"),
+        degraded=Asset(f"{case.name}.degraded"),
+        champion=Asset(f"{case.name}.champion", f"x-mlflow:///{case.name}@champion"),
+    )
+
+
+def _table(case: UseCase, table: str) -> Asset:
+    name = f"{case.name}.{table}"
+    try:
+        return Asset(name, datasets.uri(f"{case.settings.lake_of(case.name)}/{table}"))
+    except BadData:  # no lake is set on MWAA or Astro: tasks fail with this message, DAGs stand
+        return Asset(name)

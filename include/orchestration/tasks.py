@@ -12,6 +12,7 @@ from airflow.sdk import teardown
 from airflow.sdk.exceptions import AirflowSkipException
 
 from include.errors import Overtaken
+from include.orchestration import lineage
 from include.orchestration.alerting import report_failure
 from include.orchestration.retries import RetryByKind
 from include.settings import settings
@@ -31,6 +32,8 @@ TASK_DEFAULTS: dict[str, Any] = {
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(seconds=settings().retry_max_seconds),
     "execution_timeout": timedelta(hours=2),
+    "on_execute_callback": lineage.begin,
+    "on_success_callback": lineage.report,
     "on_failure_callback": report_failure,
 }
 

@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from include import metrics
+from include import datasets, metrics
 from include.errors import BadData
 from include.inference import scoring
 from include.lake.files import to_arrow
@@ -180,6 +180,7 @@ def register(
     texts = {name: str(value) for name, value in tags.items()}
     challenger = registry.register(case, run_id, verdict.markdown, texts, members)
     registry.count(case, "registered")
+    datasets.wrote(datasets.model(challenger.name, challenger.version))
     return challenger
 
 

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from statistics import median
 from zoneinfo import ZoneInfo
 
-from include import metrics
+from include import datasets, metrics
+from include.datasets import Dataset
 from include.errors import BadData, Overtaken
 from include.lake.files import read_json
 from include.lake.tables import Version
@@ -157,5 +158,11 @@ def publish(case: UseCase, reference: str) -> dict[str, int]:
     except FileNotFoundError as error:
         raise version.gone(path) from error
     names = [check.input for check in report.inputs]
+    datasets.read(*(_landed(case, version.key, check) for check in report.inputs))
     manifest = version.publish(names, metadata={"report": asdict(report)})
     return {name: part.rows for name, part in manifest.parts.items()}
+
+
+def _landed(case: UseCase, key: str, check: RowCheck) -> Dataset:
+    folder = case.lake.landing_path(check.input, key).parent
+    return datasets.folder(folder, check.null_rates, check.rows, version=key)
