@@ -1,7 +1,7 @@
 """What does a diamond cost? A regression whose labels vary by factors, with reason codes.
 
 53,940 diamonds with their prices in dollars, as the package plotnine ships them. They have no
-dates: 160 of them are dealt to each day.
+dates: 160 of them are dealt to each day. Offers come as files, sales from a database.
 """
 
 from include.usecase import Member, UseCase
