@@ -12,17 +12,22 @@ late or broken truth never keeps a day from being scored.
 - **publish** makes the valid rows of all inputs visible at once. It is skipped if another run has
   already published the day from newer files.
 - **record_stages** records for the monitor how the run ended.
+
+A use case that declares `arrivals` has two more DAGs. **arrivals** waits for its files, and
+**validation_on_arrival** then validates the inputs of their days in the same way. The schedule
+validates each day all the same, so that a file that nobody reported waits for the morning at most.
 """
 
 from typing import Any
 
-from airflow.sdk import Asset, task, task_group
+from airflow.sdk import Asset, PartitionedAssetTimetable, task, task_group
 
 from include.messages import LandedFile, Published, RowCheck
 from include.orchestration.assets import assets_of
 from include.orchestration.pipelines import pipeline, usecases_of_process
 from include.orchestration.schedules import daily
 from include.orchestration.tasks import record_stages, skips_if_overtaken, typed
+from include.orchestration.watch import watched
 from include.usecase import UseCase
 
 STAGES = {
@@ -110,5 +115,44 @@ def data_validation(case: UseCase) -> None:
     gates.override(group_id="truth")(case, "actuals", case.truth_delay_days, assets.actuals)
 
 
+@pipeline(schedule=watched, doc_md=__doc__, tags=["validation"])
+def arrivals(case: UseCase) -> None:
+    """The days whose files have arrived."""
+    arrived = assets_of(case).arrived
+
+    @task(outlets=[arrived])
+    def find_days(*, triggering_asset_events: Any = None, outlet_events: Any = None) -> list[str]:
+        """Find the days that the files start. Skipped if there are none."""
+        from airflow.sdk.exceptions import AirflowSkipException
+
+        from include.validation import arrived as files
+
+        events = [event for found in triggering_asset_events.values() for event in found]
+        paths = [path for event in events for path in event.extra["payload"]["paths"]]
+        days = files.days_to_start(case, paths)
+        if not days:
+            raise AirflowSkipException("No file starts a day; the log says why.")
+        outlet_events[arrived].add_partitions(days)
+        return days
+
+    find_days()
+
+
+@pipeline(
+    schedule=lambda case: PartitionedAssetTimetable(assets=assets_of(case).arrived),
+    max_active_runs=4,
+    doc_md=__doc__,
+    tags=["validation"],
+)
+def validation_on_arrival(case: UseCase) -> None:
+    """The inputs of a day whose files have arrived before its schedule."""
+    validated = assets_of(case).validated
+    inputs = gates.override(group_id="inputs")(case, "validated", 0, validated)
+    inputs >> record_stages(case, STAGES, "validated")
+
+
 for case in usecases_of_process():
     data_validation(case)
+    if case.arrivals:
+        arrivals(case)
+        validation_on_arrival(case)

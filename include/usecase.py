@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
+from include.arrivals import Arrival
 from include.destinations import DeltaTable, Destination
 from include.errors import BadData
 from include.names import LONGEST_NAME, check_name
@@ -291,6 +292,7 @@ class UseCase:
         validated_at: when the previous day's data is validated, every day: hour and minute in UTC.
         monitored_at: when the monitor looks at the previous day, which should be scored by then.
         truth_delay_days: how many days later than a day's inputs its truth is validated.
+        arrivals: files that start the validation of their day's inputs before `validated_at`.
     """
 
     name: str
@@ -301,6 +303,7 @@ class UseCase:
     validated_at: str = "06:00"
     monitored_at: str = "08:00"
     truth_delay_days: int = 1
+    arrivals: Sequence[Arrival] = ()
 
     def __post_init__(self) -> None:
         """Refuse what could never work."""
@@ -325,6 +328,14 @@ class UseCase:
         delay = self.truth_delay_days
         if type(delay) is not int or not 1 <= delay <= 60:
             raise ValueError(f"truth_delay_days is {delay!r}, not a whole number from 1 to 60")
+        if others := [one for one in self.arrivals if not isinstance(one, Arrival)]:
+            raise ValueError(f"arrivals has {others[0]!r}, which is not an Arrival(...)")
+        queues = [one.queue for one in self.arrivals if one.queue]
+        if twice := {queue for queue in queues if queues.count(queue) > 1}:
+            raise ValueError(
+                f"two arrivals read the queue {listed(twice)}, and each message reaches only one: "
+                "give each a queue"
+            )
 
     @property
     def package(self) -> str:
@@ -425,7 +436,8 @@ class UseCase:
         given = (
             self.name, self.first_window, self.members, self.destinations, dict(self.own_settings)
         )  # fmt: skip
-        return UseCase, (*given, self.validated_at, self.monitored_at, self.truth_delay_days)
+        times = self.validated_at, self.monitored_at, self.truth_delay_days
+        return UseCase, (*given, *times, self.arrivals)
 
     def __str__(self) -> str:
         return self.name

@@ -20,6 +20,7 @@ class Assets:
         ensemble_predictions: a day is scored by the ensemble or by a fallback.
         degraded: a published day that members of the ensemble missed is to be scored again.
         champion: another version is champion.
+        arrived: a day's files are there before its schedule.
     """
 
     validated: Asset
@@ -28,6 +29,7 @@ class Assets:
     ensemble_predictions: Asset
     degraded: Asset
     champion: Asset
+    arrived: Asset
 
 
 def assets_of(case: UseCase) -> Assets:

@@ -1,7 +1,7 @@
 """Values as their contract declares them, or a message that says which ones are something else."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Context, Decimal
 from types import NoneType
@@ -40,7 +40,8 @@ def column(name: str, values: Sequence[Any], dtype: pl.DataType | None) -> pl.Se
     if dtype is None:
         return pl.Series(name, [None if one is None else str(one) for one in values], pl.String)
     if not set(map(type, values)) <= {NoneType, _natural(dtype)}:
-        values = [_converted(name, one, dtype) for one in values]
+        convert = _conversion(dtype)
+        values = [None if one is None else convert(name, one, dtype) for one in values]
     try:
         return pl.Series(name, values, dtype, strict=True)
     except FAULTS:
@@ -58,45 +59,59 @@ def _natural(dtype: pl.DataType) -> type:
         return float
     if dtype.is_integer():
         return int
-    return {pl.String: str, pl.Boolean: bool, pl.Binary: bytes}.get(type(dtype), NoneType)
+    natural: dict[type, type] = {pl.String: str, pl.Boolean: bool, pl.Binary: bytes, pl.Date: date}
+    return natural.get(dtype.base_type(), NoneType)
 
 
-def _converted(name: str, value: Any, dtype: pl.DataType) -> Any:
-    """A value as the type holds it.
+def _conversion(dtype: pl.DataType) -> Callable[[str, Any, Any], Any]:
+    """What converts a value to a type, or raises BadData if it is of another one or would change.
 
-    Raises:
-        BadData: it is of another type, or would change.
+    It is chosen once for a column, because comparing types takes longer than converting.
     """
-    if value is None:
-        return None
-    if dtype.is_numeric() and isinstance(value, bool):
-        raise _wrong(name, value, dtype, "it is a bool")
-    if dtype.is_float() and isinstance(value, int | float | Decimal):
-        return _float(name, value, dtype)
-    if dtype.is_integer() and isinstance(value, int | float | Decimal):
-        if not math.isfinite(value) or value != int(value):
-            raise _wrong(name, value, dtype, "it is not whole")
-        return int(value)
-    if dtype == pl.Boolean and value in (0, 1):
-        return bool(value)
-    if dtype == pl.String and isinstance(value, str):
+    if dtype.is_float():
+        return _float
+    if dtype.is_integer():
+        return _whole
+    found: dict[type, Callable[[str, Any, Any], Any]] = {
+        pl.Boolean: _truth, pl.Date: _day, pl.Datetime: _moment, pl.Decimal: _decimal,
+        pl.Binary: _bytes,
+    }  # fmt: skip
+    return found.get(dtype.base_type(), _same)
+
+
+SAME: dict[type, type] = {pl.String: str, pl.Time: time, pl.Duration: timedelta}
+"""Types whose values are taken as they are, and the type of Python that they must have."""
+
+
+def _same(name: str, value: Any, dtype: pl.DataType) -> Any:
+    if isinstance(value, SAME.get(dtype.base_type(), ())):
         return value
-    if dtype == pl.Date:
-        return _day(name, value, dtype)
-    if isinstance(dtype, pl.Datetime):
-        return _moment(name, value, dtype)
-    if isinstance(dtype, pl.Decimal) and isinstance(value, int | float | Decimal | str):
-        return _decimal(name, value, dtype)
-    if (dtype == pl.Time and isinstance(value, time)) or (
-        dtype == pl.Duration and isinstance(value, timedelta)
-    ):
-        return value
-    if dtype == pl.Binary and isinstance(value, bytes | memoryview):
+    raise _other(name, value, dtype)
+
+
+def _bytes(name: str, value: Any, dtype: pl.DataType) -> bytes:
+    if isinstance(value, bytes | memoryview):
         return bytes(value)
-    raise _wrong(name, value, dtype, f"it is a {type(value).__name__}")
+    raise _other(name, value, dtype)
 
 
-def _float(name: str, value: int | float | Decimal, dtype: pl.DataType) -> float:
+def _truth(name: str, value: Any, dtype: pl.DataType) -> bool:
+    if value in (0, 1):
+        return bool(value)
+    raise _other(name, value, dtype)
+
+
+def _whole(name: str, value: Any, dtype: pl.DataType) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise _other(name, value, dtype)
+    if not math.isfinite(value) or value != int(value):
+        raise _wrong(name, value, dtype, "it is not whole")
+    return int(value)
+
+
+def _float(name: str, value: Any, dtype: pl.DataType) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise _other(name, value, dtype)
     number = np.float32(value) if dtype == pl.Float32 else np.float64(value)
     # The shortest text that means this number must be the value that was given.
     if not isinstance(value, float) and np.isfinite(number) and Decimal(str(number)) != value:
@@ -104,7 +119,9 @@ def _float(name: str, value: int | float | Decimal, dtype: pl.DataType) -> float
     return float(number)
 
 
-def _decimal(name: str, value: int | float | Decimal | str, dtype: pl.Decimal) -> Decimal:
+def _decimal(name: str, value: Any, dtype: pl.Decimal) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
+        raise _other(name, value, dtype)
     try:
         number = Decimal(str(value))
         fits = number == number.quantize(Decimal(1).scaleb(-(dtype.scale or 0)), context=EXACT)
@@ -137,6 +154,10 @@ def _moment(name: str, value: Any, dtype: pl.Datetime) -> datetime:
     if dtype.time_unit == "ms" and found.microsecond % 1000:
         raise _wrong(name, value, dtype, "it has microseconds, which would be cut off")
     return found.astimezone(UTC) if found.tzinfo is not None else found
+
+
+def _other(name: str, value: Any, dtype: pl.DataType) -> BadData:
+    return _wrong(name, value, dtype, f"it is a {type(value).__name__}")
 
 
 def _wrong(name: str, value: Any, dtype: pl.DataType, why: str) -> BadData:
