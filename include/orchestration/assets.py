@@ -45,6 +45,7 @@ def assets_of(case: UseCase) -> Assets:
         ensemble_predictions=_table(case, "ensemble_predictions"),
         degraded=Asset(f"{case.name}.degraded"),
         champion=Asset(f"{case.name}.champion", f"x-mlflow:///{case.name}@champion"),
+        arrived=Asset(f"{case.name}.arrived"),
     )
 
 

@@ -41,7 +41,7 @@ def _input(one: Dataset) -> Any:
         InputStatisticsInputDatasetFacet,
     )
 
-    facets = {}
+    facets: dict[str, Any] = {}
     if one.rows is not None:
         count = InputStatisticsInputDatasetFacet(rowCount=one.rows, size=one.bytes or None)
         facets["inputStatistics"] = count
@@ -54,7 +54,7 @@ def _output(one: Dataset) -> Any:
         OutputStatisticsOutputDatasetFacet,
     )
 
-    facets = {}
+    facets: dict[str, Any] = {}
     if one.rows is not None:
         count = OutputStatisticsOutputDatasetFacet(rowCount=one.rows, size=one.bytes or None)
         facets["outputStatistics"] = count
