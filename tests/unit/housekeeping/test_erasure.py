@@ -226,7 +226,7 @@ def test_an_erasure_that_is_killed_at_any_file_is_finished_by_the_next(
 ) -> None:
     configure(mlflow_tracking_uri=history.registry)
     file = keys_file(tmp_path, {"carrier": "UA"})
-    for files in range(1, 1000, 7):
+    for files in range(1, 1000, 25):
         root = tmp_path / f"lake-{files}"
         copy_lake(history.lakes / CASE.name, root)
         environment = {"MLFLOW_TRACKING_URI": history.registry}
