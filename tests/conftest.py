@@ -120,3 +120,17 @@ def s3_environment(url: str) -> dict[str, str]:
         "AWS_DEFAULT_REGION": "us-east-1",
         "AIRFLOW_CONN_LAKE_TEST": json.dumps(connection),
     }
+
+
+def notified_queue(bucket: str) -> str:
+    """The URL of a queue that a bucket of the S3 server tells of new objects."""
+    import boto3
+
+    sqs = boto3.client("sqs")
+    url: str = sqs.create_queue(QueueName="drops")["QueueUrl"]
+    found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+    told = {"QueueArn": found["QueueArn"], "Events": ["s3:ObjectCreated:*"]}
+    boto3.client("s3").put_bucket_notification_configuration(
+        Bucket=bucket, NotificationConfiguration={"QueueConfigurations": [told]}
+    )
+    return url

@@ -142,6 +142,24 @@ def test_a_setting_of_one_use_case_changes_no_dag_of_another() -> None:
     assert wants["flight_delays.model_retraining"] is False
 
 
+def test_arrivals_are_two_more_dags_beside_the_schedule() -> None:
+    found = parse(DAGS, {"ML_USECASES": "tests/usecases/diamond_prices"})
+    assert found["errors"] == {}
+    assert set(HEAVY) & set(found["imported"]) == set()
+    dags = {name.removeprefix("diamond_prices."): dag for name, dag in found["dags"].items()}
+    assert dags["data_validation"]["cron"] == "0 6 * * *"
+    watch, validation = dags["arrivals"], dags["validation_on_arrival"]
+    assert watch["waits_for"] == ["diamond_prices.files"]
+    assert [*watch["tasks"]] == ["find_days"]
+    assert validation["timetable"] == "PartitionedAssetTimetable"
+    assert validation["waits_for"] == ["diamond_prices.arrived"]
+    inputs = {name for name in dags["data_validation"]["tasks"] if not name.startswith("truth.")}
+    assert set(validation["tasks"]) == inputs
+    for dag in (watch, validation):
+        assert dag["callbacks"] == ["run_failed", "run_succeeded"]
+        assert all(task["policy"] and task["callback"] for task in dag["tasks"].values())
+
+
 def test_parsing_imports_nothing_heavy(parsed: dict[str, Any]) -> None:
     assert set(HEAVY) & set(parsed["imported"]) == set()
 

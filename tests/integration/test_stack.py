@@ -267,6 +267,12 @@ def test_a_scored_day_is_in_the_warehouse(stack: Stack, days: Days) -> None:
     poll(lambda: stack.compose(*psql).strip() == "160|160", timeout=120)
 
 
+def test_rows_come_from_the_stacks_postgres_by_a_query(stack: Stack, days: Days) -> None:
+    [day] = DAYS[OTHER]
+    found = stack.python("query.py", day, where="airflow-worker")
+    assert found == {"rows": 160, "days": [day], "parameters": {"day": day}}
+
+
 def test_a_day_that_is_repaired_as_the_runbook_says_is_scored(stack: Stack, days: Days) -> None:
     file = f"data/lake/{CASE}/landing/{CASE.inputs[0].name}/{YESTERDAY}.parquet"
     stack.compose("exec", "-T", "airflow-worker", "rm", file)

@@ -459,8 +459,9 @@ def test_every_query_of_boards_and_alerts_finds_what_it_asks_for(
     asked = {series for query in queries for series in SELECTOR.findall(query)}
     assert len(asked) > len(METRICS)
     missing = {series for series in asked if not sent.has(metric_of(series[0]), series[1])}
-    # Of the DAGs only the validation has failed here.
-    assert {name for name, _ in missing} == {"run_failed_timestamp_seconds"}
+    # Of the DAGs only the validation has failed here; a slice of few rows has no calibration.
+    lacking = {name for name, matchers in missing if 'slice!="all"' not in matchers}
+    assert lacking == {"run_failed_timestamp_seconds"}
 
 
 @pytest.mark.skipif(len(CASES) < 2, reason="only one use case is enabled")

@@ -18,6 +18,7 @@ from include.arrivals import Arrival
 from include.orchestration import watch
 from include.orchestration.watch import ArrivalTrigger, watched
 from tests.case import CASE
+from tests.conftest import notified_queue
 
 TODAY = datetime.now(UTC).date()
 PATTERN = "%Y-%m-%d/*.csv"
@@ -117,16 +118,7 @@ def queue(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     """A queue that the bucket notifies."""
     for name, value in s3_server.items():
         monkeypatch.setenv(name, value)
-    sqs = boto3.client("sqs")
-    url: str = sqs.create_queue(QueueName="drops")["QueueUrl"]
-    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
-    boto3.client("s3").put_bucket_notification_configuration(
-        Bucket="bucket",
-        NotificationConfiguration={
-            "QueueConfigurations": [{"QueueArn": arn["QueueArn"], "Events": ["s3:ObjectCreated:*"]}]
-        },
-    )
-    return url
+    return notified_queue("bucket")
 
 
 def test_new_objects_of_a_bucket_are_reported_by_its_queue(queue: str) -> None:

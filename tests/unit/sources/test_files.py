@@ -88,22 +88,40 @@ def test_files_on_s3_are_found_and_named_with_their_tag(s3_root: str, tmp_path: 
     assert found.origin["files"][0]["file"].startswith("etag ")
 
 
-def test_files_of_a_day_with_other_columns_are_both_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("b.csv", ROWS.drop("amount")),
+        ("b.parquet", ROWS.with_columns(amount=pl.lit("12.5"))),
+        ("b.parquet", ROWS.with_columns(placed_at=pl.col("placed_at").dt.replace_time_zone(None))),
+    ],
+)
+def test_files_of_a_day_with_other_columns_are_both_named(
+    name: str, rows: pl.DataFrame, tmp_path: Path
+) -> None:
     first = drop(tmp_path, "a.csv", ROWS)
-    second = drop(tmp_path, "b.csv", ROWS.drop("amount"))
-    with pytest.raises(BadData, match=rf"{second} has the columns .*{first} has .*amount"):
+    second = drop(tmp_path, name, rows)
+    with pytest.raises(BadData, match=rf"{second} has the columns .*{first} has .*amount Float64"):
         read(tmp_path)
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
-def test_a_file_that_grows_while_it_is_read_is_read_again_later(name: str, tmp_path: Path) -> None:
+def test_a_file_that_changes_while_it_is_read_is_read_again_later(
+    name: str, is_replaced: bool, tmp_path: Path
+) -> None:
     path = drop(tmp_path, name, ROWS)
     found = files.read(str(tmp_path), "%Y/%m/%d/*", DAY, ORDERS)
     assert found is not None
     frames = iter(found.frames)
     next(frames)
-    with path.open("ab") as file:
-        file.write(b"\n")
+    if is_replaced:
+        other = path.with_suffix(".new")
+        other.write_bytes(path.read_bytes()[::-1])
+        other.replace(path)
+    else:
+        with path.open("ab") as file:
+            file.write(b"\n")
     with pytest.raises(MissingData, match=f"{path} was changed while it was read"):
         list(frames)
 

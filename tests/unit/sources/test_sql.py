@@ -96,6 +96,11 @@ def test_a_type_that_the_source_has_changed_is_named(database: str) -> None:
         rows_of(database, query)
 
 
+def test_a_null_in_the_key_lands_for_the_contract_to_put_aside(database: str) -> None:
+    fill(database, {**ROW, "number": None})
+    assert rows_of(database)["number"].to_list() == [None]
+
+
 @pytest.mark.parametrize("query", ["SELECT * FROM elsewhere", "SELEC day FROM orders"])
 def test_a_wrong_query_is_bad_data(query: str, database: str) -> None:
     fill(database, ROW)
