@@ -196,7 +196,7 @@ astro: $(READY) ## Build dist/astro, a complete Astro project, and run its tests
 	@$(PY) -m deploy.astro
 
 ##@ Maintain it
-.PHONY: setup new-usecase usecase reference settings lock migrate clean clean-lake
+.PHONY: setup new-usecase usecase reference settings lock migrate clean
 
 setup: $(READY) ## Make .venv from requirements.lock; the other targets do it too
 	@true
@@ -219,9 +219,6 @@ lock: $(HAS_UV) ## Generate requirements.lock from requirements*.txt (UPGRADE=1:
 
 migrate: $(READY) ## Move a lake and models of release 0.1 under a use case's name (USECASE=name FROM=old-name)
 	@$(PY) -m local.migrate --usecase "$(USECASE)" $(if $(FROM),--from "$(FROM)")
-
-clean-lake: $(READY) ## Remove week-old leftovers of killed writers from the lakes (USECASE=name)
-	@$(PY) -m local.clean_lake $(ABOUT)
 
 clean: ## Stop Airflow, then remove data/, .venv and caches
 	-@if [ -f $(READY) ]; then ML_DATA_DIR= $(PY) -m local.embedded stop; fi

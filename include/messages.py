@@ -238,33 +238,6 @@ class Delivered:
     where: str
 
 
-# --- Housekeeping ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Erased:
-    """What an erasure erases.
-
-    Attributes:
-        record: path of the file that keeps this.
-        state: `begun` until all is erased; `counted` by a dry run.
-        columns: columns that the rows were found by.
-        keys: number of the values, or combinations of values, that were given.
-        rows: table → rows of all of its versions.
-        delivered: destination → rows there; None if its columns do not tell which they are, so that
-            a person has to delete them.
-        models: registered versions that were trained on the rows.
-    """
-
-    record: str
-    state: Literal["counted", "begun", "erased"]
-    columns: list[str]
-    keys: int
-    rows: dict[str, int]
-    delivered: dict[str, int | None]
-    models: list[str]
-
-
 # --- Training -------------------------------------------------------------------------------------
 
 
@@ -440,3 +413,55 @@ class Page:
     title: str
     body: str
     link: str | None = None
+
+
+# --- Housekeeping ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many things, and how large they are together."""
+
+    things: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Housekept:
+    """What housekeeping has deleted.
+
+    Attributes:
+        dry_run: whether it would only have been deleted.
+        deleted: by kind.
+        stays: why kinds were left out this time; empty if none was.
+        report: path of the report, which names everything.
+    """
+
+    dry_run: bool
+    deleted: dict[str, Tally]
+    stays: list[str]
+    report: str
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What an erasure erases.
+
+    Attributes:
+        record: path of the file that keeps this.
+        state: `begun` until all is erased; `counted` by a dry run.
+        columns: columns that the rows were found by.
+        keys: number of the values, or combinations of values, that were given.
+        rows: table → rows of all of its versions.
+        delivered: destination → rows there; None if its columns do not tell which they are, so that
+            a person has to delete them.
+        models: registered versions that were trained on the rows.
+    """
+
+    record: str
+    state: Literal["counted", "begun", "erased"]
+    columns: list[str]
+    keys: int
+    rows: dict[str, int]
+    delivered: dict[str, int | None]
+    models: list[str]

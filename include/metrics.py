@@ -92,6 +92,8 @@ TABLE = (
            "When the table's newest day was first published, or passed over if it had no data."),
     Metric("newest_day_timestamp_seconds", "gauge", "seconds since 1970", ("table",),
            "The newest published day of a table."),
+    Metric("deleted_bytes_total", "counter", "bytes", ("kind",),
+           "Bytes that housekeeping has deleted; none in a dry run."),
     # Validation and features
     Metric("validation_rows_total", "counter", "rows", ("input", "result"),
            "Rows of an input, valid or quarantined."),

@@ -347,6 +347,32 @@ class Settings(BaseSettings):
         "`mailto://user:password@example.com` or `slack://token/#channel`. Empty: only the log."
     )  # fmt: skip
 
+    # Housekeeping: how long what nothing needs any more is kept (docs/housekeeping.md)
+    housekeeping_dry_run: bool = Field(
+        True, description="Whether `housekeeping` only reports what it would delete, by default."
+    )
+    keep_versions: int = Field(
+        2, ge=1, le=1000, description="How many of the newest versions of a day are never deleted."
+    )
+    keep_replaced_days: int = Field(
+        30, ge=7, le=36_500, description="Days after which a replaced version is deleted, and a "
+        "replaced file of a delivered Delta table."
+    )  # fmt: skip
+    keep_quarantine_days: int = Field(
+        90, ge=7, le=36_500, description="Days after which quarantined rows are deleted."
+    )
+    keep_scores_days: int = Field(
+        30, ge=7, le=36_500, description="Days after which the scores of chunks are deleted. "
+        "Published predictions have them, too."
+    )  # fmt: skip
+    keep_logs_days: int = Field(
+        30, ge=7, le=36_500, description="Days after which the logs of a run are deleted."
+    )
+    keep_runs_days: int = Field(
+        90, ge=7, le=36_500, description="Days after which an MLflow run is deleted that no "
+        "registered version refers to."
+    )  # fmt: skip
+
     # Metrics
     statsd_host: str = Field(
         "", description="Host of the StatsD server for metrics. Empty: no metrics are sent."

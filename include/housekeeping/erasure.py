@@ -29,14 +29,15 @@ from include.inference import delta_table, sql_table
 from include.lake.files import (
     blames,
     exists,
-    find_files,
     first_line,
     list_folder,
     open_parquet,
     path_of,
     put_text,
     read_text,
+    remove_file,
     to_arrow,
+    walk,
     write_parquet,
 )
 from include.lake.tables import PROFILE, Version, begun
@@ -161,7 +162,8 @@ def _files(case: UseCase) -> "Iterator[AnyPath]":
     """The Parquet files of the lake, without the Delta tables: those of a folder together."""
     for folder in sorted(list_folder(case.lake.root)):
         if folder.name != "delta":
-            yield from sorted(find_files(folder, ".parquet"))
+            names = (one.path for one in walk(folder) if one.path.name.endswith(".parquet"))
+            yield from sorted(path for path in names if path.name[0] != ".")
 
 
 def _keys_of_rows(case: UseCase, given: pl.DataFrame, files: "Iterable[AnyPath]") -> pl.DataFrame:
@@ -244,7 +246,7 @@ def _erase(
         for part in version.manifest().profiles:
             _profile_again(version, part)
         version.amend()
-        mark.unlink()
+        remove_file(mark)
 
 
 def _rewrite(path: "AnyPath", keys: list[pl.DataFrame]) -> None:

@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pyarrow as pa
+from pyarrow.fs import FileInfo
 
 from include import datasets
 from include.destinations import Day, DeltaTable
@@ -94,6 +95,33 @@ def delete_rows(case: UseCase, destination: DeltaTable, keys: pa.Table, dry_run:
         # Earlier versions of the table would still have the rows.
         table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
         return int(deleted)
+
+
+def vacuum(
+    case: UseCase, destination: DeltaTable, days: int, dry_run: bool
+) -> tuple[str, list[FileInfo]]:
+    """Remove files that days have been delivered without for longer than some days.
+
+    A table that sets `delta.deletedFileRetentionDuration` itself keeps them for that long instead.
+
+    Returns:
+        The table and these files.
+
+    Raises:
+        DependencyDown: its store does not answer.
+    """
+    from deltalake.fs import DeltaStorageHandler
+
+    uri, options = location(case, destination)
+    with _using(uri, []):
+        if (table := open_table(uri, options)) is None:
+            return uri, []
+        own = "delta.deletedFileRetentionDuration" in table.metadata().configuration
+        hours = None if own else 24 * days
+        files = DeltaStorageHandler(uri, options).get_file_info(table.vacuum(hours, dry_run=True))
+        if files and not dry_run:
+            table.vacuum(hours, dry_run=False)
+    return uri, files
 
 
 def open_table(uri: str, options: dict[str, str] | None) -> Any:

@@ -12,13 +12,14 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -81,6 +82,19 @@ class Part:
     sha256: str
     columns: list[str]
     etag: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file as a listing has it.
+
+    Attributes:
+        changed: when it was last changed.
+    """
+
+    path: "AnyPath"
+    bytes: int
+    changed: datetime
 
 
 def path_of(uri: str) -> "AnyPath":
@@ -461,29 +475,59 @@ def list_folder(folder: "AnyPath") -> list["AnyPath"]:
     return []
 
 
-def find_files(folder: "AnyPath", ending: str) -> list["AnyPath"]:
-    """The files in a folder and all folders within, by the end of their names; no hidden ones."""
+def walk(folder: "AnyPath") -> Iterator[Stored]:
+    """All files below a folder, and in a file system its folders, too. What vanishes is skipped."""
     if isinstance(folder, Path):
-        found = folder.rglob(f"*{ending}")
-        return [path for path in found if path.name[0] != "." and path.is_file()]
-    start = len(folder.path.rstrip("/")) + 1
+        for parent, folders, files in os.walk(folder):
+            for name in (*folders, *files):
+                with suppress(FileNotFoundError):
+                    found = (path := Path(parent, name)).lstat()
+                    size = found.st_size if stat.S_ISREG(found.st_mode) else 0
+                    yield Stored(path, size, datetime.fromtimestamp(found.st_mtime, UTC))
+        return
     with asking(folder):
-        names = store_of(folder).find(folder.path)
-    return [folder / name[start:] for name in names if name.endswith(ending)]
+        listed = store_of(folder).find(folder.path, detail=True)
+    for name, about in listed.items():
+        path = folder / name.removeprefix(folder.path).lstrip("/")
+        yield Stored(path, about["size"], about.get("LastModified") or datetime.now(UTC))
+
+
+def remove_file(path: "AnyPath") -> None:
+    """Remove a file, if it is there."""
+    if isinstance(path, Path):
+        path.unlink(missing_ok=True)
+        return
+    with suppress(FileNotFoundError), asking(path):
+        store_of(path).rm_file(path.path)
+
+
+def remove_folder(folder: "AnyPath") -> None:
+    """Remove a folder and all that is in it, if it is there."""
+    with suppress(FileNotFoundError):
+        if isinstance(folder, Path):
+            shutil.rmtree(folder)
+            return
+        with asking(folder):
+            store_of(folder).rm(folder.path, recursive=True)
 
 
 def remove_old_scratch(folder: Path, prefix: str = ".") -> list[str]:
     """Remove the leftovers of killed writers in a folder. Returns what was removed."""
     removed = []
-    before = time.time() - ORPHANED_AFTER.total_seconds()
     with suppress(OSError):  # another writer removes it, or there is no permission
         for file in os.scandir(folder):
-            if not (file.name.startswith(prefix) and SCRATCH.fullmatch(file.name)):
+            if not (file.name.startswith(prefix) and file.is_file(follow_symlinks=False)):
                 continue
-            if file.is_file(follow_symlinks=False) and file.stat().st_mtime < before:
+            if is_old_scratch(file.name, datetime.fromtimestamp(file.stat().st_mtime, UTC)):
                 Path(file.path).unlink()
                 removed.append(file.path)
     return removed
+
+
+def is_old_scratch(name: str, changed: datetime) -> bool:
+    """Whether a file is the leftover of a killed writer, by its name and its last change."""
+    is_old = changed < datetime.now(UTC) - ORPHANED_AFTER
+    return is_old and SCRATCH.fullmatch(name) is not None
 
 
 def _regular(path: Path) -> Path:

@@ -13,7 +13,6 @@ import json
 import logging
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +42,8 @@ from include.lake.files import (
     put_if_unchanged,
     put_text,
     read_json,
+    remove_file,
+    remove_folder,
     store_of,
     tag_of,
     to_arrow,
@@ -171,8 +172,8 @@ class Version:
         """The error for a missing file of this version."""
         return MissingData(
             f"There is no file {path}. This task has published nothing. A version that is not "
-            f"published within {ORPHANED_AFTER.days} days is removed: clear the whole run, not "
-            "this task alone, so that it is made again."
+            f"published within {ORPHANED_AFTER.days} days is removed, and so are replaced ones by "
+            "`housekeeping`: clear the whole run, not this task alone, so that it is made again."
         )
 
     def publish(
@@ -182,7 +183,7 @@ class Version:
 
         If two writers publish at the same moment, one of them goes first, and the other one sees
         its version. (In a store that is not S3 both may miss each other: the last one is current.)
-        Replaced versions are kept, so they can always be read again. A damaged `current.json` is
+        Replaced versions are kept until `housekeeping` removes them. A damaged `current.json` is
         replaced.
 
         Args:
@@ -300,7 +301,8 @@ class Version:
             self._manifest = _manifest(self.path / "manifest.json")
         if self._manifest is None:
             raise MissingData(
-                f"Version {self} was never published. Run the pipeline that publishes it again."
+                f"Version {self} was never published, or `housekeeping` has removed it. Run the "
+                "pipeline that publishes it again."
             )
         datasets.read(*self._datasets(self._manifest))
         return self._manifest
@@ -469,35 +471,31 @@ def begun(name: str) -> datetime | None:
     return time if time.year < datetime.max.year else None  # there must be room for a later one
 
 
-def remove_orphans(folders: list["AnyPath"]) -> list[str]:
+def remove_orphans(folders: Iterable["AnyPath"]) -> None:
     """Remove abandoned, unpublished versions of a partition.
 
     A version that cannot be removed stays, and the log says why; it does not stop the writer.
 
     Args:
         folders: the contents of the partition's folder.
-
-    Returns:
-        What was removed.
     """
-    removed = []
-    before = datetime.now(UTC) - ORPHANED_AFTER
     for folder in folders:
-        time = begun(folder.name)
-        if time is None or time > before:
-            continue
         try:
-            if _is_orphan(folder, before):
-                _remove_folder(folder)
-                removed.append(str(folder))
+            if is_orphan(folder):
+                remove_folder(folder)
         except Exception as error:
-            log.warning("%s was begun %s and never published. It stays: %r", folder, time, error)
-    return removed
+            log.warning("%s was begun and never published. It stays: %r", folder, error)
 
 
-def _is_orphan(folder: "AnyPath", before: datetime) -> bool:
-    """Whether a version was never published, is not current, and did not change since `before`."""
-    if exists(folder / "manifest.json"):
+def is_orphan(folder: "AnyPath") -> bool:
+    """Whether a folder is an abandoned version: never published, and old.
+
+    Raises:
+        BadData: `current.json` is damaged, so it is not known what is published.
+    """
+    before = datetime.now(UTC) - ORPHANED_AFTER
+    time = begun(folder.name)
+    if time is None or time > before or exists(folder / "manifest.json"):
         return False
     current = _manifest(folder.parent / "current.json")
     if current is not None and current.version == folder.name:
@@ -510,9 +508,11 @@ def _is_orphan(folder: "AnyPath", before: datetime) -> bool:
     return all(file.get("LastModified", before) <= before for file in files)
 
 
-def _remove_folder(folder: "AnyPath") -> None:
-    if isinstance(folder, Path):
-        shutil.rmtree(folder)
-        return
-    with asking(folder):
-        store_of(folder).rm(folder.path, recursive=True)
+def remove_version(folder: "AnyPath") -> None:
+    """Remove a published version, its manifest first.
+
+    Whoever dies on the way leaves an abandoned version, which is removed like those of writers.
+    Readers get what they have already opened, or `MissingData`.
+    """
+    remove_file(folder / "manifest.json")
+    remove_folder(folder)

@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, Param, dag, get_parsing_context
@@ -90,3 +91,27 @@ def check_conf(conf: Mapping[str, Any] | None, params: Mapping[str, Any]) -> Non
             f"This run was started with {listed(map(quoted, unknown))}, but its DAG has only the "
             f"parameters {', '.join(params)}. Nothing was done. Start a new run."
         )
+
+
+def open_dags(case: UseCase, folder: Path, ti: Any) -> list[str]:
+    """The use case's DAGs, other than the task's own, with a run that is not over.
+
+    Args:
+        folder: of the DAG files.
+        ti: the task's instance, which asks Airflow.
+    """
+    known = sorted(case.dag_id(file.stem) for file in folder.glob("*.py"))
+    unfinished = ["queued", "running"]
+    return [
+        dag_id
+        for dag_id in known
+        if dag_id != ti.dag_id and ti.get_dr_count(dag_id=dag_id, states=unfinished)
+    ]
+
+
+def logs_folder() -> Path | None:
+    """Where Airflow writes the logs of tasks; None if it is not a folder of this machine."""
+    from airflow.sdk.configuration import conf
+
+    folder = Path(conf.get("logging", "base_log_folder"))
+    return folder if folder.is_dir() else None

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from airflow.sdk import CronPartitionTimetable
+from airflow.sdk import CronPartitionTimetable, CronTriggerTimetable
 
 
 def daily(at: str) -> CronPartitionTimetable:
@@ -25,3 +25,8 @@ def daily(at: str) -> CronPartitionTimetable:
         run_immediately=timedelta(minutes=1),
         key_format="%Y-%m-%d",
     )
+
+
+def weekly() -> CronTriggerTimetable:
+    """A run on Sundays at 03:30 UTC; a DAG that is unpaused later waits for the next one."""
+    return CronTriggerTimetable("30 3 * * 0", timezone="UTC", run_immediately=timedelta(minutes=1))

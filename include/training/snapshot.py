@@ -1,7 +1,7 @@
 """The fixed rows of a training: their days, their versions and their content.
 
-A snapshot is a version of the table `training`. Published versions are never deleted, so a training
-can be repeated from its snapshot at any time.
+A snapshot is a version of the table `training`. `housekeeping` never removes the current one of a
+day, nor one that a registered model refers to: their trainings can be repeated at any time.
 """
 
 from contextlib import ExitStack, suppress

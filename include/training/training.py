@@ -163,6 +163,7 @@ def register(
         "snapshot": verdict.snapshot,
         "snapshot_sha256": fingerprint(version),
         "judged_run": verdict.challenger.run_id,
+        "evaluation": verdict.challenger.evaluation,
         "judged_against": (
             verdict.champion.version if verdict.champion else case.target.baseline_name
         ),
@@ -174,8 +175,10 @@ def register(
     registry.log_verdict(case, run_id, verdict.markdown, {"verdict": "passed"})
     registry.log_plots(case, run_id, _plots(case, verdict))
     lineage = {name: tags[name] for name in ("snapshot", "reason", "dag_run")}
+    judged_on = {member.candidate: member.evaluation for member in verdict.members}
     members = {
-        name: registry.register_member(case, name, run, lineage) for name, run in runs.items()
+        name: registry.register_member(case, name, run, {**lineage, "evaluation": judged_on[name]})
+        for name, run in runs.items()
     }
     texts = {name: str(value) for name, value in tags.items()}
     challenger = registry.register(case, run_id, verdict.markdown, texts, members)

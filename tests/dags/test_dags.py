@@ -96,7 +96,7 @@ def test_a_broken_use_case_is_one_import_error_and_the_others_stand(tmp_path: Pa
     (broken / "models.py").unlink()
     found = parse(DAGS, {"ML_USECASES": f"{broken},{FLIGHTS}"})
     assert {dag_id.partition(".")[0] for dag_id in found["dags"]} == {CASE.name}
-    assert len(found["dags"]) == 7
+    assert len(found["dags"]) == 8
     [(file, error)] = found["errors"].items()
     assert file.endswith("broken_usecases.py")
     assert f"The use case in {broken} lacks the file models.py" in error
@@ -104,7 +104,7 @@ def test_a_broken_use_case_is_one_import_error_and_the_others_stand(tmp_path: Pa
 
 def test_a_variable_for_a_missing_use_case_is_an_import_error_and_all_dags_stand() -> None:
     found = parse(DAGS, BOTH | {"ML_CHURN__SEED": "8"})
-    assert len(found["dags"]) == 14
+    assert len(found["dags"]) == 16
     [(file, error)] = found["errors"].items()
     assert file.endswith("broken_usecases.py")
     assert "ML_CHURN__SEED is for a use case that does not exist" in error
@@ -427,3 +427,21 @@ def test_model_rollback_finds_both_versions_before_it_changes_anything(
     dag = dags["model_rollback"]
     assert dag["timetable"] == "NullTimetable"
     assert shape(dag) == {"find_previous": ["roll_back"], "roll_back": []}
+
+
+def test_housekeeping_is_weekly_and_deletes_nothing_unless_it_is_told_to(
+    dags: dict[str, Any],
+) -> None:
+    dag = dags["housekeeping"]
+    assert (dag["timetable"], dag["cron"]) == ("CronTriggerTimetable", "30 3 * * 0")
+    assert (dag["max_active_runs"], dag["defaults"]) == (1, {"dry_run": True})
+    assert shape(dag) == {"clean": []}
+
+
+def test_each_use_case_says_for_itself_whether_housekeeping_deletes() -> None:
+    found = parse(DAGS, BOTH | {"ML_DOCTOR_VISITS__HOUSEKEEPING_DRY_RUN": "false"})["dags"]
+    dry = {
+        name: found[f"{name}.housekeeping"]["defaults"]["dry_run"]
+        for name in (CASE.name, "doctor_visits")
+    }
+    assert dry == {CASE.name: True, "doctor_visits": False}

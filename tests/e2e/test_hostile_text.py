@@ -231,6 +231,7 @@ def go_through_all(stack: Stack) -> None:
     stack.ended.append(f"approval {stack.airflow.wait(RETRAINING, run_id)}")
     stack.look("health after", health, "Version 2")
     stack.run("model_rollback", conf={"reason": text("rollback")})
+    stack.run("housekeeping", conf={"dry_run": False})
     stack.look("health at the end", health, "Rolled back to")
 
 
@@ -303,6 +304,7 @@ def test_every_dag_went_to_its_end(stack: Stack) -> None:
         "model_monitoring success",
         "approval success",
         "model_rollback success",
+        "housekeeping success",
     ]
 
 

@@ -22,7 +22,7 @@ from include import usecases
 from include.errors import BadData
 from include.settings import INSTALLATION, PER_USECASE, PROJECT, Settings, settings, variable
 from include.usecase import UseCase, UsecaseInvalid
-from local import clean_lake, days, demo, embedded, reference, rollback, seed, usecase
+from local import days, demo, embedded, reference, rollback, seed, usecase
 from local.settings import main
 from tests.case import BOTH, CASE
 
@@ -167,7 +167,7 @@ def test_names_that_may_be_somebody_elses_are_left_alone(
 
 COMMANDS: list[tuple[Callable[..., int], list[str]]] = [
     (embedded.main, ["start"]), (demo.main, []), (seed.main, []), (days.main, []),
-    (rollback.main, ["--reason", "x"]), (usecase.main, []), (clean_lake.main, []), (main, []),
+    (rollback.main, ["--reason", "x"]), (usecase.main, []), (main, []),
 ]  # fmt: skip
 
 

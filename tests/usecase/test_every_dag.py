@@ -411,6 +411,16 @@ def test_the_monitor_judges_a_day_by_its_truth_and_its_retraining_can_be_undone(
     assert registry.champion(case).version == "1"
 
 
+def test_housekeeping_finds_nothing_that_is_old_and_leaves_all_of_it(
+    airflow: Airflow, case: UseCase
+) -> None:
+    before, housekeeping = state_of(case), case.dag_id("housekeeping")
+    run_id = run(airflow, housekeeping, {"dry_run": False})
+    told = airflow.xcom(housekeeping, run_id, "clean")
+    assert {tally["things"] for tally in told["deleted"].values()} == {0}
+    assert state_of(case) == before
+
+
 def test_a_day_with_a_broken_file_is_refused_and_a_person_is_paged(
     airflow: Airflow, case: UseCase, days: Days, pages_server: tuple[Pages, int]
 ) -> None:

@@ -36,6 +36,11 @@ def keys_file(folder: Path, *rows: Any) -> str:
     return str(file)
 
 
+def find_files(folder: Any, ending: str) -> list[Any]:
+    found = [one.path for one in walk(folder) if one.path.name.endswith(ending)]
+    return [path for path in found if path.is_file()]
+
+
 @pytest.fixture
 def plane(lake: Lake) -> str:
     """The tail number that most rows of the day have; it is not in the key of a row."""

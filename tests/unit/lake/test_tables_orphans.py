@@ -12,16 +12,25 @@ import polars as pl
 import pytest
 
 from include.errors import Overtaken
-from include.lake import tables
-from include.lake.files import ORPHANED_AFTER, list_folder, put_text
+from include.housekeeping.retention import leftovers
+from include.housekeeping.versions import days_of
+from include.lake import files, tables
+from include.lake.files import ORPHANED_AFTER, list_folder, put_text, walk
 from include.lake.tables import Lake, Version, version_name
-from local.clean_lake import clean
-from tests.case import at
 from tests.unit import children
 from tests.unit.helpers import Clock
 
 DAY = "2013-03-01"
 OLD = ORPHANED_AFTER + timedelta(hours=1)
+
+
+def clean(lake: Lake) -> list[str]:
+    """Remove what `housekeeping` finds in a lake of killed writers. Returns what was removed."""
+    there = list(walk(lake.root))
+    found = list(leftovers(days_of(lake.root, there), there))
+    for one in found:
+        one.remove()
+    return [one.what for one in found]
 
 
 def begin(lake: Lake, age: timedelta, table: str = "table", changed: timedelta = OLD) -> Version:
@@ -45,8 +54,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is more than a week later."""
     monkeypatch.setattr(Clock, "ahead", OLD.total_seconds())
     monkeypatch.setattr(tables, "datetime", Clock)
-    real = tables.time.time
-    monkeypatch.setattr(tables.time, "time", lambda: real() + OLD.total_seconds())
+    monkeypatch.setattr(files, "datetime", Clock)
 
 
 def test_the_next_writer_of_a_day_removes_an_old_version_that_was_never_published(
@@ -71,7 +79,7 @@ def test_a_version_whose_writer_may_live_is_never_removed(
     lake = Lake(str(tmp_path))
     young = begin(lake, age, changed=changed)
     lake.new_version("table", DAY)
-    assert clean(at(lake)) == []
+    assert clean(lake) == []
     young.publish(["a"])
     assert lake.current("table", DAY).read("a")["x"].to_list() == [1]
 
@@ -84,7 +92,7 @@ def test_a_published_version_is_never_removed(tmp_path: Path) -> None:
             version.publish(["a"])
     age_folder(tmp_path, OLD)
     lake.new_version("table", DAY)
-    assert clean(at(lake)) == []
+    assert clean(lake) == []
     assert all(version.read("a")["x"].to_list() == [1] for version in (replaced, overtaken))
 
 
@@ -95,7 +103,7 @@ def test_what_is_not_a_version_is_never_removed(name: str, tmp_path: Path) -> No
     put_text(folder / "note.txt", "mine")
     age_folder(tmp_path, OLD)
     lake.new_version("table", DAY)
-    assert clean(at(lake)) == []
+    assert clean(lake) == []
     assert (folder / "note.txt").exists()
 
 
@@ -103,7 +111,7 @@ def test_nothing_is_removed_while_it_is_not_known_what_is_published(tmp_path: Pa
     lake = Lake(str(tmp_path))
     old = begin(lake, OLD)
     put_text(tmp_path / "table" / f"date={DAY}" / "current.json", "{")
-    assert clean(at(lake)) == []
+    assert clean(lake) == []
     assert list_folder(old.path)
 
 
@@ -118,9 +126,9 @@ def test_cleaning_finds_them_in_every_table_and_half_written_files_everywhere(
     for path in (*scratch, *mine):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("PAR1")
-    assert clean(at(lake)) == [str(orphan.path) for orphan in orphans], "files are young"
+    assert clean(lake) == [str(orphan.path) for orphan in orphans], "files are young"
     age_folder(tmp_path, OLD)
-    assert sorted(clean(at(lake))) == sorted(map(str, scratch))
+    assert sorted(clean(lake)) == sorted(map(str, scratch))
     assert all(path.exists() for path in mine)
 
 
@@ -138,7 +146,7 @@ def test_what_cannot_be_removed_does_not_stop_the_writer(
 ) -> None:
     lake = Lake(str(tmp_path))
     old = begin(lake, OLD)
-    monkeypatch.setattr(tables.shutil, "rmtree", lambda _: 1 / 0)
+    monkeypatch.setattr(tables, "remove_folder", lambda _: 1 / 0)
     lake.new_version("table", DAY)
     assert f"{old.path} was begun" in caplog.text
 
@@ -150,7 +158,7 @@ def test_an_old_version_on_s3_is_removed_too(s3_root: str) -> None:
     published = begin_on_s3(lake, timedelta(0))
     published.publish(["a"])
     young = begin_on_s3(lake, -OLD)
-    assert clean(at(lake)) == [str(old.path)]
+    assert clean(lake) == [str(old.path)]
     names = {path.name for path in list_folder(old.path.parent)}
     assert names == {published.name, young.name, "current.json"}
 
@@ -176,7 +184,7 @@ def test_nothing_is_left_of_writers_that_were_killed_at_any_step(
         assert child.exitcode == -signal.SIGKILL
     assert step > 50
     children.write_version(lake, 0)
-    clean(at(lake))
+    clean(lake)
     versions = [path for path in list_folder(lake.partition_path("table", DAY)) if path.is_dir()]
     left = {file.name for version in versions for file in list_folder(version)}
     assert left == {"first.parquet", "second.parquet", "manifest.json"}

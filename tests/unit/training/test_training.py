@@ -264,6 +264,7 @@ def test_a_registered_challenger_tells_where_it_came_from(
         "snapshot": history.snapshot,
         "snapshot_sha256": fingerprint(passed.lake.version(history.snapshot)),
         "judged_run": passed.run,
+        "evaluation": verdict.challenger.evaluation,
         "judged_against": history.champion.version if rival else "base rate",
         "git_commit": "abc123",
         "reason": "the drift of May",

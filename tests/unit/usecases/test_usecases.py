@@ -24,7 +24,6 @@ from tests.unit.helpers import copied, edit, run_python
         (["-m", "local.demo"], 2),
         (["-m", "local.days"], 2),
         (["-m", "local.embedded", "start"], 2),
-        (["-m", "local.clean_lake"], 2),
         (["-m", "local.settings"], 2),
         (["-m", "local.usecase"], 1),
         (["-m", "serving"], 2),
