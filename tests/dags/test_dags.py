@@ -96,7 +96,7 @@ def test_a_broken_use_case_is_one_import_error_and_the_others_stand(tmp_path: Pa
     (broken / "models.py").unlink()
     found = parse(DAGS, {"ML_USECASES": f"{broken},{FLIGHTS}"})
     assert {dag_id.partition(".")[0] for dag_id in found["dags"]} == {CASE.name}
-    assert len(found["dags"]) == 8
+    assert len(found["dags"]) == 9
     [(file, error)] = found["errors"].items()
     assert file.endswith("broken_usecases.py")
     assert f"The use case in {broken} lacks the file models.py" in error
@@ -104,7 +104,7 @@ def test_a_broken_use_case_is_one_import_error_and_the_others_stand(tmp_path: Pa
 
 def test_a_variable_for_a_missing_use_case_is_an_import_error_and_all_dags_stand() -> None:
     found = parse(DAGS, BOTH | {"ML_CHURN__SEED": "8"})
-    assert len(found["dags"]) == 16
+    assert len(found["dags"]) == 18
     [(file, error)] = found["errors"].items()
     assert file.endswith("broken_usecases.py")
     assert "ML_CHURN__SEED is for a use case that does not exist" in error
@@ -436,6 +436,15 @@ def test_housekeeping_is_weekly_and_deletes_nothing_unless_it_is_told_to(
     assert (dag["timetable"], dag["cron"]) == ("CronTriggerTimetable", "30 3 * * 0")
     assert (dag["max_active_runs"], dag["defaults"]) == (1, {"dry_run": True})
     assert shape(dag) == {"clean": []}
+
+
+def test_erasure_is_only_started_by_hand_and_counts_unless_it_is_told_to_erase(
+    dags: dict[str, Any],
+) -> None:
+    dag = dags["erasure"]
+    assert (dag["timetable"], dag["max_active_runs"]) == ("NullTimetable", 1)
+    assert dag["defaults"] == {"file": None, "dry_run": True}
+    assert shape(dag) == {"erase": []}
 
 
 def test_each_use_case_says_for_itself_whether_housekeeping_deletes() -> None:

@@ -232,6 +232,9 @@ def go_through_all(stack: Stack) -> None:
     stack.look("health after", health, "Version 2")
     stack.run("model_rollback", conf={"reason": text("rollback")})
     stack.run("housekeeping", conf={"dry_run": False})
+    keys = stack.airflow.data / "keys.jsonl"
+    keys.write_text(json.dumps({"carrier": text("erased")}))
+    stack.run("erasure", conf={"file": str(keys), "dry_run": False})
     stack.look("health at the end", health, "Rolled back to")
 
 
@@ -305,6 +308,7 @@ def test_every_dag_went_to_its_end(stack: Stack) -> None:
         "approval success",
         "model_rollback success",
         "housekeeping success",
+        "erasure success",
     ]
 
 

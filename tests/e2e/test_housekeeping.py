@@ -11,7 +11,7 @@ from include.lake.tables import Lake, Version
 from local.client import Airflow, poll
 from local.in_process import validate_day
 from tests.case import CASE
-from tests.e2e.dag_ids import HOUSEKEEPING, INFERENCE, VALIDATION
+from tests.e2e.dag_ids import ERASURE, HOUSEKEEPING, INFERENCE, VALIDATION
 
 DAY = "2013-01-05"
 
@@ -81,3 +81,22 @@ def test_a_mistyped_parameter_deletes_nothing(airflow: Airflow) -> None:
     airflow.unpause(HOUSEKEEPING)
     run_id = airflow.trigger(HOUSEKEEPING, {"dryrun": False})
     assert airflow.wait(HOUSEKEEPING, run_id) == "failed"
+
+
+def test_rows_are_erased_only_if_it_is_told_to(airflow: Airflow, lake: Lake, data: Path) -> None:
+    airflow.unpause(ERASURE)
+    (data / "keys.jsonl").write_text('{"carrier": "B6"}')
+    poll(lambda: all(one["state"] != "running" for one in airflow.runs(INFERENCE)), timeout=120)
+    found = []
+    for dry_run in (True, False, False):
+        conf = {"file": str(data / "keys.jsonl"), "dry_run": dry_run}
+        run_id = airflow.trigger(ERASURE, conf)
+        assert airflow.wait(ERASURE, run_id) == "success"
+        found.append(airflow.xcom(ERASURE, run_id, "erase"))
+    counted, erased, again = found
+    assert (counted["state"], erased["state"]) == ("counted", "erased")
+    assert counted["rows"] == erased["rows"]
+    assert erased["rows"]["validated"] > 0
+    assert again["rows"] == {}
+    left = lake.current("validated", DAY).read("flights")
+    assert "B6" not in left["carrier"].to_list()

@@ -143,6 +143,7 @@ def go_through_all(stack: Stack) -> None:
     stack.run("model_rollback", conf={"reason": TEMPLATE})
     stack.run("model_monitoring", DAY, {"act": True})
     stack.run("housekeeping")
+    stack.run("erasure", conf={"file": TEMPLATE})
     for page in (f"/reports/{CASE}/{DAY}", f"/model-health/{CASE}"):
         keep_page(stack.airflow, page)
     stack.door.shut = True
@@ -185,5 +186,6 @@ def test_all_of_it_failed_as_it_had_to(stack: Stack) -> None:
         "model_rollback failed",
         "model_monitoring failed",
         "housekeeping failed",
+        "erasure failed",
         "data_validation failed",
     ]

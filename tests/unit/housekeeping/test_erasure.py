@@ -13,7 +13,7 @@ from include.destinations import DeltaTable, SqlTable
 from include.errors import BadData, DependencyDown, MissingData
 from include.housekeeping import erasure
 from include.inference import delivery
-from include.lake.files import find_files
+from include.lake.files import open_parquet, walk
 from include.lake.tables import Lake, Version
 from include.registry import registry
 from include.statistics import profiles
@@ -153,7 +153,6 @@ def test_profiles_are_those_of_the_rows_that_are_left(lake: Lake, tmp_path: Path
 
 
 def test_a_landed_file_still_says_where_it_came_from(lake: Lake, tmp_path: Path) -> None:
-    from include.lake.files import open_parquet
     from include.validation.land import ORIGIN, origin_of
 
     path = landed(lake, "flights", OLD_DAY)
