@@ -358,9 +358,15 @@ def blames(path: "AnyPath") -> Iterator[None]:
 
     Raises:
         BadData: the file is at fault; the message names it.
+        MissingData: it was removed from the object store while it was read.
     """
     try:
         yield
+    except FileNotFoundError as error:
+        raise MissingData(
+            f"{path} was removed while it was read. Nothing was made of it. Clear the whole run: "
+            "it then begins with what is current."
+        ) from error
     except Exception as error:
         if (fault := fault_of_file(error)) is None:
             raise

@@ -145,7 +145,7 @@ def test_a_misspelt_name_is_refused_with_the_name_that_was_meant(
     typo = data.draw(
         st.sampled_from([before + after, before + letter * 2 + after, before + "X" + after])
     )
-    assume(typo not in NAMES)
+    assume(typo not in NAMES and "__" not in typo)  # with two it is a use case's
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(typo, "slack://secret")
         settings.cache_clear()

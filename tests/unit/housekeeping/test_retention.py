@@ -10,17 +10,19 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
-from include.errors import DependencyDown
+from include.errors import DependencyDown, MissingData
 from include.housekeeping import retention
 from include.inference import delivery
 from include.lake import files, tables
-from include.lake.files import list_folder, put_text, walk
-from include.lake.tables import Lake, Version
+from include.lake.files import blames, list_folder, put_text, walk
+from include.lake.tables import Lake, Version, remove_version
 from include.messages import Housekept, Tally
 from include.registry import unused
+from include.training import snapshot
 from tests.case import CASE, at
 from tests.unit import children
 from tests.unit.conftest import OLD_DAY, History, copy_lake
@@ -175,19 +177,34 @@ def test_other_use_cases_and_airflows_own_logs_stay(own_registry: Path, logs: Pa
 def test_the_lake_of_a_champion_loses_nothing_that_is_needed_even_years_later(
     lake: Lake, own_registry: Path, logs: Path, history: History
 ) -> None:
+    for _ in range(3):
+        publish(lake, "training", lake.version(history.snapshot).key)
     age(Path(str(lake.root)), 1000)
     told = keep_house(logs)
     assert {kind for kind, tally in told.deleted.items() if tally.things} == {
         "quarantine",
-        "replaced_versions",  # an evaluation that nothing names
+        "replaced_versions",  # of which nothing names the evaluation and one of the snapshots
     }
+    assert told.deleted["replaced_versions"].things == 2
     assert len(list(lake.published_keys("validated"))) == 20
     for key in lake.published_keys("actuals"):
         for table in ("validated", "actuals"):
             version = lake.current(table, key)
             manifest = version.manifest()
             assert {part: version.describe(part) for part in manifest.parts} == manifest.parts
-    assert lake.version(history.snapshot).read("training").height > 0
+    assert take_again(lake, history.snapshot)
+
+
+def take_again(lake: Lake, reference: str) -> bool:
+    """Whether a snapshot and all days that it was made of are as they were published."""
+    snapshot.verify(at(lake), reference)
+    sources = lake.version(reference).manifest().metadata["sources"].values()
+    versions = [lake.version(source["version"]) for day in sources for source in day]
+    return all(
+        version.describe(part).sha256 == promised.sha256
+        for version in versions
+        for part, promised in version.manifest().parts.items()
+    )
 
 
 def test_replaced_files_of_a_delivered_delta_table_are_deleted(
@@ -298,3 +315,20 @@ def test_on_s3_it_deletes_the_same_and_the_current_versions_stay_whole(
     assert all(map(is_whole, [*kept, lake.current("table", DAY)]))
     again = retention.keep_house(case, [], logs, dry_run=False)
     assert sum(tally.things for tally in again.deleted.values()) == 0
+
+
+def test_a_reader_on_s3_whose_version_is_removed_is_told(s3_root: str) -> None:
+    version = Lake(s3_root).new_version("table", DAY)
+    rows = pl.DataFrame({"x": np.random.default_rng(7).random(3_000_000)})
+    version.write_frame("a", rows, row_group_rows=500_000)  # 24 MB: more than is read ahead
+    version.publish(["a"])
+    with version.parquet("a") as opened:
+        assert opened.read_row_group(0).num_rows == 500_000
+        remove_version(version.path)
+        with (
+            pytest.raises(MissingData, match="was removed while it was read"),
+            blames(version.path),
+        ):
+            opened.read_row_group(5)
+    with pytest.raises(MissingData, match="housekeeping"):
+        version.read("a")

@@ -8,7 +8,7 @@ from airflow.serialization.decoders import decode_timetable
 from airflow.serialization.encoders import encode_timetable
 from airflow.timetables.base import TimeRestriction
 
-from include.orchestration.schedules import daily
+from include.orchestration.schedules import daily, weekly
 
 FirstRun = Callable[..., tuple[datetime, str]]
 
@@ -46,3 +46,16 @@ def test_a_dag_that_is_parsed_just_after_its_time_keeps_the_run_that_is_due(
 ) -> None:
     assert first_run(7, 59, 59) == TODAY
     assert first_run(8, 0, 30) == TODAY
+
+
+@pytest.mark.parametrize("day", [29, 30])
+def test_a_weekly_dag_that_is_unpaused_waits_for_its_next_sunday(
+    day: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime(2026, 11, day, 12, tzinfo=UTC)
+    monkeypatch.setattr("airflow.timetables.trigger.utcnow", lambda: now)
+    first = decode_timetable(encode_timetable(weekly())).next_dagrun_info_v2(
+        last_dagrun_info=None, restriction=TimeRestriction(None, None, catchup=False)
+    )
+    assert first is not None
+    assert first.run_after == datetime(2026, 12, 6, 3, 30, tzinfo=UTC)
