@@ -89,11 +89,11 @@ class ArrivalTrigger(BaseEventTrigger):
         )
         while True:
             async for event in reader.run():
-                for message in event.payload["message_batch"]:
-                    paths = created(message["Body"])
-                    if not paths:
-                        self.log.info("Not of a new file: %.500s", message["Body"])
-                    yield paths
+                bodies = [message["Body"] for message in event.payload["message_batch"]]
+                for body in bodies:
+                    if not created(body):
+                        self.log.info("Not of a new file: %.500s", body)
+                yield [path for body in bodies for path in created(body)]
 
 
 def watched(case: UseCase) -> list[Asset]:
