@@ -5,6 +5,7 @@ predictions and truth. If one of these is published again (late truth, a day sco
 outcomes are made again and replace the old ones, so no row is ever counted twice.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -46,12 +47,13 @@ def update(case: UseCase, key: str) -> list[str]:
         The days with new outcomes.
     """
     keys = [days_before(key, back) for back in reversed(range(lookback_days(case)))]
+    with ThreadPoolExecutor(8) as readers:  # on an object store it is the waiting that counts
+        outdated = list(readers.map(lambda day: _is_outdated(case, day), keys))
     new = []
-    for day in keys:
+    for day in [one for one, is_outdated in zip(keys, outdated, strict=True) if is_outdated]:
         with passing_over(f"The day {day}"), suppress(Overtaken):
-            if _is_outdated(case, day):
-                _update_day(case, day)
-                new.append(day)
+            _update_day(case, day)
+            new.append(day)
     return new
 
 
@@ -61,7 +63,17 @@ def lookback_days(case: UseCase) -> int:
 
 
 def _is_outdated(case: UseCase, key: str) -> bool:
-    """Whether a day's outcomes are missing or older than its published predictions and truth."""
+    """Whether a day's outcomes are missing or older than its published predictions and truth.
+
+    A damaged day is passed over.
+    """
+    found = False
+    with passing_over(f"The day {key}"):
+        found = _has_newer_sources(case, key)
+    return found
+
+
+def _has_newer_sources(case: UseCase, key: str) -> bool:
     manifests, sources = _sources(case, key)
     predictions = manifests["predictions"]
     if predictions is None or sources["actuals"] is None:
