@@ -443,7 +443,7 @@ def test_erasure_is_only_started_by_hand_and_counts_unless_it_is_told_to_erase(
 ) -> None:
     dag = dags["erasure"]
     assert (dag["timetable"], dag["max_active_runs"]) == ("NullTimetable", 1)
-    assert dag["defaults"] == {"file": None, "dry_run": True}
+    assert dag["defaults"] == {"file": "NOTSET", "dry_run": True}
     assert shape(dag) == {"erase": []}
 
 
