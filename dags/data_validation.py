@@ -13,8 +13,8 @@ late or broken truth never keeps a day from being scored.
   already published the day from newer files.
 - **record_stages** records for the monitor how the run ended.
 
-A use case that declares `arrivals` has two more DAGs. **arrivals** waits for its files, and
-**validation_on_arrival** then validates the inputs of their days in the same way. The schedule
+A use case that declares `file_events` has two more DAGs. **file_events** waits for its files, and
+**validation_on_file** then validates the inputs of their days in the same way. The schedule
 validates each day all the same, so that a file that nobody reported waits for the morning at most.
 """
 
@@ -116,7 +116,7 @@ def data_validation(case: UseCase) -> None:
 
 
 @pipeline(schedule=watched, doc_md=__doc__, tags=["validation"])
-def arrivals(case: UseCase) -> None:
+def file_events(case: UseCase) -> None:
     """The days whose files have arrived."""
     arrived = assets_of(case).arrived
 
@@ -144,7 +144,7 @@ def arrivals(case: UseCase) -> None:
     doc_md=__doc__,
     tags=["validation"],
 )
-def validation_on_arrival(case: UseCase) -> None:
+def validation_on_file(case: UseCase) -> None:
     """The inputs of a day whose files have arrived before its schedule."""
     validated = assets_of(case).validated
     inputs = gates.override(group_id="inputs")(case, "validated", 0, validated)
@@ -153,6 +153,6 @@ def validation_on_arrival(case: UseCase) -> None:
 
 for case in usecases_of_process():
     data_validation(case)
-    if case.arrivals:
-        arrivals(case)
-        validation_on_arrival(case)
+    if case.file_events:
+        file_events(case)
+        validation_on_file(case)

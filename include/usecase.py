@@ -16,9 +16,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
-from include.arrivals import Arrival
 from include.destinations import DeltaTable, Destination
 from include.errors import BadData
+from include.file_events import FileEvent
 from include.names import LONGEST_NAME, check_name
 from include.settings import Settings, settings
 from include.wording import listed
@@ -292,7 +292,7 @@ class UseCase:
         validated_at: when the previous day's data is validated, every day: hour and minute in UTC.
         monitored_at: when the monitor looks at the previous day, which should be scored by then.
         truth_delay_days: how many days later than a day's inputs its truth is validated.
-        arrivals: files that start the validation of their day's inputs before `validated_at`.
+        file_events: files that start the validation of their day's inputs before `validated_at`.
     """
 
     name: str
@@ -303,7 +303,7 @@ class UseCase:
     validated_at: str = "06:00"
     monitored_at: str = "08:00"
     truth_delay_days: int = 1
-    arrivals: Sequence[Arrival] = ()
+    file_events: Sequence[FileEvent] = ()
 
     def __post_init__(self) -> None:
         """Refuse what could never work."""
@@ -328,12 +328,12 @@ class UseCase:
         delay = self.truth_delay_days
         if type(delay) is not int or not 1 <= delay <= 60:
             raise ValueError(f"truth_delay_days is {delay!r}, not a whole number from 1 to 60")
-        if others := [one for one in self.arrivals if not isinstance(one, Arrival)]:
-            raise ValueError(f"arrivals has {others[0]!r}, which is not an Arrival(...)")
-        queues = [one.queue for one in self.arrivals if one.queue]
+        if others := [one for one in self.file_events if not isinstance(one, FileEvent)]:
+            raise ValueError(f"file_events has {others[0]!r}, which is not an FileEvent(...)")
+        queues = [one.queue for one in self.file_events if one.queue]
         if twice := {queue for queue in queues if queues.count(queue) > 1}:
             raise ValueError(
-                f"two arrivals read the queue {listed(twice)}, and each message reaches only one: "
+                f"two file_events read the queue {listed(twice)}, and each message reaches only one: "
                 "give each a queue"
             )
 
@@ -437,7 +437,7 @@ class UseCase:
             self.name, self.first_window, self.members, self.destinations, dict(self.own_settings)
         )  # fmt: skip
         times = self.validated_at, self.monitored_at, self.truth_delay_days
-        return UseCase, (*given, *times, self.arrivals)
+        return UseCase, (*given, *times, self.file_events)
 
     def __str__(self) -> str:
         return self.name

@@ -26,7 +26,7 @@ def days_to_start(case: UseCase, paths: Iterable[str], now: datetime | None = No
     today = (now or datetime.now(UTC)).astimezone(ZoneInfo(main.time_zone)).date()
     days: set[str] = set()
     for path in sorted(set(paths)):
-        day = next(filter(None, (one.day_of(path) for one in case.arrivals)), None)
+        day = next(filter(None, (one.day_of(path) for one in case.file_events)), None)
         if day is None or not is_key(day.isoformat()):
             log.warning("%s starts no day: its path names none", path)
         elif day > today:

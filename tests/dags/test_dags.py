@@ -142,13 +142,13 @@ def test_a_setting_of_one_use_case_changes_no_dag_of_another() -> None:
     assert wants["flight_delays.model_retraining"] is False
 
 
-def test_arrivals_are_two_more_dags_beside_the_schedule() -> None:
+def test_file_events_are_two_more_dags_beside_the_schedule() -> None:
     found = parse(DAGS, {"ML_USECASES": "tests/usecases/diamond_prices"})
     assert found["errors"] == {}
     assert set(HEAVY) & set(found["imported"]) == set()
     dags = {name.removeprefix("diamond_prices."): dag for name, dag in found["dags"].items()}
     assert dags["data_validation"]["cron"] == "0 6 * * *"
-    watch, validation = dags["arrivals"], dags["validation_on_arrival"]
+    watch, validation = dags["file_events"], dags["validation_on_file"]
     assert watch["waits_for"] == ["diamond_prices.files"]
     assert [*watch["tasks"]] == ["find_days"]
     assert validation["timetable"] == "PartitionedAssetTimetable"

@@ -280,11 +280,11 @@ def test_its_dags_are_there(airflow: Airflow, case: UseCase) -> None:
     assert airflow.import_errors() == []
     dags = {dag["dag_id"] for dag in airflow.dags()}
     files = {file.stem for file in (embedded.REPO / "dags").glob("*.py")} - {"broken_usecases"}
-    arriving = {"arrivals", "validation_on_arrival"}
+    arriving = {"file_events", "validation_on_file"}
     assert dags == {
         one.dag_id(pipeline)
         for one in CASES
-        for pipeline in files | (arriving if one.arrivals else set())
+        for pipeline in files | (arriving if one.file_events else set())
     }
 
 

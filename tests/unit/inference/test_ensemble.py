@@ -407,14 +407,17 @@ def test_every_row_carries_its_members_and_the_run_why_one_is_missing(
 def test_two_members_with_the_same_wrong_constant_do_not_outvote_the_others(
     lake: Lake, day: str, history: History, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = scoring.predictor
+    right = registry.load
 
-    def wrong(case: UseCase, model: ModelVersion) -> scoring.Predict:
-        if model.name.endswith(".logistic_regression"):
-            return lambda batch: np.full(batch.num_rows, 0.5, np.float32)
-        return right(case, model)
+    class Constant(list[Any]):
+        def predict_proba(self, rows: Any) -> np.ndarray:
+            return np.full((len(rows), 2), 0.5, np.float32)
 
-    monkeypatch.setattr(scoring, "predictor", wrong)
+    def wrong(case: UseCase, model: ModelVersion) -> Any:
+        found = right(case, model)
+        return Constant([found[0]]) if model.name.endswith(".logistic_regression") else found
+
+    monkeypatch.setattr(registry, "load", wrong)
     tell(server, nonsense="constant")
     roll = ask_all(lake, day, history.champion)
     assert sorted(roll.answers) == ["hist_gradient_boosting", "xgboost"]

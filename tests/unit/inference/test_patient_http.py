@@ -131,8 +131,13 @@ DOWN = {
 
 @pytest.mark.parametrize(("fault", "words"), DOWN.items(), ids=[one.__name__ for one in DOWN])
 def test_a_server_that_stays_down_is_given_up_soon(
-    server: Server, fault: Callable[[Server], Answering], words: str
+    server: Server,
+    fault: Callable[[Server], Answering],
+    words: str,
+    configure: Callable[..., None],
 ) -> None:
+    if words and "in time" not in words:  # then it has to answer in time, on any machine
+        configure(remote_timeout_seconds=10, remote_give_up_seconds=60)
     server.on["/infer"] = fault(server)
     with (
         asking(server) as asked,

@@ -14,9 +14,9 @@ import boto3
 import pytest
 from airflow.serialization.encoders import encode_trigger
 
-from include.arrivals import Arrival
+from include.file_events import FileEvent
 from include.orchestration import watch
-from include.orchestration.watch import ArrivalTrigger, watched
+from include.orchestration.watch import FileEventTrigger, watched
 from tests.case import CASE
 from tests.conftest import notified_queue
 
@@ -45,17 +45,17 @@ async def next_paths(events: AsyncIterator[Any]) -> list[str]:
 
 
 def test_a_trigger_is_made_again_from_what_airflow_stores(tmp_path: Path) -> None:
-    [asset] = watched(replace(CASE, arrivals=[Arrival(str(tmp_path), PATTERN)]))
+    [asset] = watched(replace(CASE, file_events=[FileEvent(str(tmp_path), PATTERN)]))
     [watcher] = asset.watchers
     stored = json.loads(json.dumps(encode_trigger(watcher.trigger)))
     module, _, name = stored["classpath"].rpartition(".")
     again = getattr(import_module(module), name)(**stored["kwargs"])
-    assert again.arrival == Arrival(str(tmp_path), PATTERN)
+    assert again.event == FileEvent(str(tmp_path), PATTERN)
 
 
-def test_a_use_case_keeps_its_arrivals_when_it_is_copied() -> None:
-    case = replace(CASE, arrivals=[Arrival("drop", PATTERN)])
-    assert pickle.loads(pickle.dumps(case)).arrivals == case.arrivals
+def test_a_use_case_keeps_its_file_events_when_it_is_copied() -> None:
+    case = replace(CASE, file_events=[FileEvent("drop", PATTERN)])
+    assert pickle.loads(pickle.dumps(case)).file_events == case.file_events
 
 
 def test_new_files_of_a_folder_are_reported_once(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_new_files_of_a_folder_are_reported_once(tmp_path: Path) -> None:
         missed = drop(tmp_path, "missed.csv", days_back=1)
         drop(tmp_path, "old.csv", days_back=30)
         drop(tmp_path, ".unfinished.csv")
-        events = ArrivalTrigger(str(tmp_path), PATTERN).run()
+        events = FileEventTrigger(str(tmp_path), PATTERN).run()
         assert await next_paths(events) == [missed]
         new = drop(tmp_path, "new.csv")
         assert await next_paths(events) == [new]
@@ -77,7 +77,7 @@ def test_looking_at_a_folder_does_not_keep_others_waiting(
     async def look() -> None:
         others_may_work = asyncio.Event()
 
-        def slow(self: ArrivalTrigger) -> set[str]:
+        def slow(self: FileEventTrigger) -> set[str]:
             asyncio.run_coroutine_threadsafe(aset(), loop).result(SECONDS)
             return {f"{tmp_path}/{TODAY}/a.csv"}
 
@@ -85,8 +85,8 @@ def test_looking_at_a_folder_does_not_keep_others_waiting(
             others_may_work.set()
 
         loop = asyncio.get_running_loop()
-        monkeypatch.setattr(ArrivalTrigger, "_look", slow)
-        await next_paths(ArrivalTrigger(str(tmp_path), PATTERN).run())
+        monkeypatch.setattr(FileEventTrigger, "_look", slow)
+        await next_paths(FileEventTrigger(str(tmp_path), PATTERN).run())
         assert others_may_work.is_set()
 
     asyncio.run(look())
@@ -97,7 +97,7 @@ def test_a_folder_that_is_gone_is_logged_and_watched_again_when_it_is_back(
 ) -> None:
     async def look() -> list[str]:
         folder, logged = tmp_path / "drop", []
-        trigger = ArrivalTrigger(str(folder), PATTERN)
+        trigger = FileEventTrigger(str(folder), PATTERN)
 
         def error(text: str, *values: object) -> None:
             logged.append(text % values)
@@ -123,7 +123,7 @@ def queue(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_new_objects_of_a_bucket_are_reported_by_its_queue(queue: str) -> None:
     async def look() -> None:
-        events = ArrivalTrigger("s3://lake_test@bucket/drop", PATTERN, queue).run()
+        events = FileEventTrigger("s3://lake_test@bucket/drop", PATTERN, queue).run()
         boto3.client("sqs").send_message(QueueUrl=queue, MessageBody="hello")
         s3 = boto3.client("s3")
         for key in ("drop/notes.txt", f"elsewhere/{TODAY}/a.csv", f"drop/{TODAY}/a b.csv"):
@@ -142,7 +142,7 @@ def test_a_queue_that_is_gone_is_logged_and_read_again_when_it_is_back(
     sqs.delete_queue(QueueUrl=queue)
 
     async def look() -> None:
-        trigger = ArrivalTrigger("s3://lake_test@bucket/drop", PATTERN, queue)
+        trigger = FileEventTrigger("s3://lake_test@bucket/drop", PATTERN, queue)
 
         def error(text: str, *values: object) -> None:
             logged.append(text % values)

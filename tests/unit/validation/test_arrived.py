@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from include.arrivals import Arrival
+from include.file_events import FileEvent
 from include.lake.tables import Lake
 from include.validation.arrived import days_to_start
 from tests.case import CASE, at
@@ -31,7 +31,7 @@ def test_each_day_starts_once_and_the_log_says_why_others_do_not(
     paths: list[str], days: list[str], words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     lake = Lake(str(tmp_path), CASE.name)
-    case = replace(at(lake), arrivals=[Arrival("drop", "%Y-%m-%d")])
+    case = replace(at(lake), file_events=[FileEvent("drop", "%Y-%m-%d")])
     landed = lake.landing_path(case.inputs[0].name, "2026-10-30")
     landed.parent.mkdir(parents=True)
     landed.touch()

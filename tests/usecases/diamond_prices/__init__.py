@@ -4,7 +4,7 @@
 dates: 160 of them are dealt to each day. Offers come as files, sales from a database.
 """
 
-from include.arrivals import Arrival
+from include.file_events import FileEvent
 from include.settings import settings
 from include.usecase import Member, UseCase
 
@@ -18,5 +18,5 @@ USECASE = UseCase(
     ],
     # Size and quality nearly fix a price: that is no leak.
     own_settings={"gate_max_skill": 0.95, "reason_codes": 3},
-    arrivals=[Arrival(f"{settings().data_dir.resolve()}/drop", "%Y/%m/%d/_SUCCESS")],
+    file_events=[FileEvent(f"{settings().data_dir.resolve()}/drop", "%Y/%m/%d/_SUCCESS")],
 )

@@ -1,11 +1,11 @@
-"""What a use case may declare as an arrival, and which paths name which day."""
+"""What a use case may declare as a file event, and which paths name which day."""
 
 import json
 from datetime import date
 
 import pytest
 
-from include.arrivals import Arrival, created
+from include.file_events import FileEvent, created
 
 DAY = date(2026, 11, 3)
 QUEUE = "https://sqs.eu-central-1.amazonaws.com/1/drops"
@@ -22,9 +22,9 @@ QUEUE = "https://sqs.eu-central-1.amazonaws.com/1/drops"
 )
 @pytest.mark.parametrize("root", ["/data/drop", "file:///data/drop/", "s3://shop@bucket/drop"])
 def test_a_path_that_matches_names_its_day(root: str, pattern: str, path: str) -> None:
-    arrival = Arrival(root, pattern, QUEUE if root.startswith("s3") else "")
-    place = "s3://bucket/drop" if arrival.queue else "/data/drop"
-    assert arrival.day_of(f"{place}/{path}") == DAY
+    event = FileEvent(root, pattern, QUEUE if root.startswith("s3") else "")
+    place = "s3://bucket/drop" if event.queue else "/data/drop"
+    assert event.day_of(f"{place}/{path}") == DAY
 
 
 @pytest.mark.parametrize(
@@ -36,17 +36,17 @@ def test_a_path_that_matches_names_its_day(root: str, pattern: str, path: str) -
     ],
 )  # fmt: skip
 def test_a_foreign_path_names_none(path: str) -> None:
-    assert Arrival("drop", "%Y/%m/%d/*.csv").day_of(f"drop/{path}") is None
+    assert FileEvent("drop", "%Y/%m/%d/*.csv").day_of(f"drop/{path}") is None
 
 
 def test_two_days_in_one_path_are_none() -> None:
-    assert Arrival("drop", "%Y/%m/%Y-%m-%d.csv").day_of("drop/2026/11/2026-12-03.csv") is None
+    assert FileEvent("drop", "%Y/%m/%Y-%m-%d.csv").day_of("drop/2026/11/2026-12-03.csv") is None
 
 
 def test_the_connection_is_in_the_root() -> None:
-    assert Arrival("s3://shop@bucket/drop", "%Y%m%d", QUEUE).connection == "shop"
-    assert Arrival("s3://bucket/drop", "%Y%m%d", QUEUE).connection is None
-    assert Arrival("drop@night", "%Y%m%d").connection is None
+    assert FileEvent("s3://shop@bucket/drop", "%Y%m%d", QUEUE).connection == "shop"
+    assert FileEvent("s3://bucket/drop", "%Y%m%d", QUEUE).connection is None
+    assert FileEvent("drop@night", "%Y%m%d").connection is None
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_the_connection_is_in_the_root() -> None:
 )
 def test_what_could_never_work_is_refused(given: tuple[str, ...], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Arrival(*given)
+        FileEvent(*given)
 
 
 def test_new_objects_are_read_from_a_notification() -> None:

@@ -35,9 +35,9 @@ def case(sqs: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UseCase
     """The use case, of whose days a bucket is told, too."""
     folder = tmp_path_factory.mktemp("usecases") / SHOP.name
     shutil.copytree(SHOP, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    more = f"arrivals=[Arrival('s3://lake_test@bucket', '%Y-%m-%d/*.csv', {sqs!r}), "
+    more = f"file_events=[FileEvent('s3://lake_test@bucket', '%Y-%m-%d/*.csv', {sqs!r}), "
     declared = folder / "__init__.py"
-    declared.write_text(declared.read_text().replace("arrivals=[", more))
+    declared.write_text(declared.read_text().replace("file_events=[", more))
     with own_data(tmp_path_factory.mktemp("data"), {"ML_USECASES": str(folder)}):
         yield usecases.find(SHOP.name)
 
@@ -47,7 +47,7 @@ def airflow(case: UseCase) -> Iterator[Airflow]:
     data = case.settings.data_dir
     (data / "drop").mkdir()
     with own_airflow(data) as running:
-        for pipeline in ("arrivals", "validation_on_arrival"):
+        for pipeline in ("file_events", "validation_on_file"):
             running.unpause(case.dag_id(pipeline))
         yield running
 
@@ -55,7 +55,7 @@ def airflow(case: UseCase) -> Iterator[Airflow]:
 def test_a_dropped_file_has_its_day_validated(airflow: Airflow, case: UseCase) -> None:
     case.source.shop.drop(DAY)
 
-    run = airflow.wait_partition(case.dag_id("validation_on_arrival"), str(DAY), 180)
+    run = airflow.wait_partition(case.dag_id("validation_on_file"), str(DAY), 180)
 
     assert run["state"] == "success"
     published = case.lake.current("validated", str(DAY)).read("stones")
@@ -67,15 +67,15 @@ def test_a_dropped_file_has_its_day_validated(airflow: Airflow, case: UseCase) -
 def test_an_object_in_a_bucket_has_its_day_validated(airflow: Airflow, case: UseCase) -> None:
     boto3.client("s3").put_object(Bucket="bucket", Key=f"{BEFORE}/offers.csv")
 
-    run = airflow.wait_partition(case.dag_id("validation_on_arrival"), str(BEFORE), 180)
+    run = airflow.wait_partition(case.dag_id("validation_on_file"), str(BEFORE), 180)
 
     assert run["state"] == "success"
     assert len(case.lake.current("validated", str(BEFORE)).read("stones")) == 160
 
 
 def test_what_starts_no_day_is_logged_and_harms_nothing(airflow: Airflow, case: UseCase) -> None:
-    arrivals = case.dag_id("arrivals")
-    before = {run["dag_run_id"] for run in airflow.runs(arrivals)}
+    file_events = case.dag_id("file_events")
+    before = {run["dag_run_id"] for run in airflow.runs(file_events)}
     drop = case.settings.data_dir / "drop"
     (drop / "notes.txt").touch()
     (drop / f"{DAY:%Y/%m/%d}/_SUCCESS").unlink()
@@ -83,12 +83,14 @@ def test_what_starts_no_day_is_logged_and_harms_nothing(airflow: Airflow, case: 
 
     [run_id] = poll(
         lambda: [
-            run["dag_run_id"] for run in airflow.runs(arrivals) if run["dag_run_id"] not in before
+            run["dag_run_id"]
+            for run in airflow.runs(file_events)
+            if run["dag_run_id"] not in before
         ],
         120,
     )
 
-    assert airflow.wait(arrivals, run_id) == "success"
-    said = airflow.log(arrivals, run_id, "find_days", 1)
+    assert airflow.wait(file_events, run_id) == "success"
+    said = airflow.log(file_events, run_id, "find_days", 1)
     assert f"{TOMORROW} has not begun" in said
-    assert len(airflow.runs(case.dag_id("validation_on_arrival"))) == 2
+    assert len(airflow.runs(case.dag_id("validation_on_file"))) == 2

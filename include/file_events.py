@@ -1,6 +1,6 @@
-"""Files whose arrival starts their day without waiting for the schedule.
+"""Files that start their day when they appear, without waiting for the schedule.
 
-A use case declares them as `arrivals`. `include.orchestration.watch` watches for them, and
+A use case declares them as `file_events`. `include.orchestration.watch` watches for them, and
 `include.validation.arrived` decides which days they start.
 """
 
@@ -19,7 +19,7 @@ PARTS = {"%Y": r"(?P<Y>\d{4})", "%m": r"(?P<m>\d\d)", "%d": r"(?P<d>\d\d)"}
 
 
 @dataclass(frozen=True)
-class Arrival:
+class FileEvent:
     """Files that start the validation of their day's inputs when they arrive.
 
     Attributes:
@@ -38,19 +38,21 @@ class Arrival:
         """Refuse what could never work."""
         if self.root.startswith("s3://") != bool(self.queue):
             raise ValueError(
-                f"an arrival at {quoted(self.root)} has the queue {quoted(self.queue)}: a bucket "
+                f"a file event at {quoted(self.root)} has the queue {quoted(self.queue)}: a bucket "
                 "(s3://…) needs an SQS queue that it notifies, and a folder has none"
             )
         if "://" in self.root.removeprefix("file://").removeprefix("s3://"):
-            raise ValueError(f"an arrival at {quoted(self.root)} is neither in a folder nor on S3")
+            raise ValueError(
+                f"a file event at {quoted(self.root)} is neither in a folder nor on S3"
+            )
         if lacking := [part for part in PARTS if part not in self.pattern]:
             raise ValueError(
-                f"an arrival's pattern {quoted(self.pattern)} lacks {listed(lacking)}, without "
+                f"a file event's pattern {quoted(self.pattern)} lacks {listed(lacking)}, without "
                 "which a path names no day"
             )
         if strange := re.findall(r"%(?![Ymd]).?|\*\*|[][?]", self.pattern):
             raise ValueError(
-                f"an arrival's pattern {quoted(self.pattern)} has {listed(strange)}; it may have "
+                f"a file event's pattern {quoted(self.pattern)} has {listed(strange)}; it may have "
                 "%Y, %m, %d and *"
             )
 
