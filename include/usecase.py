@@ -333,8 +333,8 @@ class UseCase:
         queues = [one.queue for one in self.file_events if one.queue]
         if twice := {queue for queue in queues if queues.count(queue) > 1}:
             raise ValueError(
-                f"two file_events read the queue {listed(twice)}, and each message reaches only one: "
-                "give each a queue"
+                f"two file_events read the queue {listed(twice)}, and each message reaches only "
+                "one: give each a queue"
             )
 
     @property
