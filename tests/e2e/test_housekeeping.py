@@ -1,6 +1,7 @@
-"""Housekeeping on a real Airflow: it deletes what is old, but never by itself nor beside a run."""
+"""Housekeeping and erasure on a real Airflow: neither in a dry run nor beside another run."""
 
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,37 @@ from typing import Any
 import pytest
 
 from include.lake.tables import Lake, Version
-from local.client import Airflow, poll
+from include.registry import registry
+from local.client import Airflow
 from local.in_process import validate_day
+from local.seed import seed
 from tests.case import CASE
-from tests.e2e.dag_ids import ERASURE, HOUSEKEEPING, INFERENCE, VALIDATION
+from tests.e2e.dag_ids import ERASURE, HOUSEKEEPING, VALIDATION
+from tests.e2e.own_airflow import own_airflow, own_data
 
+pytestmark = pytest.mark.exhaustive  # an Airflow of its own: other tests need what this one deletes
+
+SEEDED = ("2013-01-01", "2013-01-06")
 DAY = "2013-01-05"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("housekeeping")
+
+
+@pytest.fixture(scope="module")
+def lake(data: Path) -> Iterator[Lake]:
+    with own_data(data) as lake:
+        registry.create_store(CASE)
+        seed(CASE, *SEEDED, say=lambda _: None)
+        yield lake
+
+
+@pytest.fixture(scope="module")
+def airflow(data: Path, lake: Lake) -> Iterator[Airflow]:
+    with own_airflow(data, {}) as started:
+        yield started
 
 
 def age(folder: Path) -> None:
@@ -66,7 +92,6 @@ def test_it_deletes_only_if_it_is_told_to_and_no_other_run_is_open(
     assert Path(str(replaced.path)).exists()
     airflow.forget(VALIDATION, waiting)
 
-    poll(lambda: all(one["state"] != "running" for one in airflow.runs(INFERENCE)), timeout=120)
     told = clean(airflow, dry_run=False)
     assert (told["stays"], told["deleted"]) == ([], dry["deleted"])
     assert not Path(str(replaced.path)).exists()
@@ -86,7 +111,6 @@ def test_a_mistyped_parameter_deletes_nothing(airflow: Airflow) -> None:
 def test_rows_are_erased_only_if_it_is_told_to(airflow: Airflow, lake: Lake, data: Path) -> None:
     airflow.unpause(ERASURE)
     (data / "keys.jsonl").write_text('{"carrier": "B6"}')
-    poll(lambda: all(one["state"] != "running" for one in airflow.runs(INFERENCE)), timeout=120)
     found = []
     for dry_run in (True, False, False):
         conf = {"file": str(data / "keys.jsonl"), "dry_run": dry_run}
