@@ -286,4 +286,7 @@ def days(stack: Stack) -> dict[UseCase, list[str]]:
         # Once more, as of now: the stages that failed are those of the 24 hours before it was due.
         run_id = stack.airflow.trigger(dag_id, partition_key=keys[-1])
         assert stack.airflow.wait(dag_id, run_id) == "success"
+        housekeeping = case.dag_id("housekeeping")
+        run_id = stack.airflow.trigger(housekeeping)
+        assert stack.airflow.wait(housekeeping, run_id) == "success"
     return DAYS
