@@ -456,6 +456,7 @@ class Erased:
         delivered: destination → rows there; None if its columns do not tell which they are, so that
             a person has to delete them.
         models: registered versions that were trained on the rows.
+        unreadable: damaged files, in which a person has to look for the rows.
     """
 
     record: str
@@ -465,3 +466,4 @@ class Erased:
     rows: dict[str, int]
     delivered: dict[str, int | None]
     models: list[str]
+    unreadable: list[str]

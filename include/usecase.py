@@ -329,7 +329,7 @@ class UseCase:
         if type(delay) is not int or not 1 <= delay <= 60:
             raise ValueError(f"truth_delay_days is {delay!r}, not a whole number from 1 to 60")
         if others := [one for one in self.file_events if not isinstance(one, FileEvent)]:
-            raise ValueError(f"file_events has {others[0]!r}, which is not an FileEvent(...)")
+            raise ValueError(f"file_events has {others[0]!r}, which is not a FileEvent(...)")
         queues = [one.queue for one in self.file_events if one.queue]
         if twice := {queue for queue in queues if queues.count(queue) > 1}:
             raise ValueError(

@@ -14,6 +14,7 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import chain, groupby
@@ -85,7 +86,7 @@ def erase(case: UseCase, file: str, open_dags: Sequence[str], dry_run: bool) -> 
     given = read_keys(case, file)
     folders = [list(group) for _, group in groupby(_files(case), lambda path: path.parent)]
     keys = [given, _keys_of_rows(case, given, chain.from_iterable(folders))]
-    found = {path: number for path in chain(*folders) if (number := _count(path, keys))}
+    found, unreadable = _counts(chain(*folders), keys)
     versions = {files[0].parent: _version_of(case, files[0].parent) for files in folders}
     rows: Counter[str] = Counter()
     for path, number in found.items():
@@ -109,15 +110,22 @@ def erase(case: UseCase, file: str, open_dags: Sequence[str], dry_run: bool) -> 
             for one in case.destinations
         },
         models=sorted(str(model) for model in registry.trained_on(case, snapshots)),
+        unreadable=unreadable,
     )
     _record(erased)
     if dry_run:
         return erased
-    for files in folders:
-        folder = files[0].parent
-        _erase(folder, versions[folder], [path for path in files if path in found], keys)
+    # What tells which rows they are goes last, so that a retry still finds them.
     for one in case.destinations:
         _erase_there(case, one, there[one.name], dry_run=False)
+    for files in sorted(folders, key=lambda files: any(_has(path, given) for path in files)):
+        folder = files[0].parent
+        _erase(folder, versions[folder], [path for path in files if path in found], keys)
+    if back := _counts(_files(case), keys)[0]:
+        raise DependencyDown(
+            f"Rows were written again while they were erased: {listed(back)}. A run has begun "
+            "meanwhile. The retry erases them, too."
+        )
     done = replace(erased, state="erased")
     _record(done)
     return done
@@ -171,12 +179,14 @@ def _keys_of_rows(case: UseCase, given: pl.DataFrame, files: "Iterable[AnyPath]"
     if set(given.columns) <= set(case.key):
         return given
     types = types_of(case.inputs[0])
-    keys = [pl.col(name).cast(types[name]) for name in case.key]
-    found = [
-        rows.filter(_is_in(rows, given)).select(keys)
-        for path in files
-        for rows in _row_groups(path, [*given.columns, *case.key])
-    ]
+    keys = [pl.col(name).cast(types[name], strict=False) for name in case.key]
+    found = []
+    for path in files:
+        with suppress(BadData):  # it is named among the unreadable ones
+            found += [
+                rows.filter(_is_in(rows, given)).select(keys).drop_nulls()
+                for rows in _row_groups(path, [*given.columns, *case.key])
+            ]
     return pl.concat([pl.DataFrame(schema={n: types[n] for n in case.key}), *found]).unique()
 
 
@@ -191,7 +201,8 @@ def _row_groups(path: "AnyPath", names: Iterable[str]) -> Iterator[pl.DataFrame]
 
 def _is_in(rows: pl.DataFrame, keys: pl.DataFrame) -> np.ndarray:
     """Which rows equal a row of the keys in all of its columns."""
-    same = rows.select(pl.col(name).cast(kind) for name, kind in keys.schema.items())
+    wanted = keys.schema.items()
+    same = rows.select(pl.col(name).cast(kind, strict=False) for name, kind in wanted)
     places = same.with_row_index("place").join(keys, on=keys.columns, how="semi")["place"]
     found: np.ndarray = np.isin(np.arange(len(rows)), places.to_numpy())
     return found
@@ -201,6 +212,28 @@ def _among(keys: list[pl.DataFrame], names: Iterable[str]) -> pl.DataFrame | Non
     """The first of several keys whose columns are all among the names; None if there is none."""
     known = set(names)
     return next((one for one in keys if set(one.columns) <= known), None)
+
+
+def _has(path: "AnyPath", given: pl.DataFrame) -> bool:
+    """Whether a file has the columns of what was given."""
+    with suppress(BadData), open_parquet(path) as file:
+        return set(given.columns) <= set(file.schema_arrow.names)
+    return False
+
+
+def _counts(
+    files: "Iterable[AnyPath]", keys: list[pl.DataFrame]
+) -> "tuple[dict[AnyPath, int], list[str]]":
+    """The rows to erase of each file that has some, and the files that cannot be read."""
+    found, unreadable = {}, []
+    for path in files:
+        try:
+            if number := _count(path, keys):
+                found[path] = number
+        except BadData as error:
+            log.warning("%s", error)
+            unreadable.append(str(path))
+    return found, unreadable
 
 
 def _count(path: "AnyPath", keys: list[pl.DataFrame]) -> int:

@@ -93,7 +93,7 @@ def delete_rows(case: UseCase, destination: DeltaTable, keys: pa.Table, dry_run:
         merging = table.merge(keys, same, source_alias="k", target_alias="t")
         deleted = merging.when_matched_delete().execute()["num_target_rows_deleted"]
         # Earlier versions of the table would still have the rows.
-        table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+        table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False, full=True)
         return int(deleted)
 
 
@@ -118,9 +118,11 @@ def vacuum(
             return uri, []
         own = "delta.deletedFileRetentionDuration" in table.metadata().configuration
         hours = None if own else 24 * days
-        files = DeltaStorageHandler(uri, options).get_file_info(table.vacuum(hours, dry_run=True))
+        files = DeltaStorageHandler(uri, options).get_file_info(
+            table.vacuum(hours, dry_run=True, full=True)
+        )
         if files and not dry_run:
-            table.vacuum(hours, dry_run=False)
+            table.vacuum(hours, dry_run=False, full=True)
     return uri, files
 
 

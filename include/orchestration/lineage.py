@@ -1,7 +1,7 @@
 """Reports to OpenLineage which datasets a task has read and written, with columns and row counts.
 
-This needs `apache-airflow-providers-openlineage`, which is optional (docs/deploy.md). Airflow logs
-what goes wrong here; no task fails because of it, and none waits for it: a task has succeeded
+Airflow's provider for OpenLineage has to be switched on (docs/deploy.md). Airflow logs what goes
+wrong here; no task fails because of it, and none waits for it: a task has succeeded
 before it reports.
 """
 

@@ -15,6 +15,9 @@ from include.orchestration.tasks import TASK_DEFAULTS
 from include.usecase import UseCase, parted
 from include.wording import listed, quoted
 
+OTHER_DAGS = {"file_events", "validation_on_file"}
+"""DAGs of `dags/data_validation.py` that are not named after their file."""
+
 
 def pipeline(
     schedule: Callable[[UseCase], Any] | None,
@@ -100,7 +103,8 @@ def open_dags(case: UseCase, folder: Path, ti: Any) -> list[str]:
         folder: of the DAG files.
         ti: the task's instance, which asks Airflow.
     """
-    known = sorted(case.dag_id(file.stem) for file in folder.glob("*.py"))
+    names = {file.stem for file in folder.glob("*.py")} | OTHER_DAGS
+    known = sorted(map(case.dag_id, names))
     unfinished = ["queued", "running"]
     return [
         dag_id

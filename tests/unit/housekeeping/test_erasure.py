@@ -175,6 +175,16 @@ def test_a_destination_without_the_columns_is_left_to_a_person(
     assert erased.delivered == {"few": None}
 
 
+def test_a_damaged_file_is_named_and_the_others_are_searched(lake: Lake, tmp_path: Path) -> None:
+    damaged = lake.root / "history" / "damaged.parquet"
+    damaged.parent.mkdir(exist_ok=True)
+    damaged.write_text("not Parquet")
+    file = keys_file(tmp_path, {"tailnum": "N14228"}, {"tailnum": "N24211"})
+    erased = erasure.erase(CASE, file, [], dry_run=False)
+    assert erased.unreadable == [str(damaged)]
+    assert erased.rows["landing/flights"] > 0
+
+
 def test_nothing_is_erased_while_a_run_is_open(lake: Lake, tmp_path: Path) -> None:
     before, file = contents(lake), keys_file(tmp_path, {"carrier": "UA"})
     with pytest.raises(DependencyDown, match=r"Runs of a\.b are not over.* Nothing was erased"):
