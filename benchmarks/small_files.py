@@ -282,7 +282,7 @@ def ask(lakes: str, days: int) -> dict[str, Any]:
 
 
 def _upload(lakes: Path, old: set[str]) -> None:
-    """Put every file into moto's memory; whoever reads rows of old days finds none."""
+    """Put every file into moto's memory; those with rows of old days are empty, as none is read."""
     from moto.s3.models import s3_backends
 
     backend = s3_backends["123456789012"]["aws"]

@@ -511,7 +511,7 @@ def is_orphan(folder: "AnyPath") -> bool:
 def remove_version(folder: "AnyPath") -> None:
     """Remove a published version, its manifest first.
 
-    Whoever dies on the way leaves an abandoned version, which is removed like those of writers.
+    If this is interrupted, an abandoned version is left, which is removed like those of writers.
     Readers get what they have already opened, or `MissingData`.
     """
     remove_file(folder / "manifest.json")

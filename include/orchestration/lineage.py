@@ -38,27 +38,28 @@ def report(context: Any) -> None:
 def _input(one: Dataset) -> Any:
     from openlineage.client.event_v2 import InputDataset
     from openlineage.client.generated.input_statistics_input_dataset import (
-        InputStatisticsInputDatasetFacet,
+        InputStatisticsInputDatasetFacet as Statistics,
     )
 
-    facets: dict[str, Any] = {}
-    if one.rows is not None:
-        count = InputStatisticsInputDatasetFacet(rowCount=one.rows, size=one.bytes or None)
-        facets["inputStatistics"] = count
-    return InputDataset(_namespace(one), one.name, facets=_facets(one), inputFacets=facets)
+    counted = _counted("inputStatistics", Statistics, one)
+    return InputDataset(_namespace(one), one.name, facets=_facets(one), inputFacets=counted)
 
 
 def _output(one: Dataset) -> Any:
     from openlineage.client.event_v2 import OutputDataset
     from openlineage.client.generated.output_statistics_output_dataset import (
-        OutputStatisticsOutputDatasetFacet,
+        OutputStatisticsOutputDatasetFacet as Statistics,
     )
 
-    facets: dict[str, Any] = {}
-    if one.rows is not None:
-        count = OutputStatisticsOutputDatasetFacet(rowCount=one.rows, size=one.bytes or None)
-        facets["outputStatistics"] = count
-    return OutputDataset(_namespace(one), one.name, facets=_facets(one), outputFacets=facets)
+    counted = _counted("outputStatistics", Statistics, one)
+    return OutputDataset(_namespace(one), one.name, facets=_facets(one), outputFacets=counted)
+
+
+def _counted(facet: str, statistics: Any, one: Dataset) -> dict[str, Any]:
+    """The facet with the rows and bytes of a dataset; none if it has no rows."""
+    return (
+        {} if one.rows is None else {facet: statistics(rowCount=one.rows, size=one.bytes or None)}
+    )
 
 
 def _facets(one: Dataset) -> dict[str, Any]:

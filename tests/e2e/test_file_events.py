@@ -32,7 +32,7 @@ def sqs(s3_server: dict[str, str]) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def case(sqs: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UseCase]:
-    """The use case, of whose days a bucket is told, too."""
+    """The use case, with a bucket that reports its new files to a queue, too."""
     folder = tmp_path_factory.mktemp("usecases") / SHOP.name
     shutil.copytree(SHOP, folder, ignore=shutil.ignore_patterns("__pycache__"))
     more = f"file_events=[FileEvent('s3://lake_test@bucket', '%Y-%m-%d/*.csv', {sqs!r}), "
