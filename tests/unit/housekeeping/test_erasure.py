@@ -12,7 +12,7 @@ import pytest
 from include.destinations import DeltaTable, SqlTable
 from include.errors import BadData, DependencyDown, MissingData
 from include.housekeeping import erasure
-from include.inference import delivery
+from include.inference import delivery, delta_table
 from include.lake.files import open_parquet, walk
 from include.lake.tables import Lake, Version
 from include.registry import registry
@@ -104,6 +104,31 @@ def test_the_rows_of_a_plane_are_nowhere_any_more_and_the_others_are_as_before(
     assert infer(lake, OLD_DAY, history.champion).select(CASE.key).equals(after.select(CASE.key))
     again = erasure.erase(case, keys_file(tmp_path, {"tailnum": plane}), [], dry_run=False)
     assert (again.rows, again.models) == ({}, [])
+
+
+def test_a_retry_still_finds_the_rows_of_a_destination_that_was_down(
+    lake: Lake, history: History, plane: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = replace(CASE, destinations=[DeltaTable()])
+    batch_inference(case, OLD_DAY, history.champion)
+    delivery.deliver(case, "delta", OLD_DAY)
+    keys, file = keys_of(lake, plane), keys_file(tmp_path, {"tailnum": plane})
+    count = erasure.erase(case, file, [], dry_run=True).delivered["delta"]
+
+    def down(*_: object) -> int:
+        raise DependencyDown("down")
+
+    delete_rows = delta_table.delete_rows
+    with monkeypatch.context() as patch:
+        patch.setattr(delta_table, "delete_rows", lambda *on: delete_rows(*on) if on[3] else down())
+        with pytest.raises(DependencyDown):
+            erasure.erase(case, file, [], dry_run=False)
+    assert erasure.erase(case, file, [], dry_run=False).delivered == {"delta": count}
+    assert count
+    assert remaining(lake, keys) == []
+    assert len(pl.read_delta(delta_of(case))) == len(
+        lake.current("predictions", OLD_DAY).read("predictions")
+    )
 
 
 def test_the_old_files_of_a_delta_table_go_too(
